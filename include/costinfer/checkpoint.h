@@ -1,0 +1,107 @@
+/* checkpoint.h - a model's files as a table of named tensors, and its configuration.
+ *
+ * Reads a Hugging Face folder (model.safetensors, sharded safetensors with an index, pytorch_model.bin of
+ * either kind, sharded too) or any single .safetensors or .bin file.  Everything in these files is hostile
+ * until checked: a malformed one gives CINF_EFORMAT with one line that names the file, the tensor and the
+ * fault.  Nothing in them is ever executed, and nothing larger than the file justifies is allocated.
+ *
+ * A checkpoint is immutable once open; tensors may be read from many threads at once. */
+#ifndef COSTINFER_CHECKPOINT_H
+#define COSTINFER_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <costinfer/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum cinf_dtype {
+    CINF_DTYPE_F32 = 0,
+    CINF_DTYPE_F16,
+    CINF_DTYPE_BF16,
+    CINF_DTYPE_F64,
+    CINF_DTYPE_OTHER, /* known to the file format, listed, but not readable as numbers here */
+};
+
+enum { CINF_DIMS_MAX = 8 };
+
+struct cinf_tensor {
+    const char *name; /* UTF-8; valid while the checkpoint is */
+    const char *file; /* the file it lies in, likewise */
+    enum cinf_dtype dtype;
+    const char *dtype_name; /* as safetensors spells it: "F32", "BF16", "U8" … */
+    uint32_t n_dims;        /* 0: a scalar */
+    uint64_t dims[CINF_DIMS_MAX];
+    uint64_t n_elements;
+    uint64_t n_bytes;
+};
+
+struct cinf_checkpoint;
+
+CINF_API enum cinf_status cinf_checkpoint_open(struct cinf_checkpoint **out, const char *path);
+CINF_API void cinf_checkpoint_free(struct cinf_checkpoint *checkpoint);
+
+/* "safetensors", "safetensors, 3 shards", "pytorch zip", "pytorch legacy" … */
+CINF_API const char *cinf_checkpoint_format(const struct cinf_checkpoint *checkpoint);
+
+/* Tensors are ordered by name. */
+CINF_API uint32_t cinf_checkpoint_count(const struct cinf_checkpoint *checkpoint);
+CINF_API const struct cinf_tensor *cinf_checkpoint_tensor(const struct cinf_checkpoint *checkpoint,
+                                                          uint32_t index);
+
+/* The tensor of that exact name, or NULL. */
+CINF_API const struct cinf_tensor *cinf_checkpoint_find(const struct cinf_checkpoint *checkpoint,
+                                                        const char *name);
+
+/* Reads elements [first, first + n) in row-major order, as stored (little-endian, dtype's width), whatever
+ * the strides in the file.  Not for CINF_DTYPE_OTHER. */
+CINF_API enum cinf_status cinf_checkpoint_read(const struct cinf_checkpoint *checkpoint,
+                                               const struct cinf_tensor *tensor, uint64_t first, uint64_t n,
+                                               void *elements);
+
+/* ---- config.json and generation_config.json ----------------------------------------------- */
+
+enum cinf_activation {
+    CINF_ACTIVATION_GELU_NEW = 0, /* 0.5x(1 + tanh(sqrt(2/pi)(x + 0.044715x^3))) */
+    CINF_ACTIVATION_GELU,         /* x * normal CDF(x), by erf */
+    CINF_ACTIVATION_RELU,
+    CINF_ACTIVATION_SILU,
+    CINF_ACTIVATION_TANH,
+};
+
+enum { CINF_EOS_MAX = 16 };
+
+/* What changes the result, with GPT-2's defaults where a key is absent. */
+struct cinf_config {
+    uint32_t vocab_size;  /* V */
+    uint32_t n_positions; /* P, the context */
+    uint32_t n_embd;      /* D */
+    uint32_t n_layer;     /* L */
+    uint32_t n_head;      /* H; divides D */
+    uint32_t n_inner;     /* I; 4D where null or absent */
+    enum cinf_activation activation;
+    float layer_norm_epsilon;
+    bool scale_attn_weights;
+    bool scale_attn_by_inverse_layer_idx;
+    bool tie_word_embeddings;
+    uint32_t n_eos; /* tokens that end a text; generation_config.json goes before config.json */
+    int32_t eos[CINF_EOS_MAX];
+    int32_t bos; /* -1: none */
+};
+
+CINF_API enum cinf_status cinf_config_read(struct cinf_config *out, const char *folder);
+
+/* The published shapes: "distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl".  CINF_ENOTFOUND. */
+CINF_API enum cinf_status cinf_config_named(struct cinf_config *out, const char *name);
+
+/* "gelu_new", "gelu" … */
+CINF_API const char *cinf_activation_name(enum cinf_activation activation);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

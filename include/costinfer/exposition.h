@@ -1,0 +1,70 @@
+/* exposition.h - metrics as text, in the two formats that Prometheus scrapes.
+ *
+ *     struct cinf_exposition *page;
+ *     cinf_exposition_new(&page, cinf_exposition_negotiate(accept_header));
+ *     cinf_exposition_meter(page, meter);
+ *     cinf_exposition_family(page, "my_sheep", CINF_METRIC_GAUGE, NULL, "Sheep in the field.");
+ *     cinf_exposition_number(page, "my_sheep", NULL, 0, 12);
+ *     cinf_exposition_finish(page, &text, &length);
+ *     ... send it as cinf_exposition_content_type(format) ...
+ *     cinf_exposition_free(page);
+ *
+ * Formats: text 0.0.4 and OpenMetrics 1.0 (prometheus/docs: instrumenting/exposition_formats,
+ * specs/om/open_metrics_spec).  Label values are escaped; a value that is not UTF-8 is mended with
+ * U+FFFD, because one bad byte would cost the whole scrape.  An exposition belongs to one thread. */
+#ifndef COSTINFER_EXPOSITION_H
+#define COSTINFER_EXPOSITION_H
+
+#include <costinfer/meter.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum cinf_exposition_format {
+    CINF_EXPOSITION_TEXT = 0,    /* text/plain; version=0.0.4 */
+    CINF_EXPOSITION_OPENMETRICS, /* application/openmetrics-text; version=1.0.0 */
+};
+
+enum cinf_metric_type { CINF_METRIC_COUNTER, CINF_METRIC_GAUGE, CINF_METRIC_HISTOGRAM };
+
+struct cinf_label {
+    const char *name, *value;
+};
+
+/* What an Accept header asks for: the supported type of the highest q; text for NULL, wildcards and
+ * everything that cannot be understood. */
+CINF_API enum cinf_exposition_format cinf_exposition_negotiate(const char *accept);
+CINF_API const char *cinf_exposition_content_type(enum cinf_exposition_format format);
+
+struct cinf_exposition;
+CINF_API enum cinf_status cinf_exposition_new(struct cinf_exposition **out,
+                                              enum cinf_exposition_format format);
+CINF_API void cinf_exposition_free(struct cinf_exposition *page);
+
+/* Starts a family; its samples must follow at once.  A counter's name ends in "_total".  `unit` (the
+ * suffix of the name, before "_total") or NULL. */
+CINF_API void cinf_exposition_family(struct cinf_exposition *page, const char *name,
+                                     enum cinf_metric_type type, const char *unit, const char *help);
+
+/* One sample of the family just started, under its full name. */
+CINF_API void cinf_exposition_number(struct cinf_exposition *page, const char *name,
+                                     const struct cinf_label *labels, uint32_t n_labels, double value);
+CINF_API void cinf_exposition_integer(struct cinf_exposition *page, const char *name,
+                                      const struct cinf_label *labels, uint32_t n_labels, uint64_t value);
+CINF_API void cinf_exposition_seconds(struct cinf_exposition *page, const char *name,
+                                      const struct cinf_label *labels, uint32_t n_labels, uint64_t ns);
+CINF_API void cinf_exposition_cost(struct cinf_exposition *page, const char *name,
+                                   const struct cinf_label *labels, uint32_t n_labels, struct cinf_cost cost);
+
+/* All families of a meter, from one snapshot.  At most one meter a page. */
+CINF_API enum cinf_status cinf_exposition_meter(struct cinf_exposition *page, const struct cinf_meter *meter);
+
+/* The finished text, valid until the page is freed.  CINF_ENOMEM when memory ran out on the way. */
+CINF_API enum cinf_status cinf_exposition_finish(struct cinf_exposition *page, const char **text,
+                                                 size_t *length);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

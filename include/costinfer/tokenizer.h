@@ -1,0 +1,71 @@
+/* tokenizer.h - GPT-2's byte-level BPE: text to token ids and back, lossless for any bytes.
+ *
+ * A tokenizer is immutable once open and may be used from many threads at once. */
+#ifndef COSTINFER_TOKENIZER_H
+#define COSTINFER_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <costinfer/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct cinf_tokenizer;
+
+/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json where these are absent. */
+CINF_API enum cinf_status cinf_tokenizer_open(struct cinf_tokenizer **out, const char *folder);
+CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer);
+
+/* One more than the largest id. */
+CINF_API uint32_t cinf_tokenizer_size(const struct cinf_tokenizer *tokenizer);
+
+/* The id of <|endoftext|>, or -1 when the vocabulary has none. */
+CINF_API int32_t cinf_tokenizer_end_of_text(const struct cinf_tokenizer *tokenizer);
+
+enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" in the text is its token, not ordinary text */
+
+/* Encodes text[0..n), any bytes.  *ids (freed by cinf_ids_free) has *n_ids tokens; an empty text has
+ * none.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to themselves.
+ * Time is linear in n. */
+CINF_API enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text,
+                                                size_t n, unsigned flags, int32_t **ids, size_t *n_ids);
+CINF_API void cinf_ids_free(int32_t *ids);
+
+/* The bytes of one token, not terminated and perhaps not UTF-8; valid while the tokenizer is.  NULL when
+ * there is no such id. */
+CINF_API const char *cinf_tokenizer_token(const struct cinf_tokenizer *tokenizer, int32_t id, size_t *n);
+
+/* The id whose bytes are exactly these, or -1. */
+CINF_API int32_t cinf_tokenizer_find(const struct cinf_tokenizer *tokenizer, const char *bytes, size_t n);
+
+/* Decodes to UTF-8 with U+FFFD for each maximal ill-formed part, NUL-terminated (the NUL is not in *n).
+ * CINF_EINVAL names an id that is not in the vocabulary.  Freed by cinf_text_free(). */
+CINF_API enum cinf_status cinf_tokenizer_decode(const struct cinf_tokenizer *tokenizer, const int32_t *ids,
+                                                size_t n_ids, char **text, size_t *n);
+CINF_API void cinf_text_free(char *text);
+
+/* Decoding as tokens arrive: a struct of the caller's, zeroed to begin with.  The texts of all pushes and
+ * the flush, joined, equal the one-shot decoding, and each of them is whole UTF-8. */
+struct cinf_decoder {
+    char pending[4]; /* the beginning of a character that has not ended yet */
+    uint8_t n_pending;
+};
+
+/* Writes the text that token `id` completes to out[0..*n): perhaps nothing, at most
+ * CINF_DECODER_TEXT_MAX(bytes of the token) bytes, not terminated. */
+#define CINF_DECODER_TEXT_MAX(token_bytes) (3 * ((token_bytes) + 3))
+CINF_API enum cinf_status cinf_decoder_push(struct cinf_decoder *decoder,
+                                            const struct cinf_tokenizer *tokenizer, int32_t id, char *out,
+                                            size_t *n);
+
+/* The end: a pending beginning becomes U+FFFD.  At most 3 bytes (one U+FFFD) are written. */
+CINF_API void cinf_decoder_flush(struct cinf_decoder *decoder, char out[4], size_t *n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

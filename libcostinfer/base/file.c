@@ -1,0 +1,117 @@
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fail.h"
+#include "mem.h"
+
+enum cinf_status file_open(struct file *out, const char *path)
+{
+    /* O_NONBLOCK: opening a named pipe that nobody writes must not hang; regular files ignore it. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return cinf_fail(errno == ENOENT || errno == ENOTDIR ? CINF_ENOTFOUND : CINF_EIO, "%s: %s", path,
+                         strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        int error = errno;
+        close(fd);
+        return cinf_fail(CINF_EIO, "%s: %s", path, strerror(error));
+    }
+    if (!S_ISREG(st.st_mode)) {
+        close(fd);
+        return cinf_fail(CINF_EINVAL, "%s: is %s, not a file", path,
+                         S_ISDIR(st.st_mode) ? "a folder" : "a device, pipe or socket");
+    }
+    char *copy = mem_copy_text(path);
+    if (!copy) {
+        close(fd);
+        return cinf_fail(CINF_ENOMEM, "%s: no memory for its name", path);
+    }
+    *out = (struct file){ .fd = fd, .size = (uint64_t)st.st_size, .path = copy };
+    return CINF_OK;
+}
+
+void file_close(struct file *f)
+{
+    if (f->path) {
+        close(f->fd);
+        mem_free(f->path);
+    }
+    *f = (struct file){ 0 };
+}
+
+enum cinf_status file_read(const struct file *f, uint64_t offset, void *bytes, size_t n)
+{
+    char *to = bytes;
+    for (size_t done = 0; done < n;) {
+        ssize_t got = pread(f->fd, to + done, n - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return cinf_fail(CINF_EIO, "%s: reading at offset %" PRIu64 ": %s", f->path, offset + done,
+                             strerror(errno));
+        if (got == 0)
+            return cinf_fail(CINF_EIO, "%s: ends at offset %" PRIu64 ", where %zu more bytes were expected",
+                             f->path, offset + done, n - done);
+        done += (size_t)got;
+    }
+    return CINF_OK;
+}
+
+enum cinf_status file_load(char **out, size_t *size, const char *path, size_t max)
+{
+    struct file f;
+    TRY(file_open(&f, path));
+    if (f.size > max) {
+        uint64_t is = f.size;
+        file_close(&f);
+        return cinf_fail(CINF_EFORMAT, "%s: has %" PRIu64 " bytes, more than the %zu allowed", path, is, max);
+    }
+    size_t n = (size_t)f.size;
+    char *text = mem_new(n + 1, 1);
+    if (!text) {
+        file_close(&f);
+        return cinf_fail(CINF_ENOMEM, "%s: no memory for its %zu bytes", path, n);
+    }
+    enum cinf_status status = file_read(&f, 0, text, n);
+    file_close(&f);
+    if (status != CINF_OK) {
+        mem_free(text);
+        return status;
+    }
+    *out = text;
+    *size = n;
+    return CINF_OK;
+}
+
+char *path_join(const char *folder, const char *name)
+{
+    size_t a = strlen(folder), b = strlen(name);
+    int slash = a > 0 && folder[a - 1] != '/';
+    char *path = mem_new(a + (size_t)slash + b + 1, 1);
+    if (!path)
+        return NULL;
+    memcpy(path, folder, a);
+    if (slash)
+        path[a] = '/';
+    memcpy(path + a + (size_t)slash, name, b);
+    return path;
+}
+
+int path_is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+int path_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}

@@ -1,0 +1,350 @@
+#include "json.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+#include "mem.h"
+#include "utf8.h"
+
+enum { DEPTH_DEFAULT = 32, DEPTH_MOST = 512 };
+
+/* The gate: one pass over the text without recursion.  `stack` remembers for each open bracket
+ * whether it is an object, and the members it has so far. */
+struct gate {
+    const char *text;
+    size_t n, at;
+    size_t members_max;
+    uint32_t depth, depth_max;
+    struct {
+        bool object;
+        size_t members;
+    } stack[DEPTH_MOST];
+};
+
+static enum cinf_status bad(const struct gate *g, const char *what)
+{
+    return cinf_fail(CINF_EFORMAT, "JSON: %s at byte %zu", what, g->at);
+}
+
+static void skip_space(struct gate *g)
+{
+    while (g->at < g->n && memchr(" \t\r\n", g->text[g->at], 4))
+        g->at++;
+}
+
+static int peek(const struct gate *g)
+{
+    return g->at < g->n ? (unsigned char)g->text[g->at] : -1;
+}
+
+static enum cinf_status read_hex4(struct gate *g, uint32_t *value)
+{
+    *value = 0;
+    for (int i = 0; i < 4; i++, g->at++) {
+        int c = peek(g);
+        if (c >= '0' && c <= '9')
+            *value = *value << 4 | (uint32_t)(c - '0');
+        else if ((c | 32) >= 'a' && (c | 32) <= 'f' && c >= 'A')
+            *value = *value << 4 | (uint32_t)((c | 32) - 'a' + 10);
+        else
+            return bad(g, "\\u is not followed by four hexadecimal digits");
+    }
+    return CINF_OK;
+}
+
+static enum cinf_status check_escape(struct gate *g)
+{
+    int c = peek(g);
+    if (c >= 0 && strchr("\"\\/bfnrt", c) && c != 0) {
+        g->at++;
+        return CINF_OK;
+    }
+    if (c != 'u')
+        return bad(g, "unknown escape in a string");
+    g->at++;
+    uint32_t unit, low;
+    TRY(read_hex4(g, &unit));
+    if (unit == 0)
+        return bad(g, "\\u0000 in a string");
+    if (unit >= 0xDC00 && unit <= 0xDFFF)
+        return bad(g, "lone surrogate in a string");
+    if (unit < 0xD800 || unit > 0xDBFF)
+        return CINF_OK;
+    if (g->n - g->at < 2 || g->text[g->at] != '\\' || g->text[g->at + 1] != 'u')
+        return bad(g, "lone surrogate in a string");
+    g->at += 2;
+    TRY(read_hex4(g, &low));
+    return low >= 0xDC00 && low <= 0xDFFF ? CINF_OK : bad(g, "lone surrogate in a string");
+}
+
+static enum cinf_status check_string(struct gate *g)
+{
+    g->at++;
+    for (;;) {
+        int c = peek(g);
+        if (c < 0)
+            return bad(g, "unterminated string");
+        if (c == '"') {
+            g->at++;
+            return CINF_OK;
+        }
+        if (c == '\\') {
+            g->at++;
+            TRY(check_escape(g));
+        } else if (c < 0x20) {
+            return bad(g, "control character in a string");
+        } else if (c < 0x80) {
+            g->at++;
+        } else {
+            size_t used;
+            if (utf8_read(g->text + g->at, g->n - g->at, &used) == UTF8_BAD)
+                return bad(g, "not UTF-8");
+            g->at += used;
+        }
+    }
+}
+
+static bool is_digit(int c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static enum cinf_status check_number(struct gate *g)
+{
+    size_t start = g->at;
+    if (peek(g) == '-')
+        g->at++;
+    if (!is_digit(peek(g)))
+        return bad(g, "unexpected character");
+    if (peek(g) == '0')
+        g->at++;
+    else
+        while (is_digit(peek(g)))
+            g->at++;
+    if (is_digit(peek(g)))
+        return bad(g, "number with a leading zero");
+    if (peek(g) == '.') {
+        g->at++;
+        if (!is_digit(peek(g)))
+            return bad(g, "number without digits after its point");
+        while (is_digit(peek(g)))
+            g->at++;
+    }
+    if (peek(g) == 'e' || peek(g) == 'E') {
+        g->at++;
+        if (peek(g) == '+' || peek(g) == '-')
+            g->at++;
+        if (!is_digit(peek(g)))
+            return bad(g, "number without digits in its exponent");
+        while (is_digit(peek(g)))
+            g->at++;
+    }
+    /* cJSON reads at most 63 characters of a number and would leave the rest in the text. */
+    if (g->at - start > 63)
+        return bad(g, "number of more than 63 characters");
+    char digits[64];
+    memcpy(digits, g->text + start, g->at - start);
+    digits[g->at - start] = '\0';
+    /* Only the exponent decides whether it overflows, so the locale's point does not matter. */
+    return isinf(strtod(digits, NULL)) ? bad(g, "number too large") : CINF_OK;
+}
+
+static enum cinf_status check_word(struct gate *g, const char *word)
+{
+    size_t n = strlen(word);
+    if (g->n - g->at < n || memcmp(g->text + g->at, word, n) != 0)
+        return bad(g, "unexpected character");
+    g->at += n;
+    return CINF_OK;
+}
+
+/* "key": before a member's value. */
+static enum cinf_status check_key(struct gate *g)
+{
+    skip_space(g);
+    if (peek(g) != '"')
+        return bad(g, "expected a key");
+    if (g->members_max && ++g->stack[g->depth - 1].members > g->members_max)
+        return bad(g, "too many keys in one object");
+    TRY(check_string(g));
+    skip_space(g);
+    if (peek(g) != ':')
+        return bad(g, "expected ':'");
+    g->at++;
+    return CINF_OK;
+}
+
+/* One scalar, or an opening bracket.  *closed says whether a value has ended with it. */
+static enum cinf_status check_value(struct gate *g, bool *closed)
+{
+    skip_space(g);
+    int c = peek(g);
+    *closed = true;
+    if (c == '"')
+        return check_string(g);
+    if (c == 't')
+        return check_word(g, "true");
+    if (c == 'f')
+        return check_word(g, "false");
+    if (c == 'n')
+        return check_word(g, "null");
+    if (c != '{' && c != '[')
+        return c < 0 ? bad(g, "unexpected end") : check_number(g);
+
+    if (g->depth == g->depth_max)
+        return bad(g, "nested too deeply");
+    g->at++;
+    g->stack[g->depth].object = c == '{';
+    g->stack[g->depth++].members = 0;
+    skip_space(g);
+    if (peek(g) == (c == '{' ? '}' : ']')) {
+        g->at++;
+        g->depth--;
+        return CINF_OK;
+    }
+    *closed = false;
+    return c == '{' ? check_key(g) : CINF_OK;
+}
+
+enum cinf_status json_check(const char *text, size_t n, const struct json_limits *limits)
+{
+    struct gate g = { .text = text, .n = n, .depth_max = DEPTH_DEFAULT };
+    if (limits && limits->depth_max)
+        g.depth_max = limits->depth_max < DEPTH_MOST ? limits->depth_max : DEPTH_MOST;
+    if (limits)
+        g.members_max = limits->members_max;
+
+    bool closed;
+    do {
+        TRY(check_value(&g, &closed));
+        while (closed && g.depth > 0) {
+            bool object = g.stack[g.depth - 1].object;
+            skip_space(&g);
+            int c = peek(&g);
+            if (c == ',') {
+                g.at++;
+                if (object)
+                    TRY(check_key(&g));
+                closed = false;
+            } else if (c == (object ? '}' : ']')) {
+                g.at++;
+                g.depth--;
+            } else {
+                return bad(&g, c < 0 ? "unexpected end" : "expected ',' or a closing bracket");
+            }
+        }
+    } while (!closed);
+    skip_space(&g);
+    return g.at == n ? CINF_OK : bad(&g, "text after the value");
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static enum cinf_status refuse_duplicates(const cJSON *object)
+{
+    size_t n = 0, i = 0;
+    for (const cJSON *m = object->child; m; m = m->next)
+        n++;
+    if (n < 2)
+        return CINF_OK;
+    const char **keys = mem_new(n, sizeof *keys);
+    if (!keys)
+        return cinf_fail(CINF_ENOMEM, "JSON: no memory for %zu keys", n);
+    for (const cJSON *m = object->child; m; m = m->next)
+        keys[i++] = m->string;
+    qsort(keys, n, sizeof *keys, by_text);
+    enum cinf_status status = CINF_OK;
+    for (i = 1; i < n && status == CINF_OK; i++)
+        if (strcmp(keys[i - 1], keys[i]) == 0)
+            status = cinf_fail(CINF_EFORMAT, "JSON: duplicate key \"%.100s\"", keys[i]);
+    mem_free(keys);
+    return status;
+}
+
+/* Recursion is bounded by the gate's depth limit. */
+static enum cinf_status refuse_duplicates_below(const cJSON *value) /* NOLINT(misc-no-recursion) */
+{
+    if (cJSON_IsObject(value))
+        TRY(refuse_duplicates(value));
+    for (const cJSON *child = value->child; child; child = child->next)
+        TRY(refuse_duplicates_below(child));
+    return CINF_OK;
+}
+
+enum cinf_status json_parse(cJSON **out, const char *text, size_t n, const struct json_limits *limits)
+{
+    TRY(json_check(text, n, limits));
+    /* The gate accepts what RFC 8259 does, so only memory can fail here. */
+    cJSON *tree = cJSON_ParseWithLength(text, n);
+    if (!tree)
+        return cinf_fail(CINF_ENOMEM, "JSON: no memory for the tree of %zu bytes", n);
+    enum cinf_status status = refuse_duplicates_below(tree);
+    if (status != CINF_OK) {
+        cJSON_Delete(tree);
+        return status;
+    }
+    *out = tree;
+    return CINF_OK;
+}
+
+const cJSON *json_member(const cJSON *object, const char *key)
+{
+    const cJSON *m = cJSON_GetObjectItemCaseSensitive(object, key);
+    return m && !cJSON_IsNull(m) ? m : NULL;
+}
+
+enum cinf_status json_read_int(int64_t *value, const cJSON *object, const char *key, int64_t low,
+                               int64_t high)
+{
+    const cJSON *m = json_member(object, key);
+    if (!m)
+        return CINF_OK;
+    double d = cJSON_IsNumber(m) ? m->valuedouble : NAN;
+    /* (double)high may round up past high; such a value is caught by the second comparison. */
+    if (!(d >= -9223372036854775808.0 && d < 9223372036854775808.0) || d != floor(d) || (int64_t)d < low ||
+        (int64_t)d > high)
+        return cinf_fail(CINF_EINVAL, "\"%s\" must be an integer from %" PRId64 " to %" PRId64, key, low,
+                         high);
+    *value = (int64_t)d;
+    return CINF_OK;
+}
+
+enum cinf_status json_read_double(double *value, const cJSON *object, const char *key, double low,
+                                  double high)
+{
+    const cJSON *m = json_member(object, key);
+    if (!m)
+        return CINF_OK;
+    if (!cJSON_IsNumber(m) || !(m->valuedouble >= low && m->valuedouble <= high))
+        return cinf_fail(CINF_EINVAL, "\"%s\" must be a number from %g to %g", key, low, high);
+    *value = m->valuedouble;
+    return CINF_OK;
+}
+
+enum cinf_status json_read_bool(bool *value, const cJSON *object, const char *key)
+{
+    const cJSON *m = json_member(object, key);
+    if (!m)
+        return CINF_OK;
+    if (!cJSON_IsBool(m))
+        return cinf_fail(CINF_EINVAL, "\"%s\" must be true or false", key);
+    *value = cJSON_IsTrue(m);
+    return CINF_OK;
+}
+
+enum cinf_status json_read_text(const char **value, const cJSON *object, const char *key)
+{
+    const cJSON *m = json_member(object, key);
+    if (!m)
+        return CINF_OK;
+    if (!cJSON_IsString(m))
+        return cinf_fail(CINF_EINVAL, "\"%s\" must be a string", key);
+    *value = m->valuestring;
+    return CINF_OK;
+}

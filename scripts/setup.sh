@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that building and testing need, and only those that are missing.
+#
+#   scripts/setup.sh            what the library, costd, costinfer and the fast tests need
+#   scripts/setup.sh --all      also what the slow suites and the peers need (torch: about 200 MB)
+#
+# Idempotent: with nothing missing it changes nothing, asks for no privilege and is done in a second.
+set -euo pipefail
+
+build=(gcc g++ make cmake ninja-build pkg-config ccache git ca-certificates
+       libopenblas-dev libcjson-dev libmicrohttpd-dev)
+tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev curl
+       python3 python3-numpy python3-prometheus-client prometheus)
+slow=(python3-torch python3-venv python3-pip clang-tidy-14 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+
+wanted=("${build[@]}")
+case "${1:-}" in
+    "") wanted+=("${tests[@]}") ;;
+    --all) wanted+=("${tests[@]}" "${slow[@]}") ;;
+    --build) ;;
+    *) echo "usage: scripts/setup.sh [--build | --all]" >&2; exit 2 ;;
+esac
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    echo "setup: this script knows Debian and its relatives; elsewhere install the equivalents of:" >&2
+    printf '  %s\n' "${wanted[@]}" >&2
+    exit 1
+fi
+
+missing=()
+for package in "${wanted[@]}"; do
+    state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    echo "setup: all ${#wanted[@]} packages are installed"
+    exit 0
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: run as root, or install sudo; missing: ${missing[*]}" >&2; exit 1; }
+    as_root=(sudo)
+fi
+echo "setup: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+# Package daemons (prometheus) are wanted as programs, not as services of this machine.
+policy=/usr/sbin/policy-rc.d
+made_policy=
+if [ ! -e $policy ] && [ ! -d /run/systemd/system ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
+    "${as_root[@]}" chmod +x $policy
+    made_policy=1
+fi
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
+"${apt[@]}" update -qq
+"${apt[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+[ -z "$made_policy" ] || "${as_root[@]}" rm -f $policy
+echo "setup: done"

@@ -1,0 +1,22 @@
+# Tests of the whole programs, driven from outside by Python's standard library.
+#
+#   cinf_program_test(NAME script.py [SLOW])
+#
+# A script exits 0 (passed), 77 (skipped, with a line that says why) or anything else.
+
+find_package(Python3 COMPONENTS Interpreter)
+
+function(cinf_program_test name script)
+  # Debian's own python3 has the modules that scripts/setup.sh installs; the first one on PATH may not.
+  if(EXISTS /usr/bin/python3)
+    set(python /usr/bin/python3)
+  else()
+    set(python ${Python3_EXECUTABLE})
+  endif()
+  add_test(NAME ${name} COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${script})
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${test_environment}" TIMEOUT 600
+                       SKIP_RETURN_CODE 77)
+  if("SLOW" IN_LIST ARGN)
+    set_tests_properties(${name} PROPERTIES LABELS slow)
+  endif()
+endfunction()
