@@ -18,10 +18,10 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define CINF_API                   __attribute__((visibility("default")))
-#define CINF_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define CINF_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #else
 #define CINF_API
-#define CINF_PRINTF(format, first)
+#define CINF_PRINTF(text, first)
 #endif
 
 enum cinf_status {
