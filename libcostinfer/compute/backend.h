@@ -1,0 +1,217 @@
+/* backend.h - the one boundary to a device.
+ *
+ * A model is a short program: a list of fused operations over rows, the same for prefill, decode, mixed
+ * batches and scoring.  A backend lays the weights out as it likes, binds the program to them once
+ * (prepare), and then runs batches.  It may fuse further, reorder and pre-bind inside prepare; whoever
+ * calls never knows.  A second device is one more struct backend in backend.c's table.
+ *
+ * Letters, here and wherever there is a matrix (row-major unless said otherwise):
+ *   R rows of a batch    D embedding width    I inner width of the MLP    V vocabulary    P positions
+ *   L layers             H heads              S slots of the KV cache
+ *
+ * A row is one token of one request at one position.  A slot is one request's timeline of keys and
+ * values.  Everything of a device is used by one thread at a time.  Every call can fail and says so by
+ * status; after CINF_EDEVICE the device is unusable and may only be freed. */
+#ifndef BACKEND_H
+#define BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <costinfer/checkpoint.h>
+#include <costinfer/status.h>
+
+/* ---- Weights ------------------------------------------------------------------------------ */
+
+enum weights_type {
+    WEIGHTS_F32 = 0,
+    WEIGHTS_F16,
+    WEIGHTS_BF16,
+    WEIGHTS_INT8,
+    WEIGHTS_INT4,
+};
+
+enum weight_role {
+    WEIGHT_TABLE,  /* [rows, cols] looked up by row: position embeddings */
+    WEIGHT_TOKENS, /* [V, D] looked up by row; a tied head multiplies by it too: logits = h * W^T */
+    WEIGHT_HEAD,   /* [V, D] only multiplied by: logits = h * W^T */
+    WEIGHT_MATRIX, /* [in, out]: y = x * W.  As checkpoints store it, no transpose */
+    WEIGHT_VECTOR, /* [1, cols]: bias, gain.  Always kept in float32 */
+};
+
+struct weight_spec {
+    enum weight_role role;
+    uint32_t rows, cols;
+};
+
+/* ---- A program ---------------------------------------------------------------------------- */
+
+enum op_kind {
+    OP_EMBED,  /* x[R,D] = tokens[token] + positions[position]: weight, weight2 */
+    OP_NORM,   /* out[R,D] = layer norm of x[R,D] with gain `weight`, bias `bias`, `epsilon` */
+    OP_LINEAR, /* out[R,cols] = epilogue(in[R,rows] * weight[rows,cols] + bias[cols]) */
+    OP_ATTEND, /* out[R,D] = attention of q[R,D] over the row's slot of `layer`, positions 0..its own */
+    OP_LOGITS, /* logits[wanted rows, V] = in[wanted rows, D] * weight[V,D]^T; the last operation */
+};
+
+enum op_epilogue {
+    EPILOGUE_NONE = 0,
+    EPILOGUE_ACTIVATION, /* out = activation(y) */
+    EPILOGUE_ADD,        /* out = out + y, the residual */
+    EPILOGUE_QKV,        /* y[R,3D]: the first D columns to out (q), the others are the row's key and value
+                            and go to its slot and position in the cache of `layer` */
+};
+
+/* Buffers of rows, each [R, width]; a backend allocates what its program names. */
+enum row_buffer {
+    ROWS_X, /* [R,D] the residual stream */
+    ROWS_H, /* [R,D] normalised */
+    ROWS_Q, /* [R,D] queries */
+    ROWS_A, /* [R,D] attention output */
+    ROWS_F, /* [R,I] inner layer of the MLP */
+    ROWS_COUNT,
+};
+
+struct op {
+    enum op_kind kind;
+    enum row_buffer in, out;
+    uint32_t weight, weight2, bias; /* indexes of weight_spec */
+    uint32_t layer;
+    enum op_epilogue epilogue;
+    enum cinf_activation activation;
+    float epsilon;
+    float scale; /* OP_ATTEND: factor of q * k */
+};
+
+struct program {
+    const struct op *ops;
+    uint32_t n_ops;
+    const struct weight_spec *specs;
+    uint32_t n_specs;
+    uint32_t width;     /* D */
+    uint32_t inner;     /* I */
+    uint32_t heads;     /* H */
+    uint32_t layers;    /* L */
+    uint32_t vocab;     /* V */
+    uint32_t positions; /* P */
+};
+
+/* One step's rows.  Rows of one slot stand together and in ascending, consecutive positions, and every
+ * position before the first of them is in the cache already (by an earlier step or a copy). */
+struct batch {
+    uint32_t n_rows;             /* 1 … rows_max of prepare() */
+    const int32_t *tokens;       /* [R] */
+    const uint32_t *positions;   /* [R] */
+    const uint32_t *slots;       /* [R] */
+    const uint8_t *wants_logits; /* [R] */
+};
+
+/* ---- Devices ------------------------------------------------------------------------------ */
+
+struct device_options {
+    uint32_t threads; /* workers of the backend; 0: its own choice */
+};
+
+struct device_info {
+    char name[96];         /* "cpu-blas" */
+    char description[160]; /* hardware and library: "AMD EPYC …, OpenBLAS 0.3.21, 2 threads" */
+    bool is_gpu;
+    uint32_t threads;      /* 0: unknown */
+    uint64_t memory_total; /* bytes of the device; RAM for a CPU */
+    uint64_t memory_used;  /* bytes allocated on it by us, all kinds */
+};
+
+/* What a step costs, for splitting its time fairly: measured once when the engine opens. */
+struct device_speed {
+    uint64_t fs_per_flop; /* femtoseconds a floating-point operation of a big matrix product */
+    uint64_t fs_per_byte; /* femtoseconds a byte of weights read from memory */
+};
+
+/* Each backend's own types begin with these. */
+struct device {
+    const struct backend *backend;
+};
+struct weights {
+    struct device *device;
+};
+struct kv {
+    struct device *device;
+};
+struct prepared {
+    struct device *device;
+};
+
+struct backend {
+    const char *name;
+
+    enum cinf_status (*open)(struct device **out, const struct device_options *options);
+    void (*close)(struct device *device);
+    void (*info)(const struct device *device, struct device_info *out);
+
+    /* At most a quarter of a second. */
+    enum cinf_status (*measure)(struct device *device, struct device_speed *out);
+
+    /* Weights of one model, undefined until written.  CINF_EUNSUPPORTED for a type it cannot hold. */
+    enum cinf_status (*weights_new)(struct weights **out, struct device *device,
+                                    const struct weight_spec *specs, uint32_t n_specs,
+                                    enum weights_type type);
+    void (*weights_free)(struct weights *weights);
+
+    /* Writes rows [first, first + n) of weight `index` from n * cols contiguous elements of `dtype`, at any
+     * address.  A value that the weights' type cannot hold is CINF_EUNSUPPORTED, and its message names it. */
+    enum cinf_status (*weights_write)(struct weights *weights, uint32_t index, uint32_t first, uint32_t n,
+                                      const void *elements, enum cinf_dtype dtype);
+
+    /* After the last write: whatever must be done to the whole, in pieces of a few milliseconds.  Called
+     * until *done. */
+    enum cinf_status (*weights_finish)(struct weights *weights, bool *done);
+
+    /* Bytes read from the weights by a step that uses all of them once (the head included). */
+    uint64_t (*weights_bytes)(const struct weights *weights);
+
+    /* A cache of `slots` x `positions` x L layers x D wide keys and as many values. */
+    enum cinf_status (*kv_new)(struct kv **out, struct device *device, const struct program *program,
+                               uint32_t slots);
+    void (*kv_free)(struct kv *kv);
+
+    /* Bytes that one slot takes, before there is a cache. */
+    uint64_t (*kv_slot_bytes)(const struct device *device, const struct program *program);
+
+    /* Positions [0, n) of slot `to` become those of slot `from`. */
+    enum cinf_status (*kv_copy)(struct kv *kv, uint32_t to, uint32_t from, uint32_t n);
+
+    /* Binds a program; it and its arrays must outlive the result.  Batches have at most rows_max rows. */
+    enum cinf_status (*prepare)(struct prepared **out, struct weights *weights, struct kv *kv,
+                                const struct program *program, uint32_t rows_max);
+    void (*prepared_free)(struct prepared *prepared);
+
+    /* Starts a step; wait() returns when its logits and cache entries are there. */
+    enum cinf_status (*run)(struct prepared *prepared, const struct batch *batch);
+    enum cinf_status (*wait)(struct prepared *prepared);
+
+    /* Logits [V] of the i-th row that wanted them, in host memory, valid until the next run. */
+    enum cinf_status (*logits)(struct prepared *prepared, uint32_t i, const float **out);
+};
+
+/* The reference that every other backend is compared with: naive C, written to be read. */
+extern const struct backend backend_cpu_reference;
+#if CINF_HAVE_BLAS
+extern const struct backend backend_cpu_blas;
+#endif
+
+/* ---- Choice (backend.c) ------------------------------------------------------------------- */
+
+enum { DEVICE_REASON_MAX = 256 };
+
+/* Opens the device that `choice` names: "auto" (or NULL), "cpu", "cpu-blas", "cpu-reference".  `reason`
+ * says in one line why it was this one.  A device belongs to one opener: CINF_EBUSY while another has it.
+ * CINF_ENOTFOUND names what there is. */
+enum cinf_status device_open(struct device **out, const char *choice, const struct device_options *options,
+                             char reason[DEVICE_REASON_MAX]);
+void device_close(struct device *device); /* accepts NULL */
+
+/* Names of what this build offers, one after the other; NULL at the end. */
+const char *device_list(uint32_t index);
+
+#endif
