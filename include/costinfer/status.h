@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define CINF_API                   __attribute__((visibility("default")))
+#define CINF_API                 __attribute__((visibility("default")))
 #define CINF_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #else
 #define CINF_API

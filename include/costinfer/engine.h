@@ -1,0 +1,137 @@
+/* engine.h - one device, the models on it, and one scheduler thread that serves them together.
+ *
+ * An engine owns its device and its timeline (meter.h).  Models load and unload while others serve; a
+ * model that is unloaded refuses new requests, lets the running ones end, and keeps its accounts.
+ *
+ * Handles are counted.  An engine, a model and a request may be released in any order; what one of them
+ * still needs stays until the last of them is gone.  Every function here may be called from any thread. */
+#ifndef COSTINFER_ENGINE_H
+#define COSTINFER_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <costinfer/checkpoint.h>
+#include <costinfer/meter.h>
+#include <costinfer/status.h>
+#include <costinfer/tokenizer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct cinf_engine_options {
+    size_t struct_size;              /* set by CINF_ENGINE_OPTIONS */
+    const char *device;              /* "auto" (NULL), "cpu", "cpu-blas", "cpu-reference" */
+    uint32_t threads;                /* of the device; 0: its own choice */
+    uint64_t kv_memory;              /* bytes for the caches of all models; 0: a quarter of RAM */
+    uint32_t queue_max;              /* requests that may wait, over all models; 0: 256 */
+    uint32_t prefill_rows;           /* prompt tokens in one step at most; 0: 128 */
+    bool no_prefix_reuse;            /* compute every prompt in full */
+    struct cinf_meter_options meter; /* price, basis, endpoints …; `device` is filled in.  Zeroed: defaults */
+};
+#define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options), .meter = { CINF_METER_OPTIONS }
+
+struct cinf_engine;
+
+/* Opens the device, measures it (a quarter of a second at most) and starts the scheduler.  CINF_EBUSY while
+ * another engine has the device.  `options` may be NULL. */
+CINF_API enum cinf_status cinf_engine_open(struct cinf_engine **out,
+                                           const struct cinf_engine_options *options);
+
+/* Cancels what is queued or running, unloads the models, stops the scheduler and gives the device back.
+ * Accepts NULL. */
+CINF_API void cinf_engine_close(struct cinf_engine *engine);
+
+/* For reading: snapshots and exposition.  Valid until the engine is closed. */
+CINF_API const struct cinf_meter *cinf_engine_meter(const struct cinf_engine *engine);
+
+/* Counts a request that was refused before it reached the engine. */
+CINF_API void cinf_engine_count_error(struct cinf_engine *engine, uint32_t account,
+                                      enum cinf_error_kind kind);
+
+/* As cinf_meter_set_price(), taking effect at the next boundary. */
+CINF_API enum cinf_status cinf_engine_set_price(struct cinf_engine *engine, const char *dollars_per_hour);
+
+struct cinf_device_info {
+    size_t struct_size; /* set by CINF_DEVICE_INFO before the struct is filled */
+    char name[96];
+    char description[160];
+    char reason[256]; /* why this device */
+    bool is_gpu;
+    uint32_t threads;
+    uint64_t memory_total, memory_used; /* bytes; used by this engine */
+    uint64_t fs_per_flop, fs_per_byte;  /* the measured constants that steps are split by */
+};
+#define CINF_DEVICE_INFO .struct_size = sizeof(struct cinf_device_info)
+CINF_API void cinf_engine_device(const struct cinf_engine *engine, struct cinf_device_info *info);
+
+/* ---- Models ------------------------------------------------------------------------------- */
+
+enum cinf_weights {
+    CINF_WEIGHTS_AUTO = 0, /* what the checkpoint stores, as far as the device can hold it */
+    CINF_WEIGHTS_F32,
+    CINF_WEIGHTS_F16,
+    CINF_WEIGHTS_BF16,
+    CINF_WEIGHTS_INT8,
+    CINF_WEIGHTS_INT4,
+};
+CINF_API const char *cinf_weights_name(enum cinf_weights weights); /* "auto", "f32" … */
+CINF_API enum cinf_status cinf_weights_parse(enum cinf_weights *out, const char *name);
+
+struct cinf_model_options {
+    size_t struct_size; /* set by CINF_MODEL_OPTIONS */
+    const char *name;   /* label and handle; NULL: the folder's last part */
+    const char *folder; /* a checkpoint with its tokenizer; or NULL, and: */
+    const char *shape;  /* a published shape ("gpt2") with made-up weights and no tokenizer, for benchmarks */
+    enum cinf_weights weights;
+    uint32_t slots;   /* requests served at once at most; 0: 16, or what the cache's memory allows */
+    bool untied_head; /* use a lm_head.weight that differs from the embeddings although they are tied */
+    void (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total); /* on the calling thread */
+    void *progress_context;
+};
+#define CINF_MODEL_OPTIONS .struct_size = sizeof(struct cinf_model_options)
+
+struct cinf_model;
+
+/* Loads a model beside whatever is being served and returns when it can serve.  CINF_EEXIST when a loaded
+ * model has that name. */
+CINF_API enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *engine,
+                                          const struct cinf_model_options *options);
+
+/* A loaded model by name, as a handle to be released: CINF_ENOTFOUND. */
+CINF_API enum cinf_status cinf_model_find(struct cinf_model **out, struct cinf_engine *engine,
+                                          const char *name);
+
+/* Handles of the loaded models into models[0..max), oldest first, each to be released; returns how
+ * many there are, which may be more than max. */
+CINF_API uint32_t cinf_model_list(struct cinf_engine *engine, struct cinf_model **models, uint32_t max);
+
+/* Refuses new requests, waits for the running ones, frees weights and cache.  The handle stays valid. */
+CINF_API enum cinf_status cinf_model_unload(struct cinf_model *model);
+CINF_API void cinf_model_release(struct cinf_model *model); /* accepts NULL */
+
+struct cinf_model_info {
+    size_t struct_size; /* set by CINF_MODEL_INFO before the struct is filled */
+    const char *name;   /* this and the next two are valid while the handle is */
+    const char *folder; /* "" for a made-up one */
+    const char *notes;  /* what the operator should know about the checkpoint, or "" */
+    uint32_t account;   /* index in the meter's snapshot */
+    struct cinf_config config;
+    enum cinf_weights weights;
+    uint64_t parameters;
+    uint32_t slots;
+    bool loaded;
+    int64_t loaded_at; /* Unix time in seconds */
+};
+#define CINF_MODEL_INFO .struct_size = sizeof(struct cinf_model_info)
+CINF_API void cinf_model_info(const struct cinf_model *model, struct cinf_model_info *info);
+
+/* NULL for a made-up model.  Valid while the handle is. */
+CINF_API const struct cinf_tokenizer *cinf_model_tokenizer(const struct cinf_model *model);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
