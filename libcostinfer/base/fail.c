@@ -1,14 +1,35 @@
 /* fail.c - the thread's last message.  A fixed buffer, because reporting that memory is exhausted
- * must not need memory; a longer line is cut. */
+ * must not need memory; a longer line is cut.
+ *
+ * Messages quote names out of hostile files and end up in terminals, logs and JSON, so what is kept
+ * is one line of well-formed UTF-8: this is the only place that has to see to it. */
 #include "fail.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "utf8.h"
+
 enum { MESSAGE_MAX = 1024 };
 
 static _Thread_local char last_message[MESSAGE_MAX];
+
+/* Control characters, those that turn the writing direction, and bytes that are not UTF-8 become '?'. */
+static void keep(const char *message)
+{
+    size_t n = strlen(message);
+    for (size_t i = 0, used; i < n; i += used) {
+        uint32_t c = utf8_read(message + i, n - i, &used);
+        bool bad = c == UTF8_BAD || c < 0x20 || (c >= 0x7F && c < 0xA0) || (c >= 0x2028 && c <= 0x202E) ||
+                   (c >= 0x2066 && c <= 0x2069);
+        if (bad)
+            memset(last_message + i, '?', used);
+        else
+            memcpy(last_message + i, message + i, used);
+    }
+    last_message[n] = '\0';
+}
 
 const char *cinf_last_error(void)
 {
@@ -23,7 +44,7 @@ enum cinf_status cinf_fail(enum cinf_status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    memcpy(last_message, message, sizeof message);
+    keep(message);
     return status;
 }
 
@@ -37,14 +58,13 @@ enum cinf_status cinf_fail_in(enum cinf_status status, const char *format, ...)
     if (n < 0 || (size_t)n >= sizeof message)
         n = n < 0 ? 0 : (int)sizeof message - 1;
     snprintf(message + n, sizeof message - (size_t)n, "%s", last_message);
-    memcpy(last_message, message, sizeof message);
+    keep(message);
     return status;
 }
 
 enum cinf_status cinf_fail_again(enum cinf_status status, const char *message)
 {
-    snprintf(last_message, sizeof last_message, "%s", message);
-    return status;
+    return cinf_fail(status, "%s", message);
 }
 
 const char *cinf_status_name(enum cinf_status status)
