@@ -1,0 +1,87 @@
+/* cli_devices.c - what there is to compute on. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const char *const names[] = { "auto", "cpu", "cpu-blas", "cpu-reference" };
+
+static void put_device_json(struct strbuf *out, const char *name, const struct cinf_device_info *d)
+{
+    strbuf_puts(out, out->len > 1 ? ",\n{\"choice\":" : "\n{\"choice\":");
+    strbuf_put_json(out, name, strlen(name));
+    if (d) {
+        strbuf_puts(out, ",\"available\":true,\"name\":");
+        strbuf_put_json(out, d->name, strlen(d->name));
+        strbuf_puts(out, ",\"description\":");
+        strbuf_put_json(out, d->description, strlen(d->description));
+        strbuf_puts(out, ",\"reason\":");
+        strbuf_put_json(out, d->reason, strlen(d->reason));
+        strbuf_printf(out,
+                      ",\"is_gpu\":%s,\"threads\":%" PRIu32 ",\"memory_bytes\":%" PRIu64
+                      ",\"fs_per_flop\":%" PRIu64 ",\"fs_per_byte\":%" PRIu64 "}",
+                      d->is_gpu ? "true" : "false", d->threads, d->memory_total, d->fs_per_flop,
+                      d->fs_per_byte);
+    } else {
+        strbuf_puts(out, ",\"available\":false,\"reason\":");
+        strbuf_put_json(out, cinf_last_error(), strlen(cinf_last_error()));
+        strbuf_putc(out, '}');
+    }
+}
+
+static void put_device(struct strbuf *out, const char *name, const struct cinf_device_info *d)
+{
+    if (!d) {
+        strbuf_printf(out, "%-14s not available: %s\n", name, cinf_last_error());
+        return;
+    }
+    strbuf_printf(out, "%-14s %s: %s\n%14s %s\n", name, d->name, d->description, "", d->reason);
+    if (d->fs_per_flop && d->fs_per_byte)
+        strbuf_printf(out, "%14s measured: %.1f GFLOP/s, %.1f GB/s\n", "", 1e6 / (double)d->fs_per_flop,
+                      1e6 / (double)d->fs_per_byte);
+}
+
+static int run(const struct command *self, int argc, char **argv)
+{
+    bool json = false;
+    const struct flag flags[] = {
+        { "json", FLAG_SWITCH, &json, 0, 0, NULL, "A JSON array." },
+    };
+    int status = flags_parse(self, flags, N_FLAGS(flags), argc, argv, NULL);
+    if (status != FLAGS_GO)
+        return status;
+    struct strbuf out = { 0 };
+    if (json)
+        strbuf_putc(&out, '[');
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct cinf_engine *engine = NULL;
+        struct cinf_device_info info = { CINF_DEVICE_INFO }, *found = NULL;
+        if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
+                                                                     .device = names[i] }) == CINF_OK) {
+            cinf_engine_device(engine, &info);
+            found = &info;
+        }
+        if (json)
+            put_device_json(&out, names[i], found);
+        else
+            put_device(&out, names[i], found);
+        cinf_engine_close(engine);
+    }
+    if (json)
+        strbuf_puts(&out, "\n]");
+    else if (out.len)
+        out.text[--out.len] = '\0'; /* print_document() ends the last line */
+    status = print_document(&out);
+    strbuf_free(&out);
+    return status;
+}
+
+const struct command command_devices = {
+    .name = "devices",
+    .summary = "list what there is to compute on",
+    .synopsis = "[--json]",
+    .manual =
+        "Opens each device in turn and prints the name to give to --device, what is behind it, and the\n"
+        "speed measured at opening, which the cost of shared steps is split by.\n",
+    .run = run,
+};

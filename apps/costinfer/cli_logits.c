@@ -1,0 +1,88 @@
+/* cli_logits.c - a model's raw output, for comparing with other implementations. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "mem.h"
+
+static int write_logits(const char *path, const float *logits, size_t n)
+{
+    bool standard = strcmp(path, "-") == 0;
+    FILE *to = standard ? stdout : fopen(path, "wb");
+    if (!to)
+        return fail_with("%s: %s", path, strerror(errno));
+    bool failed = fwrite(logits, sizeof *logits, n, to) != n;
+    if (standard)
+        return 0;
+    failed = fclose(to) != 0 || failed;
+    return failed ? fail_with("%s: %s", path, strerror(errno)) : 0;
+}
+
+static int compute(struct cinf_model *model, const struct ids *ids, const char *path)
+{
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    struct cinf_report report = { CINF_REPORT };
+    cinf_model_info(model, &info);
+    /* Checked here, so that a long list of ids is not first an allocation of many gigabytes. */
+    if (ids->n > info.config.n_positions)
+        return fail_with("%u tokens do not fit the context of %u", ids->n, info.config.n_positions);
+    size_t n = (size_t)ids->n * info.config.vocab_size;
+    float *logits = mem_new(n, sizeof *logits);
+    if (!logits)
+        return fail_with("no memory for %u x %u logits", ids->n, info.config.vocab_size);
+    int status;
+    if (cinf_logits(model, ids->ids, ids->n, logits, &report) != CINF_OK) {
+        status = fail_last();
+    } else {
+        status = write_logits(path, logits, n);
+        char cost[CINF_COST_TEXT_MAX + 1];
+        if (status == 0)
+            fprintf(stderr, "float32 [%u, %u] little-endian, %.3f s, %s\n", ids->n, info.config.vocab_size,
+                    seconds_of(report.latency_ns), cost_text(cost, &report));
+    }
+    mem_free(logits);
+    return status;
+}
+
+static int run(const struct command *self, int argc, char **argv)
+{
+    struct common_flags common = { 0 };
+    struct ids ids = { 0 };
+    const char *path = NULL;
+    const struct flag flags[] = {
+        MODEL_FLAG(&common),
+        { "tokens", FLAG_IDS, &ids, 0, 0, "1,2,3", "The text as ids, at most the model's context." },
+        { "out", FLAG_TEXT, &path, 0, 0, "FILE", "Where the logits go; - is standard output." },
+        DEVICE_FLAGS(&common),
+        WEIGHTS_FLAG(&common),
+        PRICE_FLAGS(&common),
+    };
+    struct session session;
+    int status = flags_parse(self, flags, N_FLAGS(flags), argc, argv, NULL);
+    if (status == FLAGS_GO && !common.model)
+        status = usage_error(self, "--model is missing");
+    if (status == FLAGS_GO && ids.n == 0)
+        status = usage_error(self, "--tokens is missing or empty");
+    if (status == FLAGS_GO && !path)
+        status = usage_error(self, "--out is missing");
+    if (status == FLAGS_GO) {
+        status = 1;
+        if (session_open(&session, &common, NULL, NULL)) {
+            status = compute(session.model, &ids, path);
+            session_close(&session);
+        }
+    }
+    mem_free(ids.ids);
+    return status;
+}
+
+const struct command command_logits = {
+    .name = "logits",
+    .summary = "write the logits of every position to a file",
+    .synopsis = "--model DIR --tokens 1,2,3 --out FILE [--weights f32]",
+    .manual = "Writes [tokens, vocabulary] raw little-endian float32, row by row: row i is what the model\n"
+              "expects after tokens 0 to i.  With numpy:\n\n"
+              "  numpy.fromfile('FILE', '<f4').reshape(tokens, -1)\n",
+    .run = run,
+};
