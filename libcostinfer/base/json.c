@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@ enum { DEPTH_DEFAULT = 32, DEPTH_MOST = 512 };
 struct gate {
     const char *text;
     size_t n, at;
-    size_t members_max;
+    size_t members_max, values_max, values;
     uint32_t depth, depth_max;
     struct {
         bool object;
@@ -112,6 +113,32 @@ static bool is_digit(int c)
     return c >= '0' && c <= '9';
 }
 
+/* Whether the well-formed number text[0..n), n <= 63, is beyond a double.  The point is left out and the
+ * exponent made up for it, because strtod() reads the point of the locale only. */
+static bool overflows(const char *text, size_t n)
+{
+    char digits[96];
+    size_t used = 0, i = 0, fraction = 0;
+    bool after_point = false;
+    for (; i < n && (text[i] | 32) != 'e'; i++) {
+        if (text[i] == '.') {
+            after_point = true;
+            continue;
+        }
+        digits[used++] = text[i];
+        fraction += after_point;
+    }
+    char exponent[64] = "0";
+    if (i < n) {
+        memcpy(exponent, text + i + 1, n - i - 1);
+        exponent[n - i - 1] = '\0';
+    }
+    long e = strtol(exponent, NULL, 10);
+    e = e > 9999 ? 9999 : e < -9999 ? -9999 : e;
+    snprintf(digits + used, sizeof digits - used, "e%ld", e - (long)fraction);
+    return isinf(strtod(digits, NULL));
+}
+
 static enum cinf_status check_number(struct gate *g)
 {
     size_t start = g->at;
@@ -145,11 +172,7 @@ static enum cinf_status check_number(struct gate *g)
     /* cJSON reads at most 63 characters of a number and would leave the rest in the text. */
     if (g->at - start > 63)
         return bad(g, "number of more than 63 characters");
-    char digits[64];
-    memcpy(digits, g->text + start, g->at - start);
-    digits[g->at - start] = '\0';
-    /* Only the exponent decides whether it overflows, so the locale's point does not matter. */
-    return isinf(strtod(digits, NULL)) ? bad(g, "number too large") : CINF_OK;
+    return overflows(g->text + start, g->at - start) ? bad(g, "number too large") : CINF_OK;
 }
 
 static enum cinf_status check_word(struct gate *g, const char *word)
@@ -183,6 +206,8 @@ static enum cinf_status check_value(struct gate *g, bool *closed)
     skip_space(g);
     int c = peek(g);
     *closed = true;
+    if (g->values_max && ++g->values > g->values_max)
+        return bad(g, "too many values");
     if (c == '"')
         return check_string(g);
     if (c == 't')
@@ -214,8 +239,10 @@ enum cinf_status json_check(const char *text, size_t n, const struct json_limits
     struct gate g = { .text = text, .n = n, .depth_max = DEPTH_DEFAULT };
     if (limits && limits->depth_max)
         g.depth_max = limits->depth_max < DEPTH_MOST ? limits->depth_max : DEPTH_MOST;
-    if (limits)
+    if (limits) {
         g.members_max = limits->members_max;
+        g.values_max = limits->values_max;
+    }
 
     bool closed;
     do {

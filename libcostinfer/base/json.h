@@ -20,6 +20,7 @@
 struct json_limits {
     uint32_t depth_max; /* nesting of arrays and objects; 0: 32 */
     size_t members_max; /* keys in one object; 0: no limit but the text's length */
+    size_t values_max;  /* values in all, about 100 bytes of tree each; 0: likewise */
 };
 
 /* Parses text[0..n).  CINF_EFORMAT says what is wrong and at which byte.  `limits` may be NULL.

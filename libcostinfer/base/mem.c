@@ -62,9 +62,10 @@ bool add_u64(uint64_t *sum, uint64_t a, uint64_t b)
 
 void *mem_new(size_t n, size_t size)
 {
-    if (fails_now())
+    size_t bytes;
+    if (!mul_size(&bytes, n, size) || fails_now())
         return NULL;
-    return calloc(n ? n : 1, size ? size : 1);
+    return calloc(bytes ? bytes : 1, 1);
 }
 
 void *mem_resize(void *block, size_t n, size_t size)

@@ -1,5 +1,6 @@
 #include "strbuf.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -40,6 +41,18 @@ void strbuf_add(struct strbuf *b, const void *bytes, size_t n)
         return;
     if (n)
         memcpy(b->text + b->len, bytes, n);
+    b->len += n;
+    b->text[b->len] = '\0';
+}
+
+char *strbuf_reserve(struct strbuf *b, size_t n)
+{
+    return strbuf_room(b, n) ? b->text + b->len : NULL;
+}
+
+void strbuf_extend(struct strbuf *b, size_t n)
+{
+    assert(n < b->cap - b->len);
     b->len += n;
     b->text[b->len] = '\0';
 }

@@ -21,6 +21,11 @@ void strbuf_free(struct strbuf *b);
 void strbuf_clear(struct strbuf *b); /* empties, keeps the memory */
 void strbuf_add(struct strbuf *b, const void *bytes, size_t n);
 void strbuf_puts(struct strbuf *b, const char *text);
+
+/* Room for n more bytes after text[len], for a writer that knows only afterwards how many it used and then
+ * says so to strbuf_extend().  NULL when memory ran out. */
+char *strbuf_reserve(struct strbuf *b, size_t n);
+void strbuf_extend(struct strbuf *b, size_t n);
 void strbuf_putc(struct strbuf *b, char c);
 void strbuf_printf(struct strbuf *b, const char *format, ...) CINF_PRINTF(2, 3);
 void strbuf_vprintf(struct strbuf *b, const char *format, va_list args);
