@@ -268,6 +268,11 @@ uint32_t gpt2_slots(const struct gpt2 *m)
     return m->slots;
 }
 
+uint64_t gpt2_kv_bytes(const struct gpt2 *m)
+{
+    return m->kv_position_bytes * m->config.n_positions * m->slots;
+}
+
 uint64_t gpt2_parameters(const struct gpt2 *m)
 {
     uint64_t sum = 0;

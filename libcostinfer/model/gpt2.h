@@ -58,6 +58,7 @@ void gpt2_free(struct gpt2 *model); /* accepts NULL */
 const struct cinf_config *gpt2_config(const struct gpt2 *model);
 enum weights_type gpt2_weights_type(const struct gpt2 *model);
 uint32_t gpt2_slots(const struct gpt2 *model);
+uint64_t gpt2_kv_bytes(const struct gpt2 *model); /* of all its slots */
 uint64_t gpt2_parameters(const struct gpt2 *model);
 
 /* One step; see struct batch.  Token ids must be below V, positions below P, slots below gpt2_slots() and

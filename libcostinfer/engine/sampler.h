@@ -1,0 +1,47 @@
+/* sampler.h - from logits to a token. */
+#ifndef SAMPLER_H
+#define SAMPLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <costinfer/request.h>
+
+/* Scratch space of one thread, sized for the largest vocabulary it meets. */
+struct sampler {
+    uint32_t cap;
+    float *logits;   /* [cap] */
+    uint32_t *marks; /* [cap] tokens met in this call carry `stamp` */
+    uint32_t stamp;
+    struct sampler_candidate *candidates; /* [cap] */
+};
+
+/* How one request samples; see struct cinf_request_options for what each does. */
+struct sampling {
+    float temperature, top_p, min_p;
+    float repetition_penalty, presence_penalty, frequency_penalty;
+    uint32_t top_k;
+    uint64_t seed;
+    const struct cinf_logit_bias *bias;
+    uint32_t n_bias;
+};
+
+enum cinf_status sampler_reserve(struct sampler *s, uint32_t vocab);
+void sampler_free(struct sampler *s);
+
+/* A token for position `n_tokens` of a text whose tokens so far are tokens[0..n_tokens), the first n_prompt
+ * of them given.  logits [vocab]; only ids for which allowed[id / 8] has bit id % 8 are picked (NULL: all).
+ * -1 when no logit of an allowed id is finite: the model's numbers are broken. */
+int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, const uint8_t *allowed,
+                     const struct sampling *how, uint32_t choice, const int32_t *tokens, uint32_t n_tokens,
+                     uint32_t n_prompt);
+
+/* log-softmax of the unmodified logits [vocab]: of `token` in *logprob, and the n_top most likely ones, most
+ * likely first, the smaller id among equals. */
+void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, int32_t token, float *logprob,
+                      struct cinf_logprob *top, uint32_t n_top);
+
+/* A number in [0, 1) that depends on its arguments alone. */
+double sampler_random(uint64_t seed, uint32_t choice, uint32_t position);
+
+#endif

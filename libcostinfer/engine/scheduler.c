@@ -1,0 +1,715 @@
+/* scheduler.c - the one thread that serves an engine's models, and the only writer of its meter.
+ *
+ * Continuous batching: each step takes the model that has had least of the device, and of that model one row
+ * of every request that is generating and a piece of every prompt that is still being read.  A request joins
+ * when it finds a free slot and leaves between two steps.
+ *
+ *     loop:  jobs of other threads -> ended and cancelled requests out -> waiting ones in
+ *            -> one step, or one piece of a load -> charge the time -> hand out the tokens
+ *
+ * The question a reader will ask: why is the time charged before the tokens are handed out?  So that a client
+ * that has seen its last token also sees the final report; what handing out takes is part of the next
+ * interval, as is everything else the scheduler does while the device is not idle. */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "clock.h"
+#include "engine_state.h"
+#include "fail.h"
+#include "mem.h"
+
+enum {
+    LOAD_PIECE_NS = 10000000, /* a piece of a load between two steps */
+    LOAD_WAIT_NS = 20000000,  /* how often time is charged while a load waits for its reader */
+    PREFIX_SHORTEST = 4,      /* copying fewer tokens is not worth a call */
+};
+
+/* ---- Slots and prefixes ------------------------------------------------------------------- */
+
+static struct slot *free_slot(struct cinf_model *model)
+{
+    struct slot *oldest = NULL;
+    for (uint32_t i = 0; i < model->n_slots; i++)
+        if (!model->slots[i].user && (!oldest || model->slots[i].last_used < oldest->last_used))
+            oldest = &model->slots[i];
+    return oldest;
+}
+
+static uint32_t n_free_slots(const struct cinf_model *model)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < model->n_slots; i++)
+        n += model->slots[i].user == NULL;
+    return n;
+}
+
+static uint32_t slot_index(const struct cinf_model *model, const struct slot *slot)
+{
+    return (uint32_t)(slot - model->slots);
+}
+
+/* The slot whose content shares the longest beginning with the prompt, and how long that is.  The prompt's
+ * last token is never taken from a cache: its logits are wanted. */
+static const struct slot *longest_prefix(const struct cinf_request *r, uint32_t *length)
+{
+    const struct cinf_model *model = r->model;
+    const struct slot *best = NULL;
+    *length = 0;
+    for (uint32_t i = 0; i < model->n_slots; i++) {
+        const struct slot *slot = &model->slots[i];
+        uint32_t most = slot->n_tokens < r->n_prompt - 1 ? slot->n_tokens : r->n_prompt - 1, n = 0;
+        while (n < most && slot->tokens[n] == r->prompt[n])
+            n++;
+        if (n > *length) {
+            *length = n;
+            best = slot;
+        }
+    }
+    return best;
+}
+
+static void give_slot(struct cinf_engine *e, struct cinf_choice_state *choice, struct slot *slot)
+{
+    choice->slot = slot;
+    slot->user = choice;
+    slot->last_used = e->step;
+}
+
+static enum cinf_status copy_prefix(struct cinf_engine *e, struct cinf_request *r, struct slot *to,
+                                    const struct slot *from, uint32_t n)
+{
+    if (to != from) {
+        TRY(gpt2_copy_prefix(r->model->gpt2, slot_index(r->model, to), slot_index(r->model, from), n));
+        memcpy(to->tokens, from->tokens, n * sizeof *to->tokens);
+        r->copy_weight += gpt2_copy_bytes(r->model->gpt2, n) * e->device_info.fs_per_byte;
+    }
+    to->n_tokens = n;
+    return CINF_OK;
+}
+
+/* Takes a waiting request into its slots.  Every choice gets one at once, so that no request waits with half
+ * of what it needs. */
+static void admit(struct cinf_engine *e, struct cinf_request *r)
+{
+    struct cinf_model *model = r->model;
+    uint32_t cached = 0;
+    const struct slot *source = NULL;
+    if (e->prefix_reuse && !r->wants_all)
+        source = longest_prefix(r, &cached);
+    if (cached < PREFIX_SHORTEST)
+        cached = 0;
+
+    for (uint32_t i = 0; i < r->n_choices; i++)
+        give_slot(e, &r->choices[i], free_slot(model));
+    struct slot *first = r->choices[0].slot;
+    /* Another of its own slots may be the source, so the content of these goes only after the copy.  If the
+     * copy fails the prompt is computed in full, and says what is wrong with the device. */
+    if (cached && copy_prefix(e, r, first, source, cached) != CINF_OK)
+        cached = 0;
+    for (uint32_t i = 0; i < r->n_choices; i++)
+        r->choices[i].slot->n_tokens = i == 0 ? cached : 0;
+    r->n_computed = r->n_cached = cached;
+
+    struct cinf_request **end = &model->running;
+    while (*end)
+        end = &(*end)->next;
+    r->next = NULL;
+    *end = r;
+}
+
+static void free_slots(struct cinf_engine *e, struct cinf_request *r)
+{
+    for (uint32_t i = 0; i < r->n_choices; i++) {
+        struct slot *slot = r->choices[i].slot;
+        if (slot && slot->user == &r->choices[i]) {
+            slot->user = NULL;
+            slot->last_used = e->step;
+        }
+        r->choices[i].slot = NULL;
+    }
+}
+
+/* ---- Coming and going ---------------------------------------------------------------------- */
+
+/* Why a request must end before the next step; CINF_FINISH_RUNNING: it need not. */
+static enum cinf_finish must_end(const struct cinf_request *r, uint64_t now)
+{
+    enum cinf_finish why = (enum cinf_finish)atomic_load(&r->cancel);
+    return why == CINF_FINISH_RUNNING && now >= r->deadline_ns ? CINF_FINISH_TIMEOUT : why;
+}
+
+/* Takes the requests that must end out of a list and puts them in front of *out. */
+static uint32_t take_ended(struct cinf_request **list, struct cinf_request ***list_end, uint64_t now,
+                           struct cinf_request **out)
+{
+    uint32_t n = 0;
+    struct cinf_request **at = list;
+    while (*at) {
+        struct cinf_request *r = *at;
+        if (must_end(r, now) == CINF_FINISH_RUNNING) {
+            at = &r->next;
+            continue;
+        }
+        *at = r->next;
+        r->next = *out;
+        *out = r;
+        n++;
+    }
+    if (list_end)
+        *list_end = at;
+    return n;
+}
+
+static void end_requests(struct cinf_engine *e, struct cinf_request *list, uint64_t now)
+{
+    while (list) {
+        struct cinf_request *r = list;
+        list = r->next;
+        free_slots(e, r);
+        request_end(r, must_end(r, now));
+    }
+}
+
+/* Lets a model's waiting requests in, oldest first, as long as they fit.  Only the model whose step comes
+ * next does so: a prefix copy then falls into the interval that its request is in. */
+static void admit_waiting(struct cinf_engine *e, struct cinf_model *model)
+{
+    pthread_mutex_lock(&e->lock);
+    struct cinf_request *r;
+    while ((r = model->waiting) && n_free_slots(model) >= r->n_choices) {
+        model->waiting = r->next;
+        if (!model->waiting)
+            model->waiting_end = &model->waiting;
+        e->n_waiting--;
+        pthread_mutex_unlock(&e->lock);
+        admit(e, r);
+        pthread_mutex_lock(&e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Under the lock: the model that has had least of the device among those with something to do.  One that had
+ * nothing to do meanwhile does not get its absence back: it starts level with the others. */
+static struct cinf_model *next_model(struct cinf_engine *e)
+{
+    uint64_t least = UINT64_MAX;
+    for (struct cinf_model *m = e->models; m; m = m->next)
+        if ((m->running || m->waiting) && m->was_active && m->served_ns < least)
+            least = m->served_ns;
+    struct cinf_model *best = NULL;
+    for (struct cinf_model *m = e->models; m; m = m->next) {
+        if (!m->running && !m->waiting) {
+            m->was_active = false;
+            continue;
+        }
+        if (!m->was_active && least != UINT64_MAX && m->served_ns < least)
+            m->served_ns = least;
+        m->was_active = true;
+        if (!best || m->served_ns < best->served_ns)
+            best = m;
+    }
+    return best;
+}
+
+/* ---- A step -------------------------------------------------------------------------------- */
+
+struct step {
+    struct cinf_model *model;
+    uint32_t n_rows;
+};
+
+static void add_row(struct cinf_engine *e, struct step *step, struct cinf_choice_state *choice,
+                    uint32_t position, bool wants_logits)
+{
+    assert(step->n_rows < e->rows_cap);
+    uint32_t i = step->n_rows++;
+    e->row_tokens[i] = choice->ids[position];
+    e->row_positions[i] = position;
+    e->row_slots[i] = slot_index(step->model, choice->slot);
+    e->row_wants[i] = wants_logits;
+    e->row_choices[i] = choice;
+}
+
+static void add_work(struct cinf_request *r, struct gpt2_work work)
+{
+    r->work.flops += work.flops;
+    r->work.kv_bytes += work.kv_bytes;
+    if (work.weight_bytes > r->work.weight_bytes)
+        r->work.weight_bytes = work.weight_bytes;
+}
+
+/* What a request's part of the step would have taken alone, in femtoseconds. */
+static uint64_t weight_of(const struct cinf_engine *e, const struct cinf_request *r)
+{
+    uint64_t compute = r->work.flops * e->device_info.fs_per_flop;
+    uint64_t read = r->work.weight_bytes * e->device_info.fs_per_byte;
+    return (compute > read ? compute : read) + r->work.kv_bytes * e->device_info.fs_per_byte + r->copy_weight;
+}
+
+static bool is_prefilling(const struct cinf_request *r)
+{
+    return r->n_computed < r->n_prompt;
+}
+
+static void add_prompt_rows(struct cinf_engine *e, struct step *step, struct cinf_request *r, uint32_t n)
+{
+    uint32_t first = r->n_computed, wanted = 0;
+    for (uint32_t i = first; i < first + n; i++) {
+        bool wants = r->wants_all || (i + 1 == r->n_prompt && !r->prompt_only);
+        add_row(e, step, &r->choices[0], i, wants);
+        wanted += wants;
+    }
+    r->step_rows = n;
+    add_work(r, gpt2_work_of(step->model->gpt2, first, n, wanted));
+}
+
+/* Decode rows first: everyone who is generating gets one.  Then the prompts, the one that has used least of
+ * the device first and none more than its part, so that a long prompt does not hold up a short one. */
+static void build_step(struct cinf_engine *e, struct step *step)
+{
+    uint32_t n_prefilling = 0, budget = e->prefill_rows;
+    for (struct cinf_request *r = step->model->running; r; r = r->next) {
+        r->step_rows = 0;
+        r->work = (struct gpt2_work){ 0 };
+        if (is_prefilling(r)) {
+            n_prefilling++;
+            continue;
+        }
+        for (uint32_t i = 0; i < r->n_choices; i++) {
+            struct cinf_choice_state *choice = &r->choices[i];
+            if (choice->finish != CINF_FINISH_RUNNING)
+                continue;
+            add_row(e, step, choice, choice->n_ids - 1, true);
+            add_work(r, gpt2_work_of(step->model->gpt2, choice->n_ids - 1, 1, 1));
+            r->step_rows++;
+        }
+    }
+    while (n_prefilling > 0 && budget > 0) {
+        struct cinf_request *next = NULL;
+        uint64_t next_ns = 0;
+        for (struct cinf_request *r = step->model->running; r; r = r->next) {
+            struct cinf_report report = { CINF_REPORT };
+            if (!is_prefilling(r) || r->step_rows > 0)
+                continue;
+            cinf_bill_read(r->bill, &report);
+            if (!next || report.device_ns < next_ns) {
+                next = r;
+                next_ns = report.device_ns;
+            }
+        }
+        uint32_t part = (budget + n_prefilling - 1) / n_prefilling;
+        uint32_t left = next->n_prompt - next->n_computed;
+        uint32_t n = left < part ? left : part;
+        add_prompt_rows(e, step, next, n);
+        budget -= n;
+        n_prefilling--;
+    }
+}
+
+/* The logits of one prompt row: its own scores, if asked for. */
+static void take_prompt_logits(struct cinf_engine *e, struct cinf_request *r, uint32_t position,
+                               const float *logits)
+{
+    uint32_t vocab = r->model->config.vocab_size;
+    if (!r->wants_all)
+        return;
+    /* Whoever lets go of the request takes the buffer away under the same lock. */
+    pthread_mutex_lock(&r->lock);
+    if (r->prompt_logits)
+        memcpy(r->prompt_logits + (size_t)position * vocab, logits, vocab * sizeof *logits);
+    pthread_mutex_unlock(&r->lock);
+    if (r->prompt_logprobs && position + 1 < r->n_prompt)
+        sampler_logprobs(&e->sampler, logits, vocab, r->prompt[position + 1],
+                         &r->prompt_logprob[position + 1], r->prompt_top + (size_t)(position + 1) * r->n_top,
+                         r->n_top);
+}
+
+static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *choice, const float *logits)
+{
+    struct cinf_request *r = choice->request;
+    uint32_t vocab = r->model->config.vocab_size;
+    int32_t token = sampler_pick(&e->sampler, logits, vocab, r->model->allowed, &r->sampling, choice->index,
+                                 choice->ids, choice->n_ids, r->n_prompt);
+    if (token < 0)
+        return cinf_fail(CINF_EDEVICE, "model %s computed logits that are not numbers at position %u",
+                         r->model->name, choice->n_ids - 1);
+    if (r->logprobs)
+        sampler_logprobs(&e->sampler, logits, vocab, token, &choice->logprobs[choice->n_new],
+                         choice->top + (size_t)choice->n_new * r->n_top, r->n_top);
+    choice->sampled = token;
+    return CINF_OK;
+}
+
+/* After the prompt's last row: the other choices start from a copy of its cache. */
+static enum cinf_status fork_choices(struct cinf_engine *e, struct cinf_request *r, const float *logits)
+{
+    for (uint32_t i = 1; i < r->n_choices; i++) {
+        TRY(copy_prefix(e, r, r->choices[i].slot, r->choices[0].slot, r->n_prompt));
+        TRY(sample(e, &r->choices[i], logits));
+    }
+    return CINF_OK;
+}
+
+static enum cinf_status take_logits(struct cinf_engine *e, const struct step *step)
+{
+    uint32_t wanted = 0;
+    for (uint32_t i = 0; i < step->n_rows; i++) {
+        struct cinf_choice_state *choice = e->row_choices[i];
+        struct cinf_request *r = choice->request;
+        uint32_t position = e->row_positions[i];
+        choice->slot->tokens[position] = e->row_tokens[i];
+        choice->slot->n_tokens = position + 1;
+        if (position < r->n_prompt)
+            r->n_computed = position + 1;
+        if (!e->row_wants[i])
+            continue;
+        const float *logits;
+        TRY(gpt2_logits(step->model->gpt2, wanted++, &logits));
+        if (position < r->n_prompt)
+            take_prompt_logits(e, r, position, logits);
+        if (position + 1 < r->n_prompt || r->prompt_only)
+            continue;
+        TRY(sample(e, choice, logits));
+        if (position + 1 == r->n_prompt)
+            TRY(fork_choices(e, r, logits));
+    }
+    return CINF_OK;
+}
+
+/* Everybody in the step pays, also when it failed: the time was used. */
+static uint64_t charge(struct cinf_engine *e, const struct step *step)
+{
+    uint32_t n = 0;
+    for (struct cinf_request *r = step->model->running; r; r = r->next) {
+        if (r->step_rows == 0)
+            continue;
+        struct cinf_share *share = &e->shares[n++];
+        bool prefill = r->n_reported < r->n_prompt;
+        uint64_t weight = weight_of(e, r);
+        *share = (struct cinf_share){ .bill = r->bill,
+                                      .prefill_weight = prefill ? weight : 0,
+                                      .decode_weight = prefill ? 0 : weight,
+                                      .input_tokens = r->n_computed - r->n_reported,
+                                      .cached_tokens = r->n_reported == 0 ? r->n_cached : 0 };
+        for (uint32_t i = 0; i < r->n_choices; i++)
+            share->output_tokens += r->choices[i].sampled >= 0;
+        r->n_reported = r->n_computed;
+        r->copy_weight = 0;
+    }
+    return cinf_meter_charge(e->meter, e->shares, n);
+}
+
+static bool is_eos(const struct cinf_config *config, int32_t token)
+{
+    for (uint32_t i = 0; i < config->n_eos; i++)
+        if (config->eos[i] == token)
+            return true;
+    return false;
+}
+
+/* The sampled token becomes part of the choice, and may end it. */
+static enum cinf_status take_token(struct cinf_choice_state *choice)
+{
+    struct cinf_request *r = choice->request;
+    const struct cinf_model *model = r->model;
+    int32_t token = choice->sampled;
+    choice->sampled = -1;
+    if (!r->ignore_eos && is_eos(&model->config, token)) {
+        choice->finish = CINF_FINISH_STOP;
+        return CINF_OK;
+    }
+    pthread_mutex_lock(&r->lock);
+    enum cinf_status status = textflow_push(&choice->flow, model->tokenizer, token, r->stops, r->n_stops);
+    choice->ids[choice->n_ids++] = token;
+    choice->ends[choice->n_new++] = choice->flow.text.len;
+    pthread_mutex_unlock(&r->lock);
+    TRY(status);
+    if (choice->flow.stopped)
+        choice->finish = CINF_FINISH_STOP;
+    else if (choice->n_new == r->max_new)
+        choice->finish = CINF_FINISH_LENGTH;
+    return CINF_OK;
+}
+
+/* Hands out what a step gave a request.  Returns how it ended; CINF_FINISH_RUNNING: it did not. */
+static enum cinf_finish deliver(struct cinf_request *r)
+{
+    bool running = false, length = false;
+    for (uint32_t i = 0; i < r->n_choices; i++) {
+        struct cinf_choice_state *choice = &r->choices[i];
+        if (choice->sampled >= 0 && take_token(choice) != CINF_OK) {
+            snprintf(r->failure, sizeof r->failure, "%s", cinf_last_error());
+            return CINF_FINISH_FAILED;
+        }
+        if (r->prompt_only && !is_prefilling(r))
+            choice->finish = CINF_FINISH_LENGTH;
+        running = running || choice->finish == CINF_FINISH_RUNNING;
+        length = length || choice->finish == CINF_FINISH_LENGTH;
+    }
+    request_publish(r);
+    return running ? CINF_FINISH_RUNNING : length ? CINF_FINISH_LENGTH : CINF_FINISH_STOP;
+}
+
+static void run_step(struct cinf_engine *e, struct cinf_model *model)
+{
+    struct step step = { .model = model };
+    build_step(e, &step);
+    if (step.n_rows == 0)
+        return;
+    e->step++;
+    struct batch batch = { .n_rows = step.n_rows,
+                           .tokens = e->row_tokens,
+                           .positions = e->row_positions,
+                           .slots = e->row_slots,
+                           .wants_logits = e->row_wants };
+    enum cinf_status status = gpt2_run(model->gpt2, &batch);
+    if (status == CINF_OK)
+        status = gpt2_wait(model->gpt2);
+    if (status == CINF_OK)
+        status = take_logits(e, &step);
+    model->served_ns += charge(e, &step);
+
+    struct cinf_request **at = &model->running;
+    while (*at) {
+        struct cinf_request *r = *at;
+        enum cinf_finish finish = CINF_FINISH_RUNNING;
+        if (r->step_rows > 0 && status != CINF_OK) {
+            snprintf(r->failure, sizeof r->failure, "%s", cinf_last_error());
+            finish = CINF_FINISH_FAILED;
+        } else if (r->step_rows > 0) {
+            finish = deliver(r);
+        }
+        if (finish == CINF_FINISH_RUNNING) {
+            at = &r->next;
+            continue;
+        }
+        *at = r->next;
+        free_slots(e, r);
+        request_end(r, finish);
+    }
+}
+
+/* ---- Loads, unloads and other threads' jobs ------------------------------------------------ */
+
+static enum cinf_status make_slots(struct cinf_engine *e, struct cinf_model *model)
+{
+    uint32_t n = gpt2_slots(model->gpt2), positions = model->config.n_positions;
+    model->slots = mem_new(n, sizeof *model->slots);
+    if (!model->slots)
+        return cinf_fail(CINF_ENOMEM, "no memory for %u slots", n);
+    model->n_slots = n;
+    for (uint32_t i = 0; i < n; i++) {
+        model->slots[i].tokens = mem_new(positions, sizeof *model->slots[i].tokens);
+        if (!model->slots[i].tokens)
+            return cinf_fail(CINF_ENOMEM, "no memory for %u slots of %u tokens", n, positions);
+    }
+    TRY(sampler_reserve(&e->sampler, model->config.vocab_size));
+    return engine_reserve_rows(e, e->prefill_rows + n);
+}
+
+static void drop_weights(struct cinf_engine *e, struct cinf_model *model)
+{
+    for (uint32_t i = 0; model->slots && i < model->n_slots; i++)
+        mem_free(model->slots[i].tokens);
+    mem_free(model->slots);
+    model->slots = NULL;
+    if (model->gpt2) {
+        pthread_mutex_lock(&e->lock);
+        e->kv_used -= gpt2_kv_bytes(model->gpt2);
+        pthread_mutex_unlock(&e->lock);
+    }
+    gpt2_free(model->gpt2);
+    model->gpt2 = NULL;
+}
+
+static void show_memory(struct cinf_engine *e)
+{
+    struct device_info info;
+    e->device->backend->info(e->device, &info);
+    atomic_store(&e->memory_used, info.memory_used);
+    if (info.is_gpu)
+        cinf_meter_set_gpu_memory(e->meter, info.memory_used, info.memory_total);
+}
+
+static enum cinf_status finish_load(struct cinf_engine *e, struct model_load *load)
+{
+    struct cinf_model *model = load->model;
+    TRY(gpt2_load_finish(&model->gpt2, load->loader));
+    pthread_mutex_lock(&e->lock);
+    e->kv_used += gpt2_kv_bytes(model->gpt2);
+    pthread_mutex_unlock(&e->lock);
+    enum cinf_status status = make_slots(e, model);
+    if (status != CINF_OK) {
+        drop_weights(e, model);
+        return status;
+    }
+    model->weights = engine_weights_of(gpt2_weights_type(model->gpt2));
+    model->parameters = gpt2_parameters(model->gpt2);
+    return CINF_OK;
+}
+
+/* One piece of a load whose files are open. */
+static void run_load(struct cinf_engine *e, struct model_load *load)
+{
+    bool done = false;
+    cinf_meter_busy(e->meter);
+    enum cinf_status status = gpt2_load_step(load->loader, e->device, LOAD_PIECE_NS, &done);
+    atomic_store(&load->bytes_done, gpt2_load_bytes_done(load->loader));
+    if (status == CINF_OK && done)
+        status = finish_load(e, load);
+    cinf_meter_charge_load(e->meter, load->model->account);
+    if (status == CINF_OK && !done)
+        return;
+
+    struct cinf_model *model = load->model;
+    if (status == CINF_OK) {
+        cinf_meter_set_loaded(e->meter, model->account, true);
+        show_memory(e);
+    }
+    pthread_mutex_lock(&e->lock);
+    load->status = status;
+    snprintf(load->message, sizeof load->message, "%s", status == CINF_OK ? "" : cinf_last_error());
+    if (status == CINF_OK) {
+        struct cinf_model **end = &e->models;
+        while (*end)
+            end = &(*end)->next;
+        *end = model;
+        model->listed = model->loaded = true;
+        model->loaded_at = (int64_t)time(NULL);
+        atomic_fetch_add(&model->references, 1);
+    }
+    for (struct model_load **at = &e->loads; *at; at = &(*at)->next)
+        if (*at == load) {
+            *at = load->next;
+            break;
+        }
+    load->done = true;
+    pthread_cond_broadcast(&e->changed);
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Under the lock, which it lets go of meanwhile: models that are to go and have nothing left to do. */
+static void run_unloads(struct cinf_engine *e)
+{
+    for (struct cinf_model **at = &e->models; *at;) {
+        struct cinf_model *model = *at;
+        if (!model->unloading || model->running || model->waiting) {
+            at = &model->next;
+            continue;
+        }
+        *at = model->next;
+        model->listed = false;
+        pthread_mutex_unlock(&e->lock);
+        drop_weights(e, model);
+        cinf_meter_set_loaded(e->meter, model->account, false);
+        show_memory(e);
+        pthread_mutex_lock(&e->lock);
+        model->loaded = false;
+        pthread_cond_broadcast(&e->changed);
+        pthread_mutex_unlock(&e->lock);
+        model_unref(model);
+        pthread_mutex_lock(&e->lock);
+        at = &e->models;
+    }
+}
+
+static void run_jobs(struct cinf_engine *e)
+{
+    while (e->jobs) {
+        struct job *job = e->jobs;
+        e->jobs = job->next;
+        if (!e->jobs)
+            e->jobs_end = &e->jobs;
+        pthread_mutex_unlock(&e->lock);
+        enum cinf_status status = job->run(e, job->context);
+        pthread_mutex_lock(&e->lock);
+        job->status = status;
+        snprintf(job->message, sizeof job->message, "%s", status == CINF_OK ? "" : cinf_last_error());
+        job->done = true;
+        pthread_cond_broadcast(&e->changed);
+    }
+}
+
+static void close_all(struct cinf_engine *e)
+{
+    for (struct cinf_model *m = e->models; m; m = m->next) {
+        m->unloading = true;
+        struct cinf_request *lists[] = { m->waiting, m->running };
+        for (int i = 0; i < 2; i++)
+            for (struct cinf_request *r = lists[i]; r; r = r->next)
+                request_cancel(r, CINF_FINISH_CANCELLED);
+    }
+    for (struct model_load *load = e->loads, *next; load; load = next) {
+        next = load->next;
+        load->status = CINF_ECLOSED;
+        snprintf(load->message, sizeof load->message, "the engine is closing");
+        load->done = true;
+    }
+    e->loads = NULL;
+    pthread_cond_broadcast(&e->changed);
+}
+
+static void wait_for_work(struct cinf_engine *e, uint64_t ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    uint64_t total = (uint64_t)until.tv_nsec + ns;
+    until.tv_sec += (time_t)(total / 1000000000u);
+    until.tv_nsec = (long)(total % 1000000000u);
+    pthread_cond_timedwait(&e->work, &e->lock, &until);
+}
+
+void *scheduler_main(void *engine)
+{
+    struct cinf_engine *e = engine;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        run_jobs(e);
+        if (e->closing)
+            close_all(e);
+
+        struct cinf_request *ended = NULL;
+        uint64_t now = clock_monotonic_ns();
+        for (struct cinf_model *m = e->models; m; m = m->next) {
+            e->n_waiting -= take_ended(&m->waiting, &m->waiting_end, now, &ended);
+            take_ended(&m->running, NULL, now, &ended);
+        }
+        if (ended) {
+            pthread_mutex_unlock(&e->lock);
+            end_requests(e, ended, now);
+            pthread_mutex_lock(&e->lock);
+        }
+        run_unloads(e);
+
+        struct cinf_model *model = next_model(e);
+        struct model_load *ready = e->loads;
+        while (ready && !ready->loader)
+            ready = ready->next;
+        if (model || ready) {
+            pthread_mutex_unlock(&e->lock);
+            cinf_meter_busy(e->meter);
+            if (model) {
+                admit_waiting(e, model);
+                run_step(e, model);
+            }
+            if (ready)
+                run_load(e, ready);
+            pthread_mutex_lock(&e->lock);
+        } else if (e->loads) {
+            /* Nothing to do but wait for a load's files: that is loading too. */
+            uint32_t account = e->loads->model->account;
+            cinf_meter_busy(e->meter);
+            wait_for_work(e, LOAD_WAIT_NS);
+            cinf_meter_charge_load(e->meter, account);
+        } else if (!e->jobs) {
+            cinf_meter_idle(e->meter);
+            if (e->closing)
+                break;
+            pthread_cond_wait(&e->work, &e->lock);
+        }
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}

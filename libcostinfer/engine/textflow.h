@@ -1,0 +1,36 @@
+/* textflow.h - the text of one choice as its tokens arrive: decoded, searched for stop strings, and held back
+ * where a stop string may have begun. */
+#ifndef TEXTFLOW_H
+#define TEXTFLOW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <costinfer/tokenizer.h>
+
+#include "strbuf.h"
+
+struct stop_string {
+    const char *text;
+    size_t n;
+};
+
+struct textflow {
+    struct strbuf text; /* everything decoded so far, never shortened: callers keep offsets into it */
+    size_t certain;     /* text[0..certain) is certain: no stop string reaches into it */
+    bool stopped;       /* a stop string was found; it starts at `certain`, and the text ends there */
+    struct cinf_decoder decoder;
+};
+
+void textflow_free(struct textflow *flow);
+
+/* Adds a token's text (none when there is no tokenizer).  CINF_ENOMEM. */
+enum cinf_status textflow_push(struct textflow *flow, const struct cinf_tokenizer *tokenizer, int32_t token,
+                               const struct stop_string *stops, uint32_t n_stops);
+
+/* The text has ended for another reason: what was held back becomes certain, and a character that did not end
+ * becomes U+FFFD.  Nothing after a stop. */
+enum cinf_status textflow_end(struct textflow *flow);
+
+#endif
