@@ -1,0 +1,30 @@
+/* zip_directory.h - the entries of a zip archive of stored (not compressed) files. */
+#ifndef ZIP_DIRECTORY_H
+#define ZIP_DIRECTORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "file.h"
+
+struct zip_entry {
+    const char *name; /* n_name bytes, no NUL; valid while the directory is */
+    uint32_t n_name;
+    uint64_t offset, size; /* of its bytes in the file */
+};
+
+struct zip_directory {
+    struct zip_entry *entries; /* ordered by name */
+    size_t n;
+    char *bytes;
+};
+
+/* Refuses what a reader could be misled by: more than one disk, compression, encryption, entries that overlap
+ * each other or the directory, local headers that say otherwise, a name that occurs twice. */
+enum cinf_status zip_directory_read(struct zip_directory *out, const struct file *file);
+void zip_directory_free(struct zip_directory *zip);
+
+/* The entry of that name, or NULL. */
+const struct zip_entry *zip_directory_find(const struct zip_directory *zip, const char *name, size_t n_name);
+
+#endif
