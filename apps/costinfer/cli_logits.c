@@ -60,13 +60,13 @@ static int run(const struct command *self, int argc, char **argv)
     };
     struct session session;
     int status = flags_parse(self, flags, N_FLAGS(flags), argc, argv, NULL);
-    if (status == FLAGS_GO && !common.model)
-        status = usage_error(self, "--model is missing");
-    if (status == FLAGS_GO && ids.n == 0)
-        status = usage_error(self, "--tokens is missing or empty");
-    if (status == FLAGS_GO && !path)
-        status = usage_error(self, "--out is missing");
-    if (status == FLAGS_GO) {
+    const char *missing = !common.model ? "--model is missing"
+                          : ids.n == 0  ? "--tokens is missing or empty"
+                          : !path       ? "--out is missing"
+                                        : NULL;
+    if (status == FLAGS_GO && missing) {
+        status = usage_error(self, missing);
+    } else if (status == FLAGS_GO) {
         status = 1;
         if (session_open(&session, &common, NULL, NULL)) {
             status = compute(session.model, &ids, path);

@@ -11,6 +11,10 @@
 
 #include "utf8.h"
 
+#undef cinf_fail /* the analyzer's macros in fail.h */
+#undef cinf_fail_in
+#undef cinf_fail_again
+
 enum { MESSAGE_MAX = 1024 };
 
 static _Thread_local char last_message[MESSAGE_MAX];
