@@ -33,7 +33,7 @@ struct cinf_label {
 };
 
 /* What an Accept header asks for: the supported type of the highest q; text for NULL, wildcards and
- * everything that cannot be understood. */
+ * everything that cannot be understood.  Among equals, the one named first. */
 CINF_API enum cinf_exposition_format cinf_exposition_negotiate(const char *accept);
 CINF_API const char *cinf_exposition_content_type(enum cinf_exposition_format format);
 
@@ -60,7 +60,8 @@ CINF_API void cinf_exposition_cost(struct cinf_exposition *page, const char *nam
 /* All families of a meter, from one snapshot.  At most one meter a page. */
 CINF_API enum cinf_status cinf_exposition_meter(struct cinf_exposition *page, const struct cinf_meter *meter);
 
-/* The finished text, valid until the page is freed.  CINF_ENOMEM when memory ran out on the way. */
+/* The finished text, valid until the page is freed.  CINF_ENOMEM when memory ran out on the way, CINF_EINVAL
+ * when a name was malformed, a sample was outside of its family, or a counter was negative. */
 CINF_API enum cinf_status cinf_exposition_finish(struct cinf_exposition *page, const char **text,
                                                  size_t *length);
 

@@ -65,8 +65,8 @@ CINF_API int cinf_cost_compare(struct cinf_cost a, struct cinf_cost b); /* <0, 0
 CINF_API const char *cinf_cost_format(char text[CINF_COST_TEXT_MAX], struct cinf_cost cost);
 CINF_API double cinf_cost_dollars(struct cinf_cost cost);
 
-/* "2.50" dollars to 2500000000 nano-dollars: digits with at most nine decimals, at most 1000000.
- * CINF_EINVAL otherwise; never a rounded price. */
+/* "2.50" dollars to 2500000000 nano-dollars: digits, with or without a point and one to
+ * nine decimals, at most 1000000.  CINF_EINVAL otherwise; never a rounded price. */
 CINF_API enum cinf_status cinf_price_parse(uint64_t *nanodollars_per_hour, const char *dollars);
 
 /* ---- A meter ------------------------------------------------------------------------------ */
@@ -85,8 +85,8 @@ struct cinf_meter_options {
     uint32_t n_endpoints;          /* at most 16 */
     const double *latency_buckets; /* seconds, ascending; NULL: 0.05 0.1 0.25 0.5 1 2.5 5 10 */
     uint32_t n_latency_buckets;    /* at most 32 */
-    /* Replaces the clocks, for tests and simulations: returns nanoseconds, never going back.
-     * NULL: the host's. */
+    /* Replaces the clocks, for tests and simulations: returns nanoseconds, never going back, and is
+     * called from every thread that calls the meter.  NULL: the host's. */
     uint64_t (*clock_ns)(void *context);
     void *clock_context;
 };
@@ -102,11 +102,14 @@ CINF_API void cinf_meter_free(struct cinf_meter *meter);
  * that is unloaded keeps its series, and goes on with them when it comes back.  `name` is UTF-8 of 1
  * to 256 bytes.  At most 1024 models: CINF_EFULL. */
 CINF_API enum cinf_status cinf_meter_add_model(struct cinf_meter *meter, const char *name, uint32_t *model);
+
+/* Shown as model_loaded, nothing else.  Here and below, a model that was not added is passed over. */
 CINF_API void cinf_meter_set_loaded(struct cinf_meter *meter, uint32_t model, bool loaded);
 
 /* A new price from now on.  What has been measured keeps the price it was measured under, and an
  * interval under way is settled at the old one: a device that is busy changes price at its next
- * boundary.  NULL: unpriced from then on. */
+ * boundary.  NULL: unpriced from then on.  The price that is in force already changes nothing.  4095 changes
+ * are kept: CINF_EFULL. */
 CINF_API enum cinf_status cinf_meter_set_price(struct cinf_meter *meter, const char *dollars_per_hour);
 
 /* ---- Moving time -------------------------------------------------------------------------- */
@@ -131,7 +134,7 @@ struct cinf_share {
 /* Charges the time since the last boundary to the requests that used it, and returns it.  A bill stands
  * in at most one share.  The split is by largest remainder, ties rotating from interval to interval:
  * the parts add to the whole exactly, equal weights differ by at most 1 ns, and no weight gets nothing
- * (unless all are 0: then equal parts).  n >= 1; on an idle device it is charged as if
+ * (unless all are 0: then equal parts).  n = 0 does nothing.  On an idle device it is charged as if
  * cinf_meter_busy() had just been called. */
 CINF_API uint64_t cinf_meter_charge(struct cinf_meter *meter, const struct cinf_share *shares, uint32_t n);
 
@@ -162,7 +165,7 @@ struct cinf_report {
     uint32_t input_tokens;   /* prompt tokens dealt with: computed or cached; once a request */
     uint32_t cached_tokens;  /* of these, copied from an earlier request */
     uint32_t output_tokens;  /* every token sampled */
-    uint64_t queue_ns;       /* from submission to the start of its first interval */
+    uint64_t queue_ns;       /* from submission to the start of its first interval (to its end, if none) */
     uint64_t latency_ns;     /* from the start of its first interval to the end of its last */
     uint64_t first_token_ns; /* from submission to its first token; 0: none yet */
     uint64_t device_ns;      /* its part of the device's time; the sum of the next two */
@@ -180,7 +183,8 @@ struct cinf_bill;
 CINF_API enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,
                                          uint32_t endpoint);
 
-/* The request has ended: counts it, by reason, and its histograms.  The bill stays readable until freed. */
+/* The request has ended: counts it, by reason (not RUNNING), and its histograms.  The bill stays readable
+ * until freed, and can neither be charged nor closed again. */
 CINF_API void cinf_bill_close(struct cinf_bill *bill, enum cinf_finish finish);
 
 /* A consistent copy of the report, running or final.  From any thread. */

@@ -1,0 +1,254 @@
+/* exposition_meter.c - every family that a meter has, from one picture of it.
+ *
+ * Names, labels and help are a contract with dashboards and alerts.  A family lists all models, each
+ * from the moment it was added: a counter that first appears at its first event is never seen to
+ * rise by it. */
+#include <costinfer/exposition.h>
+
+#include <stdio.h>
+
+#include "exposition_nanos.h"
+#include "fail.h"
+#include "meter_state.h"
+
+struct view {
+    struct cinf_exposition *page;
+    const struct cinf_meter *meter;
+    struct picture picture;
+};
+
+/* The labels of a sample of model `m`; the second is there unless its name is NULL. */
+struct model_labels {
+    struct cinf_label of[2];
+    uint32_t n;
+};
+
+static struct model_labels labels_of(const struct view *v, uint32_t m, const char *name, const char *value)
+{
+    return (struct model_labels){ { { "model_name", v->meter->models[m]->name }, { name, value } },
+                                  name ? 2 : 1 };
+}
+
+static void put_count(struct view *v, const char *family, uint32_t m, const char *label, const char *value,
+                      uint64_t count)
+{
+    struct model_labels l = labels_of(v, m, label, value);
+    cinf_exposition_integer(v->page, family, l.of, l.n, count);
+}
+
+static void put_seconds(struct view *v, const char *family, uint32_t m, const char *label, const char *value,
+                        uint64_t ns)
+{
+    struct model_labels l = labels_of(v, m, label, value);
+    cinf_exposition_seconds(v->page, family, l.of, l.n, ns);
+}
+
+static void model_counts(struct view *v)
+{
+    struct cinf_exposition *page = v->page;
+    uint32_t n = v->picture.n_models;
+    const struct model_picture *models = v->picture.models;
+
+    cinf_exposition_family(page, "model_request_total", CINF_METRIC_COUNTER, NULL,
+                           "Requests that have ended, however, after having been admitted or queued.");
+    for (uint32_t m = 0; m < n; m++)
+        for (uint32_t e = 0; e < v->meter->n_endpoints; e++)
+            put_count(v, "model_request_total", m, "endpoint", v->meter->endpoints[e],
+                      models[m].facts.requests[e]);
+
+    cinf_exposition_family(page, "model_tokens_total", CINF_METRIC_COUNTER, NULL,
+                           "Prompt tokens dealt with (input) and tokens sampled (output).");
+    for (uint32_t m = 0; m < n; m++) {
+        put_count(v, "model_tokens_total", m, "direction", "input", models[m].facts.input_tokens);
+        put_count(v, "model_tokens_total", m, "direction", "output", models[m].facts.output_tokens);
+    }
+
+    cinf_exposition_family(page, "model_cached_tokens_total", CINF_METRIC_COUNTER, NULL,
+                           "Prompt tokens that were copied from an earlier request instead of computed.");
+    for (uint32_t m = 0; m < n; m++)
+        put_count(v, "model_cached_tokens_total", m, NULL, NULL, models[m].facts.cached_tokens);
+
+    cinf_exposition_family(page, "model_requests_finished_total", CINF_METRIC_COUNTER, NULL,
+                           "Requests that have ended, by reason.");
+    for (uint32_t m = 0; m < n; m++)
+        for (enum cinf_finish f = CINF_FINISH_STOP; f < CINF_FINISH_COUNT; f++)
+            put_count(v, "model_requests_finished_total", m, "finish_reason", cinf_finish_name(f),
+                      models[m].facts.finished[f]);
+
+    cinf_exposition_family(page, "model_request_errors_total", CINF_METRIC_COUNTER, NULL,
+                           "Requests refused or failed, by kind of error.");
+    for (uint32_t m = 0; m < n; m++)
+        for (enum cinf_error_kind k = 0; k < CINF_ERROR_KINDS; k++)
+            put_count(v, "model_request_errors_total", m, "code", cinf_error_kind_name(k),
+                      models[m].errors[k]);
+
+    cinf_exposition_family(page, "model_requests_running", CINF_METRIC_GAUGE, NULL,
+                           "Requests that are being served.");
+    for (uint32_t m = 0; m < n; m++)
+        put_count(v, "model_requests_running", m, NULL, NULL, models[m].facts.running);
+
+    cinf_exposition_family(page, "model_requests_waiting", CINF_METRIC_GAUGE, NULL,
+                           "Requests that wait to be served.");
+    for (uint32_t m = 0; m < n; m++)
+        put_count(v, "model_requests_waiting", m, NULL, NULL, models[m].opened - models[m].facts.dequeued);
+
+    cinf_exposition_family(page, "model_loaded", CINF_METRIC_GAUGE, NULL,
+                           "1 while the model is loaded, else 0.");
+    for (uint32_t m = 0; m < n; m++)
+        put_count(v, "model_loaded", m, NULL, NULL, models[m].facts.loaded);
+}
+
+static void model_time(struct view *v)
+{
+    struct cinf_exposition *page = v->page;
+    uint32_t n = v->picture.n_models;
+    const struct model_picture *models = v->picture.models;
+
+    cinf_exposition_family(page, "model_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
+                           "Device time charged to the model: prefill and decode add to serve.");
+    for (uint32_t m = 0; m < n; m++) {
+        const struct model_facts *f = &models[m].facts;
+        put_seconds(v, "model_device_seconds_total", m, "phase", "prefill", f->prefill_ns);
+        put_seconds(v, "model_device_seconds_total", m, "phase", "decode", f->decode_ns);
+        put_seconds(v, "model_device_seconds_total", m, "phase", "load", f->load_ns);
+    }
+
+    cinf_exposition_family(page, "model_finished_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
+                           "Device time of requests that have ended, by reason.");
+    for (uint32_t m = 0; m < n; m++)
+        for (enum cinf_finish f = CINF_FINISH_STOP; f < CINF_FINISH_COUNT; f++)
+            put_seconds(v, "model_finished_device_seconds_total", m, "finish_reason", cinf_finish_name(f),
+                        models[m].facts.finished_ns[f]);
+
+    cinf_exposition_family(
+        page, "model_estimated_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
+        "Device time that served the model's requests, at the price of that time. Unpriced "
+        "time costs nothing here: see costinfer_unpriced_seconds_total.");
+    for (uint32_t m = 0; m < n; m++) {
+        struct model_labels l = labels_of(v, m, NULL, NULL);
+        cinf_exposition_cost(page, "model_estimated_cost_dollars_total", l.of, l.n,
+                             models[m].facts.serve_cost);
+    }
+}
+
+/* The histogram that lies at `offset` in each model's facts. */
+static void histogram(struct view *v, const char *family, const char *help,
+                      const struct histogram_bounds *bounds, size_t offset)
+{
+    char bucket[64], sum[64], total[64];
+    snprintf(bucket, sizeof bucket, "%s_bucket", family);
+    snprintf(sum, sizeof sum, "%s_sum", family);
+    snprintf(total, sizeof total, "%s_count", family);
+    cinf_exposition_family(v->page, family, CINF_METRIC_HISTOGRAM, "seconds", help);
+    for (uint32_t m = 0; m < v->picture.n_models; m++) {
+        const char *facts = (const char *)&v->picture.models[m].facts;
+        const struct histogram *h = (const struct histogram *)(facts + offset);
+        uint64_t count = 0;
+        for (uint32_t i = 0; i <= bounds->n; i++) {
+            char text[NANOS_TEXT_MAX];
+            const char *le = i < bounds->n ? nanos_format(text, bounds->ns[i], true) : "+Inf";
+            count += h->counts[i];
+            put_count(v, bucket, m, "le", le, count);
+        }
+        put_seconds(v, sum, m, NULL, NULL, h->sum_ns);
+        put_count(v, total, m, NULL, NULL, count);
+    }
+}
+
+static void model_histograms(struct view *v)
+{
+    histogram(v, "model_request_duration_seconds",
+              "From the start of a request's first interval on the device to the end of its last.",
+              &v->meter->latency_bounds, offsetof(struct model_facts, latency));
+    histogram(v, "model_time_to_first_token_seconds", "From a request's submission to its first token.",
+              &histogram_first_token_bounds, offsetof(struct model_facts, first_token));
+    histogram(v, "model_inter_token_seconds", "Between a request's tokens.", &histogram_inter_token_bounds,
+              offsetof(struct model_facts, inter_token));
+    histogram(v, "model_queue_seconds",
+              "From a request's submission to the start of its first interval, or to its end without one.",
+              &histogram_queue_bounds, offsetof(struct model_facts, queue));
+}
+
+static void device_families(struct view *v)
+{
+    struct cinf_exposition *page = v->page;
+    const struct device_facts *d = &v->picture.device;
+    struct cinf_label labels[2] = { { "device", v->meter->device }, { "account", NULL } };
+    static const char *const accounts[3] = { "serve", "load", "idle" };
+    const uint64_t ns[3] = { d->serve_ns, d->load_ns, d->idle_ns };
+    const struct cinf_cost costs[3] = { d->serve_cost, d->load_cost, d->idle_cost };
+
+    cinf_exposition_family(
+        page, "costinfer_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
+        "All time of the device since it was opened: the three accounts add to it exactly.");
+    for (int i = 0; i < 3; i++) {
+        labels[1].value = accounts[i];
+        cinf_exposition_seconds(page, "costinfer_device_seconds_total", labels, 2, ns[i]);
+    }
+    cinf_exposition_family(page, "costinfer_device_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
+                           "The priced part of that time, at the price of that time.");
+    for (int i = 0; i < 3; i++) {
+        labels[1].value = accounts[i];
+        cinf_exposition_cost(page, "costinfer_device_cost_dollars_total", labels, 2, costs[i]);
+    }
+    cinf_exposition_family(page, "costinfer_unpriced_seconds_total", CINF_METRIC_COUNTER, "seconds",
+                           "The part of that time during which no price was known.");
+    cinf_exposition_seconds(page, "costinfer_unpriced_seconds_total", labels, 1, d->unpriced_ns);
+
+    if (d->price.priced) {
+        cinf_exposition_family(page, "costinfer_price_dollars_per_hour", CINF_METRIC_GAUGE, NULL,
+                               "The price in force; absent when there is none.");
+        /* Nano-dollars to dollars is nanoseconds to seconds. */
+        cinf_exposition_seconds(page, "costinfer_price_dollars_per_hour", labels, 1,
+                                d->price.nanodollars_per_hour);
+    }
+    labels[1] = (struct cinf_label){ "basis", v->meter->basis == CINF_BASIS_CPU ? "cpu" : "wall" };
+    cinf_exposition_family(page, "costinfer_basis_info", CINF_METRIC_GAUGE, NULL,
+                           "What is charged: wall time, or CPU time of the process.");
+    cinf_exposition_integer(page, "costinfer_basis_info", labels, 2, 1);
+
+    if (atomic_load(&v->meter->has_split)) {
+        cinf_exposition_family(page, "costinfer_split_seconds", CINF_METRIC_GAUGE, "seconds",
+                               "What a floating-point operation and a byte of memory count for when an "
+                               "interval is split over its requests.");
+        labels[1] = (struct cinf_label){ "per", "flop" };
+        cinf_exposition_number(page, "costinfer_split_seconds", labels, 2,
+                               (double)atomic_load(&v->meter->split_flop_fs) / 1e15);
+        labels[1].value = "byte";
+        cinf_exposition_number(page, "costinfer_split_seconds", labels, 2,
+                               (double)atomic_load(&v->meter->split_byte_fs) / 1e15);
+    }
+}
+
+static void gpu_families(struct view *v)
+{
+    struct cinf_exposition *page = v->page;
+    struct cinf_label gpu = { "gpu", v->meter->device };
+    if (!atomic_load(&v->meter->has_gpu))
+        return;
+    uint64_t used = atomic_load(&v->meter->gpu_used_bytes), total = atomic_load(&v->meter->gpu_total_bytes);
+    if (total > 0) {
+        cinf_exposition_family(page, "gpu_utilization_percent", CINF_METRIC_GAUGE, "percent",
+                               "Share of the GPU's memory that is allocated by this process, 0 to 100.");
+        cinf_exposition_number(page, "gpu_utilization_percent", &gpu, 1,
+                               100.0 * (double)used / (double)total);
+    }
+    cinf_exposition_family(page, "gpu_memory_used_bytes", CINF_METRIC_GAUGE, "bytes",
+                           "GPU memory allocated by this process.");
+    cinf_exposition_integer(page, "gpu_memory_used_bytes", &gpu, 1, used);
+    cinf_exposition_family(page, "gpu_memory_total_bytes", CINF_METRIC_GAUGE, "bytes", "GPU memory in all.");
+    cinf_exposition_integer(page, "gpu_memory_total_bytes", &gpu, 1, total);
+}
+
+enum cinf_status cinf_exposition_meter(struct cinf_exposition *page, const struct cinf_meter *meter)
+{
+    struct view v = { .page = page, .meter = meter };
+    TRY(picture_take(&v.picture, meter));
+    model_counts(&v);
+    model_time(&v);
+    model_histograms(&v);
+    device_families(&v);
+    gpu_families(&v);
+    picture_free(&v.picture);
+    return CINF_OK;
+}
