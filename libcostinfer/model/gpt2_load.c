@@ -88,7 +88,6 @@ static enum cinf_status find_prefix(struct gpt2_loader *l)
 {
     static const char token_table[] = "wte.weight";
     static const char *const usual[] = { "", "transformer." };
-    strbuf_puts(&l->prefix, "");
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
         strbuf_clear(&l->prefix);
         strbuf_puts(&l->prefix, usual[i]);

@@ -1,0 +1,1002 @@
+/* The model against an oracle that shares no code with it (golden/), on every device there is; loading, good
+ * and bad files; what a row costs. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "file.h"
+#include "gpt2.h"
+#include "json.h"
+#include "mem.h"
+#include "strbuf.h"
+#include "support.h"
+
+/* Every test runs on each of these. */
+static const char *const devices[] = { "cpu-reference", "cpu-blas" };
+enum { N_DEVICES = sizeof devices / sizeof *devices };
+
+static const char *const variants[] = {
+    "plain", "prefix",   "other_prefix", "untied",        "head_ignored",
+    "inner", "one_head", "gelu",         "relu",          "silu",
+    "tanh",  "epsilon",  "no_scale",     "inverse_layer", "padded",
+    "f16",   "bf16",     "f64",          "sharded",       "gelu_pytorch_tanh",
+};
+enum { N_VARIANTS = sizeof variants / sizeof *variants };
+
+/* Float32 against the oracle's float64.  Five times less than the nearest wrong model (golden/README.md). */
+static const double tolerance = 5e-4;
+
+enum { IDS_MAX = 64, ROWS_MAX = 32 };
+static const uint64_t plenty_ns = 1 << 30;
+static const struct gpt2_options usual = { .kv_bytes = 1 << 30, .slots_max = 4, .rows_max = ROWS_MAX };
+
+/* ---- Helpers ------------------------------------------------------------------------------ */
+
+/* The device, or NULL where the build does not have it. */
+static struct device *open_device(int index)
+{
+    struct device *device = NULL;
+    char reason[DEVICE_REASON_MAX];
+    for (uint32_t i = 0; device_list(i); i++) {
+        if (strcmp(device_list(i), devices[index]) == 0)
+            ck_ok(device_open(&device, devices[index], NULL, reason));
+    }
+    return device;
+}
+
+static struct gpt2 *load_all(struct gpt2_loader *loader, struct device *device)
+{
+    struct gpt2 *model = NULL;
+    for (bool done = false; !done;)
+        ck_ok(gpt2_load_step(loader, device, 1000000, &done));
+    ck_ok(gpt2_load_finish(&model, loader));
+    gpt2_load_free(loader);
+    return model;
+}
+
+static struct gpt2 *load(struct device *device, const char *folder, const struct gpt2_options *options)
+{
+    struct gpt2_loader *loader = NULL;
+    ck_ok(gpt2_load_open(&loader, folder, options));
+    return load_all(loader, device);
+}
+
+static const char *golden_path(const char *variant)
+{
+    char path[128];
+    snprintf(path, sizeof path, "tests/golden/%s", variant);
+    return support_source(path);
+}
+
+/* What a folder's expected.json and logits.f32 say. */
+struct golden {
+    uint32_t n_prompt, n_greedy, vocab;
+    int32_t prompt[IDS_MAX], greedy[IDS_MAX];
+    double margins[IDS_MAX];
+    float *logits; /* [n_prompt, vocab] */
+};
+
+static uint32_t read_ids(int32_t *ids, const cJSON *array)
+{
+    uint32_t n = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, array)
+    {
+        ck_assert_uint_lt(n, IDS_MAX);
+        ids[n++] = item->valueint;
+    }
+    ck_assert_uint_gt(n, 0);
+    return n;
+}
+
+static cJSON *read_json(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name), *text = NULL;
+    size_t size = 0;
+    cJSON *json = NULL;
+    ck_ok(file_load(&text, &size, path, 1 << 20));
+    ck_ok(json_parse(&json, text, size, NULL));
+    mem_free(text);
+    mem_free(path);
+    return json;
+}
+
+static void golden_read(struct golden *g, const char *variant)
+{
+    const char *folder = golden_path(variant);
+    cJSON *json = read_json(folder, "expected.json");
+    *g = (struct golden){ 0 };
+    g->n_prompt = read_ids(g->prompt, json_member(json, "prompt_ids"));
+    g->n_greedy = read_ids(g->greedy, json_member(json, "greedy_ids"));
+    uint32_t n = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, json_member(json, "margins")) g->margins[n++] = item->valuedouble;
+    ck_assert_uint_eq(n, g->n_greedy);
+    cJSON_Delete(json);
+
+    char *path = path_join(folder, "logits.f32");
+    size_t size = 0;
+    ck_ok(file_load((char **)&g->logits, &size, path, 1 << 20));
+    mem_free(path);
+    g->vocab = (uint32_t)(size / sizeof(float) / g->n_prompt);
+    ck_assert_uint_gt(g->vocab, 0);
+}
+
+/* Rows of one or more requests on their way into a batch. */
+struct rows {
+    uint32_t n;
+    int32_t tokens[ROWS_MAX];
+    uint32_t positions[ROWS_MAX], slots[ROWS_MAX];
+    uint8_t wants_logits[ROWS_MAX];
+};
+
+static void add_row(struct rows *r, uint32_t slot, uint32_t position, int32_t token, bool wants_logits)
+{
+    ck_assert_uint_lt(r->n, ROWS_MAX);
+    r->tokens[r->n] = token;
+    r->positions[r->n] = position;
+    r->slots[r->n] = slot;
+    r->wants_logits[r->n++] = wants_logits;
+}
+
+static void run(struct gpt2 *model, const struct rows *r)
+{
+    ck_ok(gpt2_run(model, &(struct batch){ .n_rows = r->n,
+                                           .tokens = r->tokens,
+                                           .positions = r->positions,
+                                           .slots = r->slots,
+                                           .wants_logits = r->wants_logits }));
+    ck_ok(gpt2_wait(model));
+}
+
+static const float *logits_of(struct gpt2 *model, uint32_t i)
+{
+    const float *logits = NULL;
+    ck_ok(gpt2_logits(model, i, &logits));
+    return logits;
+}
+
+/* Tokens ids[from..to) of one sequence, in steps of at most `chunk` rows; logits of all of them are copied to
+ * out[from..to)[V] unless it is NULL. */
+static void feed(struct gpt2 *model, uint32_t slot, const int32_t *ids, uint32_t from, uint32_t to,
+                 uint32_t chunk, float *out)
+{
+    uint32_t vocab = gpt2_config(model)->vocab_size;
+    while (from < to) {
+        struct rows r = { 0 };
+        uint32_t first = from;
+        for (; from < to && r.n < chunk; from++)
+            add_row(&r, slot, from, ids[from], out != NULL);
+        run(model, &r);
+        for (uint32_t i = 0; out && i < r.n; i++)
+            memcpy(out + (size_t)(first + i) * vocab, logits_of(model, i), vocab * sizeof *out);
+    }
+}
+
+static void assert_near(const float *got, const float *expected, uint32_t n, const char *what)
+{
+    double worst = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        double apart = fabs((double)got[i] - expected[i]);
+        worst = apart <= worst ? worst : apart; /* a NaN becomes the worst */
+    }
+    ck_assert_msg(worst <= tolerance, "%s: logits are %g from what they should be", what, worst);
+}
+
+static int32_t argmax(const float *logits, uint32_t n)
+{
+    int32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        best = logits[i] > logits[best] ? (int32_t)i : best;
+    return best;
+}
+
+/* ---- Against the oracle ------------------------------------------------------------------- */
+
+START_TEST(every_variant_gives_the_oracles_logits)
+{
+    int d = _i / N_VARIANTS;
+    const char *variant = variants[_i % N_VARIANTS];
+    struct device *device = open_device(d);
+    if (!device)
+        return;
+    struct golden g;
+    golden_read(&g, variant);
+    struct gpt2 *model = load(device, golden_path(variant), &usual);
+    ck_assert_uint_eq(gpt2_config(model)->vocab_size, g.vocab);
+    float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
+    feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, logits);
+    assert_near(logits, g.logits, g.n_prompt * g.vocab, variant);
+
+    /* On to the end of the context.  Where the two best are nearly equal, either may come out: the oracle's
+     * goes on. */
+    uint32_t position = g.n_prompt;
+    int32_t id = argmax(logits + (size_t)(g.n_prompt - 1) * g.vocab, g.vocab);
+    for (uint32_t i = 0; i < g.n_greedy; i++) {
+        if (g.margins[i] > 2 * tolerance)
+            ck_assert_msg(id == g.greedy[i], "%s on %s: greedy token %u is %d, not %d", variant, devices[d],
+                          i, id, g.greedy[i]);
+        if (position == gpt2_config(model)->n_positions)
+            break;
+        struct rows r = { 0 };
+        add_row(&r, 0, position++, g.greedy[i], true);
+        run(model, &r);
+        id = argmax(logits_of(model, 0), g.vocab);
+    }
+    ck_assert_uint_eq(position, gpt2_config(model)->n_positions);
+    free(logits);
+    mem_free(g.logits);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+START_TEST(chunks_do_not_change_the_result)
+{
+    static const uint32_t chunks[] = { 1, 3, 7, ROWS_MAX };
+    struct device *device = open_device(_i);
+    if (!device)
+        return;
+    struct golden g;
+    golden_read(&g, "inverse_layer");
+    struct gpt2 *model = load(device, golden_path("inverse_layer"), &usual);
+    float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
+    /* Always the same slot: what it held before must not show either. */
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+        memset(logits, 0, (size_t)g.n_prompt * g.vocab * sizeof *logits);
+        feed(model, 1, g.prompt, 0, g.n_prompt, chunks[i], logits);
+        assert_near(logits, g.logits, g.n_prompt * g.vocab, "chunks");
+    }
+    free(logits);
+    mem_free(g.logits);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+START_TEST(requests_in_one_batch_do_not_disturb_each_other)
+{
+    struct device *device = open_device(_i);
+    if (!device)
+        return;
+    struct golden g;
+    golden_read(&g, "plain");
+    struct gpt2 *model = load(device, golden_path("plain"), &usual);
+    uint32_t vocab = g.vocab, last = g.n_prompt - 1;
+    int32_t reversed[IDS_MAX];
+    for (uint32_t i = 0; i < g.n_prompt; i++)
+        reversed[i] = g.prompt[last - i];
+    float *alone = calloc((size_t)g.n_prompt * vocab, sizeof *alone);
+    feed(model, 3, reversed, 0, g.n_prompt, ROWS_MAX, alone);
+
+    /* The prompt in slot 2 beside the reversed one in slot 0, a step ahead or behind, and slot 1 between them
+     * in the batch with something else. */
+    for (uint32_t step = 0; step <= last; step += 3) {
+        struct rows r = { 0 };
+        for (uint32_t i = step; i < step + 3 && i <= last; i++)
+            add_row(&r, 2, i, g.prompt[i], i % 2 == 1);
+        add_row(&r, 1, step / 3, (int32_t)step, false);
+        for (uint32_t i = step == 0 ? 0 : step - 1; i < step + 2; i++)
+            add_row(&r, 0, i, reversed[i], true);
+        run(model, &r);
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < r.n; i++) {
+            if (!r.wants_logits[i])
+                continue;
+            const float *expected = (r.slots[i] == 2 ? g.logits : alone) + (size_t)r.positions[i] * vocab;
+            assert_near(logits_of(model, n++), expected, vocab, r.slots[i] == 2 ? "slot 2" : "slot 0");
+        }
+    }
+    free(alone);
+    mem_free(g.logits);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+START_TEST(a_copied_prefix_continues_like_a_computed_one)
+{
+    struct device *device = open_device(_i);
+    if (!device)
+        return;
+    struct golden g;
+    golden_read(&g, "one_head");
+    struct gpt2 *model = load(device, golden_path("one_head"), &usual);
+    float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
+    int32_t other[IDS_MAX];
+    for (uint32_t i = 0; i < g.n_prompt; i++)
+        other[i] = (g.prompt[i] + 1) % (int32_t)g.vocab;
+    feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, NULL);
+    feed(model, 3, other, 0, g.n_prompt, ROWS_MAX, NULL);
+    for (uint32_t n = 1; n < g.n_prompt; n += 5) {
+        ck_ok(gpt2_copy_prefix(model, 3, 0, n));
+        feed(model, 3, g.prompt, n, g.n_prompt, ROWS_MAX, logits);
+        assert_near(logits + (size_t)n * g.vocab, g.logits + (size_t)n * g.vocab, (g.n_prompt - n) * g.vocab,
+                    "after a copy");
+        feed(model, 3, other, 0, g.n_prompt, ROWS_MAX, NULL);
+    }
+    free(logits);
+    mem_free(g.logits);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+START_TEST(demo_models_tell_their_stories)
+{
+    static const char *const names[] = { "stories-small", "stories-large" };
+    const char *name = names[_i % 2];
+    struct device *device = open_device(_i / 2);
+    if (!device)
+        return;
+    char below[64];
+    snprintf(below, sizeof below, "examples/models/%s", name);
+    const char *folder = support_source(below);
+    struct gpt2 *model = load(device, folder, &usual);
+    uint32_t vocab = gpt2_config(model)->vocab_size;
+    cJSON *json = read_json(folder, "expected.json");
+    const cJSON *a_case;
+    int n_cases = 0;
+    cJSON_ArrayForEach(a_case, json_member(json, "cases"))
+    {
+        int32_t ids[2 * IDS_MAX], greedy[IDS_MAX];
+        uint32_t n = read_ids(ids, json_member(a_case, "prompt_ids"));
+        uint32_t n_greedy = read_ids(greedy, json_member(a_case, "greedy_ids"));
+        uint32_t done = 0;
+        for (uint32_t i = 0; i < n_greedy; i++) {
+            struct rows r = { 0 };
+            for (; done < n; done++)
+                add_row(&r, 0, done, ids[done], done == n - 1);
+            run(model, &r);
+            ids[n++] = argmax(logits_of(model, 0), vocab);
+            ck_assert_msg(ids[n - 1] == greedy[i], "%s on %s, case %d: token %u is %d, not %d", name,
+                          devices[_i / 2], n_cases, i, ids[n - 1], greedy[i]);
+        }
+        n_cases++;
+    }
+    ck_assert_int_eq(n_cases, 4);
+    cJSON_Delete(json);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+/* ---- Files made from a golden one --------------------------------------------------------- */
+
+struct made_tensor {
+    char name[64];
+    const char *dtype;
+    uint32_t n_dims;
+    uint64_t dims[2];
+    uint64_t n_bytes;
+    char *bytes;
+};
+
+struct made {
+    char *config;
+    uint32_t n;
+    struct made_tensor tensors[64];
+};
+
+static struct made *made_from(const char *variant)
+{
+    struct made *m = calloc(1, sizeof *m);
+    struct cinf_checkpoint *checkpoint = NULL;
+    const char *folder = golden_path(variant);
+    ck_ok(cinf_checkpoint_open(&checkpoint, folder));
+    m->n = cinf_checkpoint_count(checkpoint);
+    ck_assert_uint_lt(m->n, 60);
+    for (uint32_t i = 0; i < m->n; i++) {
+        const struct cinf_tensor *t = cinf_checkpoint_tensor(checkpoint, i);
+        struct made_tensor *to = &m->tensors[i];
+        *to = (struct made_tensor){ .n_dims = t->n_dims, .n_bytes = t->n_bytes };
+        ck_assert_uint_le(t->n_dims, 2);
+        memcpy(to->dims, t->dims, t->n_dims * sizeof *to->dims);
+        snprintf(to->name, sizeof to->name, "%s", t->name);
+        to->dtype = t->dtype == CINF_DTYPE_F32   ? "F32"
+                    : t->dtype == CINF_DTYPE_F16 ? "F16"
+                    : t->dtype == CINF_DTYPE_F64 ? "F64"
+                                                 : "BF16";
+        to->bytes = malloc(t->n_bytes);
+        ck_ok(cinf_checkpoint_read(checkpoint, t, 0, t->n_elements, to->bytes));
+    }
+    cinf_checkpoint_free(checkpoint);
+    char *path = path_join(folder, "config.json");
+    size_t size;
+    ck_ok(file_load(&m->config, &size, path, 1 << 16));
+    mem_free(path);
+    return m;
+}
+
+static struct made_tensor *made_find(struct made *m, const char *name)
+{
+    for (uint32_t i = 0; i < m->n; i++) {
+        if (strcmp(m->tensors[i].name, name) == 0)
+            return &m->tensors[i];
+    }
+    ck_abort_msg("no tensor %s", name);
+    return NULL;
+}
+
+/* A copy of `from` under another name. */
+static struct made_tensor *made_add(struct made *m, const char *name, const char *from)
+{
+    const struct made_tensor *source = made_find(m, from);
+    struct made_tensor *to = &m->tensors[m->n++];
+    *to = *source;
+    snprintf(to->name, sizeof to->name, "%s", name);
+    to->bytes = malloc(to->n_bytes);
+    memcpy(to->bytes, source->bytes, to->n_bytes);
+    return to;
+}
+
+static void made_set_config(struct made *m, const char *from, const char *to)
+{
+    char *at = strstr(m->config, from);
+    ck_assert_msg(at != NULL, "config.json lacks %s", from);
+    size_t size = strlen(m->config) + strlen(to) + 1;
+    char *text = mem_new(size, 1);
+    snprintf(text, size, "%.*s%s%s", (int)(at - m->config), m->config, to, at + strlen(from));
+    mem_free(m->config);
+    m->config = text;
+}
+
+/* Writes the files to a fresh folder and frees m. */
+static const char *made_write(struct made *m)
+{
+    const char *folder = support_temp_folder();
+    struct strbuf file = { 0 }, header = { 0 };
+    uint64_t offset = 0;
+    for (uint32_t i = 0; i < m->n; i++) {
+        const struct made_tensor *t = &m->tensors[i];
+        strbuf_printf(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", t->name, t->dtype);
+        for (uint32_t k = 0; k < t->n_dims; k++)
+            strbuf_printf(&header, "%s%llu", k ? "," : "", (unsigned long long)t->dims[k]);
+        strbuf_printf(&header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
+                      (unsigned long long)(offset + t->n_bytes));
+        offset += t->n_bytes;
+    }
+    strbuf_putc(&header, '}');
+    while (header.len % 8 != 0)
+        strbuf_putc(&header, ' ');
+    uint64_t header_len = header.len;
+    strbuf_add(&file, &header_len, sizeof header_len);
+    strbuf_add(&file, header.text, header.len);
+    for (uint32_t i = 0; i < m->n; i++) {
+        strbuf_add(&file, m->tensors[i].bytes, m->tensors[i].n_bytes);
+        free(m->tensors[i].bytes);
+    }
+    ck_assert(!file.failed && !header.failed);
+    support_write(folder, "model.safetensors", file.text, (long)file.len);
+    support_write(folder, "config.json", m->config, -1);
+    strbuf_free(&file);
+    strbuf_free(&header);
+    mem_free(m->config);
+    free(m);
+    return folder;
+}
+
+static void assert_refused(struct made *m, enum cinf_status status, const char *words)
+{
+    struct gpt2_loader *loader = NULL;
+    const char *folder = made_write(m);
+    ck_fails(gpt2_load_open(&loader, folder, &usual), status, words);
+    ck_assert_ptr_null(loader);
+}
+
+/* Fails while it loads, not before. */
+static void assert_load_fails(const char *folder, const struct gpt2_options *options, enum cinf_status status,
+                              const char *words)
+{
+    struct device *device = open_device(0);
+    struct gpt2_loader *loader = NULL;
+    ck_ok(gpt2_load_open(&loader, folder, options));
+    enum cinf_status got = CINF_OK;
+    bool done = false;
+    while (!done && got == CINF_OK)
+        got = gpt2_load_step(loader, device, 0, &done);
+    ck_assert_msg(got == status && !done, "%s: %s", cinf_status_name(got), cinf_last_error());
+    ck_assert_msg(support_contains(cinf_last_error(), words), "\"%s\" lacks \"%s\"", cinf_last_error(),
+                  words);
+    gpt2_load_free(loader);
+    device_close(device);
+}
+
+START_TEST(missing_tensors_are_named)
+{
+    struct made *m = made_from("plain");
+    strcpy(made_find(m, "h.1.ln_2.bias")->name, "h.1.ln_2.bogus");
+    assert_refused(m, CINF_EFORMAT, ": there is no tensor h.1.ln_2.bias");
+
+    m = made_from("untied");
+    strcpy(made_find(m, "transformer.h.0.mlp.c_fc.weight")->name, "h.0.mlp.c_fc.weight");
+    assert_refused(m, CINF_EFORMAT, ": there is no tensor transformer.h.0.mlp.c_fc.weight");
+
+    m = made_from("untied");
+    strcpy(made_find(m, "lm_head.weight")->name, "head.weight");
+    assert_refused(
+        m, CINF_EFORMAT,
+        ": there is no tensor lm_head.weight, which tie_word_embeddings false in config.json asks for");
+
+    m = made_from("plain");
+    strcpy(made_find(m, "wte.weight")->name, "wte");
+    assert_refused(m, CINF_EFORMAT, ": there is no tensor wte.weight or transformer.wte.weight");
+
+    m = made_from("plain");
+    strcpy(made_find(m, "wte.weight")->name, "a.wte.weight");
+    made_add(m, "b.wte.weight", "a.wte.weight");
+    assert_refused(m, CINF_EFORMAT, ": both a.wte.weight and b.wte.weight could be the token embeddings");
+
+    struct gpt2_loader *loader = NULL;
+    ck_fails(gpt2_load_open(&loader, golden_path("absent"), &usual), CINF_ENOTFOUND, "golden/absent");
+    ck_assert_ptr_null(loader);
+}
+END_TEST
+
+START_TEST(shapes_are_exact)
+{
+    struct made *m = made_from("plain");
+    struct made_tensor *t = made_find(m, "h.0.attn.c_attn.weight");
+    t->dims[0] = 72, t->dims[1] = 24;
+    assert_refused(m, CINF_EFORMAT,
+                   "model.safetensors: tensor h.0.attn.c_attn.weight is [72, 24], expected [24, 72]");
+
+    m = made_from("plain");
+    t = made_find(m, "ln_f.bias");
+    t->n_dims = 2, t->dims[0] = 1, t->dims[1] = 24;
+    assert_refused(m, CINF_EFORMAT, "tensor ln_f.bias is [1, 24], expected [24]");
+
+    m = made_from("plain");
+    made_find(m, "h.1.mlp.c_fc.bias")->dtype = "I32";
+    assert_refused(m, CINF_EUNSUPPORTED,
+                   "tensor h.1.mlp.c_fc.bias is I32; weights are read from F32, F16, BF16 and F64");
+
+    m = made_from("untied");
+    t = made_find(m, "lm_head.weight");
+    t->dims[0] = 24, t->dims[1] = 61;
+    assert_refused(m, CINF_EFORMAT, "tensor lm_head.weight is [24, 61], expected [61, 24]");
+}
+END_TEST
+
+START_TEST(config_and_tensors_must_agree)
+{
+    static const struct {
+        const char *from, *to, *words;
+    } cases[] = {
+        { "\"n_embd\": 24", "\"n_embd\": 48", "tensor wte.weight is [61, 24], expected [61, 48]" },
+        { "\"n_layer\": 2", "\"n_layer\": 3", "there is no tensor h.2.ln_1.weight" },
+        { "\"n_layer\": 2", "\"n_layer\": 1", ", but config.json says n_layer 1" },
+        { "\"n_layer\": 2", "\"n_layer\": 100",
+          "config.json says n_layer 100, but there are 28 tensors in all" },
+        { "\"n_inner\": null", "\"n_inner\": 95",
+          "tensor h.0.mlp.c_fc.weight is [24, 96], expected [24, 95]" },
+        { "\"vocab_size\": 61", "\"vocab_size\": 62", "tensor wte.weight is [61, 24], expected [62, 24]" },
+        { "\"n_positions\": 32", "\"n_positions\": 64", "tensor wpe.weight is [32, 24], expected [64, 24]" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct made *m = made_from("plain");
+        made_set_config(m, cases[i].from, cases[i].to);
+        assert_refused(m, CINF_EFORMAT, cases[i].words);
+    }
+    struct made *m = made_from("plain");
+    made_set_config(m, "\"n_head\": 3", "\"n_head\": 5");
+    struct gpt2_loader *loader = NULL;
+    const char *folder = made_write(m);
+    ck_assert_int_ne(gpt2_load_open(&loader, folder, &usual), CINF_OK);
+    ck_assert_msg(support_contains(cinf_last_error(), "n_head"), "%s", cinf_last_error());
+    ck_assert_ptr_null(loader);
+}
+END_TEST
+
+START_TEST(values_that_are_not_finite_are_refused)
+{
+    static const uint16_t f16_infinity = 0x7C00, bf16_nan = 0xFFC1;
+    static const float f32_nan = NAN;
+    static const double f64_large = 3.5e38;
+    static const struct {
+        const char *variant, *tensor;
+        const void *value;
+        size_t size;
+    } cases[] = {
+        { "plain", "h.1.mlp.c_proj.weight", &f32_nan, 4 },
+        { "plain", "ln_f.bias", &f32_nan, 4 },
+        { "f16", "wte.weight", &f16_infinity, 2 },
+        { "bf16", "transformer.h.0.ln_1.weight", &bf16_nan, 2 },
+        { "plain", "wpe.weight", &f64_large, 8 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char words[160];
+        struct made *m = made_from(cases[i].variant);
+        struct made_tensor *t = made_find(m, cases[i].tensor);
+        if (cases[i].size == sizeof(double)) {
+            t->dtype = "F64";
+            t->bytes = realloc(t->bytes, t->n_bytes *= 2);
+            memset(t->bytes, 0, t->n_bytes);
+        }
+        memcpy(t->bytes + 7 * cases[i].size, cases[i].value, cases[i].size);
+        snprintf(words, sizeof words,
+                 "model.safetensors: tensor %s holds a value that is not finite in float32, element 7",
+                 cases[i].tensor);
+        assert_load_fails(made_write(m), &usual, CINF_EFORMAT, words);
+    }
+}
+END_TEST
+
+/* ---- Head, padding, notes ----------------------------------------------------------------- */
+
+static char *notes_of(const char *folder, const struct gpt2_options *options)
+{
+    struct gpt2_loader *loader = NULL;
+    ck_ok(gpt2_load_open(&loader, folder, options));
+    char *notes = strdup(gpt2_load_notes(loader));
+    gpt2_load_free(loader);
+    return notes;
+}
+
+static void assert_notes(const char *folder, const struct gpt2_options *options, const char *expected)
+{
+    char *notes = notes_of(folder, options);
+    ck_assert_str_eq(notes, expected);
+    free(notes);
+}
+
+START_TEST(notes_say_what_is_ignored)
+{
+    assert_notes(golden_path("plain"), &usual, "");
+    assert_notes(golden_path("prefix"), &usual, "");
+    assert_notes(golden_path("other_prefix"), &usual, "");
+    assert_notes(golden_path("untied"), &usual, "");
+    assert_notes(golden_path("padded"), &usual,
+                 "wte.weight has 61 rows, vocab_size in config.json is 57: 4 rows of padding\n");
+    const char *ignored =
+        "lm_head.weight differs from transformer.wte.weight and is ignored, because config.json "
+        "ties them; the untied-head option takes it\n";
+    assert_notes(golden_path("head_ignored"), &usual, ignored);
+
+    struct made *m = made_from("plain");
+    made_add(m, "h.0.attn.rotary", "ln_f.bias");
+    made_add(m, "h.01.ln_1.weight", "ln_f.bias");
+    made_add(m, "score.weight", "ln_f.bias");
+    made_add(m, "transformer.ln_f.bias", "ln_f.bias");
+    made_add(m, "zebra", "ln_f.bias");
+    assert_notes(
+        made_write(m), &usual,
+        "5 tensors are not part of a GPT-2 and are ignored: \"h.0.attn.rotary\" \"h.01.ln_1.weight\" "
+        "\"score.weight\" \"transformer.ln_f.bias\" ...\n");
+}
+END_TEST
+
+START_TEST(an_untied_head_is_taken_when_asked_for)
+{
+    struct device *device = open_device(0);
+    struct gpt2_options untied = usual;
+    untied.untied_head = true;
+    assert_notes(golden_path("head_ignored"), &untied, "");
+    struct golden g;
+    golden_read(&g, "untied");
+    struct gpt2 *model = load(device, golden_path("head_ignored"), &untied);
+    float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
+    feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, logits);
+    assert_near(logits, g.logits, g.n_prompt * g.vocab, "the head of its own");
+    uint64_t parameters = gpt2_parameters(model);
+    free(logits);
+    mem_free(g.logits);
+    gpt2_free(model);
+
+    /* A copy of the embeddings needs no memory of its own, tied or not. */
+    for (int tied = 0; tied < 2; tied++) {
+        struct made *m = made_from("plain");
+        made_add(m, "lm_head.weight", "wte.weight");
+        if (!tied)
+            made_set_config(m, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+        const char *folder = made_write(m);
+        assert_notes(folder, &untied, "");
+        model = load(device, folder, &untied);
+        ck_assert_uint_eq(gpt2_parameters(model), parameters - 61 * 24);
+        gpt2_free(model);
+    }
+
+    /* Below a prefix of several parts the head is beside the transformer. */
+    struct made *m = made_from("untied");
+    for (uint32_t i = 0; i < m->n; i++) {
+        char name[sizeof m->tensors[i].name];
+        strcpy(name, m->tensors[i].name);
+        snprintf(m->tensors[i].name, sizeof name, "_orig_mod.%.50s", name);
+    }
+    const char *folder = made_write(m);
+    assert_notes(folder, &usual, "");
+    model = load(device, folder, &usual);
+    ck_assert_uint_eq(gpt2_parameters(model), parameters);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+START_TEST(tensors_of_several_chunks_arrive_whole)
+{
+    /* Embeddings padded to 2 MB with zeros, the last row a copy of row 5. */
+    enum { ROWS = 22000, WIDTH = 24 };
+    struct device *device = open_device(_i);
+    if (!device)
+        return;
+    struct made *m = made_from("plain");
+    struct made_tensor *t = made_find(m, "wte.weight");
+    size_t row_bytes = WIDTH * sizeof(float);
+    char *bytes = calloc(ROWS, row_bytes);
+    memcpy(bytes, t->bytes, t->n_bytes);
+    memcpy(bytes + (ROWS - 1) * row_bytes, t->bytes + 5 * row_bytes, row_bytes);
+    free(t->bytes);
+    t->bytes = bytes;
+    t->n_bytes = ROWS * row_bytes;
+    t->dims[0] = ROWS;
+    struct gpt2 *model = load(device, made_write(m), &usual);
+    struct golden g;
+    golden_read(&g, "plain");
+    struct rows r = { 0 };
+    add_row(&r, 0, 0, g.prompt[0], true);
+    add_row(&r, 1, 0, 5, true);
+    add_row(&r, 2, 0, ROWS - 1, true);
+    run(model, &r);
+    const float *logits = logits_of(model, 0);
+    assert_near(logits, g.logits, 61, "before the padding");
+    ck_assert_float_eq(logits[ROWS - 1], logits[5]);
+    for (uint32_t i = 61; i < ROWS - 1; i++)
+        ck_assert_float_eq(logits[i], 0);
+    assert_near(logits_of(model, 2), logits_of(model, 1), ROWS, "the same embedding");
+    mem_free(g.logits);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+/* ---- Options and jobs --------------------------------------------------------------------- */
+
+START_TEST(the_cache_is_whole_slots_of_its_budget)
+{
+    struct device *device = open_device(0);
+    const uint64_t slot = 32 * 2 * 2 * 24 * sizeof(float); /* positions, layers, keys and values, width */
+    static const struct {
+        uint64_t halves; /* of a slot */
+        uint32_t slots_max, slots;
+    } cases[] = { { 2, 0, 1 }, { 7, 0, 3 }, { 7, 2, 2 }, { 400, 0, 64 }, { 400, 100, 100 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct gpt2_options options = usual;
+        options.kv_bytes = cases[i].halves * slot / 2;
+        options.slots_max = cases[i].slots_max;
+        struct gpt2 *model = load(device, golden_path("plain"), &options);
+        ck_assert_uint_eq(gpt2_slots(model), cases[i].slots);
+        gpt2_free(model);
+    }
+    device_close(device);
+    struct gpt2_options options = usual;
+    options.kv_bytes = slot - 1;
+    char words[128];
+    snprintf(words, sizeof words,
+             "the cache of one context of 32 positions takes %llu bytes, and %llu are allowed",
+             (unsigned long long)slot, (unsigned long long)slot - 1);
+    assert_load_fails(golden_path("plain"), &options, CINF_ENOMEM, words);
+}
+END_TEST
+
+START_TEST(the_type_of_weights)
+{
+    struct device *device = open_device(0);
+    struct gpt2_options options = usual;
+    struct gpt2 *model = load(device, golden_path("f64"), &options);
+    ck_assert_int_eq(gpt2_weights_type(model), WEIGHTS_F32);
+    gpt2_free(model);
+    /* Given, it is that one or nothing. */
+    options.weights_given = true;
+    options.weights = WEIGHTS_F32;
+    model = load(device, golden_path("bf16"), &options);
+    ck_assert_int_eq(gpt2_weights_type(model), WEIGHTS_F32);
+    gpt2_free(model);
+    device_close(device);
+    options.weights = WEIGHTS_INT4;
+    assert_load_fails(golden_path("plain"), &options, CINF_EUNSUPPORTED, NULL);
+}
+END_TEST
+
+START_TEST(loading_is_many_short_jobs)
+{
+    struct device *device = open_device(0);
+    struct gpt2_loader *loader = NULL;
+    ck_ok(gpt2_load_open(&loader, golden_path("sharded"), &usual));
+    ck_assert_uint_eq(gpt2_load_config(loader)->n_layer, 2);
+    uint64_t total = gpt2_load_bytes_total(loader), before = 0;
+    ck_assert_uint_eq(gpt2_load_bytes_done(loader), 0);
+    uint32_t n_jobs = 0;
+    for (bool done = false; !done; n_jobs++) {
+        ck_ok(gpt2_load_step(loader, device, 0, &done));
+        ck_assert_uint_ge(gpt2_load_bytes_done(loader), before);
+        before = gpt2_load_bytes_done(loader);
+        ck_assert(!done || before == total);
+    }
+    struct gpt2 *model = NULL;
+    ck_ok(gpt2_load_finish(&model, loader));
+    gpt2_load_free(loader);
+    /* One for each of the 28 tensors, one to finish the weights, one to prepare. */
+    ck_assert_uint_eq(n_jobs, 30);
+    ck_assert_uint_eq(total, gpt2_parameters(model) * sizeof(float));
+    gpt2_free(model);
+
+    /* Given up at each stage; the sanitizer looks for what is left. */
+    for (uint32_t stop = 0; stop <= n_jobs; stop++) {
+        bool done = false;
+        ck_ok(gpt2_load_open(&loader, golden_path("sharded"), &usual));
+        for (uint32_t i = 0; i < stop; i++)
+            ck_ok(gpt2_load_step(loader, device, 0, &done));
+        ck_assert_int_eq(done, stop == n_jobs);
+        gpt2_load_free(loader);
+    }
+    gpt2_load_free(NULL);
+    gpt2_free(NULL);
+    device_close(device);
+}
+END_TEST
+
+START_TEST(every_failed_allocation_is_survived)
+{
+    const char *folder = golden_path("head_ignored");
+    struct golden g;
+    golden_read(&g, "head_ignored");
+    char reason[DEVICE_REASON_MAX];
+    bool passed = false;
+    uint64_t n = 1;
+    for (; !passed; n++) {
+        struct device *device = NULL;
+        struct gpt2_loader *loader = NULL;
+        struct gpt2 *model = NULL;
+        bool done = false;
+        mem_fail_at(n);
+        enum cinf_status status = device_open(&device, "cpu-reference", NULL, reason);
+        if (status == CINF_OK)
+            status = gpt2_load_open(&loader, folder, &usual);
+        while (status == CINF_OK && !done)
+            status = gpt2_load_step(loader, device, plenty_ns, &done);
+        if (status == CINF_OK)
+            status = gpt2_load_finish(&model, loader);
+        for (uint32_t i = 0; status == CINF_OK && i < g.n_prompt; i++) {
+            status = gpt2_run(model, &(struct batch){ .n_rows = 1,
+                                                      .tokens = g.prompt + i,
+                                                      .positions = &i,
+                                                      .slots = &(uint32_t){ 0 },
+                                                      .wants_logits = &(uint8_t){ 1 } });
+            if (status == CINF_OK)
+                status = gpt2_wait(model);
+        }
+        passed = status == CINF_OK;
+        if (passed) {
+            ck_assert(!mem_fail_hit());
+            assert_near(logits_of(model, 0), g.logits + (size_t)(g.n_prompt - 1) * g.vocab, g.vocab, "last");
+        } else {
+            ck_assert_msg(status == CINF_ENOMEM && mem_fail_hit(), "allocation %llu: %s: %s",
+                          (unsigned long long)n, cinf_status_name(status), cinf_last_error());
+            ck_assert(!model);
+        }
+        mem_fail_at(0);
+        gpt2_free(model);
+        gpt2_load_free(loader);
+        device_close(device);
+    }
+    ck_assert_uint_gt(n, 20);
+    mem_free(g.logits);
+}
+END_TEST
+
+/* ---- Made-up weights, costs --------------------------------------------------------------- */
+
+static const struct cinf_config small = { .vocab_size = 50,
+                                          .n_positions = 16,
+                                          .n_embd = 8,
+                                          .n_layer = 3,
+                                          .n_head = 2,
+                                          .n_inner = 20,
+                                          .layer_norm_epsilon = 1e-5f,
+                                          .scale_attn_weights = true,
+                                          .tie_word_embeddings = true,
+                                          .bos = -1 };
+
+static struct gpt2 *load_made_up(struct device *device, const struct cinf_config *config, uint64_t seed)
+{
+    struct gpt2_loader *loader = NULL;
+    ck_ok(gpt2_load_synthetic(&loader, config, seed, &usual));
+    ck_assert_str_eq(gpt2_load_notes(loader), "");
+    return load_all(loader, device);
+}
+
+START_TEST(made_up_weights_depend_on_the_seed_alone)
+{
+    struct device *device = open_device(0);
+    static const uint64_t seeds[] = { 1, 1, 2 };
+    float logits[3][50];
+    for (int i = 0; i < 3; i++) {
+        struct gpt2 *model = load_made_up(device, &small, seeds[i]);
+        feed(model, 0, (const int32_t[]){ 7 }, 0, 1, 1, logits[i]);
+        gpt2_free(model);
+    }
+    ck_assert_mem_eq(logits[0], logits[1], sizeof logits[0]);
+    ck_assert_mem_ne(logits[0], logits[2], sizeof logits[0]);
+    /* A row that a norm has given length sqrt(8), times embeddings of 0.02: a deviation of 0.057. */
+    double squares = 0;
+    for (int i = 0; i < 50; i++)
+        squares += (double)logits[0][i] * logits[0][i];
+    ck_assert_double_gt(sqrt(squares / 50), 0.03);
+    ck_assert_double_lt(sqrt(squares / 50), 0.10);
+
+    struct gpt2_loader *loader = NULL;
+    struct cinf_config wrong = small;
+    wrong.n_head = 3;
+    ck_fails(gpt2_load_synthetic(&loader, &wrong, 1, &usual), CINF_EINVAL, "n_embd 8, n_layer 3, n_head 3");
+    wrong = small;
+    wrong.vocab_size = 1u << 31;
+    ck_fails(gpt2_load_synthetic(&loader, &wrong, 1, &usual), CINF_EUNSUPPORTED, "vocab_size 2147483648");
+    ck_assert_ptr_null(loader);
+    device_close(device);
+}
+END_TEST
+
+START_TEST(work_is_counted_by_its_formulas)
+{
+    struct device *device = open_device(0);
+    struct gpt2 *model = load_made_up(device, &small, 1);
+    const uint64_t matrices = 3 * (8 * 24 + 8 * 8 + 2 * 8 * 20), position = 3 * 2 * 8 * sizeof(float);
+    ck_assert_uint_eq(gpt2_parameters(model),
+                      50 * 8 + 16 * 8 + matrices + 3 * (24 + 8 + 20 + 8 + 4 * 8) + 2 * 8);
+
+    /* One row at position 4 that wants logits: it attends to 5 positions. */
+    struct gpt2_work w = gpt2_work_of(model, 4, 1, 1);
+    ck_assert_uint_eq(w.flops, 2 * matrices + 3 * 4 * 8 * 5 + 2 * 50 * 8);
+    ck_assert_uint_eq(w.kv_bytes, position * (5 + 1));
+
+    /* A chunk without logits: as many operations as its rows alone, but it shares the reading. */
+    struct gpt2_work chunk = gpt2_work_of(model, 4, 3, 0);
+    ck_assert_uint_eq(chunk.flops, 3 * 2 * matrices + 3 * 4 * 8 * (5 + 6 + 7));
+    ck_assert_uint_eq(chunk.kv_bytes, position * (7 + 3));
+    double head = (double)(w.weight_bytes - chunk.weight_bytes);
+    ck_assert_double_ge(head, 0.9 * 50 * 8 * sizeof(float));
+    ck_assert_double_le(head, 1.2 * 50 * 8 * sizeof(float));
+    ck_assert_uint_ge(chunk.weight_bytes, matrices * sizeof(float));
+
+    struct gpt2_work none = gpt2_work_of(model, 4, 0, 0);
+    ck_assert_uint_eq(none.flops + none.kv_bytes, 0);
+    ck_assert_uint_eq(gpt2_copy_bytes(model, 5), 5 * 2 * position);
+    gpt2_free(model);
+    device_close(device);
+}
+END_TEST
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("gpt2");
+    TCase *oracle = tcase_create("oracle");
+    tcase_set_timeout(oracle, 60);
+    tcase_add_loop_test(oracle, every_variant_gives_the_oracles_logits, 0, N_DEVICES * N_VARIANTS);
+    tcase_add_loop_test(oracle, chunks_do_not_change_the_result, 0, N_DEVICES);
+    tcase_add_loop_test(oracle, requests_in_one_batch_do_not_disturb_each_other, 0, N_DEVICES);
+    tcase_add_loop_test(oracle, a_copied_prefix_continues_like_a_computed_one, 0, N_DEVICES);
+    tcase_add_loop_test(oracle, demo_models_tell_their_stories, 0, N_DEVICES * 2);
+    suite_add_tcase(s, oracle);
+    TCase *files = tcase_create("files");
+    tcase_set_timeout(files, 60);
+    tcase_add_test(files, missing_tensors_are_named);
+    tcase_add_test(files, shapes_are_exact);
+    tcase_add_test(files, config_and_tensors_must_agree);
+    tcase_add_test(files, values_that_are_not_finite_are_refused);
+    tcase_add_test(files, notes_say_what_is_ignored);
+    tcase_add_test(files, an_untied_head_is_taken_when_asked_for);
+    tcase_add_loop_test(files, tensors_of_several_chunks_arrive_whole, 0, N_DEVICES);
+    suite_add_tcase(s, files);
+    TCase *jobs = tcase_create("jobs");
+    tcase_set_timeout(jobs, 60);
+    tcase_add_test(jobs, the_cache_is_whole_slots_of_its_budget);
+    tcase_add_test(jobs, the_type_of_weights);
+    tcase_add_test(jobs, loading_is_many_short_jobs);
+    tcase_add_test(jobs, every_failed_allocation_is_survived);
+    tcase_add_test(jobs, made_up_weights_depend_on_the_seed_alone);
+    tcase_add_test(jobs, work_is_counted_by_its_formulas);
+    suite_add_tcase(s, jobs);
+    return s;
+}
