@@ -194,11 +194,18 @@ struct backend {
     enum cinf_status (*logits)(struct prepared *prepared, uint32_t i, const float **out);
 };
 
+/* What a backend asks before it believes its caller: prepare() that the program's operations fit its
+ * weights and shape, run() that a batch's rows lie within the program's shape and the cache.  CINF_EINVAL. */
+enum cinf_status program_check(const struct program *program);
+enum cinf_status batch_check(const struct batch *batch, const struct program *program, uint32_t rows_max,
+                             uint32_t slots);
+
+/* Columns of a row buffer: D, or I for ROWS_F. */
+uint32_t row_width(const struct program *program, enum row_buffer buffer);
+
 /* The reference that every other backend is compared with: naive C, written to be read. */
 extern const struct backend backend_cpu_reference;
-#if CINF_HAVE_BLAS
-extern const struct backend backend_cpu_blas;
-#endif
+extern const struct backend backend_cpu_blas; /* in builds with OpenBLAS */
 
 /* ---- Choice (backend.c) ------------------------------------------------------------------- */
 

@@ -1,0 +1,384 @@
+/* cpu_blas.c - the portable CPU path: every product by OpenBLAS, the rest in loops a compiler vectorises.
+ *
+ * OpenBLAS is the process's, not ours: its threads and settings are taken as they are found.  It packs a
+ * matrix anew on every call, so a step of one row goes through sgemv(), which streams the weights once and
+ * is two to four times faster than sgemm() with one row. */
+#include <cblas.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "cpu_math.h"
+#include "cpu_memory.h"
+#include "fail.h"
+
+/* Rows of one slot whose attention is computed at once: the scores are a [block, positions] matrix. */
+enum { ATTEND_ROWS = 64 };
+
+/* cpu_prepared.scratch */
+struct scratch {
+    float *qkv;    /* [rows_max, 3D] */
+    float *scores; /* [ATTEND_ROWS, P] */
+};
+
+/* out[R,D] = tokens[token] + positions[position] */
+static void embed(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
+{
+    size_t d = p->program->width;
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        const float *token = p->weights->matrices[op->weight] + (size_t)batch->tokens[r] * d;
+        const float *position = p->weights->matrices[op->weight2] + batch->positions[r] * d;
+        float *out = p->rows[op->out] + r * d;
+        for (size_t i = 0; i < d; i++)
+            out[i] = token[i] + position[i];
+    }
+}
+
+/* Sums are kept in LANES parts: that is what lets a compiler use vectors without being told that
+ * additions may be reordered, and it is more accurate than one long chain. */
+enum { LANES = 16 };
+
+static float sum_of(const float lanes[LANES])
+{
+    float sum = 0;
+    for (size_t j = 0; j < LANES; j++)
+        sum += lanes[j];
+    return sum;
+}
+
+/* out[D] = (in - mean) / sqrt(variance + epsilon) * gain + bias */
+static void norm_row(float *out, const float *in, const float *gain, const float *bias, size_t d,
+                     float epsilon)
+{
+    float sum[LANES] = { 0 }, squares[LANES] = { 0 };
+    size_t whole = d / LANES * LANES;
+    for (size_t i = 0; i < whole; i += LANES) {
+        for (size_t j = 0; j < LANES; j++)
+            sum[j] += in[i + j];
+    }
+    for (size_t i = whole; i < d; i++)
+        sum[i - whole] += in[i];
+    float mean = sum_of(sum) / (float)d;
+    for (size_t i = 0; i < whole; i += LANES) {
+        for (size_t j = 0; j < LANES; j++)
+            squares[j] += (in[i + j] - mean) * (in[i + j] - mean);
+    }
+    for (size_t i = whole; i < d; i++)
+        squares[i - whole] += (in[i] - mean) * (in[i] - mean);
+    float scale = 1 / sqrtf(sum_of(squares) / (float)d + epsilon);
+    for (size_t i = 0; i < d; i++)
+        out[i] = (in[i] - mean) * scale * gain[i] + bias[i];
+}
+
+static void norm(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
+{
+    size_t d = p->program->width;
+    for (uint32_t r = 0; r < batch->n_rows; r++)
+        norm_row(p->rows[op->out] + r * d, p->rows[op->in] + r * d, p->weights->matrices[op->weight],
+                 p->weights->matrices[op->bias], d, op->epsilon);
+}
+
+/* y[n] = activation(y[n])
+ *
+ * tanh(u) = 2s(2u) - 1 with s(u) = 1 / (1 + exp(-u)), so gelu_new, 0.5y(1 + tanh(u)), is y * s(2u): without
+ * the cancellation in 1 + tanh(u) for negative u. */
+static void activate(enum cinf_activation activation, float *y, size_t n)
+{
+    switch (activation) {
+    case CINF_ACTIVATION_GELU_NEW:
+        for (size_t i = 0; i < n; i++) {
+            float u = 1.5957691216057308f * (y[i] + 0.044715f * y[i] * y[i] * y[i]); /* 2 sqrt(2/pi) */
+            y[i] = y[i] / (1 + exp_near(-u));
+        }
+        break;
+    case CINF_ACTIVATION_GELU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = 0.5f * y[i] * erfcf(y[i] * -0.70710678118654752f); /* 1/sqrt(2) */
+        break;
+    case CINF_ACTIVATION_RELU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = y[i] < 0 ? 0 : y[i];
+        break;
+    case CINF_ACTIVATION_SILU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = y[i] / (1 + exp_near(-y[i]));
+        break;
+    case CINF_ACTIVATION_TANH:
+        for (size_t i = 0; i < n; i++)
+            y[i] = tanhf(y[i]);
+        break;
+    }
+}
+
+/* y[R,cols] += in[R,rows] * w[rows,cols] */
+static void add_product(float *y, const float *in, const float *w, int n_rows, int rows, int cols)
+{
+    if (n_rows == 1)
+        cblas_sgemv(CblasRowMajor, CblasTrans, rows, cols, 1, w, cols, in, 1, 1, y, 1);
+    else
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n_rows, cols, rows, 1, in, rows, w, cols, 1, y,
+                    cols);
+}
+
+static void copy_heads(const struct cpu_prepared *p, uint32_t layer, uint32_t slot, uint32_t position,
+                       const float *key, const float *value)
+{
+    size_t d_head = p->kv->head_width;
+    for (uint32_t h = 0; h < p->kv->heads; h++) {
+        memcpy(cpu_keys(p->kv, slot, layer, h) + position * d_head, key + h * d_head, d_head * sizeof *key);
+        memcpy(cpu_values(p->kv, slot, layer, h) + position * d_head, value + h * d_head,
+               d_head * sizeof *value);
+    }
+}
+
+/* y[R,cols] = in[R,rows] * w[rows,cols] + bias[cols], and what the epilogue makes of it.  The bias is there
+ * before the product, which BLAS then adds: one pass over y less. */
+static void linear(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
+{
+    const struct weight_spec *spec = &p->weights->specs[op->weight];
+    const struct scratch *scratch = p->scratch;
+    const float *bias = p->weights->matrices[op->bias];
+    size_t cols = spec->cols, d = p->program->width;
+    float *y = op->epilogue == EPILOGUE_QKV ? scratch->qkv : p->rows[op->out];
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        float *row = y + r * cols;
+        if (op->epilogue == EPILOGUE_ADD) {
+            for (size_t c = 0; c < cols; c++)
+                row[c] += bias[c];
+        } else {
+            memcpy(row, bias, cols * sizeof *row);
+        }
+    }
+    add_product(y, p->rows[op->in], p->weights->matrices[op->weight], (int)batch->n_rows, (int)spec->rows,
+                (int)cols);
+    if (op->epilogue == EPILOGUE_ACTIVATION)
+        activate(op->activation, y, batch->n_rows * cols);
+    if (op->epilogue == EPILOGUE_QKV) {
+        for (uint32_t r = 0; r < batch->n_rows; r++) {
+            const float *qkv = y + r * cols;
+            memcpy(p->rows[op->out] + r * d, qkv, d * sizeof *qkv);
+            copy_heads(p, op->layer, batch->slots[r], batch->positions[r], qkv + d, qkv + 2 * d);
+        }
+    }
+}
+
+/* Softmax in place over x[n].
+ *
+ * exp() overflows above 88, and scores may be larger.  Dividing all terms by exp(max) changes nothing in
+ * their ratios, makes the largest one 1 and the sum at least 1. */
+static void softmax(float *x, size_t n)
+{
+    float max[LANES], sum[LANES] = { 0 };
+    size_t whole = n / LANES * LANES;
+    for (size_t j = 0; j < LANES; j++)
+        max[j] = x[0];
+    for (size_t i = 0; i < whole; i += LANES) {
+        for (size_t j = 0; j < LANES; j++)
+            max[j] = x[i + j] > max[j] ? x[i + j] : max[j];
+    }
+    for (size_t i = whole; i < n; i++)
+        max[0] = x[i] > max[0] ? x[i] : max[0];
+    for (size_t j = 1; j < LANES; j++)
+        max[0] = max[j] > max[0] ? max[j] : max[0];
+    float top = max[0];
+    for (size_t i = 0; i < whole; i += LANES) {
+        for (size_t j = 0; j < LANES; j++) {
+            x[i + j] = exp_near(x[i + j] - top);
+            sum[j] += x[i + j];
+        }
+    }
+    for (size_t i = whole; i < n; i++) {
+        x[i] = exp_near(x[i] - top);
+        sum[i - whole] += x[i];
+    }
+    float scale = 1 / sum_of(sum);
+    for (size_t i = 0; i < n; i++)
+        x[i] *= scale;
+}
+
+/* out[D/H] = softmax(scale * q[D/H] * keys[n,D/H]^T) * values[n,D/H] */
+static void attend_one(float *out, const float *q, const float *keys, const float *values, int n, int d_head,
+                       float scale, float *scores)
+{
+    cblas_sgemv(CblasRowMajor, CblasNoTrans, n, d_head, scale, keys, d_head, q, 1, 0, scores, 1);
+    softmax(scores, (size_t)n);
+    cblas_sgemv(CblasRowMajor, CblasTrans, n, d_head, 1, values, d_head, scores, 1, 0, out, 1);
+}
+
+/* The same for m rows at positions first, first + 1, …; rows of q and out are D apart.  The scores of
+ * positions that a row must not see are computed and thrown away: at most a triangle of ATTEND_ROWS. */
+static void attend_block(float *out, const float *q, const float *keys, const float *values, int m, int first,
+                         int d, int d_head, float scale, float *scores)
+{
+    int n = first + m;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, d_head, scale, q, d, keys, d_head, 0, scores,
+                n);
+    for (int i = 0; i < m; i++) {
+        float *row = scores + (size_t)i * (size_t)n;
+        int seen = first + i + 1;
+        softmax(row, (size_t)seen);
+        memset(row + seen, 0, (size_t)(n - seen) * sizeof *row);
+    }
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, d_head, n, 1, scores, n, values, d_head, 0, out,
+                d);
+}
+
+static void attend(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
+{
+    const struct scratch *scratch = p->scratch;
+    size_t d = p->program->width, d_head = p->kv->head_width;
+    uint32_t m;
+    for (uint32_t r = 0; r < batch->n_rows; r += m) {
+        uint32_t slot = batch->slots[r], first = batch->positions[r];
+        for (m = 1; m < ATTEND_ROWS && r + m < batch->n_rows && batch->slots[r + m] == slot; m++)
+            ;
+        for (uint32_t h = 0; h < p->kv->heads; h++) {
+            const float *q = p->rows[op->in] + r * d + h * d_head;
+            float *out = p->rows[op->out] + r * d + h * d_head;
+            const float *keys = cpu_keys(p->kv, slot, op->layer, h);
+            const float *values = cpu_values(p->kv, slot, op->layer, h);
+            if (m == 1)
+                attend_one(out, q, keys, values, (int)first + 1, (int)d_head, op->scale, scratch->scores);
+            else
+                attend_block(out, q, keys, values, (int)m, (int)first, (int)d, (int)d_head, op->scale,
+                             scratch->scores);
+        }
+    }
+}
+
+/* logits[wanted rows, V] = in[wanted rows, D] * w[V,D]^T */
+static void logits(struct cpu_prepared *p, const struct op *op, const struct batch *batch)
+{
+    const float *w = p->weights->matrices[op->weight];
+    size_t width = row_width(p->program, op->in);
+    int vocab = (int)p->program->vocab, d = (int)width;
+    float *in = p->rows[op->in];
+    /* The wanted rows move to the front; nobody reads the buffer after the last operation. */
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        if (batch->wants_logits[r])
+            memmove(in + p->n_logits++ * width, in + r * width, width * sizeof *in);
+    }
+    if (p->n_logits == 1)
+        cblas_sgemv(CblasRowMajor, CblasNoTrans, vocab, d, 1, w, d, in, 1, 0, p->logits, 1);
+    else if (p->n_logits > 1)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)p->n_logits, vocab, d, 1, in, d, w, d, 0,
+                    p->logits, vocab);
+}
+
+static enum cinf_status run(struct prepared *prepared, const struct batch *batch)
+{
+    struct cpu_prepared *p = (struct cpu_prepared *)prepared;
+    p->n_logits = 0;
+    TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
+    for (uint32_t i = 0; i < p->program->n_ops; i++) {
+        const struct op *op = &p->program->ops[i];
+        switch (op->kind) {
+        case OP_EMBED:
+            embed(p, op, batch);
+            break;
+        case OP_NORM:
+            norm(p, op, batch);
+            break;
+        case OP_LINEAR:
+            linear(p, op, batch);
+            break;
+        case OP_ATTEND:
+            attend(p, op, batch);
+            break;
+        case OP_LOGITS:
+            logits(p, op, batch);
+            break;
+        }
+    }
+    return CINF_OK;
+}
+
+static enum cinf_status prepare(struct prepared **out, struct weights *weights, struct kv *kv,
+                                const struct program *program, uint32_t rows_max)
+{
+    size_t n_qkv = (size_t)rows_max * 3 * program->width, n_scores = (size_t)ATTEND_ROWS * program->positions;
+    struct prepared *base;
+    TRY(cpu_prepared_new(&base, weights, kv, program, rows_max,
+                         sizeof(struct scratch) + (n_qkv + n_scores) * sizeof(float)));
+    struct scratch *scratch = ((struct cpu_prepared *)base)->scratch;
+    scratch->qkv = (float *)(scratch + 1);
+    scratch->scores = scratch->qkv + n_qkv;
+    *out = base;
+    return CINF_OK;
+}
+
+static enum cinf_status open_device(struct device **out, const struct device_options *options)
+{
+    (void)options; /* OpenBLAS has its own threads */
+    char library[64], version[16] = "";
+    sscanf(openblas_get_config(), "OpenBLAS %15s", version);
+    snprintf(library, sizeof library, "OpenBLAS %s for %.20s", version, openblas_get_corename());
+    return cpu_device_open(out, &backend_cpu_blas, library, (uint32_t)openblas_get_num_threads());
+}
+
+/* A matrix product of a prefill's shape, and the matrix-vector product of decoding over more memory than
+ * the last cache holds. */
+static enum cinf_status measure(struct device *base, struct device_speed *out)
+{
+    enum { ROWS = 256, WIDTH = 768, PRODUCTS = 7, READS = 5 };
+    struct cpu_device *device = (struct cpu_device *)base;
+    long cache = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    size_t bytes = (size_t)64 << 20;
+    if (cache > 0 && (size_t)cache < (size_t)128 << 20 && 2 * (size_t)cache > bytes)
+        bytes = 2 * (size_t)cache;
+    size_t n_lines = bytes / (WIDTH * sizeof(float));
+    float *matrix = cpu_new(device, n_lines * WIDTH, sizeof *matrix);
+    float *y = cpu_new(device, n_lines, sizeof *y);
+    if (!matrix || !y) {
+        cpu_free(device, matrix);
+        cpu_free(device, y);
+        return cinf_fail(CINF_ENOMEM, "no memory to measure device %s", base->backend->name);
+    }
+    for (size_t i = 0; i < n_lines * WIDTH; i++)
+        matrix[i] = 1; /* an untouched page would be read from the cache */
+    uint64_t product_ns[PRODUCTS], read_ns[READS];
+    float *b = matrix + ROWS * WIDTH, *c = b + WIDTH * WIDTH; /* [ROWS,WIDTH] * [WIDTH,WIDTH] */
+    for (uint32_t i = 0; i < PRODUCTS; i++) {
+        uint64_t start = clock_monotonic_ns();
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, ROWS, WIDTH, WIDTH, 1, matrix, WIDTH, b, WIDTH,
+                    0, c, WIDTH);
+        product_ns[i] = clock_monotonic_ns() - start;
+    }
+    for (uint32_t i = 0; i < READS; i++) {
+        uint64_t start = clock_monotonic_ns();
+        cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)n_lines, WIDTH, 1, matrix, WIDTH, b, 1, 0, y, 1);
+        read_ns[i] = clock_monotonic_ns() - start;
+    }
+    cpu_free(device, matrix);
+    cpu_free(device, y);
+    out->fs_per_flop = 1 + cpu_median(product_ns, PRODUCTS) * 1000000 / (2ull * ROWS * WIDTH * WIDTH);
+    out->fs_per_byte = 1 + cpu_median(read_ns, READS) * 1000000 / (n_lines * WIDTH * sizeof(float));
+    return CINF_OK;
+}
+
+const struct backend backend_cpu_blas = {
+    .name = "cpu-blas",
+    .open = open_device,
+    .close = cpu_device_close,
+    .info = cpu_device_info,
+    .measure = measure,
+    .weights_new = cpu_weights_new,
+    .weights_free = cpu_weights_free,
+    .weights_write = cpu_weights_write,
+    .weights_finish = cpu_weights_finish,
+    .weights_bytes = cpu_weights_bytes,
+    .kv_new = cpu_kv_new,
+    .kv_free = cpu_kv_free,
+    .kv_slot_bytes = cpu_kv_slot_bytes,
+    .kv_copy = cpu_kv_copy,
+    .prepare = prepare,
+    .prepared_free = cpu_prepared_free,
+    .run = run,
+    .wait = cpu_wait,
+    .logits = cpu_logits,
+};

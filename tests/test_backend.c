@@ -1,0 +1,268 @@
+/* The choice of a device, who may have it, and what a program and a batch must be. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "backend.h"
+#include "mem.h"
+#include "support.h"
+
+START_TEST(choices)
+{
+    static const char *const best[] = { NULL, "auto", "cpu" };
+    for (size_t i = 0; i < 3; i++) {
+        struct device *device = NULL;
+        struct device_info info;
+        char reason[DEVICE_REASON_MAX] = "";
+        ck_ok(device_open(&device, best[i], NULL, reason));
+        device->backend->info(device, &info);
+        ck_assert_str_eq(info.name, device_list(0));
+        ck_assert(support_contains(reason, info.name) && support_contains(reason, "fastest"));
+        ck_assert(!info.is_gpu);
+        device_close(device);
+    }
+}
+END_TEST
+
+START_TEST(every_name_opens)
+{
+    uint32_t n = 0;
+    for (; device_list(n); n++) {
+        struct device *device = NULL;
+        char reason[DEVICE_REASON_MAX] = "";
+        ck_ok(device_open(&device, device_list(n), &(struct device_options){ 0 }, reason));
+        ck_assert_str_eq(device->backend->name, device_list(n));
+        ck_assert(support_contains(reason, "by name"));
+        device_close(device);
+        ck_ok(device_open(&device, device_list(n), NULL, NULL));
+        device_close(device);
+    }
+    ck_assert_uint_eq(n, CINF_HAVE_BLAS ? 2 : 1);
+    ck_assert_ptr_null(device_list(n + 1));
+    device_close(NULL);
+}
+END_TEST
+
+START_TEST(unknown_names)
+{
+    static const char *const names[] = { "", "cpu-", "CPU", "cpu-referenc", "opencl", "tpu" };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct device *device = NULL;
+        char reason[DEVICE_REASON_MAX] = "kept";
+        ck_fails(device_open(&device, names[i], NULL, reason), CINF_ENOTFOUND, "cpu-reference");
+        ck_assert_ptr_null(device);
+        ck_assert_str_eq(reason, "kept");
+    }
+}
+END_TEST
+
+START_TEST(threads_that_cannot_be_had_are_told)
+{
+    struct device *device;
+    char reason[DEVICE_REASON_MAX];
+    ck_ok(device_open(&device, "cpu-reference", &(struct device_options){ .threads = 7 }, reason));
+    ck_assert(support_contains(reason, "1 threads, not 7"));
+    device_close(device);
+    ck_ok(device_open(&device, "cpu-reference", &(struct device_options){ .threads = 1 }, reason));
+    ck_assert(!support_contains(reason, "not"));
+    device_close(device);
+}
+END_TEST
+
+/* All CPU backends are one device. */
+START_TEST(one_opener)
+{
+    struct device *first, *second = NULL;
+    ck_ok(device_open(&first, "cpu-reference", NULL, NULL));
+    for (uint32_t i = 0; device_list(i); i++)
+        ck_fails(device_open(&second, device_list(i), NULL, NULL), CINF_EBUSY, "belongs to another");
+    ck_fails(device_open(&second, "nothing", NULL, NULL), CINF_ENOTFOUND, "nothing");
+    ck_assert_ptr_null(second);
+    device_close(first);
+    mem_fail_at(1);
+    ck_fails(device_open(&second, "cpu-reference", NULL, NULL), CINF_ENOMEM, "memory");
+    mem_fail_at(0);
+    ck_assert_ptr_null(second);
+    ck_ok(device_open(&second, "auto", NULL, NULL)); /* a failed opening has taken nothing */
+    device_close(second);
+}
+END_TEST
+
+static atomic_int owners, opened;
+static atomic_bool broken;
+
+static void *contend(void *unused)
+{
+    for (int i = 0; i < 2000; i++) {
+        struct device *device;
+        enum cinf_status status = device_open(&device, "cpu-reference", NULL, NULL);
+        if (status == CINF_OK) {
+            if (atomic_fetch_add(&owners, 1) != 0)
+                atomic_store(&broken, true);
+            atomic_fetch_add(&opened, 1);
+            atomic_fetch_sub(&owners, 1);
+            device_close(device);
+        } else if (status != CINF_EBUSY) {
+            atomic_store(&broken, true);
+        }
+    }
+    return unused;
+}
+
+START_TEST(one_opener_among_threads)
+{
+    pthread_t threads[4];
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, contend, NULL), 0);
+    for (size_t i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert(!atomic_load(&broken));
+    ck_assert_int_gt(atomic_load(&opened), 0);
+}
+END_TEST
+
+/* ---- Checks ------------------------------------------------------------------------------- */
+
+enum { TOKENS, POSITIONS, GAIN, BIAS, UP, UP_BIAS, QKV, QKV_BIAS, N_SPECS };
+
+static const struct weight_spec specs[N_SPECS] = {
+    [TOKENS] = { WEIGHT_TOKENS, 9, 6 }, [POSITIONS] = { WEIGHT_TABLE, 5, 6 },
+    [GAIN] = { WEIGHT_VECTOR, 1, 6 },   [BIAS] = { WEIGHT_VECTOR, 1, 6 },
+    [UP] = { WEIGHT_MATRIX, 6, 10 },    [UP_BIAS] = { WEIGHT_VECTOR, 1, 10 },
+    [QKV] = { WEIGHT_MATRIX, 6, 18 },   [QKV_BIAS] = { WEIGHT_VECTOR, 1, 18 },
+};
+
+static struct program program_of(const struct op *ops, uint32_t n)
+{
+    return (struct program){ .ops = ops,
+                             .n_ops = n,
+                             .specs = specs,
+                             .n_specs = N_SPECS,
+                             .width = 6,
+                             .inner = 10,
+                             .heads = 3,
+                             .layers = 2,
+                             .vocab = 9,
+                             .positions = 5 };
+}
+
+START_TEST(good_operations)
+{
+    const struct op ops[] = {
+        { .kind = OP_EMBED, .out = ROWS_X, .weight = TOKENS, .weight2 = POSITIONS },
+        { .kind = OP_NORM, .in = ROWS_X, .out = ROWS_H, .weight = GAIN, .bias = BIAS },
+        { .kind = OP_LINEAR,
+          .in = ROWS_H,
+          .out = ROWS_Q,
+          .weight = QKV,
+          .bias = QKV_BIAS,
+          .layer = 1,
+          .epilogue = EPILOGUE_QKV },
+        { .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_A, .layer = 1 },
+        { .kind = OP_LINEAR, .in = ROWS_A, .out = ROWS_F, .weight = UP, .bias = UP_BIAS },
+        { .kind = OP_LOGITS, .in = ROWS_H, .weight = TOKENS },
+    };
+    struct program p = program_of(ops, 6);
+    ck_ok(program_check(&p));
+    ck_assert_uint_eq(row_width(&p, ROWS_F), 10);
+    ck_assert_uint_eq(row_width(&p, ROWS_A), 6);
+    p.n_ops = 0;
+    ck_ok(program_check(&p));
+}
+END_TEST
+
+static const struct {
+    struct op op;
+    const char *words;
+} bad_ops[] = {
+    { { .kind = (enum op_kind)99 }, "no such operation" },
+    { { .kind = OP_EMBED, .out = ROWS_COUNT, .weight = TOKENS, .weight2 = POSITIONS }, "row buffer" },
+    { { .kind = OP_EMBED, .out = ROWS_F, .weight = TOKENS, .weight2 = POSITIONS }, "width D" },
+    { { .kind = OP_EMBED, .out = ROWS_X, .weight = POSITIONS, .weight2 = POSITIONS }, "[V, D]" },
+    { { .kind = OP_EMBED, .out = ROWS_X, .weight = TOKENS, .weight2 = N_SPECS }, "[P, D]" },
+    { { .kind = OP_NORM, .in = ROWS_F, .out = ROWS_X, .weight = GAIN, .bias = BIAS }, "width D" },
+    { { .kind = OP_NORM, .in = ROWS_X, .out = ROWS_H, .weight = GAIN, .bias = UP_BIAS }, "[D]" },
+    { { .kind = OP_NORM, .in = ROWS_COUNT, .out = ROWS_H, .weight = GAIN, .bias = BIAS }, "row buffer" },
+    { { .kind = OP_LINEAR, .in = ROWS_F, .out = ROWS_F, .weight = UP, .bias = UP_BIAS }, "overwrite" },
+    { { .kind = OP_LINEAR, .in = ROWS_X, .out = ROWS_H, .weight = UP, .bias = UP_BIAS }, "matrix" },
+    { { .kind = OP_LINEAR, .in = ROWS_X, .out = ROWS_F, .weight = UP, .bias = BIAS }, "bias" },
+    { { .kind = OP_LINEAR,
+        .in = ROWS_X,
+        .out = ROWS_Q,
+        .weight = QKV,
+        .bias = QKV_BIAS,
+        .layer = 2,
+        .epilogue = EPILOGUE_QKV },
+      "place" },
+    { { .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_Q }, "one buffer" },
+    { { .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_A, .layer = 2 }, "layer" },
+    { { .kind = OP_LOGITS, .in = ROWS_F, .weight = TOKENS }, "head" },
+    { { .kind = OP_LOGITS, .in = ROWS_COUNT, .weight = TOKENS }, "row buffer" },
+    { { .kind = OP_LOGITS, .in = ROWS_X, .weight = POSITIONS }, "head" },
+};
+
+START_TEST(bad_operations)
+{
+    struct program p = program_of(&bad_ops[_i].op, 1);
+    ck_fails(program_check(&p), CINF_EINVAL, bad_ops[_i].words);
+}
+END_TEST
+
+START_TEST(bad_shapes)
+{
+    const struct op ops[] = { { .kind = OP_LOGITS, .in = ROWS_X, .weight = TOKENS },
+                              { .kind = OP_LOGITS, .in = ROWS_X, .weight = TOKENS } };
+    struct program p = program_of(ops, 2);
+    ck_fails(program_check(&p), CINF_EINVAL, "last");
+    p = program_of(ops, 1);
+    ck_ok(program_check(&p));
+    p.heads = 4;
+    ck_fails(program_check(&p), CINF_EINVAL, "6 does not divide into 4");
+    p.heads = 0;
+    ck_fails(program_check(&p), CINF_EINVAL, "heads");
+    p = program_of(ops, 1);
+    p.layers = 0;
+    ck_fails(program_check(&p), CINF_EINVAL, "0 layers");
+    p = program_of(ops, 1);
+    p.vocab = UINT32_MAX;
+    ck_fails(program_check(&p), CINF_EINVAL, "4294967295");
+}
+END_TEST
+
+START_TEST(batches)
+{
+    const int32_t tokens[] = { 0, 8, 3 };
+    const uint32_t positions[] = { 3, 4, 0 }, slots[] = { 1, 1, 0 };
+    const uint8_t wants[] = { 0, 0, 1 };
+    struct program p = program_of(NULL, 0);
+    struct batch b = { 3, tokens, positions, slots, wants };
+    ck_ok(batch_check(&b, &p, 3, 2));
+    ck_fails(batch_check(&b, &p, 2, 2), CINF_EINVAL, "3 rows, 1 to 2");
+    ck_fails(batch_check(&b, &p, 3, 1), CINF_EINVAL, "slot 1 of 1");
+    p.vocab = 8;
+    ck_fails(batch_check(&b, &p, 3, 2), CINF_EINVAL, "token 8");
+    p.vocab = 9;
+    p.positions = 4;
+    ck_fails(batch_check(&b, &p, 3, 2), CINF_EINVAL, "position 4 of 4");
+}
+END_TEST
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("backend");
+    TCase *t = tcase_create("choice");
+    tcase_add_test(t, choices);
+    tcase_add_test(t, every_name_opens);
+    tcase_add_test(t, unknown_names);
+    tcase_add_test(t, threads_that_cannot_be_had_are_told);
+    tcase_add_test(t, one_opener);
+    tcase_add_test(t, one_opener_among_threads);
+    suite_add_tcase(s, t);
+    t = tcase_create("checks");
+    tcase_add_test(t, good_operations);
+    tcase_add_loop_test(t, bad_operations, 0, sizeof bad_ops / sizeof bad_ops[0]);
+    tcase_add_test(t, bad_shapes);
+    tcase_add_test(t, batches);
+    suite_add_tcase(s, t);
+    return s;
+}
