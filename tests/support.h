@@ -19,7 +19,7 @@ Suite *suite(void);
                       cinf_last_error());                                                                    \
     } while (0)
 
-/* Asserts a failure, and that its message contains `words` (NULL: any). */
+/* Asserts a failure, and that its message contains `words` ("": any). */
 #define ck_fails(call, status, words)                                                                        \
     do {                                                                                                     \
         enum cinf_status ck_status_ = (call);                                                                \

@@ -204,6 +204,11 @@ void cinf_engine_close(struct cinf_engine *e)
     pthread_cond_signal(&e->work);
     pthread_mutex_unlock(&e->lock);
     pthread_join(e->thread, NULL);
+    /* A load that was interrupted frees what it has on the device, on its own thread. */
+    pthread_mutex_lock(&e->lock);
+    while (e->n_loading > 0)
+        pthread_cond_wait(&e->changed, &e->lock);
+    pthread_mutex_unlock(&e->lock);
     /* Handles that are still held keep accounts and tokenizers readable, not the device. */
     device_close(e->device);
     e->device = NULL;
@@ -340,6 +345,7 @@ static enum cinf_status begin_load(struct cinf_engine *e, void *context)
     pthread_mutex_lock(&e->lock);
     load->next = e->loads;
     e->loads = load;
+    e->n_loading++;
     pthread_mutex_unlock(&e->lock);
     return CINF_OK;
 }
@@ -442,8 +448,8 @@ static enum cinf_status finish_on_device(struct model_load *load, struct gpt2_lo
     return CINF_OK;
 }
 
-/* Takes a load that failed before the scheduler had it off the list. */
-static void abandon_load(struct cinf_engine *e, struct model_load *load)
+/* Off the list, if it failed before the scheduler took it off, and gone from the device. */
+static void end_load(struct cinf_engine *e, struct model_load *load, struct gpt2_loader *loader)
 {
     pthread_mutex_lock(&e->lock);
     for (struct model_load **at = &e->loads; *at; at = &(*at)->next)
@@ -452,6 +458,11 @@ static void abandon_load(struct cinf_engine *e, struct model_load *load)
             break;
         }
     pthread_cond_signal(&e->work);
+    pthread_mutex_unlock(&e->lock);
+    gpt2_load_free(loader);
+    pthread_mutex_lock(&e->lock);
+    e->n_loading--;
+    pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -468,10 +479,8 @@ enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *en
         status = prepare_load(&load, &o, &loader);
         if (status == CINF_OK)
             status = finish_on_device(&load, loader, &o);
-        else
-            abandon_load(engine, &load);
+        end_load(engine, &load, loader);
     }
-    gpt2_load_free(loader);
     if (status != CINF_OK) {
         model_unref(load.model);
         return status;

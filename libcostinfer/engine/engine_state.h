@@ -171,7 +171,8 @@ struct cinf_engine {
     bool closing;
     struct cinf_model *models;
     struct job *jobs, **jobs_end;
-    struct model_load *loads;
+    struct model_load *loads; /* that the scheduler has to work on */
+    uint32_t n_loading;       /* calls of cinf_model_load that may have something on the device */
     uint32_t n_waiting;
 
     /* The scheduler's scratch: one step at a time. */
