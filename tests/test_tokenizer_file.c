@@ -1,0 +1,295 @@
+#include "tokenizer_file.h"
+
+#include <costinfer/tokenizer.h>
+
+#include <string.h>
+
+#include "support.h"
+#include "tiny_tokenizer.h"
+
+static enum cinf_status read_pair(struct bpe *b, const char *vocab, const char *merges)
+{
+    *b = (struct bpe){ 0 };
+    return vocabulary_read(b, &(struct file_text){ "V", vocab, strlen(vocab) },
+                           &(struct file_text){ "M", merges, strlen(merges) });
+}
+
+static enum cinf_status read_single(struct bpe *b, const char *text)
+{
+    *b = (struct bpe){ 0 };
+    return tokenizer_json_read(b, &(struct file_text){ "T", text, strlen(text) });
+}
+
+START_TEST(spellings_are_read)
+{
+    struct bpe b;
+    ck_ok(read_pair(&b,
+                    "{\"a\": 7, \"\xC4\xA0\": 0, \"\xC4\xA0\x61\": 2, \"\xC4\x80\": 3, \"\xC5\x83\": 4,"
+                    " \"\xC3\xA9\": 5, \"\\u0120b c\": 9, \"\xE2\x82\xAC\": 10}",
+                    "\xC4\xA0 a"));
+    ck_assert_int_eq(bpe_find(&b, " a", 2), 2);
+    ck_assert_int_eq(bpe_find(&b, "\0", 1), 3);   /* U+0100 */
+    ck_assert_int_eq(bpe_find(&b, "\xAD", 1), 4); /* U+0143, the last of the 68 */
+    ck_assert_int_eq(bpe_find(&b, "\xE9", 1), 5); /* Latin-1's own character */
+    /* Characters that stand for no byte: the token is its own UTF-8. */
+    ck_assert_int_eq(bpe_find(&b,
+                              "\xC4\xA0"
+                              "b c",
+                              5),
+                     9);
+    ck_assert_int_eq(bpe_find(&b, "\xE2\x82\xAC", 3), 10);
+    ck_assert_uint_eq(b.n_merges, 1);
+    bpe_free(&b);
+}
+END_TEST
+
+START_TEST(every_byte_has_its_spelling)
+{
+    struct strbuf text = { 0 };
+    struct bpe b;
+    tiny_vocab(&text);
+    ck_ok(read_pair(&b, text.text, ""));
+    for (int byte = 0; byte < 256; byte++)
+        ck_assert_int_eq(b.byte_ids[byte], byte);
+    bpe_free(&b);
+    strbuf_free(&text);
+}
+END_TEST
+
+START_TEST(merges_are_lines)
+{
+    static const char vocab[] =
+        "{\"a\":0,\"#\":1,\"##\":2,\"aa\":3,\"#a\":4,\"#version:\":5,\"#version:a\":6}";
+    static const struct {
+        const char *merges;
+        size_t n_merges;
+    } cases[] = {
+        { "", 0 },
+        { "\n", 0 },
+        { "#version: 0.2", 0 },
+        { "#version: 0.2\n", 0 },
+        { "#version: 0.2\r\na a\r\n", 1 },
+        { "a a", 1 },        /* no version line, no last line feed */
+        { "# #\na a\n", 2 }, /* not a comment */
+        { "#version: 0.2\n# a\n\n\na a\n\n", 2 },
+        { "a a\n#version: a\n", 2 }, /* a comment only as the first line */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bpe b;
+        ck_ok(read_pair(&b, vocab, cases[i].merges));
+        ck_assert_msg(b.n_merges == cases[i].n_merges, "case %zu: %zu merges", i, b.n_merges);
+        bpe_free(&b);
+    }
+}
+END_TEST
+
+START_TEST(faults_of_vocab_and_merges)
+{
+    static const char good[] = "{\"a\":0,\"b\":1,\"ab\":2}";
+    static const struct {
+        const char *vocab, *merges, *words;
+    } cases[] = {
+        { "", "", "V: JSON: unexpected end" },
+        { "version https://git-lfs.github.com/spec/v1", "", "V: JSON: unexpected character at byte 0" },
+        { "[]", "", "V: the vocabulary is not an object" },
+        { "\"a\"", "", "V: the vocabulary is not an object" },
+        { "{}", "", "V: none of the 256 bytes" },
+        { "{\"ab\":2,\"##c\":3}", "", "V: none of the 256 bytes" },
+        { "{\"a\":-1}", "", "V: the id of token \"a\" is not an integer from 0 to 1048575" },
+        { "{\"a\":1048576}", "", "V: the id of token \"a\"" },
+        { "{\"a\":1e300}", "", "V: the id of token \"a\"" },
+        { "{\"a\":0.5}", "", "V: the id of token \"a\"" },
+        { "{\"a\":\"0\"}", "", "V: the id of token \"a\"" },
+        { "{\"a\":null}", "", "V: the id of token \"a\"" },
+        { "{\"a\":true}", "", "V: the id of token \"a\"" },
+        { "{\"a\":0,\"b\":0}", "", "V: token \"b\": id 0 is another token's already" },
+        { "{\"a\":0,\"a\":1}", "", "V: JSON: duplicate key \"a\"" },
+        { "{\"a\":0,\"\":1}", "", "V: the token of id 1 is empty" },
+        { good, "ab", "M: line 1 is not two symbols" },
+        { good, "\n\na  b", "M: line 3 is not two symbols" },
+        { good, " b", "M: line 1 is not two symbols" },
+        { good, "a ", "M: line 1 is not two symbols" },
+        { good, "a b b", "M: line 1 is not two symbols" },
+        { good, "a\tb", "M: line 1 is not two symbols" },
+        { good, "a c", "M: line 1, \"a c\": its right side is not in the vocabulary" },
+        { good, "c b", "M: line 1, \"c b\": its left side is not in the vocabulary" },
+        { good, "b a", "M: line 1, \"b a\": its result is not in the vocabulary" },
+        { good, "a b\na b", "M: line 2, \"a b\": is the same as merge 1" },
+        { good, "a \xE2\x82\xAC",
+          "M: line 1, \"a \xE2\x82\xAC\": it has a character that stands for no byte" },
+        { good, "a \xFF", "M: line 1, \"a ?\": it has a character that stands for no byte" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bpe b;
+        ck_fails(read_pair(&b, cases[i].vocab, cases[i].merges), CINF_EFORMAT, cases[i].words);
+        bpe_free(&b);
+    }
+}
+END_TEST
+
+#define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":"
+
+START_TEST(tokenizer_json_variants_are_read)
+{
+    static const char *const cases[] = {
+        "{" MODEL "[\"a b\"]}}",
+        "{" MODEL "[[\"a\",\"b\"]]}}",
+        "{" MODEL "[\"a b\"],\"unk_token\":null,\"fuse_unk\":false,\"byte_fallback\":false,\"dropout\":null,"
+        "\"ignore_merges\":false,\"end_of_word_suffix\":\"\",\"continuing_subword_prefix\":null}}",
+        "{\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+        "\"use_regex\":true}," MODEL "[\"a b\"]}}",
+        "{\"added_tokens\":[]," MODEL "[\"a b\"]}}",
+        "{\"added_tokens\":[{\"id\":2,\"content\":\"ab\"}]," MODEL "[\"a b\"]}}",
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bpe b;
+        ck_ok(read_single(&b, cases[i]));
+        ck_assert_uint_eq(b.n_merges, 1);
+        ck_assert_uint_eq(b.n_ids, 3);
+        ck_assert_int_eq(bpe_find(&b, "ab", 2), 2);
+        bpe_free(&b);
+    }
+}
+END_TEST
+
+START_TEST(added_tokens_are_read)
+{
+    struct bpe b;
+    ck_ok(read_single(&b, "{\"added_tokens\":[{\"id\":5,\"content\":\"<|pad|>\",\"special\":true},"
+                          "{\"id\":9,\"content\":\"two words\"}]," MODEL "[]}}"));
+    ck_assert_uint_eq(b.n_ids, 10);
+    ck_assert_int_eq(bpe_find(&b, "<|pad|>", 7), 5);
+    ck_assert_int_eq(bpe_find(&b, "two words", 9), 9);
+    ck_assert_uint_eq(b.tokens[3].n, 0);
+    bpe_free(&b);
+}
+END_TEST
+
+START_TEST(faults_of_tokenizer_json)
+{
+    static const struct {
+        const char *text, *words;
+        enum cinf_status status;
+    } cases[] = {
+        { "", "T: JSON: unexpected end", CINF_EFORMAT },
+        { "[1]", "T: it has no \"model\"", CINF_EFORMAT },
+        { "{\"model\":[]}", "T: it has no \"model\"", CINF_EFORMAT },
+        { "{\"model\":{\"vocab\":{\"a\":0}}}", "T: \"model\" has no array of \"merges\"", CINF_EFORMAT },
+        { "{\"model\":{\"merges\":[]}}", "T: the vocabulary is not an object", CINF_EFORMAT },
+        { "{\"model\":{\"merges\":[],\"vocab\":[[\"a\",0]]}}", "T: the vocabulary is not an object",
+          CINF_EFORMAT },
+        { "{" MODEL "[\"ab\"]}}", "T: merge 1 is not two symbols", CINF_EFORMAT },
+        { "{" MODEL "[\"a b\",\"b b\"]}}", "T: merge 2, \"b b\": its result", CINF_EFORMAT },
+        { "{" MODEL "[[\"a\"]]}}", "T: merge 1 is neither", CINF_EFORMAT },
+        { "{" MODEL "[[\"a\",\"b\",\"a\"]]}}", "T: merge 1 is neither", CINF_EFORMAT },
+        { "{" MODEL "[[\"a\",\"\"]]}}", "T: merge 1 is neither", CINF_EFORMAT },
+        { "{" MODEL "[[1,2]]}}", "T: merge 1 is neither", CINF_EFORMAT },
+        { "{" MODEL "[\"a b\",{}]}}", "T: merge 2 is neither", CINF_EFORMAT },
+        { "{" MODEL "[null]}}", "T: merge 1 is neither", CINF_EFORMAT },
+        { "{\"added_tokens\":{}," MODEL "[]}}", "T: \"added_tokens\" is not an array", CINF_EFORMAT },
+        { "{\"added_tokens\":[7]," MODEL "[]}}", "T: added token 1 has no", CINF_EFORMAT },
+        { "{\"added_tokens\":[{\"id\":7}]," MODEL "[]}}", "T: added token 1 has no", CINF_EFORMAT },
+        { "{\"added_tokens\":[{\"content\":\"x\"}]," MODEL "[]}}", "T: added token 1 has no", CINF_EFORMAT },
+        { "{\"added_tokens\":[{\"id\":1,\"content\":\"x\"}]," MODEL "[]}}",
+          "T: token \"x\": id 1 is another token's", CINF_EFORMAT },
+        { "{\"added_tokens\":[{\"id\":-1,\"content\":\"x\"}]," MODEL "[]}}", "T: the id of token \"x\"",
+          CINF_EFORMAT },
+        { "{\"normalizer\":{\"type\":\"NFC\"}," MODEL "[]}}", "T: it has a \"normalizer\"",
+          CINF_EUNSUPPORTED },
+        { "{\"pre_tokenizer\":{\"type\":\"Metaspace\"}," MODEL "[]}}", "T: \"type\" is not ByteLevel",
+          CINF_EUNSUPPORTED },
+        { "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true}," MODEL "[]}}",
+          "T: \"add_prefix_space\" is not off", CINF_EUNSUPPORTED },
+        { "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":false}," MODEL "[]}}", "T: \"use_regex\"",
+          CINF_EUNSUPPORTED },
+        { "{" MODEL "[],\"dropout\":0.1}}", "T: \"dropout\" is not off", CINF_EUNSUPPORTED },
+        { "{" MODEL "[],\"byte_fallback\":true}}", "T: \"byte_fallback\" is not off", CINF_EUNSUPPORTED },
+        { "{" MODEL "[],\"ignore_merges\":true}}", "T: \"ignore_merges\" is not off", CINF_EUNSUPPORTED },
+        { "{" MODEL "[],\"end_of_word_suffix\":\"</w>\"}}", "T: \"end_of_word_suffix\"", CINF_EUNSUPPORTED },
+        { "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{},\"merges\":[]}}", "T: \"type\" is not BPE",
+          CINF_EUNSUPPORTED },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bpe b;
+        ck_fails(read_single(&b, cases[i].text), cases[i].status, cases[i].words);
+        bpe_free(&b);
+    }
+}
+END_TEST
+
+START_TEST(too_many_values_are_refused)
+{
+    /* Ten million zeros where the merges should be would be a gigabyte of tree. */
+    struct strbuf text = { 0 };
+    struct bpe b = { 0 };
+    strbuf_puts(&text, "{" MODEL "[0");
+    size_t n = 12000000;
+    char *zeros = strbuf_reserve(&text, n);
+    ck_assert_ptr_nonnull(zeros);
+    for (size_t i = 0; i < n; i += 2)
+        memcpy(zeros + i, ",0", 2);
+    strbuf_extend(&text, n);
+    strbuf_puts(&text, "]}}");
+    ck_fails(tokenizer_json_read(&b, &(struct file_text){ "T", text.text, text.len }), CINF_EFORMAT,
+             "too many values");
+    bpe_free(&b);
+    strbuf_free(&text);
+}
+END_TEST
+
+START_TEST(folders_are_read_by_what_they_have)
+{
+    struct cinf_tokenizer *t, *untouched = (struct cinf_tokenizer *)&t;
+    char *folder = support_temp_folder();
+    /* tokenizer.json alone, then beside half of the pair, then beside the whole pair. */
+    support_write(folder, "tokenizer.json", "{" MODEL "[]}}", -1);
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    ck_assert_uint_eq(cinf_tokenizer_size(t), 3);
+    ck_assert_int_eq(cinf_tokenizer_end_of_text(t), -1);
+    cinf_tokenizer_free(t);
+    support_write(folder, "vocab.json", "{\"a\":0,\"<|endoftext|>\":6}", -1);
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    ck_assert_uint_eq(cinf_tokenizer_size(t), 3);
+    cinf_tokenizer_free(t);
+    support_write(folder, "merges.txt", "#version: 0.2\n", -1);
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    ck_assert_uint_eq(cinf_tokenizer_size(t), 7);
+    ck_assert_int_eq(cinf_tokenizer_end_of_text(t), 6);
+
+    int32_t *ids = (int32_t *)&untouched;
+    size_t n_ids = 5;
+    ck_fails(cinf_tokenizer_encode(t, "aa b", 4, 0, &ids, &n_ids), CINF_EINVAL,
+             "text at byte 2: byte 0x20 has no token");
+    ck_assert_ptr_eq(ids, (int32_t *)&untouched);
+    ck_assert_uint_eq(n_ids, 5);
+    cinf_tokenizer_free(t);
+
+    /* Messages carry the path of the file. */
+    t = untouched;
+    support_write(folder, "merges.txt", "a a\n", -1);
+    ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT, folder);
+    ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT, "/merges.txt: line 1, \"a a\": its result");
+    support_write(folder, "vocab.json", "{\"a\":\n}", -1);
+    ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT,
+             "/vocab.json: JSON: unexpected character at byte 6");
+    ck_assert_ptr_eq(t, untouched);
+}
+END_TEST
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("tokenizer_file");
+    TCase *c = tcase_create("files");
+    suite_add_tcase(s, c);
+    tcase_set_timeout(c, 30);
+    tcase_add_test(c, spellings_are_read);
+    tcase_add_test(c, every_byte_has_its_spelling);
+    tcase_add_test(c, merges_are_lines);
+    tcase_add_test(c, faults_of_vocab_and_merges);
+    tcase_add_test(c, tokenizer_json_variants_are_read);
+    tcase_add_test(c, added_tokens_are_read);
+    tcase_add_test(c, faults_of_tokenizer_json);
+    tcase_add_test(c, too_many_values_are_refused);
+    tcase_add_test(c, folders_are_read_by_what_they_have);
+    return s;
+}
