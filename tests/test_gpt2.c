@@ -1,5 +1,6 @@
 /* The model against an oracle that shares no code with it (golden/), on every device there is; loading, good
  * and bad files; what a row costs. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,9 +14,7 @@
 #include "strbuf.h"
 #include "support.h"
 
-/* Every test runs on each of these. */
-static const char *const devices[] = { "cpu-reference", "cpu-blas" };
-enum { N_DEVICES = sizeof devices / sizeof *devices };
+enum { DEVICES_MAX = 6 }; /* a build has fewer */
 
 static const char *const variants[] = {
     "plain", "prefix",   "other_prefix", "untied",        "head_ignored",
@@ -34,16 +33,24 @@ static const struct gpt2_options usual = { .kv_bytes = 1 << 30, .slots_max = 4, 
 
 /* ---- Helpers ------------------------------------------------------------------------------ */
 
-/* The device, or NULL where the build does not have it. */
-static struct device *open_device(int index)
+static struct device *open_device(const char *name)
 {
     struct device *device = NULL;
     char reason[DEVICE_REASON_MAX];
-    for (uint32_t i = 0; device_list(i); i++) {
-        if (strcmp(device_list(i), devices[index]) == 0)
-            ck_ok(device_open(&device, devices[index], NULL, reason));
-    }
+    ck_ok(device_open(&device, name, NULL, reason));
     return device;
+}
+
+static struct device *open_reference(void)
+{
+    return open_device("cpu-reference");
+}
+
+/* The build's device of that index, or NULL behind the last one. */
+static struct device *open_listed(uint32_t index)
+{
+    ck_assert_ptr_null(device_list(DEVICES_MAX));
+    return device_list(index) ? open_device(device_list(index)) : NULL;
 }
 
 static struct gpt2 *load_all(struct gpt2_loader *loader, struct device *device)
@@ -197,9 +204,9 @@ static int32_t argmax(const float *logits, uint32_t n)
 
 START_TEST(every_variant_gives_the_oracles_logits)
 {
-    int d = _i / N_VARIANTS;
+    uint32_t d = (uint32_t)_i / N_VARIANTS;
     const char *variant = variants[_i % N_VARIANTS];
-    struct device *device = open_device(d);
+    struct device *device = open_listed(d);
     if (!device)
         return;
     struct golden g;
@@ -216,8 +223,8 @@ START_TEST(every_variant_gives_the_oracles_logits)
     int32_t id = argmax(logits + (size_t)(g.n_prompt - 1) * g.vocab, g.vocab);
     for (uint32_t i = 0; i < g.n_greedy; i++) {
         if (g.margins[i] > 2 * tolerance)
-            ck_assert_msg(id == g.greedy[i], "%s on %s: greedy token %u is %d, not %d", variant, devices[d],
-                          i, id, g.greedy[i]);
+            ck_assert_msg(id == g.greedy[i], "%s on %s: greedy token %u is %d, not %d", variant,
+                          device_list(d), i, id, g.greedy[i]);
         if (position == gpt2_config(model)->n_positions)
             break;
         struct rows r = { 0 };
@@ -236,7 +243,7 @@ END_TEST
 START_TEST(chunks_do_not_change_the_result)
 {
     static const uint32_t chunks[] = { 1, 3, 7, ROWS_MAX };
-    struct device *device = open_device(_i);
+    struct device *device = open_listed((uint32_t)_i);
     if (!device)
         return;
     struct golden g;
@@ -258,7 +265,7 @@ END_TEST
 
 START_TEST(requests_in_one_batch_do_not_disturb_each_other)
 {
-    struct device *device = open_device(_i);
+    struct device *device = open_listed((uint32_t)_i);
     if (!device)
         return;
     struct golden g;
@@ -298,7 +305,7 @@ END_TEST
 
 START_TEST(a_copied_prefix_continues_like_a_computed_one)
 {
-    struct device *device = open_device(_i);
+    struct device *device = open_listed((uint32_t)_i);
     if (!device)
         return;
     struct golden g;
@@ -328,7 +335,7 @@ START_TEST(demo_models_tell_their_stories)
 {
     static const char *const names[] = { "stories-small", "stories-large" };
     const char *name = names[_i % 2];
-    struct device *device = open_device(_i / 2);
+    struct device *device = open_listed((uint32_t)_i / 2);
     if (!device)
         return;
     char below[64];
@@ -352,7 +359,7 @@ START_TEST(demo_models_tell_their_stories)
             run(model, &r);
             ids[n++] = argmax(logits_of(model, 0), vocab);
             ck_assert_msg(ids[n - 1] == greedy[i], "%s on %s, case %d: token %u is %d, not %d", name,
-                          devices[_i / 2], n_cases, i, ids[n - 1], greedy[i]);
+                          device->backend->name, n_cases, i, ids[n - 1], greedy[i]);
         }
         n_cases++;
     }
@@ -432,6 +439,18 @@ static struct made_tensor *made_add(struct made *m, const char *name, const char
     return to;
 }
 
+/* Writes one element; one of 8 bytes makes the tensor F64, otherwise zeros. */
+static void made_put(struct made_tensor *t, size_t index, const void *value, size_t size)
+{
+    if (size == sizeof(double)) {
+        t->dtype = "F64";
+        t->n_bytes *= 2;
+        free(t->bytes);
+        t->bytes = calloc(1, t->n_bytes);
+    }
+    memcpy(t->bytes + index * size, value, size);
+}
+
 static void made_set_config(struct made *m, const char *from, const char *to)
 {
     char *at = strstr(m->config, from);
@@ -490,7 +509,7 @@ static void assert_refused(struct made *m, enum cinf_status status, const char *
 static void assert_load_fails(const char *folder, const struct gpt2_options *options, enum cinf_status status,
                               const char *words)
 {
-    struct device *device = open_device(0);
+    struct device *device = open_reference();
     struct gpt2_loader *loader = NULL;
     ck_ok(gpt2_load_open(&loader, folder, options));
     enum cinf_status got = CINF_OK;
@@ -609,18 +628,37 @@ START_TEST(values_that_are_not_finite_are_refused)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char words[160];
         struct made *m = made_from(cases[i].variant);
-        struct made_tensor *t = made_find(m, cases[i].tensor);
-        if (cases[i].size == sizeof(double)) {
-            t->dtype = "F64";
-            t->bytes = realloc(t->bytes, t->n_bytes *= 2);
-            memset(t->bytes, 0, t->n_bytes);
-        }
-        memcpy(t->bytes + 7 * cases[i].size, cases[i].value, cases[i].size);
+        made_put(made_find(m, cases[i].tensor), 7, cases[i].value, cases[i].size);
         snprintf(words, sizeof words,
                  "model.safetensors: tensor %s holds a value that is not finite in float32, element 7",
                  cases[i].tensor);
         assert_load_fails(made_write(m), &usual, CINF_EFORMAT, words);
     }
+}
+END_TEST
+
+START_TEST(the_largest_values_are_not_infinite)
+{
+    static const uint16_t f16 = 0x7BFF, bf16 = 0x7F7F;
+    static const float f32 = -FLT_MAX;
+    static const double f64 = FLT_MAX;
+    static const struct {
+        const char *variant, *tensor;
+        const void *value;
+        size_t size;
+    } cases[] = {
+        { "f16", "ln_f.bias", &f16, 2 },
+        { "bf16", "transformer.ln_f.bias", &bf16, 2 },
+        { "plain", "ln_f.bias", &f32, 4 },
+        { "plain", "ln_f.bias", &f64, 8 },
+    };
+    struct device *device = open_reference();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct made *m = made_from(cases[i].variant);
+        made_put(made_find(m, cases[i].tensor), 0, cases[i].value, cases[i].size);
+        gpt2_free(load(device, made_write(m), &usual));
+    }
+    device_close(device);
 }
 END_TEST
 
@@ -670,7 +708,7 @@ END_TEST
 
 START_TEST(an_untied_head_is_taken_when_asked_for)
 {
-    struct device *device = open_device(0);
+    struct device *device = open_reference();
     struct gpt2_options untied = usual;
     untied.untied_head = true;
     assert_notes(golden_path("head_ignored"), &untied, "");
@@ -718,7 +756,7 @@ START_TEST(tensors_of_several_chunks_arrive_whole)
 {
     /* Embeddings padded to 2 MB with zeros, the last row a copy of row 5. */
     enum { ROWS = 22000, WIDTH = 24 };
-    struct device *device = open_device(_i);
+    struct device *device = open_listed((uint32_t)_i);
     if (!device)
         return;
     struct made *m = made_from("plain");
@@ -755,7 +793,7 @@ END_TEST
 
 START_TEST(the_cache_is_whole_slots_of_its_budget)
 {
-    struct device *device = open_device(0);
+    struct device *device = open_reference();
     const uint64_t slot = 32 * 2 * 2 * 24 * sizeof(float); /* positions, layers, keys and values, width */
     static const struct {
         uint64_t halves; /* of a slot */
@@ -782,7 +820,7 @@ END_TEST
 
 START_TEST(the_type_of_weights)
 {
-    struct device *device = open_device(0);
+    struct device *device = open_reference();
     struct gpt2_options options = usual;
     struct gpt2 *model = load(device, golden_path("f64"), &options);
     ck_assert_int_eq(gpt2_weights_type(model), WEIGHTS_F32);
@@ -801,7 +839,7 @@ END_TEST
 
 START_TEST(loading_is_many_short_jobs)
 {
-    struct device *device = open_device(0);
+    struct device *device = open_reference();
     struct gpt2_loader *loader = NULL;
     ck_ok(gpt2_load_open(&loader, golden_path("sharded"), &usual));
     ck_assert_uint_eq(gpt2_load_config(loader)->n_layer, 2);
@@ -909,7 +947,7 @@ static struct gpt2 *load_made_up(struct device *device, const struct cinf_config
 
 START_TEST(made_up_weights_depend_on_the_seed_alone)
 {
-    struct device *device = open_device(0);
+    struct device *device = open_reference();
     static const uint64_t seeds[] = { 1, 1, 2 };
     float logits[3][50];
     for (int i = 0; i < 3; i++) {
@@ -940,7 +978,7 @@ END_TEST
 
 START_TEST(work_is_counted_by_its_formulas)
 {
-    struct device *device = open_device(0);
+    struct device *device = open_reference();
     struct gpt2 *model = load_made_up(device, &small, 1);
     const uint64_t matrices = 3 * (8 * 24 + 8 * 8 + 2 * 8 * 20), position = 3 * 2 * 8 * sizeof(float);
     ck_assert_uint_eq(gpt2_parameters(model),
@@ -973,11 +1011,11 @@ Suite *suite(void)
     Suite *s = suite_create("gpt2");
     TCase *oracle = tcase_create("oracle");
     tcase_set_timeout(oracle, 60);
-    tcase_add_loop_test(oracle, every_variant_gives_the_oracles_logits, 0, N_DEVICES * N_VARIANTS);
-    tcase_add_loop_test(oracle, chunks_do_not_change_the_result, 0, N_DEVICES);
-    tcase_add_loop_test(oracle, requests_in_one_batch_do_not_disturb_each_other, 0, N_DEVICES);
-    tcase_add_loop_test(oracle, a_copied_prefix_continues_like_a_computed_one, 0, N_DEVICES);
-    tcase_add_loop_test(oracle, demo_models_tell_their_stories, 0, N_DEVICES * 2);
+    tcase_add_loop_test(oracle, every_variant_gives_the_oracles_logits, 0, DEVICES_MAX * N_VARIANTS);
+    tcase_add_loop_test(oracle, chunks_do_not_change_the_result, 0, DEVICES_MAX);
+    tcase_add_loop_test(oracle, requests_in_one_batch_do_not_disturb_each_other, 0, DEVICES_MAX);
+    tcase_add_loop_test(oracle, a_copied_prefix_continues_like_a_computed_one, 0, DEVICES_MAX);
+    tcase_add_loop_test(oracle, demo_models_tell_their_stories, 0, DEVICES_MAX * 2);
     suite_add_tcase(s, oracle);
     TCase *files = tcase_create("files");
     tcase_set_timeout(files, 60);
@@ -985,9 +1023,10 @@ Suite *suite(void)
     tcase_add_test(files, shapes_are_exact);
     tcase_add_test(files, config_and_tensors_must_agree);
     tcase_add_test(files, values_that_are_not_finite_are_refused);
+    tcase_add_test(files, the_largest_values_are_not_infinite);
     tcase_add_test(files, notes_say_what_is_ignored);
     tcase_add_test(files, an_untied_head_is_taken_when_asked_for);
-    tcase_add_loop_test(files, tensors_of_several_chunks_arrive_whole, 0, N_DEVICES);
+    tcase_add_loop_test(files, tensors_of_several_chunks_arrive_whole, 0, DEVICES_MAX);
     suite_add_tcase(s, files);
     TCase *jobs = tcase_create("jobs");
     tcase_set_timeout(jobs, 60);
