@@ -1,10 +1,10 @@
 /* Every operation of cpu-blas against its definition in double. */
-#include "backend_ops.h"
-
-#include "cpu_math.h"
-#include "cpu_memory.h"
+#include "support.h"
 
 #if CINF_HAVE_BLAS
+#include "backend_ops.h"
+#include "cpu_math.h"
+#include "cpu_memory.h"
 
 START_TEST(programs)
 {
