@@ -705,9 +705,11 @@ void *scheduler_main(void *engine)
             cinf_meter_charge_load(e->meter, account);
         } else if (!e->jobs) {
             cinf_meter_idle(e->meter);
-            if (e->closing)
+            if (e->closing && !e->models)
                 break;
-            pthread_cond_wait(&e->work, &e->lock);
+            /* `closing` may have been set since the top of the loop, while the lock was free. */
+            if (!e->closing)
+                pthread_cond_wait(&e->work, &e->lock);
         }
     }
     pthread_mutex_unlock(&e->lock);
