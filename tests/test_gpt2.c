@@ -805,6 +805,7 @@ START_TEST(the_cache_is_whole_slots_of_its_budget)
         options.slots_max = cases[i].slots_max;
         struct gpt2 *model = load(device, golden_path("plain"), &options);
         ck_assert_uint_eq(gpt2_slots(model), cases[i].slots);
+        ck_assert_uint_eq(gpt2_kv_bytes(model), cases[i].slots * slot);
         gpt2_free(model);
     }
     device_close(device);
