@@ -20,3 +20,8 @@ function(cinf_program_test name script)
     set_tests_properties(${name} PROPERTIES LABELS slow)
   endif()
 endfunction()
+
+if(CINF_APPS)
+  cinf_program_test(cli_commands cli_commands.py)
+  cinf_program_test(cli_malformed cli_malformed.py)
+endif()

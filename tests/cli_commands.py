@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+"""Every command of costinfer on the demo models: what it prints, and its exit status."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import tempfile
+from array import array
+from fractions import Fraction
+
+from cli_support import GOLDEN, MODELS, PROGRAM, expected, good, main, parsed, refused, run
+
+COMMANDS = ["inspect", "tokenize", "run", "logits", "perplexity", "bench", "devices"]
+SMALL, LARGE = MODELS
+
+
+def ids_text(ids):
+    return ",".join(str(i) for i in ids)
+
+
+def floats(path):
+    values = array("f")
+    with open(path, "rb") as file:
+        values.frombytes(file.read())
+    return values
+
+
+def test_help():
+    overview = good("--help").decode()
+    for command in COMMANDS:
+        assert command in overview
+        manual = good(command, "--help").decode()
+        assert manual.startswith(f"costinfer {command} - ") and "Exit status" in manual
+        assert max(map(len, manual.splitlines())) <= 100
+    assert good("--version").startswith(b"costinfer 0.")
+
+
+def test_usage_errors():
+    assert run()[0] == 2
+    refused(2, ["frobnicate"], "frobnicate")
+    refused(2, ["--frob"], "inspect", "--frob", "x")
+    refused(2, ["unknown flag -j"], "inspect", "-j", "x")
+    refused(2, ["PATH is missing"], "inspect")
+    refused(2, ["unexpected argument", "two"], "inspect", "one", "two")
+    refused(2, ["--json takes no value"], "inspect", "--json=1", "x")
+    for command in ("tokenize", "run", "logits"):
+        refused(2, ["--model"], command)
+    refused(2, ["--model needs a value"], "run", "--model")
+    refused(2, ["--prompt"], "run", "--model", SMALL)
+    refused(2, ["exactly one"], "run", "--model", SMALL, "--prompt", "a", "--prompt-tokens", "1")
+    for flag, value in [
+        ("--max-tokens", "0"), ("--max-tokens", "-1"), ("--max-tokens", "ten"), ("--max-tokens", "1e3"),
+        ("--max-tokens", "18446744073709551617"), ("--temperature", "-0.1"), ("--temperature", "nan"),
+        ("--temperature", "x"), ("--top-p", "1.5"), ("--seed", "x"), ("--seed", "18446744073709551616"),
+        ("--prompt-tokens", "1,,2"), ("--prompt-tokens", "1,"), ("--prompt-tokens", "a"),
+        ("--prompt-tokens", "-1"), ("--prompt-tokens", "4294967296"), ("--cost-per-hour", "free"),
+        ("--cost-per-hour", "-1"), ("--price", "1.0000000001"), ("--weights", "f8"), ("--threads", "100000"),
+    ]:
+        refused(2, [flag], "run", "--model", SMALL, flag, value)
+    refused(2, ["--stop"], "run", "--model", SMALL, *["--stop=x"] * 17)
+    refused(2, ["--model and --shape"], "bench", "--model", SMALL, "--shape", "gpt2")
+
+
+def test_failures():
+    refused(1, ["/nowhere"], "run", "--model", "/nowhere", "--prompt", "x")
+    refused(1, ["gpt3"], "bench", "--shape", "gpt3")
+    refused(1, ["abacus"], "run", "--model", SMALL, "--prompt", "x", "--device", "abacus")
+    refused(1, ["256"], "run", "--model", SMALL, "--prompt-tokens", ids_text(range(257)))
+    refused(1, ["2048"], "run", "--model", SMALL, "--prompt-tokens", "2048")
+    refused(1, ["256"], "logits", "--model", SMALL, "--tokens", ids_text(range(257)), "--out", "/dev/null")
+    refused(1, ["/nowhere/x"], "logits", "--model", SMALL, "--tokens", "1", "--out", "/nowhere/x")
+    refused(1, ["none to score"], "perplexity", "--model", SMALL, "/dev/null")
+    refused(1, ["--stride"], "perplexity", "--model", SMALL, "-", "--window", "8", "--stride", "9", given=b"a b")
+    refused(1, ["--window"], "perplexity", "--model", SMALL, "-", "--window", "257", given=b"a b")
+    refused(1, ["99999"], "tokenize", "--model", SMALL, "--detokenize", given=b"[99999]")
+    refused(1, ["list of ids"], "tokenize", "--model", SMALL, "--detokenize", given=b"[1, two]")
+    status, _, error = run("inspect", SMALL)
+    full = subprocess.run(f"'{PROGRAM}' inspect '{SMALL}' > /dev/full", shell=True, capture_output=True)
+    assert (status, full.returncode) == (0, 1) and b"standard output" in full.stderr, full.stderr
+
+
+def test_inspect():
+    for model, tensors, elements, width in ((SMALL, 52, 1088256, 128), (LARGE, 76, 5328896, 256)):
+        seen = parsed("inspect", model, "--json")
+        assert seen["format"] == "safetensors" and seen["tokenizer_size"] == 2048
+        assert seen["totals"] == {"tensors": tensors, "elements": elements, "bytes": 2 * elements}
+        assert seen["config"]["n_embd"] == width and seen["config"]["n_inner"] == 4 * width
+        assert seen["config"]["eos_token_id"] == [2047] and seen["config"]["tie_word_embeddings"] is True
+        assert seen["config"]["activation_function"] == "gelu_new"
+        assert len(seen["tensors"]) == tensors
+        assert [t["name"] for t in seen["tensors"]] == sorted(t["name"] for t in seen["tensors"])
+        assert all(t["dtype"] == "F16" and t["bytes"] == 2 * math.prod(t["shape"]) for t in seen["tensors"])
+        table = good("inspect", model).decode()
+        assert all(t["name"] in table for t in seen["tensors"]) and f"{elements} elements" in table
+    single = parsed("inspect", os.path.join(SMALL, "model.safetensors"), "--json")
+    assert single["totals"]["tensors"] == 52 and single["config"] is None
+    sharded = parsed("inspect", os.path.join(GOLDEN, "sharded"), "--json")
+    assert "3 shards" in sharded["format"] and len({t["file"] for t in sharded["tensors"]}) == 3
+
+
+def test_tokenize():
+    for model in MODELS:
+        for case in expected(model)["cases"]:
+            if not case["prompt"]:
+                continue
+            assert parsed("tokenize", "--model", model, given=case["prompt"].encode()) == case["prompt_ids"]
+            assert parsed("tokenize", "--model", model, "--json", given=case["prompt"].encode()) == case["prompt_ids"]
+    # Any bytes come back exactly; the JSON form mends what is not UTF-8.
+    wild = bytes(range(256)) + "Ünïcödé 😀\r\n\0 <|endoftext|>".encode() + b"\xf0\x9f"
+    ids = good("tokenize", "--model", SMALL, given=wild)
+    assert good("tokenize", "--model", SMALL, "--detokenize", given=ids) == wild
+    assert parsed("tokenize", "--model", SMALL, "--detokenize", "--json", given=ids) == wild.decode(errors="replace")
+    assert good("tokenize", "--model", SMALL, "--detokenize", given=b" 1 2\n3 ") == good(
+        "tokenize", "--model", SMALL, "--detokenize", given=b"[1,2,3]")
+    assert parsed("tokenize", "--model", SMALL) == []
+    assert good("tokenize", "--model", SMALL, "--detokenize", given=b"[]") == b""
+    plain = parsed("tokenize", "--model", SMALL, given=b"<|endoftext|>")
+    assert len(plain) > 1 and 2047 not in plain
+    assert parsed("tokenize", "--model", SMALL, "--special", given=b"<|endoftext|>") == [2047]
+
+
+def check_report(report, price=None):
+    """A lone request costs exactly its latency times the rate."""
+    assert report["device_ns"] == report["latency_ns"] == report["prefill_ns"] + report["decode_ns"] > 0
+    if price is None:
+        assert report["cost_usd"] is None and report["unpriced_ns"] == report["device_ns"]
+
+
+def exact_cost(ns, price):
+    """ns x dollars an hour with 12 decimals, rounded half up."""
+    units = Fraction(ns) * Fraction(price) * 10**12 / (3600 * 10**9)
+    return f"{math.floor(units + Fraction(1, 2)) / Fraction(10**12)}"
+
+
+def test_run_gives_the_expected_ids():
+    for model in MODELS:
+        data = expected(model)
+        for i, case in enumerate(data["cases"]):
+            prompt = ["--prompt", case["prompt"]] if i % 2 == 0 else [
+                "--prompt-tokens", ids_text(case["prompt_ids"])]
+            seen = parsed("run", "--model", model, *prompt, "--max-tokens", str(data["n_greedy"]),
+                          "--ignore-eos", "--json")
+            assert seen["prompt_ids"] == case["prompt_ids"]
+            assert seen["ids"] == case["greedy_ids"], (model, case["prompt"])
+            assert seen["text"] == case["text"] and seen["finish_reason"] == "length"
+            assert seen["report"]["input_tokens"] == len(case["prompt_ids"])
+            assert seen["report"]["output_tokens"] == data["n_greedy"]
+            check_report(seen["report"])
+
+
+def test_run_streams():
+    case = expected(SMALL)["cases"][1]
+    status, output, error = run("run", "--model", SMALL, "--prompt", case["prompt"], "--max-tokens", "40",
+                                "--cost-per-hour", "0.10")
+    assert status == 0 and output.decode() == case["text"] + "\n"
+    assert f"{len(case['prompt_ids'])} + 40 tokens" in error and "$0.0000" in error and "length" in error
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(case["prompt"].encode())
+        file.flush()
+        assert good("run", "--model", SMALL, "--prompt-file", file.name, "--max-tokens", "40") == output
+    assert good("run", "--model", SMALL, "--prompt-file", "-", "--max-tokens", "40",
+                given=case["prompt"].encode()) == output
+    assert b"no price" in subprocess.run([PROGRAM, "run", "--model", SMALL, "--prompt", "A"],
+                                         capture_output=True).stderr
+
+
+def test_run_price():
+    text = good("run", "--model", SMALL, "--prompt", "Once", "--max-tokens", "5", "--json", "--price", "2.5")
+    report = json.loads(text, parse_float=str)["report"]
+    check_report(report, "2.5")
+    assert Fraction(report["cost_usd"]) == Fraction(exact_cost(report["device_ns"], "2.5"))
+
+
+def test_run_sampling():
+    common = ["run", "--model", SMALL, "--prompt", "Once upon a time", "--max-tokens", "30", "--json"]
+    sampled = [*common, "--temperature", "1.5", "--top-k", "200", "--top-p", "0.99", "--min-p", "0.0001"]
+    first = parsed(*sampled, "--seed", "7")
+    assert first["seed"] == 7 and parsed(*sampled, "--seed", "7")["ids"] == first["ids"]
+    assert any(parsed(*sampled, "--seed", str(seed))["ids"] != first["ids"] for seed in (8, 9, 10))
+    drawn = parsed(*sampled)
+    assert parsed(*sampled, "--seed", str(drawn["seed"]))["ids"] == drawn["ids"]
+    stopped = parsed(*common, "--stop", "nowhere", "--stop", " little")
+    assert stopped["finish_reason"] == "stop" and "little" not in stopped["text"]
+    plain = parsed(*common, "--logprobs")
+    assert plain["text"].startswith(stopped["text"])
+    assert len(plain["logprobs"]) == len(plain["ids"]) and all(p <= 0 for p in plain["logprobs"])
+    punished = parsed(*common, "--repetition-penalty", "1.8", "--presence-penalty", "0.5",
+                      "--frequency-penalty", "0.5")
+    assert punished["ids"] != plain["ids"]
+    whole = parsed("run", "--model", SMALL, "--prompt", "Once upon a time", "--json")
+    assert whole["finish_reason"] == "stop" and len(whole["ids"]) + 1 == whole["report"]["output_tokens"]
+    full = parsed("run", "--model", SMALL, "--prompt", "Once upon a time", "--json", "--ignore-eos")
+    assert full["finish_reason"] == "length"
+    assert full["report"]["input_tokens"] + full["report"]["output_tokens"] in (256, 257)
+
+
+def slow_run():
+    """A request long enough to be interrupted, and its first bytes."""
+    process = subprocess.Popen(
+        [PROGRAM, "run", "--model", LARGE, "--prompt", "Once", "--ignore-eos", "--device", "cpu-reference",
+         "--price", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.read(1)
+    return process
+
+
+def test_interrupt_reports():
+    process = slow_run()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, (process.returncode, error)
+    assert b"finished: cancelled" in error and b"$" in error, error
+
+
+def test_broken_pipe_reports():
+    process = slow_run()
+    process.stdout.close()
+    error = process.stderr.read()
+    assert process.wait(60) == 141, (process.returncode, error)
+    assert b"finished: client_gone" in error and b"$" in error, error
+    quiet = subprocess.run(f"set -o pipefail; '{PROGRAM}' inspect '{LARGE}' --json | head -c 1", shell=True,
+                           executable="/bin/bash", capture_output=True)
+    assert quiet.stdout == b"{" and quiet.stderr == b"", quiet
+
+
+def test_logits_and_perplexity_agree():
+    ids = expected(SMALL)["cases"][0]["greedy_ids"]
+    text = expected(SMALL)["cases"][0]["text"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "logits")
+        good("logits", "--model", SMALL, "--tokens", ids_text(ids), "--out", path, "--weights", "f32")
+        logits = floats(path)
+        assert len(logits) == len(ids) * 2048
+        assert good("logits", "--model", SMALL, "--tokens", ids_text(ids), "--out", "-") == logits.tobytes()
+
+    def nats(rows, target):
+        row = logits[rows * 2048 : rows * 2048 + 2048]
+        top = max(row)
+        return top + math.log(sum(math.exp(x - top) for x in row)) - row[target]
+
+    given = text.encode()
+    tokens = parsed("tokenize", "--model", SMALL, given=given)
+    assert tokens == ids
+    seen = parsed("perplexity", "--model", SMALL, "-", "--json", "--price", "1", given=given)
+    wanted = sum(nats(i, ids[i + 1]) for i in range(len(ids) - 1)) / (len(ids) - 1)
+    assert abs(seen["nats_per_token"] - wanted) < 1e-4, (seen, wanted)
+    assert abs(seen["perplexity"] - math.exp(wanted)) < 1e-3
+    assert seen["tokens"] == len(ids) and seen["scored"] == len(ids) - 1 and seen["windows"] == 1
+    assert seen["cost_usd"] > 0 and seen["tokens_per_second"] > 0
+    # Windows: 16 tokens without overlap leave the first of each unscored; overlapping ones only the text's.
+    apart = parsed("perplexity", "--model", SMALL, "-", "--json", "--window", "16", given=given)
+    windows = math.ceil(len(ids) / 16)
+    assert apart["windows"] == windows and apart["scored"] == len(ids) - windows
+    close = parsed("perplexity", "--model", SMALL, "-", "--json", "--window", "16", "--stride", "4", given=given)
+    assert close["scored"] == len(ids) - 1 and close["cost_usd"] is None
+    assert wanted < close["nats_per_token"] < apart["nats_per_token"]
+    assert f"{seen['perplexity']:.4f}" in good("perplexity", "--model", SMALL, "-", given=given).decode()
+
+
+def with_tokenizer(variant, folder):
+    """The variant's files in a folder of their own, with a vocabulary of single characters."""
+    source, model = os.path.join(GOLDEN, variant), os.path.join(folder, variant)
+    os.mkdir(model)
+    for name in os.listdir(source):
+        os.symlink(os.path.join(source, name), os.path.join(model, name))
+    with open(os.path.join(source, "config.json"), encoding="utf-8") as file:
+        size = json.load(file)["vocab_size"]
+    with open(os.path.join(model, "vocab.json"), "w", encoding="utf-8") as file:
+        json.dump({chr(ord("!") + i): i for i in range(size)}, file)
+    with open(os.path.join(model, "merges.txt"), "w", encoding="utf-8") as file:
+        file.write("#version: 0.2\n")
+    return model
+
+
+def test_golden():
+    variants = [v for v in sorted(os.listdir(GOLDEN)) if os.path.exists(os.path.join(GOLDEN, v, "logits.f32"))]
+    assert len(variants) >= 10
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "logits")
+        for variant in variants:
+            model = with_tokenizer(variant, folder)
+            data = expected(model)
+            good("logits", "--model", model, "--tokens", ids_text(data["prompt_ids"]), "--out", path,
+                 "--weights", "f32")
+            seen, wanted = floats(path), floats(os.path.join(model, "logits.f32"))
+            assert len(seen) == len(wanted), (variant, len(seen), len(wanted))
+            worst = max(abs(a - b) for a, b in zip(seen, wanted))
+            assert worst < 5e-4, (variant, worst)
+            ids = parsed("run", "--model", model, "--prompt-tokens", ids_text(data["prompt_ids"]),
+                         "--ignore-eos", "--json", "--max-tokens", str(len(data["greedy_ids"])))["ids"]
+            assert ids == data["greedy_ids"], (variant, ids, data["greedy_ids"])
+
+
+def test_bench():
+    seen = parsed("bench", "--model", SMALL, "--json", "--runs", "1", "--tokens", "4", "--seconds", "0")
+    assert seen["model"] == "stories-small" and seen["synthetic"] is False and seen["device"]
+    assert seen["parameters"] == 1088256 and seen["load_seconds"] > 0
+    assert seen["resident_peak_bytes"] >= seen["weight_bytes_per_token"] > 0 and seen["resident_bytes"] > 0
+    assert [p["tokens"] for p in seen["prefill"]] == [128]
+    assert [d["depth"] for d in seen["decode"]] == [0, 128]
+    assert [s["streams"] for s in seen["parallel"]] == [1, 2, 4, 8, 16, 32]
+    for row in seen["prefill"] + seen["decode"] + seen["parallel"]:
+        assert row["tokens_per_second"] > 0 and row["runs"] == 1
+    assert all(d["gb_per_second"] > 0 and d["bytes_per_token"] > 0 for d in seen["decode"])
+
+
+def test_devices():
+    seen = {d["choice"]: d for d in parsed("devices", "--json")}
+    assert seen["auto"]["available"] and seen["cpu-reference"]["available"]
+    assert seen["auto"]["reason"] and seen["cpu-reference"]["fs_per_byte"] > 0
+    assert "cpu-reference" in good("devices").decode()
+
+
+if __name__ == "__main__":
+    main([value for name, value in list(globals().items()) if name.startswith("test_")])
