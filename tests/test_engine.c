@@ -13,6 +13,7 @@
 
 #include "clock.h"
 #include "mem.h"
+#include "tiny_model.h"
 
 static struct cinf_engine *engine;
 static struct cinf_model *small, *large;
@@ -796,7 +797,7 @@ END_TEST
 
 /* ---- Memory ----------------------------------------------------------------------------------- */
 
-static enum cinf_status everything_once(void)
+static enum cinf_status everything_once(const char *folder)
 {
     struct cinf_engine *e = NULL;
     struct cinf_model *m = NULL;
@@ -805,9 +806,7 @@ static enum cinf_status everything_once(void)
         cinf_engine_open(&e, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu-reference" });
     if (status == CINF_OK)
         status = cinf_model_load(
-            &m, e,
-            &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .slots = 2,
-                                          .folder = support_source("tests/golden/tokenized") });
+            &m, e, &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .slots = 2, .folder = folder });
     if (status == CINF_OK) {
         static const char *const stop[] = { "qqq" };
         struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "ab",
@@ -825,12 +824,11 @@ static enum cinf_status everything_once(void)
 START_TEST(every_failed_allocation_is_survived)
 {
     teardown();
-    if (!support_have(support_source("tests/golden/tokenized")))
-        return;
+    char *folder = tiny_model();
     uint64_t failures = 0;
     for (uint64_t n = 1;; n++) {
         mem_fail_at(n);
-        enum cinf_status status = everything_once();
+        enum cinf_status status = everything_once(folder);
         bool hit = mem_fail_hit();
         mem_fail_at(0);
         if (!hit) {

@@ -448,7 +448,15 @@ static enum cinf_status finish_on_device(struct model_load *load, struct gpt2_lo
     return CINF_OK;
 }
 
-/* Off the list, if it failed before the scheduler took it off, and gone from the device. */
+static enum cinf_status free_loader(struct cinf_engine *e, void *loader)
+{
+    (void)e;
+    gpt2_load_free(loader);
+    return CINF_OK;
+}
+
+/* Off the list, if it failed before the scheduler took it off, and gone from the device: by the scheduler,
+ * whose device it is, or after it has stopped. */
 static void end_load(struct cinf_engine *e, struct model_load *load, struct gpt2_loader *loader)
 {
     pthread_mutex_lock(&e->lock);
@@ -459,8 +467,12 @@ static void end_load(struct cinf_engine *e, struct model_load *load, struct gpt2
         }
     pthread_cond_signal(&e->work);
     pthread_mutex_unlock(&e->lock);
-    gpt2_load_free(loader);
+    bool freed = run_job(e, free_loader, loader) == CINF_OK;
     pthread_mutex_lock(&e->lock);
+    while (!freed && !e->stopped)
+        pthread_cond_wait(&e->changed, &e->lock);
+    if (!freed)
+        gpt2_load_free(loader);
     e->n_loading--;
     pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
@@ -479,7 +491,11 @@ enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *en
         status = prepare_load(&load, &o, &loader);
         if (status == CINF_OK)
             status = finish_on_device(&load, loader, &o);
+        char message[512];
+        snprintf(message, sizeof message, "%s", cinf_last_error());
         end_load(engine, &load, loader);
+        if (status != CINF_OK)
+            cinf_fail_again(status, message);
     }
     if (status != CINF_OK) {
         model_unref(load.model);

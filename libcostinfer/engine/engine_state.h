@@ -168,7 +168,7 @@ struct cinf_engine {
     pthread_mutex_t lock;
     pthread_cond_t work;    /* to the scheduler: there is something new */
     pthread_cond_t changed; /* from it: a job, load or unload has ended */
-    bool closing;
+    bool closing, stopped;
     struct cinf_model *models;
     struct job *jobs, **jobs_end;
     struct model_load *loads; /* that the scheduler has to work on */

@@ -712,6 +712,8 @@ void *scheduler_main(void *engine)
                 pthread_cond_wait(&e->work, &e->lock);
         }
     }
+    e->stopped = true;
+    pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
     return NULL;
 }
