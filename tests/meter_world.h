@@ -1,0 +1,140 @@
+/* meter_world.h - for tests: a meter on a fake clock, and every identity that must hold of it. */
+#ifndef METER_WORLD_H
+#define METER_WORLD_H
+
+#include <costinfer/meter.h>
+
+#include <stdatomic.h>
+
+#include "support.h"
+
+/* Check's assertions write a note each, which would take nearly all of the time of a test that makes
+ * millions of them. */
+#define same(a, b)                                                                                           \
+    do {                                                                                                     \
+        if ((a) != (b))                                                                                      \
+            ck_assert_uint_eq(a, b);                                                                         \
+    } while (0)
+#define at_most(a, b)                                                                                        \
+    do {                                                                                                     \
+        if ((a) > (b))                                                                                       \
+            ck_assert_uint_le(a, b);                                                                         \
+    } while (0)
+
+static _Atomic uint64_t world_clock;
+
+static inline uint64_t world_now(void *context)
+{
+    (void)context;
+    return atomic_load(&world_clock);
+}
+
+static inline void world_pass(uint64_t ns)
+{
+    atomic_fetch_add(&world_clock, ns);
+}
+
+/* The clock of every test starts somewhere else than 0. */
+static inline struct cinf_meter *world_meter(const char *price)
+{
+    struct cinf_meter *meter;
+    atomic_store(&world_clock, 1234567890123);
+    ck_ok(cinf_meter_new(&meter, &(struct cinf_meter_options){ CINF_METER_OPTIONS, .dollars_per_hour = price,
+                                                               .clock_ns = world_now }));
+    return meter;
+}
+
+static inline uint32_t world_model(struct cinf_meter *meter, const char *name)
+{
+    uint32_t model;
+    ck_ok(cinf_meter_add_model(meter, name, &model));
+    return model;
+}
+
+static inline struct cinf_bill *world_bill(struct cinf_meter *meter, uint32_t model)
+{
+    struct cinf_bill *bill;
+    ck_ok(cinf_bill_open(&bill, meter, model, 0));
+    return bill;
+}
+
+static inline struct cinf_report world_report(const struct cinf_bill *bill)
+{
+    struct cinf_report r = { CINF_REPORT };
+    cinf_bill_read(bill, &r);
+    return r;
+}
+
+static inline void world_end(struct cinf_bill *bill)
+{
+    cinf_bill_close(bill, CINF_FINISH_STOP);
+    cinf_bill_free(bill);
+}
+
+static inline void same_cost(struct cinf_cost a, struct cinf_cost b)
+{
+    same(a.hi, b.hi);
+    same(a.lo, b.lo);
+}
+
+/* What must hold within one snapshot, whatever happened before it. */
+static inline void check_snapshot(const struct cinf_snapshot *s)
+{
+    same(s->serve_ns + s->load_ns + s->idle_ns, s->as_of_ns);
+
+    uint64_t serve = 0, load = 0;
+    struct cinf_cost serve_cost = { 0 }, load_cost = { 0 };
+    for (uint32_t m = 0; m < s->n_models; m++) {
+        const struct cinf_model_totals *t = &s->models[m];
+        uint64_t requests = 0, finished = 0, finished_ns = 0;
+        same(t->prefill_ns + t->decode_ns, t->serve_ns);
+        at_most(t->unpriced_ns, t->serve_ns);
+        for (uint32_t e = 0; e < CINF_ENDPOINTS_MAX; e++)
+            requests += t->requests[e];
+        for (int f = 0; f < CINF_FINISH_COUNT; f++) {
+            finished += t->finished[f];
+            finished_ns += t->finished_ns[f];
+        }
+        same(requests, finished);
+        at_most(finished_ns, t->serve_ns);
+        at_most(t->waiting, UINT32_MAX); /* not below 0 */
+        serve += t->serve_ns;
+        load += t->load_ns;
+        serve_cost = cinf_cost_add(serve_cost, t->serve_cost);
+        load_cost = cinf_cost_add(load_cost, t->load_cost);
+    }
+    same(serve, s->serve_ns);
+    same(load, s->load_ns);
+    same_cost(serve_cost, s->serve_cost);
+    same_cost(load_cost, s->load_cost);
+
+    /* The facts by price give the same sums, the same costs, and leave no gap in time. */
+    uint64_t at = 0, unpriced = 0;
+    struct cinf_cost costs[3] = { { 0 } };
+    for (uint32_t p = 0; p < s->n_prices; p++) {
+        const struct cinf_price_period *period = &s->prices[p];
+        uint64_t model_serve = 0, model_load = 0, rate = period->nanodollars_per_hour;
+        same(period->from_ns, at);
+        at += period->serve_ns + period->load_ns + period->idle_ns;
+        for (uint32_t m = 0; m < s->n_models; m++) {
+            model_serve += period->model_serve_ns[m];
+            model_load += period->model_load_ns[m];
+        }
+        same(model_serve, period->serve_ns);
+        same(model_load, period->load_ns);
+        if (!period->priced) {
+            same(rate, 0);
+            unpriced += period->serve_ns + period->load_ns + period->idle_ns;
+        }
+        costs[0] = cinf_cost_add(costs[0], cinf_cost_of(period->serve_ns, rate));
+        costs[1] = cinf_cost_add(costs[1], cinf_cost_of(period->load_ns, rate));
+        costs[2] = cinf_cost_add(costs[2], cinf_cost_of(period->idle_ns, rate));
+    }
+    same(at, s->as_of_ns);
+    same(unpriced, s->unpriced_ns);
+    same_cost(costs[0], s->serve_cost);
+    same_cost(costs[1], s->load_cost);
+    same_cost(costs[2], s->idle_cost);
+}
+
+#endif
