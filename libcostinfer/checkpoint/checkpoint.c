@@ -78,6 +78,7 @@ static enum cinf_status load_single(struct cinf_checkpoint *c, const char *path,
     if (!c->files)
         return no_memory(path);
     TRY(load_file(c, path, kind));
+    TRY(tensor_table_sort(&c->table, 0));
     name_format(c, kind, false);
     return CINF_OK;
 }

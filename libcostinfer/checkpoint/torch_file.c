@@ -401,7 +401,6 @@ enum cinf_status torch_file_load(struct tensor_table *table, const struct file *
 {
     struct state s = { .table = table, .file = f };
     const char *kind = file_kind(f);
-    size_t from = table->n;
     enum cinf_status status;
     if (kind == file_kind_torch_zip)
         status = load_zip(&s);
@@ -413,5 +412,5 @@ enum cinf_status torch_file_load(struct tensor_table *table, const struct file *
     mem_free(s.claims);
     TRY(status);
     *zip = kind == file_kind_torch_zip;
-    return tensor_table_sort(table, from);
+    return CINF_OK;
 }
