@@ -28,7 +28,7 @@ char *strbuf_reserve(struct strbuf *b, size_t n);
 void strbuf_extend(struct strbuf *b, size_t n);
 void strbuf_putc(struct strbuf *b, char c);
 void strbuf_printf(struct strbuf *b, const char *format, ...) CINF_PRINTF(2, 3);
-void strbuf_vprintf(struct strbuf *b, const char *format, va_list args);
+void strbuf_vprintf(struct strbuf *b, const char *format, va_list args) CINF_PRINTF(2, 0);
 
 /* Decimal digits, whatever the locale. */
 void strbuf_put_u64(struct strbuf *b, uint64_t value);
