@@ -185,8 +185,9 @@ static void device_families(struct view *v)
         labels[1].value = accounts[i];
         cinf_exposition_seconds(page, "costinfer_device_seconds_total", labels, 2, ns[i]);
     }
-    cinf_exposition_family(page, "costinfer_device_uptime_seconds", CINF_METRIC_GAUGE, "seconds",
-                           "How long the device has been open, up to the moment the accounts are settled to.");
+    cinf_exposition_family(
+        page, "costinfer_device_uptime_seconds", CINF_METRIC_GAUGE, "seconds",
+        "How long the device has been open, up to the moment the accounts are settled to.");
     cinf_exposition_seconds(page, "costinfer_device_uptime_seconds", labels, 1, d->boundary_ns);
     cinf_exposition_family(page, "costinfer_device_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
                            "The priced part of that time, at the price of that time.");
