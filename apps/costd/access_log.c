@@ -1,0 +1,46 @@
+#include "access_log.h"
+
+#include "clock.h"
+#include "log.h"
+
+/* What is logged for a client that left before its answer began; the number is nginx's custom. */
+enum { STATUS_CLIENT_GONE = 499 };
+
+static void log_generation(struct log_line *line, const struct generation *g)
+{
+    const struct cinf_report *r = &g->report;
+    log_text(line, "endpoint", g->endpoint);
+    log_text(line, "mode", g->stream ? "stream" : "whole");
+    log_text(line, "finish", cinf_finish_name(r->finish));
+    log_u64(line, "input_tokens", r->input_tokens);
+    log_u64(line, "cached_tokens", r->cached_tokens);
+    log_u64(line, "output_tokens", r->output_tokens);
+    log_seconds(line, "queue_seconds", r->queue_ns);
+    log_seconds(line, "latency_seconds", r->latency_ns);
+    log_seconds(line, "device_seconds", r->device_ns);
+    if (r->unpriced_ns)
+        log_null(line, "cost_usd");
+    else
+        log_cost(line, "cost_usd", r->cost);
+}
+
+void access_log(const struct access *access, const struct generation *generation)
+{
+    struct log_line line;
+    unsigned status = access->status ? access->status : STATUS_CLIENT_GONE;
+    if (access->quiet && status < 400)
+        return;
+    log_begin(&line, status >= 500 ? "error" : "info", "request");
+    log_text(&line, "id", access->id);
+    log_text(&line, "method", access->method);
+    log_text(&line, "path", access->path);
+    log_u64(&line, "status", status);
+    if (access->code)
+        log_text(&line, "code", access->code);
+    if (access->model[0])
+        log_text(&line, "model", access->model);
+    if (generation)
+        log_generation(&line, generation);
+    log_seconds(&line, "seconds", clock_monotonic_ns() - access->received_ns);
+    log_end(&line);
+}

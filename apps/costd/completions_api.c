@@ -1,0 +1,553 @@
+/* completions_api.c - POST /v1/completions: OpenAI's legacy completions, whole and as a stream.
+ *
+ * A body may hold several prompts and ask for n choices of each; each prompt is one request to the engine,
+ * and choice c of prompt p has index p * n + c.  What a choice has to say is collected in struct choice:
+ * until the end, or until the next chunk of a stream. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "fail.h"
+#include "fields.h"
+#include "handlers.h"
+#include "job.h"
+#include "mem.h"
+#include "problem.h"
+#include "utf8.h"
+
+enum { MAX_TOKENS_DEFAULT = 16 };
+
+/* The members of a logprobs object so far, without their brackets. */
+struct logprobs {
+    struct strbuf tokens, token_logprobs, top_logprobs, text_offset;
+    bool any;
+};
+
+struct choice {
+    struct strbuf text;
+    struct logprobs logprobs;
+    struct cinf_decoder decoder; /* for offsets: how much text the tokens so far stand for */
+    uint64_t n_characters;       /* from the beginning of the prompt */
+    enum cinf_finish finish;
+    bool said_finish;
+};
+
+struct completion {
+    struct cinf_model *model;
+    char id[48];
+    int64_t created;
+    bool stream, include_usage, echo, logprobs;
+    uint32_t n_top;
+    uint32_t n;           /* choices of a prompt */
+    uint32_t n_choices;   /* of all */
+    bool *prompt_is_seen; /* [n_choices / n] */
+    struct choice *choices;
+};
+
+/* ---- Log-probabilities -------------------------------------------------------------------- */
+
+static void put_logprob(struct strbuf *out, float logprob)
+{
+    if (isnan(logprob))
+        strbuf_puts(out, "null");
+    else
+        strbuf_printf(out, "%.9g", isinf(logprob) ? -9999.0 : (double)logprob);
+}
+
+/* A token's bytes are often not UTF-8 on their own; such ones are spelt so that different tokens stay
+ * different keys. */
+static void put_token(struct strbuf *out, const struct cinf_tokenizer *tokenizer, int32_t id)
+{
+    size_t n;
+    const char *piece = cinf_tokenizer_token(tokenizer, id, &n);
+    if (piece && utf8_valid(piece, n)) {
+        strbuf_put_json(out, piece, n);
+        return;
+    }
+    strbuf_puts(out, "\"bytes:");
+    for (size_t i = 0; piece && i < n; i++)
+        strbuf_printf(out, "\\\\x%02x", (unsigned char)piece[i]);
+    strbuf_putc(out, '"');
+}
+
+/* The most likely tokens, and the one that was chosen where it is not among them. */
+static void put_top(struct strbuf *out, const struct cinf_tokenizer *tokenizer,
+                    const struct cinf_event *event)
+{
+    bool listed = false;
+    if (isnan(event->logprob)) {
+        strbuf_puts(out, "null");
+        return;
+    }
+    strbuf_putc(out, '{');
+    for (uint32_t i = 0; i < event->n_top; i++) {
+        listed = listed || event->top[i].token == event->token;
+        strbuf_puts(out, i ? "," : "");
+        put_token(out, tokenizer, event->top[i].token);
+        strbuf_putc(out, ':');
+        put_logprob(out, event->top[i].logprob);
+    }
+    if (!listed) {
+        strbuf_puts(out, event->n_top ? "," : "");
+        put_token(out, tokenizer, event->token);
+        strbuf_putc(out, ':');
+        put_logprob(out, event->logprob);
+    }
+    strbuf_putc(out, '}');
+}
+
+static uint64_t count_characters(const char *text, size_t n)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += ((unsigned char)text[i] & 0xC0) != 0x80;
+    return count;
+}
+
+/* Characters that become whole with this token, decoded on its own account: an event's text may lag behind.
+ */
+static uint64_t characters_of(struct choice *c, const struct cinf_tokenizer *tokenizer, int32_t id)
+{
+    size_t n;
+    if (!cinf_tokenizer_token(tokenizer, id, &n))
+        return 0;
+    char *text = mem_new(CINF_DECODER_TEXT_MAX(n), 1);
+    uint64_t count = 0;
+    if (text && cinf_decoder_push(&c->decoder, tokenizer, id, text, &n) == CINF_OK)
+        count = count_characters(text, n);
+    mem_free(text);
+    return count;
+}
+
+static void add_logprob(struct choice *c, const struct cinf_tokenizer *tokenizer,
+                        const struct cinf_event *event)
+{
+    struct logprobs *l = &c->logprobs;
+    const char *comma = l->any ? "," : "";
+    l->any = true;
+    strbuf_puts(&l->tokens, comma);
+    put_token(&l->tokens, tokenizer, event->token);
+    strbuf_puts(&l->token_logprobs, comma);
+    put_logprob(&l->token_logprobs, event->logprob);
+    strbuf_puts(&l->top_logprobs, comma);
+    put_top(&l->top_logprobs, tokenizer, event);
+    strbuf_puts(&l->text_offset, comma);
+    strbuf_put_u64(&l->text_offset, c->n_characters);
+    c->n_characters += characters_of(c, tokenizer, event->token);
+}
+
+static void put_list(struct strbuf *out, const char *key, const struct strbuf *list)
+{
+    strbuf_printf(out, "\"%s\":[", key);
+    strbuf_add(out, list->text, list->len);
+    strbuf_putc(out, ']');
+    out->failed = out->failed || list->failed;
+}
+
+static void put_logprobs(struct strbuf *out, const struct completion *c, const struct logprobs *l)
+{
+    if (!c->logprobs) {
+        strbuf_puts(out, "\"logprobs\":null");
+        return;
+    }
+    strbuf_puts(out, "\"logprobs\":{");
+    put_list(out, "tokens", &l->tokens);
+    strbuf_putc(out, ',');
+    put_list(out, "token_logprobs", &l->token_logprobs);
+    strbuf_putc(out, ',');
+    put_list(out, "top_logprobs", &l->top_logprobs);
+    strbuf_putc(out, ',');
+    put_list(out, "text_offset", &l->text_offset);
+    strbuf_putc(out, '}');
+}
+
+/* ---- The object --------------------------------------------------------------------------- */
+
+static void put_head(struct strbuf *out, const struct completion *c)
+{
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    cinf_model_info(c->model, &info);
+    strbuf_printf(out, "{\"id\":\"%s\",\"object\":\"text_completion\",\"created\":%lld,", c->id,
+                  (long long)c->created);
+    put_text(out, "model", info.name, strlen(info.name));
+}
+
+static void put_choice(struct strbuf *out, const struct completion *c, uint32_t index)
+{
+    const struct choice *choice = &c->choices[index];
+    strbuf_putc(out, '{');
+    put_text(out, "text", choice->text.text ? choice->text.text : "", choice->text.len);
+    strbuf_printf(out, ",\"index\":%u,", index);
+    put_logprobs(out, c, &choice->logprobs);
+    if (choice->finish)
+        strbuf_printf(out, ",\"finish_reason\":\"%s\"}", cinf_finish_name(choice->finish));
+    else
+        strbuf_puts(out, ",\"finish_reason\":null}");
+    out->failed = out->failed || choice->text.failed;
+}
+
+static void put_usage(struct strbuf *out, const struct job *job)
+{
+    struct cinf_report r;
+    job_report(job, &r);
+    strbuf_puts(out, "\"usage\":{");
+    put_count(out, "prompt_tokens", r.input_tokens);
+    strbuf_putc(out, ',');
+    put_count(out, "completion_tokens", r.output_tokens);
+    strbuf_putc(out, ',');
+    put_count(out, "total_tokens", (uint64_t)r.input_tokens + r.output_tokens);
+    strbuf_puts(out, ",\"prompt_tokens_details\":{");
+    put_count(out, "cached_tokens", r.cached_tokens);
+    strbuf_puts(out, "}},\"cost\":{");
+    put_cost(out, "dollars", &r);
+    strbuf_putc(out, ',');
+    put_seconds(out, "device_seconds", r.device_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "latency_seconds", r.latency_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "queue_seconds", r.queue_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "prefill_seconds", r.prefill_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "decode_seconds", r.decode_ns);
+    strbuf_putc(out, ',');
+    put_count(out, "cached_tokens", r.cached_tokens);
+    strbuf_putc(out, '}');
+}
+
+/* ---- Streams ------------------------------------------------------------------------------ */
+
+static void clear_choice(struct choice *choice)
+{
+    strbuf_clear(&choice->text);
+    strbuf_clear(&choice->logprobs.tokens);
+    strbuf_clear(&choice->logprobs.token_logprobs);
+    strbuf_clear(&choice->logprobs.top_logprobs);
+    strbuf_clear(&choice->logprobs.text_offset);
+    choice->logprobs.any = false;
+}
+
+/* What the choice has to say, if anything. */
+static void put_chunk(struct strbuf *out, const struct completion *c, uint32_t index)
+{
+    struct choice *choice = &c->choices[index];
+    bool finishes = choice->finish && !choice->said_finish;
+    if (choice->text.len == 0 && !choice->logprobs.any && !finishes)
+        return;
+    choice->said_finish = choice->finish != 0;
+    strbuf_puts(out, "data: ");
+    put_head(out, c);
+    strbuf_puts(out, ",\"choices\":[");
+    put_choice(out, c, index);
+    strbuf_puts(out, c->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+    clear_choice(choice);
+}
+
+static void end_stream(struct strbuf *out, const struct completion *c, const struct job *job)
+{
+    if (c->include_usage) {
+        strbuf_puts(out, "data: ");
+        put_head(out, c);
+        strbuf_puts(out, ",\"choices\":[],");
+        put_usage(out, job);
+        strbuf_puts(out, "}\n\n");
+    }
+    strbuf_puts(out, "data: [DONE]\n\n");
+}
+
+/* ---- Events ------------------------------------------------------------------------------- */
+
+/* The first time anything is heard of a prompt: its text is what offsets count from and what echo repeats. */
+static void begin_prompt(struct completion *c, const struct job *job, uint32_t prompt)
+{
+    uint32_t n_ids;
+    size_t n = 0;
+    char *text = NULL;
+    const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
+    const int32_t *ids = cinf_request_prompt(job_request(job, prompt), &n_ids);
+    int32_t end_of_text = cinf_tokenizer_end_of_text(tokenizer);
+    /* The token that an empty prompt becomes is not part of anybody's text. */
+    bool empty = n_ids == 1 && ids[0] == end_of_text;
+    c->prompt_is_seen[prompt] = true;
+    if ((!c->echo && !c->logprobs) || empty)
+        return;
+    if (cinf_tokenizer_decode(tokenizer, ids, n_ids, &text, &n) != CINF_OK)
+        return;
+    for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++) {
+        /* With logprobs the prompt's own tokens follow as events, and count themselves. */
+        if (!c->echo)
+            c->choices[i].n_characters = count_characters(text, n);
+        else
+            strbuf_add(&c->choices[i].text, text, n);
+    }
+    cinf_text_free(text);
+}
+
+static void on_event(void *api, const struct job *job, uint32_t prompt, const struct cinf_event *event,
+                     struct strbuf *out)
+{
+    struct completion *c = api;
+    const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
+    if (!c->prompt_is_seen[prompt])
+        begin_prompt(c, job, prompt);
+    if (event->kind == CINF_EVENT_PROMPT) {
+        for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++)
+            add_logprob(&c->choices[i], tokenizer, event);
+        return;
+    }
+    uint32_t index = prompt * c->n + event->choice;
+    struct choice *choice = &c->choices[index];
+    strbuf_add(&choice->text, event->text, event->text_bytes);
+    if (event->kind == CINF_EVENT_TOKEN && c->logprobs)
+        add_logprob(choice, tokenizer, event);
+    if (event->kind == CINF_EVENT_FINISH)
+        choice->finish = event->finish;
+    if (c->stream)
+        put_chunk(out, c, index);
+}
+
+static void on_end(void *api, const struct job *job, struct strbuf *out)
+{
+    struct completion *c = api;
+    if (c->stream) {
+        end_stream(out, c, job);
+        return;
+    }
+    put_head(out, c);
+    strbuf_puts(out, ",\"choices\":[");
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        strbuf_puts(out, i ? "," : "");
+        put_choice(out, c, i);
+    }
+    strbuf_puts(out, "],");
+    put_usage(out, job);
+    strbuf_putc(out, '}');
+}
+
+static void free_completion(void *api)
+{
+    struct completion *c = api;
+    for (uint32_t i = 0; c->choices && i < c->n_choices; i++) {
+        struct choice *choice = &c->choices[i];
+        strbuf_free(&choice->text);
+        strbuf_free(&choice->logprobs.tokens);
+        strbuf_free(&choice->logprobs.token_logprobs);
+        strbuf_free(&choice->logprobs.top_logprobs);
+        strbuf_free(&choice->logprobs.text_offset);
+    }
+    cinf_model_release(c->model);
+    mem_free(c->choices);
+    mem_free(c->prompt_is_seen);
+    mem_free(c);
+}
+
+static const struct job_format format = { on_event, on_end, free_completion };
+
+/* ---- Prompts ------------------------------------------------------------------------------ */
+
+struct prompts {
+    struct cinf_request_options *options; /* [n] */
+    uint32_t n;
+    int32_t *ids; /* of all prompts that are given as ids, one after the other */
+    size_t n_ids;
+};
+
+static bool is_array_of(const cJSON *value, cJSON_bool (*is_kind)(const cJSON *))
+{
+    const cJSON *element;
+    if (!cJSON_IsArray(value) || !value->child)
+        return false;
+    cJSON_ArrayForEach(element, value)
+    {
+        if (!is_kind(element))
+            return false;
+    }
+    return true;
+}
+
+static enum cinf_status prompt_of_ids(struct prompts *p, struct fields *f, const cJSON *tokens)
+{
+    struct cinf_request_options *o = &p->options[p->n++];
+    const cJSON *token;
+    o->prompt_ids = p->ids + p->n_ids;
+    cJSON_ArrayForEach(token, tokens)
+    {
+        TRY(fields_token(f, token, &p->ids[p->n_ids++]));
+        o->n_prompt_ids++;
+    }
+    return CINF_OK;
+}
+
+static enum cinf_status read_prompt(struct prompts *p, struct fields *f, const cJSON *prompt)
+{
+    const cJSON *element;
+    if (!prompt || cJSON_IsString(prompt)) {
+        p->options[p->n++].prompt = prompt ? prompt->valuestring : "";
+        return CINF_OK;
+    }
+    if (is_array_of(prompt, cJSON_IsNumber))
+        return prompt_of_ids(p, f, prompt);
+    cJSON_ArrayForEach(element, prompt)
+    {
+        if (cJSON_IsString(element))
+            p->options[p->n++].prompt = element->valuestring;
+        else
+            TRY(prompt_of_ids(p, f, element));
+    }
+    return CINF_OK;
+}
+
+/* Room for the prompts; their kind is certain afterwards. */
+static enum cinf_status prepare_prompts(struct prompts *p, const cJSON *prompt, uint32_t n_choices)
+{
+    const cJSON *element;
+    size_t n = 1, n_ids = 0;
+    if (is_array_of(prompt, cJSON_IsNumber)) {
+        n_ids = (size_t)cJSON_GetArraySize(prompt);
+    } else if (is_array_of(prompt, cJSON_IsString) || is_array_of(prompt, cJSON_IsArray)) {
+        n = (size_t)cJSON_GetArraySize(prompt);
+        cJSON_ArrayForEach(element, prompt) n_ids += (size_t)cJSON_GetArraySize(element);
+    } else if (prompt && !cJSON_IsString(prompt)) {
+        return cinf_fail(
+            CINF_EINVAL,
+            "\"prompt\" must be a string, an array of strings, tokens, or an array of token arrays");
+    }
+    if (n * n_choices > CHOICES_MAX)
+        return cinf_fail(CINF_EINVAL, "%zu prompts of %u choices each; there may be %d choices", n, n_choices,
+                         CHOICES_MAX);
+    p->options = mem_new(n, sizeof *p->options);
+    p->ids = mem_new(n_ids, sizeof *p->ids);
+    return p->options && p->ids ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for %zu prompts", n);
+}
+
+static enum cinf_status read_prompts(struct prompts *p, struct fields *f, uint32_t n_choices)
+{
+    const cJSON *prompt = json_member(f->body, "prompt");
+    f->param = "prompt";
+    TRY(prepare_prompts(p, prompt, n_choices));
+    TRY(read_prompt(p, f, prompt));
+    for (uint32_t i = 0; i < p->n; i++) {
+        struct cinf_request_options o = f->options;
+        o.prompt = p->options[i].prompt;
+        o.prompt_ids = p->options[i].prompt_ids;
+        o.n_prompt_ids = p->options[i].n_prompt_ids;
+        p->options[i] = o;
+    }
+    return CINF_OK;
+}
+
+/* ---- Reading ------------------------------------------------------------------------------ */
+
+static enum cinf_status refuse_others(struct fields *f, uint32_t n)
+{
+    const char *suffix = NULL;
+    int64_t best_of = n;
+    TRY(field_text(f, "suffix", &suffix));
+    if (suffix && *suffix)
+        return cinf_fail(CINF_EUNSUPPORTED, "\"suffix\" is not supported: GPT-2 only goes on");
+    TRY(field_int(f, "best_of", 1, CHOICES_MAX, &best_of));
+    if (best_of != n)
+        return cinf_fail(CINF_EUNSUPPORTED, "\"best_of\" is supported where it equals \"n\" only");
+    return CINF_OK;
+}
+
+static enum cinf_status read_stream(struct fields *f, struct completion *c)
+{
+    TRY(field_bool(f, "stream", &c->stream));
+    const cJSON *given = json_member(f->body, "stream_options");
+    f->param = "stream_options";
+    if (!given)
+        return CINF_OK;
+    if (!cJSON_IsObject(given) || !c->stream)
+        return cinf_fail(CINF_EINVAL, "\"stream_options\" must be an object, and needs \"stream\": true");
+    return json_read_bool(&c->include_usage, given, "include_usage");
+}
+
+static enum cinf_status read_fields(struct fields *f, struct completion *c)
+{
+    struct cinf_request_options *o = &f->options;
+    int64_t n = 1, max_tokens = MAX_TOKENS_DEFAULT, top = -1;
+    o->temperature = 1;
+    TRY(read_stream(f, c));
+    TRY(field_int(f, "n", 1, CHOICES_MAX, &n));
+    c->n = o->n = (uint32_t)n;
+    TRY(refuse_others(f, c->n));
+    TRY(field_bool(f, "echo", &c->echo));
+    TRY(field_int(f, "logprobs", 0, CINF_TOP_LOGPROBS_MAX, &top));
+    c->logprobs = o->logprobs = top >= 0;
+    c->n_top = o->top_logprobs = top > 0 ? (uint32_t)top : 0;
+    o->prompt_logprobs = c->logprobs && c->echo;
+    TRY(fields_sampling(f));
+    TRY(field_int(f, "max_tokens", 0, MAX_TOKENS_MAX, &max_tokens));
+    if (max_tokens == 0 && !c->echo)
+        return cinf_fail(CINF_EINVAL, "\"max_tokens\" can be 0 with \"echo\": true only");
+    o->max_tokens = (uint32_t)max_tokens;
+    o->prompt_only = max_tokens == 0;
+    return CINF_OK;
+}
+
+static enum cinf_status new_completion(struct completion **out, const struct completion *read,
+                                       uint32_t n_prompts, const char *request_id)
+{
+    struct completion *c = mem_copy(read, sizeof *read);
+    if (c) {
+        c->n_choices = n_prompts * c->n;
+        c->choices = mem_new(c->n_choices, sizeof *c->choices);
+        c->prompt_is_seen = mem_new(n_prompts, sizeof *c->prompt_is_seen);
+    }
+    if (!c || !c->choices || !c->prompt_is_seen) {
+        if (c) {
+            mem_free(c->choices);
+            mem_free(c->prompt_is_seen);
+        }
+        mem_free(c);
+        return cinf_fail(CINF_ENOMEM, "no memory for the request");
+    }
+    snprintf(c->id, sizeof c->id, "cmpl-%s", request_id + strlen("req-"));
+    c->created = (int64_t)time(NULL);
+    *out = c;
+    return CINF_OK;
+}
+
+void post_completions(struct exchange *x, const char *unused)
+{
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    struct fields f;
+    struct prompts prompts = { 0 };
+    struct completion read = { 0 }, *completion = NULL;
+    const char *name = NULL;
+    (void)unused;
+    cJSON *body = fields_body(x, false);
+    if (!body)
+        return;
+    fields_init(&f, body, &info);
+    f.options.endpoint = ENDPOINT_COMPLETIONS;
+    int64_t account = NO_ACCOUNT;
+    enum cinf_status status = field_text(&f, "model", &name);
+    if (status == CINF_OK) {
+        read.model = model_for(x, name, &info);
+        if (!read.model) {
+            cJSON_Delete(body);
+            return;
+        }
+        account = info.account;
+        status = read_fields(&f, &read);
+    }
+    if (status == CINF_OK)
+        status = read_prompts(&prompts, &f, read.n);
+    if (status == CINF_OK) {
+        f.param = NULL;
+        status = new_completion(&completion, &read, prompts.n, exchange_access(x)->id);
+    }
+    if (status == CINF_OK) {
+        job_start(x, read.model, prompts.options, prompts.n, read.stream, &format, completion);
+    } else {
+        problem_answer(x, status, f.param, account);
+        cinf_model_release(read.model);
+    }
+    mem_free(prompts.options);
+    mem_free(prompts.ids);
+    fields_free(&f);
+    cJSON_Delete(body);
+}

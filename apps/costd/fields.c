@@ -1,0 +1,216 @@
+#include "fields.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <float.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "fail.h"
+#include "mem.h"
+#include "problem.h"
+
+/* An integer beyond this is not exact in JSON's numbers. */
+enum { BODY_DEPTH_MAX = 8 };
+#define EXACT_MAX (INT64_C(1) << 53)
+
+void fields_init(struct fields *f, const cJSON *body, const struct cinf_model_info *model)
+{
+    *f = (struct fields){ .body = body, .model = model, .options = { CINF_REQUEST_OPTIONS } };
+}
+
+void fields_free(struct fields *f)
+{
+    mem_free(f->biases);
+    f->biases = NULL;
+}
+
+enum cinf_status field_int(struct fields *f, const char *key, int64_t low, int64_t high, int64_t *value)
+{
+    f->param = key;
+    return json_read_int(value, f->body, key, low, high);
+}
+
+enum cinf_status field_number(struct fields *f, const char *key, double low, double high, float *value)
+{
+    double number = *value;
+    f->param = key;
+    TRY(json_read_double(&number, f->body, key, low, high));
+    *value = (float)number;
+    return CINF_OK;
+}
+
+enum cinf_status field_bool(struct fields *f, const char *key, bool *value)
+{
+    f->param = key;
+    return json_read_bool(value, f->body, key);
+}
+
+enum cinf_status field_text(struct fields *f, const char *key, const char **value)
+{
+    f->param = key;
+    return json_read_text(value, f->body, key);
+}
+
+/* ---- Sampling ----------------------------------------------------------------------------- */
+
+static enum cinf_status add_stop(struct fields *f, const cJSON *value)
+{
+    const char *text = cJSON_IsString(value) ? value->valuestring : "";
+    size_t n = strlen(text);
+    if (n == 0 || n > CINF_STOP_BYTES_MAX || f->options.n_stop == STOPS_MAX)
+        return cinf_fail(CINF_EINVAL, "\"stop\" must be a string of 1 to %d bytes, or an array of at most %d",
+                         CINF_STOP_BYTES_MAX, STOPS_MAX);
+    f->stops[f->options.n_stop++] = text;
+    return CINF_OK;
+}
+
+static enum cinf_status read_stop(struct fields *f)
+{
+    const cJSON *stop = json_member(f->body, "stop"), *element;
+    f->param = "stop";
+    if (cJSON_IsArray(stop)) {
+        cJSON_ArrayForEach(element, stop) TRY(add_stop(f, element));
+    } else if (stop) {
+        TRY(add_stop(f, stop));
+    }
+    f->options.stop = f->stops;
+    return CINF_OK;
+}
+
+enum cinf_status fields_token(struct fields *f, const cJSON *value, int32_t *id)
+{
+    double number = cJSON_IsNumber(value) ? value->valuedouble : -1;
+    if (!(number >= 0 && number < f->model->config.vocab_size) || number != (double)(int32_t)number)
+        return cinf_fail(CINF_EINVAL, "\"%s\" has a token that is not an integer from 0 to %" PRIu32,
+                         f->param, f->model->config.vocab_size - 1);
+    *id = (int32_t)number;
+    return CINF_OK;
+}
+
+static enum cinf_status add_bias(struct fields *f, const cJSON *entry)
+{
+    struct cinf_logit_bias *bias = &f->biases[f->options.n_logit_bias];
+    char *end;
+    const char *key = entry->string;
+    unsigned long id =
+        key[0] >= '0' && key[0] <= '9' && strlen(key) < 11 ? strtoul(key, &end, 10) : ULONG_MAX;
+    if (id >= f->model->config.vocab_size || *end)
+        return cinf_fail(CINF_EINVAL, "a key of \"logit_bias\" is not a token from 0 to %" PRIu32,
+                         f->model->config.vocab_size - 1);
+    if (!cJSON_IsNumber(entry) || !(entry->valuedouble >= -100 && entry->valuedouble <= 100))
+        return cinf_fail(CINF_EINVAL, "a value of \"logit_bias\" is not a number from -100 to 100");
+    *bias = (struct cinf_logit_bias){ .token = (int32_t)id, .bias = (float)entry->valuedouble };
+    f->options.n_logit_bias++;
+    return CINF_OK;
+}
+
+static enum cinf_status read_logit_bias(struct fields *f)
+{
+    const cJSON *bias = json_member(f->body, "logit_bias"), *entry;
+    f->param = "logit_bias";
+    if (!bias)
+        return CINF_OK;
+    int n = cJSON_IsObject(bias) ? cJSON_GetArraySize(bias) : -1;
+    if (n < 0 || n > LOGIT_BIASES_MAX)
+        return cinf_fail(CINF_EINVAL, "\"logit_bias\" must be an object of at most %d tokens",
+                         LOGIT_BIASES_MAX);
+    f->biases = mem_new((size_t)n, sizeof *f->biases);
+    if (!f->biases)
+        return cinf_fail(CINF_ENOMEM, "no memory for %d logit biases", n);
+    cJSON_ArrayForEach(entry, bias) TRY(add_bias(f, entry));
+    f->options.logit_bias = f->biases;
+    return CINF_OK;
+}
+
+/* To the engine 0 is "draw one at random"; to a client it is a seed like others. */
+static enum cinf_status read_seed(struct fields *f)
+{
+    const uint64_t zero = UINT64_C(0x9E3779B97F4A7C15);
+    int64_t seed = 0;
+    TRY(field_int(f, "seed", -EXACT_MAX, EXACT_MAX, &seed));
+    if (json_member(f->body, "seed"))
+        f->options.seed = seed ? (uint64_t)seed : zero;
+    return CINF_OK;
+}
+
+enum cinf_status fields_sampling(struct fields *f)
+{
+    struct cinf_request_options *o = &f->options;
+    int64_t top_k = 0;
+    TRY(field_number(f, "temperature", 0, 2, &o->temperature));
+    TRY(field_number(f, "top_p", 0, 1, &o->top_p));
+    /* A client that asks for 0 wants the most likely token alone; the engine takes 0 for "off". */
+    if (json_member(f->body, "top_p") && o->top_p == 0)
+        o->top_p = FLT_MIN;
+    TRY(field_number(f, "min_p", 0, 1, &o->min_p));
+    TRY(field_number(f, "presence_penalty", -2, 2, &o->presence_penalty));
+    TRY(field_number(f, "frequency_penalty", -2, 2, &o->frequency_penalty));
+    TRY(field_number(f, "repetition_penalty", 0.01, 100, &o->repetition_penalty));
+    TRY(field_int(f, "top_k", -1, MAX_TOKENS_MAX, &top_k));
+    o->top_k = top_k > 0 ? (uint32_t)top_k : 0;
+    TRY(field_bool(f, "ignore_eos", &o->ignore_eos));
+    TRY(read_seed(f));
+    TRY(read_stop(f));
+    return read_logit_bias(f);
+}
+
+/* ---- Bodies ------------------------------------------------------------------------------- */
+
+static bool is_json(const char *content_type)
+{
+    static const char json[] = "application/json";
+    size_t n = sizeof json - 1;
+    return content_type && strncasecmp(content_type, json, n) == 0 &&
+           (content_type[n] == '\0' || strchr("; \t", content_type[n]));
+}
+
+cJSON *fields_body(struct exchange *x, bool may_be_empty)
+{
+    static const struct json_limits limits = { .depth_max = BODY_DEPTH_MAX, .members_max = LOGIT_BIASES_MAX };
+    size_t n;
+    cJSON *tree;
+    const char *text = exchange_body(x, &n);
+    bool empty = n == 0 && may_be_empty;
+    /* Any web page can make a browser post a form to us, but JSON only with our leave, which is not given.
+     * Empty bodies need no type, unless they come from a page. */
+    if (!is_json(exchange_header(x, "Content-Type")) && (!empty || exchange_header(x, "Origin"))) {
+        problem_content_type(x);
+        return NULL;
+    }
+    enum cinf_status status = json_parse(&tree, empty ? "{}" : text, empty ? 2 : n, &limits);
+    if (status == CINF_OK && !cJSON_IsObject(tree)) {
+        cJSON_Delete(tree);
+        status = cinf_fail(CINF_EFORMAT, "the body is not a JSON object");
+    }
+    if (status != CINF_OK) {
+        problem_answer(x, status, NULL, NO_ACCOUNT);
+        return NULL;
+    }
+    return tree;
+}
+
+/* ---- Writing ------------------------------------------------------------------------------ */
+
+void put_text(struct strbuf *out, const char *key, const char *text, size_t n)
+{
+    strbuf_printf(out, "\"%s\":", key);
+    strbuf_put_json(out, text, n);
+}
+
+void put_count(struct strbuf *out, const char *key, uint64_t value)
+{
+    strbuf_printf(out, "\"%s\":%" PRIu64, key, value);
+}
+
+void put_seconds(struct strbuf *out, const char *key, uint64_t ns)
+{
+    strbuf_printf(out, "\"%s\":%" PRIu64 ".%09" PRIu64, key, ns / 1000000000, ns % 1000000000);
+}
+
+void put_cost(struct strbuf *out, const char *key, const struct cinf_report *report)
+{
+    char text[CINF_COST_TEXT_MAX];
+    strbuf_printf(out, "\"%s\":%s", key, report->unpriced_ns ? "null" : cinf_cost_format(text, report->cost));
+}

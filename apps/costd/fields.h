@@ -1,0 +1,60 @@
+/* fields.h - the JSON that the generating routes have in common: reading a body's fields, each within its
+ * bounds before anything is allocated for it, and writing seconds, costs and texts. */
+#ifndef FIELDS_H
+#define FIELDS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <costinfer/request.h>
+
+#include "json.h"
+#include "server.h"
+#include "strbuf.h"
+
+enum {
+    STOPS_MAX = 4,
+    LOGIT_BIASES_MAX = 1024,
+    CHOICES_MAX = 64, /* of one HTTP request: prompts times n */
+    MAX_TOKENS_MAX = 1000000,
+};
+
+struct fields {
+    const cJSON *body;
+    const char *param; /* the field that is being read: a failure is its fault */
+    const struct cinf_model_info *model;
+    struct cinf_request_options options; /* points into the body and to the next two */
+    const char *stops[STOPS_MAX];
+    struct cinf_logit_bias *biases;
+};
+
+void fields_init(struct fields *f, const cJSON *body, const struct cinf_model_info *model);
+void fields_free(struct fields *f);
+
+/* A field that is absent or null leaves *value alone. */
+enum cinf_status field_int(struct fields *f, const char *key, int64_t low, int64_t high, int64_t *value);
+enum cinf_status field_number(struct fields *f, const char *key, double low, double high, float *value);
+enum cinf_status field_bool(struct fields *f, const char *key, bool *value);
+enum cinf_status field_text(struct fields *f, const char *key, const char **value);
+
+/* temperature, top_k, top_p, min_p, the penalties, seed, stop, logit_bias and ignore_eos into `options`,
+ * where the defaults stand already. */
+enum cinf_status fields_sampling(struct fields *f);
+
+/* One token id of the model's. */
+enum cinf_status fields_token(struct fields *f, const cJSON *value, int32_t *id);
+
+/* The body as a JSON object, to be freed by cJSON_Delete(); an empty body is {} where that is allowed.
+ * Otherwise NULL, and `x` is answered. */
+cJSON *fields_body(struct exchange *x, bool may_be_empty);
+
+/* ---- Writing ------------------------------------------------------------------------------ */
+
+void put_text(struct strbuf *out, const char *key, const char *text, size_t n); /* "key":"text" */
+void put_count(struct strbuf *out, const char *key, uint64_t value);
+void put_seconds(struct strbuf *out, const char *key, uint64_t ns); /* exact: nine decimals */
+
+/* Dollars with twelve decimals, or null when a part of the time had no price. */
+void put_cost(struct strbuf *out, const char *key, const struct cinf_report *report);
+
+#endif

@@ -1,0 +1,286 @@
+#include "fleet.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "clock.h"
+#include "fail.h"
+#include "log.h"
+#include "mem.h"
+#include "service.h"
+
+enum { STOP_SECONDS = 2 };
+
+struct fleet {
+    struct service *service;
+    int argc;
+    char *const *argv;
+    void (*failed)(void);
+    bool is_gpu, begun;
+    pthread_t thread;
+
+    pthread_mutex_t lock; /* the fields below */
+    pthread_cond_t changed;
+    struct settings settings; /* the ones in force: what is served, or about to be */
+    bool first_done, reload, stop, stopped;
+};
+
+const char *fleet_price(const struct settings *settings, bool is_gpu)
+{
+    return is_gpu ? settings->gpu_price : settings->cpu_price;
+}
+
+static const struct model_setting *find_setting(const struct settings *settings, const char *name)
+{
+    for (uint32_t i = 0; i < settings->n_models; i++)
+        if (strcmp(settings->models[i].name, name) == 0)
+            return &settings->models[i];
+    return NULL;
+}
+
+static bool must_stop(struct fleet *f)
+{
+    pthread_mutex_lock(&f->lock);
+    bool stop = f->stop;
+    pthread_mutex_unlock(&f->lock);
+    return stop;
+}
+
+/* ---- Loading and unloading ---------------------------------------------------------------- */
+
+static void log_loaded(const struct cinf_model *model, uint64_t ns)
+{
+    struct log_line line;
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    cinf_model_info(model, &info);
+    log_begin(&line, "info", "model_loaded");
+    log_text(&line, "model", info.name);
+    log_text(&line, "folder", info.folder);
+    log_u64(&line, "parameters", info.parameters);
+    log_text(&line, "weights", cinf_weights_name(info.weights));
+    log_u64(&line, "slots", info.slots);
+    log_seconds(&line, "seconds", ns);
+    if (*info.notes)
+        log_text(&line, "notes", info.notes);
+    log_end(&line);
+}
+
+static enum cinf_status load_model(struct fleet *f, const struct model_setting *m, enum cinf_weights weights)
+{
+    struct cinf_model *model;
+    uint64_t start = clock_monotonic_ns();
+    enum cinf_status status =
+        cinf_model_load(&model, f->service->engine,
+                        &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = m->name,
+                                                      .folder = m->folder, .weights = weights });
+    if (status != CINF_OK) {
+        log_message("error", "model_failed", "model %s: %s", m->name, cinf_last_error());
+        return status;
+    }
+    log_loaded(model, clock_monotonic_ns() - start);
+    cinf_model_release(model);
+    return CINF_OK;
+}
+
+static void unload_model(struct fleet *f, const char *name)
+{
+    struct cinf_model *model;
+    if (cinf_model_find(&model, f->service->engine, name) != CINF_OK)
+        return;
+    if (cinf_model_unload(model) == CINF_OK)
+        log_message("info", "model_unloaded", "model %s", name);
+    else
+        log_message("error", "model_failed", "model %s: %s", name, cinf_last_error());
+    cinf_model_release(model);
+}
+
+static bool is_loaded(struct fleet *f, const char *name)
+{
+    struct cinf_model *model;
+    if (cinf_model_find(&model, f->service->engine, name) != CINF_OK)
+        return false;
+    cinf_model_release(model);
+    return true;
+}
+
+static void load_first(struct fleet *f)
+{
+    bool good = true;
+    /* Only this thread ever changes the settings, so it may read them without the lock. */
+    for (uint32_t i = 0; i < f->settings.n_models && good && !must_stop(f); i++)
+        good = load_model(f, &f->settings.models[i], f->settings.weights) == CINF_OK;
+    pthread_mutex_lock(&f->lock);
+    f->first_done = good;
+    pthread_mutex_unlock(&f->lock);
+    if (!good)
+        f->failed();
+    else if (!must_stop(f))
+        log_message("info", "ready", "%u models are loaded", f->settings.n_models);
+}
+
+/* ---- Reloading ---------------------------------------------------------------------------- */
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static void set_budget(struct service *service, const struct settings *settings)
+{
+    uint64_t nanodollars = 0;
+    if (settings->daily_budget)
+        cinf_price_parse(&nanodollars, settings->daily_budget); /* checked when it was read */
+    atomic_store(&service->daily_budget, nanodollars);
+}
+
+static void reprice(struct fleet *f, const char *old, const char *new)
+{
+    if (same_text(old, new))
+        return;
+    if (cinf_engine_set_price(f->service->engine, new) == CINF_OK)
+        log_message("info", "price", "%s dollars an hour from now on", new ? new : "unknown");
+    else
+        log_message("error", "price", "the price stays: %s", cinf_last_error());
+}
+
+/* A model whose folder has changed is another one: out with the old before the new comes in. */
+static void apply(struct fleet *f, const struct settings *old)
+{
+    for (uint32_t i = 0; i < old->n_models; i++) {
+        const struct model_setting *now = find_setting(&f->settings, old->models[i].name);
+        if (!now || strcmp(now->folder, old->models[i].folder) != 0)
+            unload_model(f, old->models[i].name);
+    }
+    for (uint32_t i = 0; i < f->settings.n_models && !must_stop(f); i++)
+        if (!is_loaded(f, f->settings.models[i].name))
+            load_model(f, &f->settings.models[i], f->settings.weights);
+}
+
+static void reload(struct fleet *f)
+{
+    struct settings new;
+    if (settings_read(&new, f->argc, f->argv) != CINF_OK) {
+        log_message("error", "reload", "nothing has changed: %s", cinf_last_error());
+        return;
+    }
+    pthread_mutex_lock(&f->lock);
+    struct settings old = f->settings;
+    f->settings = new;
+    pthread_mutex_unlock(&f->lock);
+    set_budget(f->service, &new);
+    reprice(f, fleet_price(&old, f->is_gpu), fleet_price(&new, f->is_gpu));
+    apply(f, &old);
+    settings_free(&old);
+    log_message("info", "reload", "the settings were read again");
+}
+
+/* ---- The thread --------------------------------------------------------------------------- */
+
+static void *fleet_run(void *context)
+{
+    struct fleet *f = context;
+    load_first(f);
+    pthread_mutex_lock(&f->lock);
+    while (!f->stop) {
+        if (!f->reload) {
+            pthread_cond_wait(&f->changed, &f->lock);
+            continue;
+        }
+        f->reload = false;
+        pthread_mutex_unlock(&f->lock);
+        reload(f);
+        pthread_mutex_lock(&f->lock);
+    }
+    f->stopped = true;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+    return NULL;
+}
+
+enum cinf_status fleet_new(struct fleet **out, struct service *service, const struct settings *settings,
+                           int argc, char *const argv[], void (*failed)(void))
+{
+    struct cinf_device_info device = { CINF_DEVICE_INFO };
+    struct fleet *f = mem_new(1, sizeof *f);
+    if (!f)
+        return cinf_fail(CINF_ENOMEM, "no memory for the models");
+    cinf_engine_device(service->engine, &device);
+    f->service = service;
+    f->argc = argc;
+    f->argv = argv;
+    f->failed = failed;
+    f->is_gpu = device.is_gpu;
+    f->settings = *settings;
+    set_budget(service, settings);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    *out = f;
+    return CINF_OK;
+}
+
+enum cinf_status fleet_begin(struct fleet *f)
+{
+    int error = pthread_create(&f->thread, NULL, fleet_run, f);
+    f->begun = error == 0;
+    return error ? cinf_fail(CINF_EIO, "cannot start a thread: %s", strerror(error)) : CINF_OK;
+}
+
+void fleet_reload(struct fleet *f)
+{
+    pthread_mutex_lock(&f->lock);
+    f->reload = true;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+}
+
+bool fleet_loading(struct fleet *f)
+{
+    pthread_mutex_lock(&f->lock);
+    bool loading = !f->first_done;
+    pthread_mutex_unlock(&f->lock);
+    return loading;
+}
+
+bool fleet_expects(struct fleet *f, const char *name)
+{
+    pthread_mutex_lock(&f->lock);
+    bool expected = find_setting(&f->settings, name) != NULL;
+    pthread_mutex_unlock(&f->lock);
+    return expected;
+}
+
+bool fleet_stop(struct fleet *f)
+{
+    if (!f)
+        return true;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += STOP_SECONDS;
+    pthread_mutex_lock(&f->lock);
+    f->stop = true;
+    pthread_cond_broadcast(&f->changed);
+    while (f->begun && !f->stopped && pthread_cond_timedwait(&f->changed, &f->lock, &until) != ETIMEDOUT)
+        ;
+    bool stopped = !f->begun || f->stopped;
+    pthread_mutex_unlock(&f->lock);
+    if (stopped && f->begun)
+        pthread_join(f->thread, NULL);
+    return stopped;
+}
+
+void fleet_free(struct fleet *f)
+{
+    if (!f)
+        return;
+    pthread_mutex_destroy(&f->lock);
+    pthread_cond_destroy(&f->changed);
+    settings_free(&f->settings);
+    mem_free(f);
+}

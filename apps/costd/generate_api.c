@@ -1,0 +1,151 @@
+/* generate_api.c - POST /v1/generate/{model}: prompt and max_tokens in; text, tokens, seconds and cost out.
+ *
+ * With "stream": true the answer is an SSE stream of {"delta": "text"}, then the object that is the whole
+ * answer without it, then [DONE]. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+#include "fields.h"
+#include "handlers.h"
+#include "job.h"
+#include "mem.h"
+#include "percent.h"
+#include "problem.h"
+
+struct generate {
+    struct cinf_model *model;
+    bool stream;
+    struct strbuf text; /* prompt and continuation */
+};
+
+static void on_event(void *api, const struct job *job, uint32_t index, const struct cinf_event *event,
+                     struct strbuf *out)
+{
+    struct generate *g = api;
+    (void)job, (void)index;
+    strbuf_add(&g->text, event->text, event->text_bytes);
+    if (!g->stream || event->text_bytes == 0)
+        return;
+    strbuf_puts(out, "data: {");
+    put_text(out, "delta", event->text, event->text_bytes);
+    strbuf_puts(out, "}\n\n");
+}
+
+static void on_end(void *api, const struct job *job, struct strbuf *out)
+{
+    struct generate *g = api;
+    struct cinf_report r;
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    cinf_model_info(g->model, &info);
+    job_report(job, &r);
+    strbuf_puts(out, g->stream ? "data: {" : "{");
+    put_text(out, "model", info.name, strlen(info.name));
+    strbuf_putc(out, ',');
+    put_text(out, "text", g->text.text ? g->text.text : "", g->text.len);
+    strbuf_putc(out, ',');
+    put_count(out, "input_tokens", r.input_tokens);
+    strbuf_putc(out, ',');
+    put_count(out, "output_tokens", r.output_tokens);
+    strbuf_putc(out, ',');
+    put_seconds(out, "latency_seconds", r.latency_ns);
+    strbuf_putc(out, ',');
+    put_cost(out, "estimated_cost_usd", &r);
+    strbuf_printf(out, ",\"finish_reason\":\"%s\",", cinf_finish_name(r.finish));
+    put_count(out, "cached_tokens", r.cached_tokens);
+    strbuf_putc(out, ',');
+    put_seconds(out, "device_seconds", r.device_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "queue_seconds", r.queue_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "prefill_seconds", r.prefill_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "decode_seconds", r.decode_ns);
+    strbuf_puts(out, g->stream ? "}\n\ndata: [DONE]\n\n" : "}");
+    out->failed = out->failed || g->text.failed;
+}
+
+static void free_generate(void *api)
+{
+    struct generate *g = api;
+    cinf_model_release(g->model);
+    strbuf_free(&g->text);
+    mem_free(g);
+}
+
+static const struct job_format format = { on_event, on_end, free_generate };
+
+/* The tutorial's client sends prompt and max_tokens as query parameters; a body's fields go before them. */
+static enum cinf_status read_query(struct exchange *x, struct fields *f, char **prompt, int64_t *max_tokens)
+{
+    const char *raw = exchange_query(x, "max_tokens");
+    f->param = "max_tokens";
+    if (raw) {
+        size_t n = strspn(raw, "0123456789");
+        if (n == 0 || n > 9 || raw[n])
+            return cinf_fail(CINF_EINVAL, "\"max_tokens\" must be an integer from 1 to %d", MAX_TOKENS_MAX);
+        *max_tokens = strtol(raw, NULL, 10);
+    }
+    f->param = "prompt";
+    raw = exchange_query(x, "prompt");
+    return raw ? percent_decode(prompt, raw, true) : CINF_OK;
+}
+
+static enum cinf_status read_fields(struct exchange *x, struct fields *f, char **query_prompt, bool *stream)
+{
+    int64_t max_tokens = 50;
+    const char *prompt = NULL;
+    TRY(read_query(x, f, query_prompt, &max_tokens));
+    TRY(field_text(f, "prompt", &prompt));
+    f->options.prompt = prompt ? prompt : *query_prompt ? *query_prompt : "Hello";
+    TRY(field_int(f, "max_tokens", 1, MAX_TOKENS_MAX, &max_tokens));
+    if (max_tokens < 1 || max_tokens > MAX_TOKENS_MAX)
+        return cinf_fail(CINF_EINVAL, "\"max_tokens\" must be an integer from 1 to %d", MAX_TOKENS_MAX);
+    f->options.max_tokens = (uint32_t)max_tokens;
+    TRY(field_bool(f, "stream", stream));
+    return fields_sampling(f);
+}
+
+static enum cinf_status new_generate(struct generate **out, const struct fields *f, struct cinf_model *model,
+                                     bool stream)
+{
+    struct generate *g = mem_new(1, sizeof *g);
+    if (!g)
+        return cinf_fail(CINF_ENOMEM, "no memory for the request");
+    g->model = model;
+    g->stream = stream;
+    strbuf_puts(&g->text, f->options.prompt);
+    *out = g;
+    return CINF_OK;
+}
+
+void post_generate(struct exchange *x, const char *name)
+{
+    struct cinf_model_info info;
+    struct fields f;
+    struct generate *g;
+    char *query_prompt = NULL;
+    bool stream = false;
+    cJSON *body = fields_body(x, true);
+    struct cinf_model *model = body ? model_for(x, name, &info) : NULL;
+    if (!model) {
+        cJSON_Delete(body);
+        return;
+    }
+    fields_init(&f, body, &info);
+    f.options.endpoint = ENDPOINT_GENERATE;
+    enum cinf_status status = read_fields(x, &f, &query_prompt, &stream);
+    if (status == CINF_OK) {
+        f.param = NULL;
+        status = new_generate(&g, &f, model, stream);
+    }
+    if (status == CINF_OK) {
+        job_start(x, model, &f.options, 1, stream, &format, g); /* which has the handle now */
+    } else {
+        problem_answer(x, status, f.param, info.account);
+        cinf_model_release(model);
+    }
+    mem_free(query_prompt);
+    fields_free(&f);
+    cJSON_Delete(body);
+}

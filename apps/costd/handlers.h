@@ -1,0 +1,30 @@
+/* handlers.h - what answers each route (the table is in routes.c).  A handler answers `x` in every case. */
+#ifndef HANDLERS_H
+#define HANDLERS_H
+
+#include <costinfer/engine.h>
+
+#include "server.h"
+
+/* generate_api.c; name: of the model, decoded */
+void post_generate(struct exchange *x, const char *name);
+
+/* completions_api.c */
+void post_completions(struct exchange *x, const char *unused);
+
+/* tokens_api.c */
+void post_tokenize(struct exchange *x, const char *unused);
+void post_detokenize(struct exchange *x, const char *unused);
+
+/* models_api.c */
+void get_models(struct exchange *x, const char *unused);
+void get_model(struct exchange *x, const char *name);
+
+/* A handle to be released, and what there is to know about the model; or NULL, and `x` is answered.  `name`
+ * NULL: the model, if only one is loaded. */
+struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_model_info *info);
+
+/* metrics_page.c */
+void get_metrics(struct exchange *x, const char *unused);
+
+#endif

@@ -1,0 +1,29 @@
+/* log.h - what costd writes to stderr: one JSON object a line, built in memory and written with one
+ * write(), so that lines of different threads never mix.  Every text goes through the JSON escaper,
+ * so that a client cannot forge a line; prompts and generated text are never given to it. */
+#ifndef LOG_H
+#define LOG_H
+
+#include <stdint.h>
+
+#include <costinfer/meter.h>
+
+#include "strbuf.h"
+
+struct log_line {
+    struct strbuf text;
+};
+
+/* Begins a line with its time, level ("info", "warn", "error") and event. */
+void log_begin(struct log_line *line, const char *level, const char *event);
+void log_text(struct log_line *line, const char *key, const char *value); /* NULL: null */
+void log_u64(struct log_line *line, const char *key, uint64_t value);
+void log_seconds(struct log_line *line, const char *key, uint64_t ns); /* nine decimals */
+void log_cost(struct log_line *line, const char *key, struct cinf_cost cost);
+void log_null(struct log_line *line, const char *key);
+void log_end(struct log_line *line); /* writes it and frees its memory */
+
+/* A line with nothing but a message. */
+void log_message(const char *level, const char *event, const char *format, ...) CINF_PRINTF(3, 4);
+
+#endif

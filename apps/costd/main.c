@@ -1,0 +1,215 @@
+/* main.c - costd: the parts put together, and signals.
+ *
+ * All signals that matter are blocked in every thread and taken here, one at a time. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <costinfer/costinfer.h>
+
+#include "clock.h"
+#include "fleet.h"
+#include "job.h"
+#include "log.h"
+#include "routes.h"
+#include "service.h"
+#include "settings.h"
+#include "watcher.h"
+
+enum {
+    EXIT_SETUP = 1,
+    EXIT_USAGE = 2,
+    POLL_MS = 20,
+    /* After the drain's deadline: for steps under way to end, and error events to be sent. */
+    CANCEL_SECONDS = 5,
+};
+
+const char *const service_endpoints[ENDPOINT_COUNT] = { "/v1/generate", "/v1/completions" };
+
+static volatile sig_atomic_t load_failed;
+
+static void on_load_failed(void)
+{
+    load_failed = 1;
+    kill(getpid(), SIGTERM);
+}
+
+/* Which price applies is known when the device is open, and the timeline starts there: so a device that
+ * turns out to be of the other kind is opened again, and not a nanosecond gets a wrong price. */
+static enum cinf_status open_engine(struct cinf_engine **out, const struct settings *s)
+{
+    bool is_gpu = false;
+    for (;;) {
+        struct cinf_engine *engine;
+        struct cinf_device_info device = { CINF_DEVICE_INFO };
+        struct cinf_engine_options options = { CINF_ENGINE_OPTIONS };
+        options.device = s->device;
+        options.threads = s->threads;
+        options.kv_memory = s->kv_memory;
+        options.queue_max = s->queue;
+        options.meter.basis = s->basis;
+        options.meter.dollars_per_hour = fleet_price(s, is_gpu);
+        options.meter.endpoints = service_endpoints;
+        options.meter.n_endpoints = ENDPOINT_COUNT;
+        options.meter.latency_buckets = s->n_latency_buckets ? s->latency_buckets : NULL;
+        options.meter.n_latency_buckets = s->n_latency_buckets;
+        enum cinf_status status = cinf_engine_open(&engine, &options);
+        if (status != CINF_OK)
+            return status;
+        cinf_engine_device(engine, &device);
+        if (device.is_gpu == is_gpu) {
+            *out = engine;
+            return CINF_OK;
+        }
+        is_gpu = device.is_gpu;
+        cinf_engine_close(engine);
+    }
+}
+
+static void log_start(const struct service *service, const struct settings *s, const char *host,
+                      uint16_t port)
+{
+    struct log_line line;
+    struct cinf_device_info device = { CINF_DEVICE_INFO };
+    cinf_engine_device(service->engine, &device);
+    log_begin(&line, "info", "listening");
+    log_text(&line, "version", cinf_version());
+    log_text(&line, "host", host);
+    log_u64(&line, "port", port);
+    log_text(&line, "device", device.name);
+    log_text(&line, "description", device.description);
+    log_text(&line, "reason", device.reason);
+    log_u64(&line, "threads", device.threads);
+    log_text(&line, "basis", s->basis == CINF_BASIS_CPU ? "cpu" : "wall");
+    log_text(&line, "dollars_per_hour", fleet_price(s, device.is_gpu));
+    log_end(&line);
+}
+
+/* ---- Ending ------------------------------------------------------------------------------- */
+
+/* Waits until no generation is under way.  False when time is up, or, if `interruptible`, when a second
+ * signal comes. */
+static bool wait_for_jobs(struct service *service, const sigset_t *signals, uint32_t seconds,
+                          bool interruptible)
+{
+    uint64_t until = clock_monotonic_ns() + UINT64_C(1000000000) * seconds;
+    const struct timespec tick = { .tv_nsec = POLL_MS * 1000000L };
+    while (jobs_count(&service->jobs) > 0) {
+        if (clock_monotonic_ns() >= until)
+            return false;
+        int got = sigtimedwait(signals, NULL, &tick);
+        if (interruptible && (got == SIGTERM || got == SIGINT))
+            return false;
+    }
+    return true;
+}
+
+/* Lets what runs end, and the rest of the world know that nothing new begins. */
+static void drain(struct service *service, const sigset_t *signals, uint32_t seconds)
+{
+    jobs_close(&service->jobs);
+    log_message("info", "draining", "%u generations are under way", jobs_count(&service->jobs));
+    if (wait_for_jobs(service, signals, seconds, true))
+        return;
+    log_message("warn", "draining", "%u generations are cancelled", jobs_count(&service->jobs));
+    jobs_end(&service->jobs);
+    if (!wait_for_jobs(service, signals, CANCEL_SECONDS, false)) {
+        log_message("error", "draining", "%u generations do not end", jobs_count(&service->jobs));
+        _exit(0); /* their threads cannot be waited for, so nothing can be freed under them */
+    }
+}
+
+static void run(struct service *service, const sigset_t *signals, uint32_t drain_seconds)
+{
+    for (;;) {
+        int got = 0;
+        sigwait(signals, &got);
+        if (got == SIGHUP) {
+            fleet_reload(service->fleet);
+            continue;
+        }
+        if (!load_failed)
+            drain(service, signals, drain_seconds);
+        return;
+    }
+}
+
+/* ---- Serving ------------------------------------------------------------------------------ */
+
+/* Takes `s` over. */
+static enum cinf_status serve(struct settings *s, int argc, char *argv[], const sigset_t *signals)
+{
+    struct service service = { 0 };
+    struct server *server = NULL;
+    char host[256], port[6];
+    uint32_t drain_seconds = s->drain_seconds;
+    jobs_init(&service.jobs);
+    enum cinf_status status = open_engine(&service.engine, s);
+    if (status == CINF_OK)
+        status = watcher_start(&service.watcher);
+    if (status == CINF_OK)
+        status = fleet_new(&service.fleet, &service, s, argc, argv, on_load_failed);
+    if (status != CINF_OK)
+        settings_free(s);
+    if (status == CINF_OK) {
+        settings_split_address(s->listen, host, port);
+        status = server_start(&server, host, port, route, &service);
+    }
+    if (status == CINF_OK) {
+        log_start(&service, s, host, server_port(server));
+        status = fleet_begin(service.fleet);
+    }
+    if (status != CINF_OK)
+        log_message("error", "start", "%s", cinf_last_error());
+    else
+        run(&service, signals, drain_seconds);
+
+    if (!fleet_stop(service.fleet)) {
+        log_message("warn", "stopping", "a model is still being loaded");
+        _exit(0);
+    }
+    server_stop(server);
+    watcher_stop(service.watcher);
+    fleet_free(service.fleet);
+    cinf_engine_close(service.engine);
+    pthread_mutex_destroy(&service.jobs.lock);
+    log_message("info", "stopped", "good bye");
+    return status;
+}
+
+int main(int argc, char *argv[])
+{
+    struct settings s;
+    sigset_t signals;
+    if (settings_read(&s, argc, argv) != CINF_OK) {
+        fprintf(stderr, "costd: %s\n", cinf_last_error());
+        return EXIT_USAGE;
+    }
+    if (s.help || s.version || s.check_config) {
+        int code = EXIT_SUCCESS;
+        if (s.help) {
+            settings_help();
+        } else if (s.version) {
+            printf("costd %s\n", cinf_version());
+        } else if (settings_check_models(&s) == CINF_OK) {
+            printf("costd: the settings are good: %u models, to be served on %s\n", s.n_models, s.listen);
+        } else {
+            fprintf(stderr, "costd: %s\n", cinf_last_error());
+            code = EXIT_USAGE;
+        }
+        settings_free(&s);
+        return code;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    enum cinf_status status = serve(&s, argc, argv, &signals);
+    return status == CINF_OK && !load_failed ? EXIT_SUCCESS : EXIT_SETUP;
+}

@@ -1,0 +1,127 @@
+/* metrics_page.c - GET /metrics: the meter's families and the process's own. */
+#include <costinfer/costinfer.h>
+#include <costinfer/exposition.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fail.h"
+#include "handlers.h"
+#include "problem.h"
+#include "service.h"
+
+/* Fields 22 to 24 of /proc/self/stat: start (clock ticks since boot), virtual bytes, resident pages. */
+struct process {
+    unsigned long long start, virtual_bytes;
+    long resident_pages, cpu_ticks;
+};
+
+static bool read_process(struct process *p)
+{
+    char text[1024];
+    unsigned long user, system;
+    FILE *f = fopen("/proc/self/stat", "re");
+    if (!f)
+        return false;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    /* The name, in parentheses, may hold anything; what follows its last one are numbers. */
+    const char *rest = strrchr(text, ')');
+    if (!rest ||
+        sscanf(rest + 1,
+               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %llu %llu %ld",
+               &user, &system, &p->start, &p->virtual_bytes, &p->resident_pages) != 5)
+        return false;
+    p->cpu_ticks = (long)(user + system);
+    return true;
+}
+
+static double boot_time(void)
+{
+    struct timespec now, since;
+    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_BOOTTIME, &since);
+    return (double)(now.tv_sec - since.tv_sec) + (double)(now.tv_nsec - since.tv_nsec) / 1e9;
+}
+
+static uint64_t count_descriptors(void)
+{
+    uint64_t n = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    if (!folder)
+        return 0;
+    while (readdir(folder))
+        n++;
+    closedir(folder);
+    return n > 3 ? n - 3 : 0; /* ".", ".." and the folder's own */
+}
+
+static void number(struct cinf_exposition *page, const char *name, enum cinf_metric_type type,
+                   const char *unit, const char *help, double value)
+{
+    cinf_exposition_family(page, name, type, unit, help);
+    cinf_exposition_number(page, name, NULL, 0, value);
+}
+
+static void add_process(struct cinf_exposition *page)
+{
+    struct process p;
+    struct rlimit limit;
+    double tick = 1.0 / (double)sysconf(_SC_CLK_TCK);
+    if (read_process(&p)) {
+        number(page, "process_cpu_seconds_total", CINF_METRIC_COUNTER, "seconds",
+               "User and system CPU time of this process.", (double)p.cpu_ticks * tick);
+        number(page, "process_start_time_seconds", CINF_METRIC_GAUGE, "seconds",
+               "When this process started, in Unix time.", boot_time() + (double)p.start * tick);
+        number(page, "process_virtual_memory_bytes", CINF_METRIC_GAUGE, "bytes",
+               "Virtual memory of this process.", (double)p.virtual_bytes);
+        number(page, "process_resident_memory_bytes", CINF_METRIC_GAUGE, "bytes",
+               "Resident memory of this process.", (double)p.resident_pages * (double)sysconf(_SC_PAGESIZE));
+    }
+    number(page, "process_open_fds", CINF_METRIC_GAUGE, NULL, "Open file descriptors.",
+           (double)count_descriptors());
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+        number(page, "process_max_fds", CINF_METRIC_GAUGE, NULL, "How many file descriptors may be open.",
+               (double)limit.rlim_cur);
+}
+
+static void add_daemon(struct cinf_exposition *page, struct service *service)
+{
+    struct cinf_device_info device = { CINF_DEVICE_INFO };
+    uint64_t budget = atomic_load(&service->daily_budget);
+    cinf_engine_device(service->engine, &device);
+    const struct cinf_label labels[] = { { "version", cinf_version() }, { "device", device.name } };
+    cinf_exposition_family(page, "costd_build_info", CINF_METRIC_GAUGE, NULL,
+                           "The program and the device it serves with; always 1.");
+    cinf_exposition_integer(page, "costd_build_info", labels, 2, 1);
+    if (budget)
+        number(page, "costd_daily_budget_dollars", CINF_METRIC_GAUGE, "dollars",
+               "What the operator means to spend a day (--daily-budget).", (double)budget / 1e9);
+}
+
+void get_metrics(struct exchange *x, const char *unused)
+{
+    struct service *service = service_of(x);
+    struct cinf_exposition *page = NULL;
+    const char *text;
+    size_t n;
+    (void)unused;
+    enum cinf_exposition_format format = cinf_exposition_negotiate(exchange_header(x, "Accept"));
+    enum cinf_status status = cinf_exposition_new(&page, format);
+    if (status == CINF_OK)
+        status = cinf_exposition_meter(page, cinf_engine_meter(service->engine));
+    if (status == CINF_OK) {
+        add_daemon(page, service);
+        add_process(page);
+        status = cinf_exposition_finish(page, &text, &n);
+    }
+    if (status == CINF_OK)
+        exchange_send(x, 200, cinf_exposition_content_type(format), text, n);
+    else
+        problem_answer(x, status, NULL, NO_ACCOUNT);
+    cinf_exposition_free(page);
+}

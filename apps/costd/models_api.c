@@ -1,0 +1,109 @@
+/* models_api.c - GET /v1/models and /v1/models/{id}, and finding the model that a request names. */
+#include <stdio.h>
+#include <string.h>
+
+#include "fail.h"
+#include "fields.h"
+#include "fleet.h"
+#include "handlers.h"
+#include "problem.h"
+#include "service.h"
+
+/* Counts every model, but takes at most this many: the configuration allows no more. */
+enum { MODELS_LISTED = 64 };
+
+static struct cinf_model *only_model(struct exchange *x)
+{
+    struct cinf_model *models[MODELS_LISTED];
+    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_LISTED);
+    for (uint32_t i = n == 1 ? 1 : 0; i < n && i < MODELS_LISTED; i++)
+        cinf_model_release(models[i]);
+    if (n == 1)
+        return models[0];
+    if (n == 0 && fleet_loading(service_of(x)->fleet))
+        problem_loading(x, "the models");
+    else
+        problem_answer(x, cinf_fail(CINF_EINVAL, "\"model\" is missing, and %u are loaded", n), "model",
+                       NO_ACCOUNT);
+    return NULL;
+}
+
+struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_model_info *info)
+{
+    struct service *service = service_of(x);
+    struct cinf_model *model = NULL;
+    if (!name)
+        model = only_model(x);
+    else if (cinf_model_find(&model, service->engine, name) == CINF_OK)
+        ;
+    else if (fleet_expects(service->fleet, name))
+        problem_loading(x, name);
+    else
+        problem_no_model(x, name);
+    if (!model)
+        return NULL;
+    *info = (struct cinf_model_info){ CINF_MODEL_INFO };
+    cinf_model_info(model, info);
+    snprintf(exchange_access(x)->model, sizeof exchange_access(x)->model, "%s", info->name);
+    return model;
+}
+
+static void put_model(struct strbuf *out, const struct cinf_model *model)
+{
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    cinf_model_info(model, &info);
+    strbuf_putc(out, '{');
+    put_text(out, "id", info.name, strlen(info.name));
+    strbuf_puts(out, ",\"object\":\"model\",");
+    put_count(out, "created", (uint64_t)info.loaded_at);
+    strbuf_puts(out, ",\"owned_by\":\"costinfer\",\"meta\":{");
+    put_count(out, "n_ctx", info.config.n_positions);
+    strbuf_putc(out, ',');
+    put_count(out, "n_vocab", info.config.vocab_size);
+    strbuf_putc(out, ',');
+    put_count(out, "n_embd", info.config.n_embd);
+    strbuf_putc(out, ',');
+    put_count(out, "n_layer", info.config.n_layer);
+    strbuf_putc(out, ',');
+    put_count(out, "n_params", info.parameters);
+    strbuf_putc(out, ',');
+    put_count(out, "slots", info.slots);
+    strbuf_printf(out, ",\"weights\":\"%s\"}}", cinf_weights_name(info.weights));
+}
+
+static void send_json(struct exchange *x, struct strbuf *out)
+{
+    if (out->failed)
+        problem_answer(x, cinf_fail(CINF_ENOMEM, "no memory for the answer"), NULL, NO_ACCOUNT);
+    else
+        exchange_send(x, 200, "application/json", out->text, out->len);
+    strbuf_free(out);
+}
+
+void get_models(struct exchange *x, const char *unused)
+{
+    struct strbuf out = { 0 };
+    struct cinf_model *models[MODELS_LISTED];
+    (void)unused;
+    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_LISTED);
+    strbuf_puts(&out, "{\"object\":\"list\",\"data\":[");
+    for (uint32_t i = 0; i < n && i < MODELS_LISTED; i++) {
+        strbuf_puts(&out, i ? "," : "");
+        put_model(&out, models[i]);
+        cinf_model_release(models[i]);
+    }
+    strbuf_puts(&out, "]}");
+    send_json(x, &out);
+}
+
+void get_model(struct exchange *x, const char *name)
+{
+    struct strbuf out = { 0 };
+    struct cinf_model_info info;
+    struct cinf_model *model = model_for(x, name, &info);
+    if (!model)
+        return;
+    put_model(&out, model);
+    cinf_model_release(model);
+    send_json(x, &out);
+}

@@ -1,0 +1,126 @@
+#include "problem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "fail.h"
+#include "service.h"
+
+#define INVALID "invalid_request_error"
+#define SERVER  "server_error"
+
+static const struct problem {
+    enum cinf_status status;
+    unsigned http;
+    const char *type, *code;
+    enum cinf_error_kind kind;
+    unsigned retry_after; /* seconds; 0: a retry will not help */
+} problems[] = {
+    { CINF_EINVAL, 400, INVALID, "invalid_value", CINF_ERROR_INVALID_REQUEST, 0 },
+    { CINF_EFORMAT, 400, INVALID, "invalid_json", CINF_ERROR_INVALID_REQUEST, 0 },
+    { CINF_EUNSUPPORTED, 400, INVALID, "unsupported", CINF_ERROR_INVALID_REQUEST, 0 },
+    { CINF_ECONTEXT, 400, INVALID, "context_length_exceeded", CINF_ERROR_CONTEXT_LENGTH, 0 },
+    { CINF_EFULL, 429, "rate_limit_error", "queue_full", CINF_ERROR_QUEUE_FULL, 1 },
+    { CINF_ECLOSED, 503, SERVER, "unavailable", CINF_ERROR_UNAVAILABLE, 5 },
+    { CINF_ECANCELLED, 503, SERVER, "cancelled", CINF_ERROR_UNAVAILABLE, 5 },
+    { CINF_EDEVICE, 503, SERVER, "device_failed", CINF_ERROR_DEVICE, 5 },
+    { CINF_ENOMEM, 503, SERVER, "out_of_memory", CINF_ERROR_INTERNAL, 5 },
+    { CINF_EAGAIN, 504, SERVER, "timeout", CINF_ERROR_TIMEOUT, 1 },
+};
+static const struct problem internal = { CINF_EIO, 500, SERVER, "internal", CINF_ERROR_INTERNAL, 0 };
+
+static const struct problem *problem_of(enum cinf_status status)
+{
+    for (size_t i = 0; i < sizeof problems / sizeof problems[0]; i++)
+        if (problems[i].status == status)
+            return &problems[i];
+    return &internal;
+}
+
+static void put_text_or_null(struct strbuf *out, const char *text)
+{
+    if (text)
+        strbuf_put_json(out, text, strlen(text));
+    else
+        strbuf_puts(out, "null");
+}
+
+void problem_write(struct strbuf *out, const char *type, const char *param, const char *code,
+                   const char *message)
+{
+    strbuf_puts(out, "{\"error\":{\"message\":");
+    put_text_or_null(out, message);
+    strbuf_puts(out, ",\"type\":");
+    put_text_or_null(out, type);
+    strbuf_puts(out, ",\"param\":");
+    put_text_or_null(out, param);
+    strbuf_puts(out, ",\"code\":");
+    put_text_or_null(out, code);
+    strbuf_puts(out, "}}");
+}
+
+void problem_answer(struct exchange *x, enum cinf_status status, const char *param, int64_t account)
+{
+    const struct problem *p = problem_of(status);
+    if (account != NO_ACCOUNT)
+        cinf_engine_count_error(service_of(x)->engine, (uint32_t)account, p->kind);
+    exchange_retry_after(x, p->retry_after);
+    exchange_error(x, p->http, p->type, param, p->code, cinf_last_error());
+}
+
+void problem_event(struct strbuf *out, enum cinf_status status, const char *message)
+{
+    const struct problem *p = problem_of(status);
+    strbuf_puts(out, "data: ");
+    problem_write(out, p->type, NULL, p->code, message);
+    strbuf_puts(out, "\n\n");
+}
+
+void problem_body_too_large(struct exchange *x)
+{
+    char message[80];
+    snprintf(message, sizeof message, "the body is larger than %d bytes", BODY_BYTES_MAX);
+    exchange_error(x, 413, INVALID, NULL, "body_too_large", message);
+}
+
+void problem_no_route(struct exchange *x, const char *message)
+{
+    exchange_error(x, 404, INVALID, NULL, "not_found", message);
+}
+
+void problem_no_model(struct exchange *x, const char *name)
+{
+    char message[400];
+    snprintf(message, sizeof message, "the model \"%.300s\" does not exist here (see /v1/models)", name);
+    exchange_error(x, 404, INVALID, "model", "model_not_found", message);
+}
+
+void problem_method(struct exchange *x, const char *allowed)
+{
+    char message[80];
+    snprintf(message, sizeof message, "this path takes %s", allowed);
+    exchange_allow(x, allowed);
+    exchange_error(x, 405, INVALID, NULL, "method_not_allowed", message);
+}
+
+void problem_content_type(struct exchange *x)
+{
+    exchange_error(x, 415, INVALID, NULL, "unsupported_content_type",
+                   "the body must be JSON, with Content-Type: application/json");
+}
+
+void problem_loading(struct exchange *x, const char *what)
+{
+    char message[400];
+    snprintf(message, sizeof message, "%.300s: still loading", what);
+    exchange_retry_after(x, 2);
+    exchange_error(x, 503, SERVER, NULL, "loading", message);
+}
+
+void problem_draining(struct exchange *x, int64_t account)
+{
+    if (account != NO_ACCOUNT)
+        cinf_engine_count_error(service_of(x)->engine, (uint32_t)account, CINF_ERROR_UNAVAILABLE);
+    exchange_retry_after(x, 5);
+    exchange_error(x, 503, SERVER, NULL, "shutting_down", "the server is shutting down");
+}

@@ -1,0 +1,9 @@
+/* routes.h - from a method and a path to the handler. */
+#ifndef ROUTES_H
+#define ROUTES_H
+
+#include "server.h"
+
+void route(struct exchange *x);
+
+#endif

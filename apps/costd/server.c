@@ -1,0 +1,447 @@
+/* For TCP_USER_TIMEOUT and the like. */
+#define _DEFAULT_SOURCE
+
+#include "server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "access_log.h"
+#include "clock.h"
+#include "fail.h"
+#include "guard.h"
+#include "log.h"
+#include "mem.h"
+#include "problem.h"
+#include "strbuf.h"
+
+enum {
+    THREADS = 2,
+    CONNECTIONS_MAX = 4096,
+    IDLE_SECONDS = 75,
+    CONNECTION_BYTES = 16 * 1024,               /* request head and write buffer of one connection */
+    BODY_BYTES_SWALLOWED = 16 * BODY_BYTES_MAX, /* of a body that is too large, so that its answer arrives */
+    STREAM_BLOCK_BYTES = 4096,
+    /* A peer that vanished without a word is noticed within 15 seconds: by probes when we only wait, by
+     * unacknowledged data when we send. */
+    PROBE_AFTER_SECONDS = 5,
+    VANISHED_AFTER_MS = 10000,
+};
+
+struct server {
+    struct MHD_Daemon *daemon;
+    void (*handle)(struct exchange *x);
+    void *context;
+    uint16_t port;
+    uint64_t run; /* random; makes request ids differ between runs */
+    _Atomic uint64_t n_requests;
+};
+
+struct exchange {
+    struct server *server;
+    struct MHD_Connection *connection;
+    struct access access;
+    const char *method, *path; /* libmicrohttpd's, valid as long as the exchange */
+    struct strbuf body;
+    uint64_t body_bytes; /* received, kept or not */
+    const char *allow;
+    unsigned retry_after;
+    bool handled;
+    const struct task *task;
+    void *task_context;
+    enum MHD_Result verdict; /* of the call that is under way */
+};
+
+/* ---- The request -------------------------------------------------------------------------- */
+
+void *exchange_context(const struct exchange *x)
+{
+    return x->server->context;
+}
+
+struct access *exchange_access(struct exchange *x)
+{
+    return &x->access;
+}
+
+const char *exchange_method(const struct exchange *x)
+{
+    return x->method;
+}
+
+const char *exchange_path(const struct exchange *x)
+{
+    return x->path;
+}
+
+const char *exchange_header(const struct exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+const char *exchange_query(const struct exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+const char *exchange_body(const struct exchange *x, size_t *n)
+{
+    *n = x->body.len;
+    return x->body.len ? x->body.text : "";
+}
+
+int exchange_socket(const struct exchange *x)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    return info ? info->connect_fd : -1;
+}
+
+/* ---- The answer --------------------------------------------------------------------------- */
+
+void exchange_retry_after(struct exchange *x, unsigned seconds)
+{
+    x->retry_after = seconds;
+}
+
+void exchange_allow(struct exchange *x, const char *methods)
+{
+    x->allow = methods;
+}
+
+void exchange_abandon(struct exchange *x)
+{
+    x->verdict = MHD_NO;
+}
+
+/* Takes the response over; NULL is no memory for one. */
+static void queue_response(struct exchange *x, unsigned status, const char *content_type,
+                           struct MHD_Response *response)
+{
+    char seconds[16];
+    bool good = response != NULL;
+    good = good && MHD_add_response_header(response, "x-request-id", x->access.id) == MHD_YES;
+    good = good && MHD_add_response_header(response, "Content-Type", content_type) == MHD_YES;
+    good = good && MHD_add_response_header(response, "Cache-Control", "no-store") == MHD_YES;
+    if (good && x->allow)
+        good = MHD_add_response_header(response, "Allow", x->allow) == MHD_YES;
+    if (good && x->retry_after) {
+        snprintf(seconds, sizeof seconds, "%u", x->retry_after);
+        good = MHD_add_response_header(response, "Retry-After", seconds) == MHD_YES;
+    }
+    /* Proxies would collect a stream's events before they pass them on. */
+    if (good && strcmp(content_type, "text/event-stream") == 0)
+        good = MHD_add_response_header(response, "X-Accel-Buffering", "no") == MHD_YES;
+    /* An answer to a request that was not read to its end must be the connection's last. */
+    if (good && !x->handled)
+        good = MHD_add_response_header(response, "Connection", "close") == MHD_YES;
+    x->verdict = good ? MHD_queue_response(x->connection, status, response) : MHD_NO;
+    if (x->verdict == MHD_YES)
+        x->access.status = status;
+    if (response)
+        MHD_destroy_response(response);
+}
+
+void exchange_send(struct exchange *x, unsigned status, const char *content_type, const void *body, size_t n)
+{
+    queue_response(x, status, content_type,
+                   MHD_create_response_from_buffer(n, (void *)(uintptr_t)body, MHD_RESPMEM_MUST_COPY));
+}
+
+void exchange_error(struct exchange *x, unsigned status, const char *type, const char *param,
+                    const char *code, const char *message)
+{
+    struct strbuf body = { 0 };
+    x->access.code = code;
+    problem_write(&body, type, param, code, message);
+    strbuf_putc(&body, '\n');
+    if (body.failed)
+        exchange_abandon(x);
+    else
+        exchange_send(x, status, "application/json", body.text, body.len);
+    strbuf_free(&body);
+}
+
+void exchange_begin(struct exchange *x, const struct task *task, void *context)
+{
+    x->task = task;
+    x->task_context = context;
+    task->proceed(context, x);
+}
+
+static ssize_t read_stream(void *context, uint64_t at, char *bytes, size_t max)
+{
+    struct exchange *x = context;
+    (void)at;
+    _Static_assert(TASK_END == MHD_CONTENT_READER_END_OF_STREAM, "passed on as it is");
+    _Static_assert(TASK_BROKEN == MHD_CONTENT_READER_END_WITH_ERROR, "passed on as it is");
+    return x->task->read(x->task_context, x, bytes, max);
+}
+
+void exchange_stream(struct exchange *x, const struct task *task, void *context)
+{
+    x->task = task;
+    x->task_context = context;
+    queue_response(
+        x, 200, "text/event-stream",
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, read_stream, x, NULL));
+}
+
+void exchange_suspend(struct exchange *x)
+{
+    MHD_suspend_connection(x->connection);
+}
+
+void exchange_resume(struct exchange *x)
+{
+    MHD_resume_connection(x->connection);
+}
+
+/* ---- Glue --------------------------------------------------------------------------------- */
+
+static void copy_cut(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text);
+}
+
+static struct exchange *open_exchange(struct server *server, struct MHD_Connection *connection,
+                                      const char *method, const char *path)
+{
+    struct exchange *x = mem_new(1, sizeof *x);
+    if (!x)
+        return NULL;
+    x->server = server;
+    x->connection = connection;
+    x->method = method;
+    x->path = path;
+    x->access.received_ns = clock_monotonic_ns();
+    uint64_t number = atomic_fetch_add_explicit(&server->n_requests, 1, memory_order_relaxed) + 1;
+    snprintf(x->access.id, sizeof x->access.id, "req-%016" PRIx64 "-%06" PRIx64, server->run, number);
+    copy_cut(x->access.method, sizeof x->access.method, method);
+    copy_cut(x->access.path, sizeof x->access.path, path);
+    return x;
+}
+
+/* With the head read and the body still to come: refuses what need not be read. */
+static void look_at_head(struct exchange *x, const char *version)
+{
+    const char *fault = guard_check(x->connection, version);
+    const char *length = exchange_header(x, "Content-Length");
+    uint64_t bytes = length && !fault ? strtoull(length, NULL, 10) : 0;
+    if (fault)
+        exchange_error(x, 400, "invalid_request_error", NULL, "malformed_request", fault);
+    else if (bytes > BODY_BYTES_SWALLOWED || (bytes > BODY_BYTES_MAX && exchange_header(x, "Expect")))
+        problem_body_too_large(x);
+}
+
+static void take_body(struct exchange *x, const char *bytes, size_t n)
+{
+    x->body_bytes += n;
+    if (x->body_bytes <= BODY_BYTES_MAX)
+        strbuf_add(&x->body, bytes, n);
+    else
+        strbuf_free(&x->body);
+    if (x->body_bytes > BODY_BYTES_SWALLOWED)
+        exchange_abandon(x);
+}
+
+static void handle(struct exchange *x)
+{
+    x->handled = true;
+    if (x->body_bytes > BODY_BYTES_MAX)
+        problem_body_too_large(x);
+    else if (x->body.failed)
+        exchange_abandon(x);
+    else
+        x->server->handle(x);
+}
+
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *path,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_bytes, void **exchange)
+{
+    struct exchange *x = *exchange;
+    if (!x) {
+        x = open_exchange(context, connection, method, path);
+        if (!x)
+            return MHD_NO;
+        *exchange = x;
+        x->verdict = MHD_YES;
+        look_at_head(x, version);
+        return x->verdict;
+    }
+    x->verdict = MHD_YES;
+    if (*upload_bytes > 0) {
+        take_body(x, upload, *upload_bytes);
+        *upload_bytes = 0;
+    } else if (x->task) {
+        x->task->proceed(x->task_context, x);
+    } else {
+        handle(x);
+    }
+    return x->verdict;
+}
+
+static void on_completed(void *context, struct MHD_Connection *connection, void **exchange,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct exchange *x = *exchange;
+    (void)context, (void)connection, (void)code;
+    if (!x)
+        return;
+    *exchange = NULL;
+    if (x->task)
+        x->task->over(x->task_context, x);
+    else
+        access_log(&x->access, NULL);
+    strbuf_free(&x->body);
+    mem_free(x);
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    (void)context, (void)socket_context;
+    if (code != MHD_CONNECTION_NOTIFY_STARTED)
+        return;
+    int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    const int on = 1, seconds = PROBE_AFTER_SECONDS;
+    const unsigned ms = VANISHED_AFTER_MS;
+    /* Where one of these fails (a socket of another family), peers that vanish are noticed later. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+}
+
+/* Paths and queries stay as they were sent: libmicrohttpd would turn %00 into the end of a text. */
+static size_t keep_escapes(void *context, struct MHD_Connection *connection, char *text)
+{
+    (void)context, (void)connection;
+    return strlen(text);
+}
+
+static void on_message(void *context, const char *format, va_list args)
+{
+    struct strbuf message = { 0 };
+    (void)context;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    strbuf_vprintf(&message, format, args);
+#pragma GCC diagnostic pop
+    if (!message.failed && message.len) {
+        if (message.text[message.len - 1] == '\n')
+            message.text[message.len - 1] = '\0';
+        log_message("warn", "http", "%s", message.text);
+    }
+    strbuf_free(&message);
+}
+
+/* ---- Starting and stopping ---------------------------------------------------------------- */
+
+static enum cinf_status listen_on(int *out, uint16_t *bound, const char *host, const char *port)
+{
+    struct addrinfo *found, hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+    int error = getaddrinfo(host, port, &hints, &found);
+    if (error)
+        return cinf_fail(CINF_EIO, "cannot listen on %s:%s: %s", host, port, gai_strerror(error));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int on = 1;
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+        bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 1024) != 0) {
+        enum cinf_status status =
+            cinf_fail(CINF_EIO, "cannot listen on %s:%s: %s", host, port, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        freeaddrinfo(found);
+        return status;
+    }
+    freeaddrinfo(found);
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    *bound = 0;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) == 0)
+        *bound = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                                     : ((struct sockaddr_in *)&address)->sin_port);
+    *out = fd;
+    return CINF_OK;
+}
+
+/* Room for the connections, as far as the administrator lets us. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    rlim_t wanted = CONNECTIONS_MAX + 256;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+enum cinf_status server_start(struct server **out, const char *host, const char *port,
+                              void (*handle_request)(struct exchange *x), void *context)
+{
+    int fd;
+    struct server *server = mem_new(1, sizeof *server);
+    if (!server)
+        return cinf_fail(CINF_ENOMEM, "no memory for the server");
+    server->handle = handle_request;
+    server->context = context;
+    if (getrandom(&server->run, sizeof server->run, 0) != (ssize_t)sizeof server->run)
+        server->run = clock_monotonic_ns() ^ (uint64_t)getpid() << 32;
+    enum cinf_status status = listen_on(&fd, &server->port, host, port);
+    if (status != CINF_OK) {
+        mem_free(server);
+        return status;
+    }
+    raise_descriptor_limit();
+    /* epoll is asked for: the automatic choice may be poll() or a thread a connection, which cannot suspend.
+     */
+    server->daemon = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
+            MHD_USE_ERROR_LOG,
+        server->port, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+        MHD_OPTION_END);
+    if (!server->daemon) {
+        close(fd);
+        mem_free(server);
+        return cinf_fail(CINF_EIO, "cannot start the HTTP server on %s:%s", host, port);
+    }
+    *out = server;
+    return CINF_OK;
+}
+
+uint16_t server_port(const struct server *server)
+{
+    return server->port;
+}
+
+void server_stop(struct server *server)
+{
+    if (!server)
+        return;
+    int fd = MHD_quiesce_daemon(server->daemon);
+    if (fd >= 0)
+        close(fd);
+    MHD_stop_daemon(server->daemon);
+    mem_free(server);
+}

@@ -1,0 +1,44 @@
+/* service.h - the daemon's parts, as the handlers of requests see them. */
+#ifndef SERVICE_H
+#define SERVICE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <costinfer/engine.h>
+
+#include "server.h"
+
+/* What requests are counted by; the meter's endpoints in this order. */
+enum endpoint { ENDPOINT_GENERATE, ENDPOINT_COMPLETIONS, ENDPOINT_COUNT };
+extern const char *const service_endpoints[ENDPOINT_COUNT];
+
+struct fleet;
+struct job;
+struct watcher;
+
+/* Generations under way, for draining. */
+struct job_list {
+    pthread_mutex_t lock;
+    struct job *first;
+    uint32_t n;  /* also those that are about to be listed */
+    bool closed; /* draining: no new ones */
+    bool ending; /* no time left: what is still listed later is cancelled at once */
+};
+
+struct service {
+    struct cinf_engine *engine;
+    struct watcher *watcher;
+    struct fleet *fleet;
+    struct job_list jobs;
+    _Atomic uint64_t daily_budget; /* nano-dollars; 0: none */
+};
+
+static inline struct service *service_of(struct exchange *x)
+{
+    return exchange_context(x);
+}
+
+#endif

@@ -1,0 +1,507 @@
+#include "settings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fail.h"
+#include "file.h"
+#include "json.h"
+#include "mem.h"
+#include "strbuf.h"
+#include "utf8.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 20, MODEL_NAME_BYTES_MAX = 256 };
+
+enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, BASIS, BUCKETS, MODEL, SWITCH };
+
+struct option {
+    const char *flag; /* "cpu-cost-per-hour"; the file's key has '_' for '-' */
+    enum kind kind;
+    size_t offset; /* in struct settings */
+    uint64_t low, high;
+    bool flag_only;
+    const char *argument, *help;
+};
+
+#define AT(member) offsetof(struct settings, member)
+
+static const struct option options[] = {
+    { "model", MODEL, 0, 0, 0, false, "NAME=DIR",
+      "serve the checkpoint in folder DIR as NAME; give it once a model" },
+    { "listen", TEXT, AT(listen), 0, 0, false, "HOST:PORT",
+      "address to serve on (default 127.0.0.1:8000; port 0: any free one, see the log)" },
+    { "config", TEXT, AT(config), 0, 0, true, "FILE", "read these settings from a JSON file too" },
+    { "cpu-cost-per-hour", PRICE, AT(cpu_price), 0, 0, false, "DOLLARS",
+      "what an hour of this machine costs when models run on the CPU" },
+    { "gpu-cost-per-hour", PRICE, AT(gpu_price), 0, 0, false, "DOLLARS",
+      "the same for a GPU; without the price that applies, requests are unpriced (null)" },
+    { "basis", BASIS, AT(basis), 0, 0, false, "wall|cpu",
+      "charge wall time (default), or CPU time at a price per core-hour, for shared machines" },
+    { "daily-budget", PRICE, AT(daily_budget), 0, 0, false, "DOLLARS",
+      "exported as costd_daily_budget_dollars for alerts to compare with" },
+    { "latency-buckets", BUCKETS, 0, 0, 0, false, "S,S,…",
+      "upper bounds of the latency histogram in seconds, ascending" },
+    { "device", TEXT, AT(device), 0, 0, false, "DEVICE", "auto (default), cpu, cpu-blas or cpu-reference" },
+    { "threads", COUNT, AT(threads), 0, 1024, false, "N",
+      "threads of the device (default 0: its own choice)" },
+    { "weights", WEIGHTS, AT(weights), 0, 0, false, "TYPE",
+      "type of the weights in memory: auto (default, as stored), f32, f16, bf16, int8 or int4" },
+    { "kv-memory", SIZE, AT(kv_memory), 0, UINT64_C(1) << 50, false, "BYTES",
+      "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM)" },
+    { "queue", COUNT, AT(queue), 1, 65536, false, "N",
+      "requests that may wait, over all models (default 256)" },
+    { "drain-seconds", COUNT, AT(drain_seconds), 0, 86400, false, "N",
+      "how long running requests may go on after SIGTERM (default 30)" },
+    { "check-config", SWITCH, AT(check_config), 0, 0, true, NULL,
+      "check the settings and the models' files, load nothing, and exit" },
+    { "version", SWITCH, AT(version), 0, 0, true, NULL, "print the version and exit" },
+    { "help", SWITCH, AT(help), 0, 0, true, NULL, "print this and exit" },
+};
+enum { N_OPTIONS = sizeof options / sizeof options[0] };
+
+static void *member_at(struct settings *s, const struct option *o)
+{
+    return (char *)s + o->offset;
+}
+
+static enum cinf_status set_text(char **out, const char *text)
+{
+    char *copy = mem_copy_text(text);
+    if (!copy)
+        return cinf_fail(CINF_ENOMEM, "no memory for the settings");
+    mem_free(*out);
+    *out = copy;
+    return CINF_OK;
+}
+
+/* Digits alone: strtoull would take signs and spaces. */
+static bool read_digits(uint64_t *out, const char *text, size_t n)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] < '0' || text[i] > '9' || !mul_u64(&value, value, 10) ||
+            !add_u64(&value, value, (uint64_t)(text[i] - '0')))
+            return false;
+    }
+    *out = value;
+    return n > 0;
+}
+
+static enum cinf_status set_count(uint32_t *out, const struct option *o, const char *text)
+{
+    uint64_t value;
+    if (!read_digits(&value, text, strlen(text)) || value < o->low || value > o->high)
+        return cinf_fail(CINF_EINVAL, "\"%s\" is not an integer from %llu to %llu", text,
+                         (unsigned long long)o->low, (unsigned long long)o->high);
+    *out = (uint32_t)value;
+    return CINF_OK;
+}
+
+static enum cinf_status set_size(uint64_t *out, const struct option *o, const char *text)
+{
+    static const char suffixes[] = "KMGT";
+    size_t n = strlen(text);
+    const char *suffix = n > 0 ? strchr(suffixes, text[n - 1]) : NULL;
+    unsigned shift = suffix && *suffix ? 10 * (unsigned)(suffix - suffixes + 1) : 0;
+    uint64_t value;
+    if (!read_digits(&value, text, shift ? n - 1 : n) || value > o->high >> shift)
+        return cinf_fail(CINF_EINVAL, "\"%s\" is not a number of bytes, such as 536870912 or 512M", text);
+    *out = value << shift;
+    return CINF_OK;
+}
+
+static enum cinf_status set_price(char **out, const char *text)
+{
+    uint64_t nanodollars;
+    TRY(cinf_price_parse(&nanodollars, text));
+    return set_text(out, text);
+}
+
+static enum cinf_status set_basis(enum cinf_basis *out, const char *text)
+{
+    if (strcmp(text, "wall") != 0 && strcmp(text, "cpu") != 0)
+        return cinf_fail(CINF_EINVAL, "\"%s\" is neither wall nor cpu", text);
+    *out = strcmp(text, "cpu") == 0 ? CINF_BASIS_CPU : CINF_BASIS_WALL;
+    return CINF_OK;
+}
+
+static enum cinf_status set_buckets(struct settings *s, const char *text)
+{
+    double bounds[LATENCY_BUCKETS_MAX];
+    uint32_t n = 0;
+    for (const char *at = text;; at++) {
+        char *end = NULL;
+        double bound = strspn(at, "0123456789.eE+-") > 0 ? strtod(at, &end) : 0;
+        if (!end || (*end && *end != ',') || !(bound > 0 && bound <= 1e6) ||
+            (n > 0 && bound <= bounds[n - 1]) || n == LATENCY_BUCKETS_MAX)
+            return cinf_fail(CINF_EINVAL, "\"%s\" is not a list of at most %d ascending seconds", text,
+                             LATENCY_BUCKETS_MAX);
+        bounds[n++] = bound;
+        at = end;
+        if (!*at)
+            break;
+    }
+    memcpy(s->latency_buckets, bounds, sizeof bounds);
+    s->n_latency_buckets = n;
+    return CINF_OK;
+}
+
+static bool name_is_good(const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *c = name; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7F)
+            return false;
+    return n > 0 && n <= MODEL_NAME_BYTES_MAX && utf8_valid(name, n);
+}
+
+/* A name that is there already gets the new folder. */
+static enum cinf_status set_model(struct settings *s, const char *name, const char *folder)
+{
+    uint32_t at = 0;
+    if (!name_is_good(name))
+        return cinf_fail(CINF_EINVAL, "\"%s\" is not a name of 1 to %d printable bytes", name,
+                         MODEL_NAME_BYTES_MAX);
+    if (!*folder)
+        return cinf_fail(CINF_EINVAL, "\"%s\" has no folder", name);
+    while (at < s->n_models && strcmp(s->models[at].name, name) != 0)
+        at++;
+    if (at == MODELS_MAX)
+        return cinf_fail(CINF_EINVAL, "more than %d models", MODELS_MAX);
+    struct model_setting entry = { mem_copy_text(name), mem_copy_text(folder) };
+    if (!entry.name || !entry.folder) {
+        mem_free(entry.name);
+        mem_free(entry.folder);
+        return cinf_fail(CINF_ENOMEM, "no memory for the settings");
+    }
+    if (at == s->n_models)
+        s->n_models++;
+    mem_free(s->models[at].name);
+    mem_free(s->models[at].folder);
+    s->models[at] = entry;
+    return CINF_OK;
+}
+
+static enum cinf_status set_model_pair(struct settings *s, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals)
+        return cinf_fail(CINF_EINVAL, "\"%s\" is not NAME=DIR", text);
+    char *name = mem_copy_text(text);
+    if (!name)
+        return cinf_fail(CINF_ENOMEM, "no memory for the settings");
+    name[equals - text] = '\0';
+    enum cinf_status status = set_model(s, name, equals + 1);
+    mem_free(name);
+    return status;
+}
+
+static enum cinf_status set_option(struct settings *s, const struct option *o, const char *text)
+{
+    switch (o->kind) {
+    case TEXT:
+        if (!*text)
+            return cinf_fail(CINF_EINVAL, "the value is empty");
+        return set_text(member_at(s, o), text);
+    case COUNT:
+        return set_count(member_at(s, o), o, text);
+    case SIZE:
+        return set_size(member_at(s, o), o, text);
+    case PRICE:
+        return set_price(member_at(s, o), text);
+    case WEIGHTS:
+        return cinf_weights_parse(member_at(s, o), text);
+    case BASIS:
+        return set_basis(member_at(s, o), text);
+    case BUCKETS:
+        return set_buckets(s, text);
+    case MODEL:
+        return set_model_pair(s, text);
+    case SWITCH:
+        *(bool *)member_at(s, o) = true;
+        return CINF_OK;
+    }
+    return CINF_OK;
+}
+
+/* ---- The file ------------------------------------------------------------------------------ */
+
+static void key_of(char key[32], const struct option *o)
+{
+    size_t i = 0;
+    for (; o->flag[i]; i++)
+        key[i] = o->flag[i] == '-' ? '_' : o->flag[i];
+    if (o->kind == MODEL)
+        key[i++] = 's';
+    key[i] = '\0';
+}
+
+static const struct option *option_of_key(const char *name)
+{
+    char key[32];
+    for (int i = 0; i < N_OPTIONS; i++) {
+        key_of(key, &options[i]);
+        if (!options[i].flag_only && strcmp(key, name) == 0)
+            return &options[i];
+    }
+    return NULL;
+}
+
+static enum cinf_status set_models_of_file(struct settings *s, const cJSON *models)
+{
+    const cJSON *m;
+    if (!cJSON_IsObject(models))
+        return cinf_fail(CINF_EINVAL, "must be an object of \"NAME\": \"DIR\"");
+    cJSON_ArrayForEach(m, models)
+    {
+        if (!cJSON_IsString(m))
+            return cinf_fail(CINF_EINVAL, "\"%s\" must be a folder's path", m->string);
+        TRY(set_model(s, m->string, m->valuestring));
+    }
+    return CINF_OK;
+}
+
+/* Numbers and lists are brought into the form in which a flag has them, so that one parser judges both. */
+static enum cinf_status set_option_of_file(struct settings *s, const struct option *o, const cJSON *value)
+{
+    struct strbuf text = { 0 };
+    const cJSON *element;
+    bool good = true;
+    if (cJSON_IsString(value)) {
+        strbuf_puts(&text, value->valuestring);
+    } else if (cJSON_IsNumber(value) && o->kind == PRICE) {
+        /* cinf_price_parse() knows no exponents; a tenth decimal must not get lost on the way to it. */
+        strbuf_printf(&text, "%.9f", value->valuedouble);
+        good = text.failed || strtod(text.text, NULL) == value->valuedouble;
+    } else if (cJSON_IsNumber(value)) {
+        strbuf_printf(&text, "%.17g", value->valuedouble);
+    } else if (cJSON_IsArray(value) && o->kind == BUCKETS) {
+        cJSON_ArrayForEach(element, value)
+        {
+            good = good && cJSON_IsNumber(element);
+            strbuf_puts(&text, text.len ? "," : "");
+            strbuf_put_double(&text, good ? element->valuedouble : 0);
+        }
+    } else {
+        good = false;
+    }
+    enum cinf_status status;
+    if (!good)
+        status = cinf_fail(CINF_EINVAL, o->kind == BUCKETS ? "must be an array of numbers"
+                                        : o->kind == PRICE ? "must be dollars with at most nine decimals"
+                                                           : "must be a string or a number");
+    else if (text.failed)
+        status = cinf_fail(CINF_ENOMEM, "no memory for the settings");
+    else
+        status = set_option(s, o, text.text ? text.text : "");
+    strbuf_free(&text);
+    return status;
+}
+
+static enum cinf_status apply_tree(struct settings *s, const cJSON *tree)
+{
+    const cJSON *m;
+    if (!cJSON_IsObject(tree))
+        return cinf_fail(CINF_EINVAL, "not an object");
+    cJSON_ArrayForEach(m, tree)
+    {
+        const struct option *o = option_of_key(m->string);
+        if (!o)
+            return cinf_fail(CINF_EINVAL, "unknown key \"%s\"", m->string);
+        if (cJSON_IsNull(m))
+            continue;
+        enum cinf_status status = o->kind == MODEL ? set_models_of_file(s, m) : set_option_of_file(s, o, m);
+        if (status != CINF_OK)
+            return cinf_fail_in(status, "\"%s\": ", m->string);
+    }
+    return CINF_OK;
+}
+
+static enum cinf_status apply_file(struct settings *s, const char *path)
+{
+    char *text;
+    size_t n;
+    cJSON *tree;
+    TRY(file_load(&text, &n, path, CONFIG_BYTES_MAX));
+    enum cinf_status status = json_parse(&tree, text, n, NULL);
+    mem_free(text);
+    if (status == CINF_OK) {
+        status = apply_tree(s, tree);
+        cJSON_Delete(tree);
+    }
+    return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", path);
+}
+
+/* ---- The command line ---------------------------------------------------------------------- */
+
+static const struct option *option_of_flag(const char *name, size_t n)
+{
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (strlen(options[i].flag) == n && memcmp(options[i].flag, name, n) == 0)
+            return &options[i];
+    return NULL;
+}
+
+/* Goes over the flags twice: first for --config and the switches alone, then, over the file's values, for
+ * the rest. */
+static enum cinf_status apply_flags(struct settings *s, int argc, char *const argv[], bool first)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (strncmp(word, "--", 2) != 0)
+            return cinf_fail(CINF_EINVAL, "\"%s\" is not a flag (see --help)", word);
+        size_t n = strcspn(word + 2, "=");
+        const char *value = word[2 + n] ? word + 3 + n : NULL;
+        const struct option *o = option_of_flag(word + 2, n);
+        if (!o)
+            return cinf_fail(CINF_EINVAL, "unknown flag %.*s (see --help)", (int)n + 2, word);
+        if (o->kind == SWITCH && value)
+            return cinf_fail(CINF_EINVAL, "--%s takes no value", o->flag);
+        if (o->kind != SWITCH && !value) {
+            if (i + 1 == argc)
+                return cinf_fail(CINF_EINVAL, "--%s needs a value: --%s %s", o->flag, o->flag, o->argument);
+            value = argv[++i];
+        }
+        if (o->flag_only == first) {
+            enum cinf_status status = set_option(s, o, value);
+            if (status != CINF_OK)
+                return cinf_fail_in(status, "--%s: ", o->flag);
+        }
+    }
+    return CINF_OK;
+}
+
+bool settings_split_address(const char *listen, char host[256], char port[6])
+{
+    const char *colon = strrchr(listen, ':');
+    uint64_t number;
+    if (!colon || colon == listen || !read_digits(&number, colon + 1, strlen(colon + 1)) || number > 65535)
+        return false;
+    size_t n = (size_t)(colon - listen);
+    if (listen[0] == '[' && listen[n - 1] == ']' && n > 2) {
+        listen++;
+        n -= 2;
+    } else if (memchr(listen, ':', n)) {
+        return false;
+    }
+    if (n > 255)
+        return false;
+    memcpy(host, listen, n);
+    host[n] = '\0';
+    snprintf(port, 6, "%u", (unsigned)number);
+    return true;
+}
+
+static enum cinf_status check(const struct settings *s)
+{
+    char host[256], port[6];
+    if (!settings_split_address(s->listen, host, port))
+        return cinf_fail(CINF_EINVAL, "--listen: \"%s\" is not HOST:PORT", s->listen);
+    if (s->n_models == 0)
+        return cinf_fail(CINF_EINVAL, "no model to serve: give --model NAME=DIR, or \"models\" in the file");
+    return CINF_OK;
+}
+
+enum cinf_status settings_read(struct settings *out, int argc, char *const argv[])
+{
+    struct settings s = { .drain_seconds = 30 };
+    enum cinf_status status = set_text(&s.listen, "127.0.0.1:8000");
+    if (status == CINF_OK)
+        status = apply_flags(&s, argc, argv, true);
+    bool only_asks = status == CINF_OK && (s.help || s.version);
+    if (status == CINF_OK && !only_asks && s.config)
+        status = apply_file(&s, s.config);
+    if (status == CINF_OK && !only_asks)
+        status = apply_flags(&s, argc, argv, false);
+    if (status == CINF_OK && !only_asks)
+        status = check(&s);
+    if (status != CINF_OK) {
+        settings_free(&s);
+        return status;
+    }
+    *out = s;
+    return CINF_OK;
+}
+
+void settings_free(struct settings *s)
+{
+    for (uint32_t i = 0; i < s->n_models; i++) {
+        mem_free(s->models[i].name);
+        mem_free(s->models[i].folder);
+    }
+    mem_free(s->config);
+    mem_free(s->listen);
+    mem_free(s->device);
+    mem_free(s->cpu_price);
+    mem_free(s->gpu_price);
+    mem_free(s->daily_budget);
+    *s = (struct settings){ 0 };
+}
+
+enum cinf_status settings_check_models(const struct settings *s)
+{
+    for (uint32_t i = 0; i < s->n_models; i++) {
+        const char *folder = s->models[i].folder;
+        struct cinf_config config;
+        struct cinf_tokenizer *tokenizer = NULL;
+        struct cinf_checkpoint *checkpoint = NULL;
+        enum cinf_status status = cinf_config_read(&config, folder);
+        if (status == CINF_OK)
+            status = cinf_tokenizer_open(&tokenizer, folder);
+        if (status == CINF_OK)
+            status = cinf_checkpoint_open(&checkpoint, folder);
+        cinf_tokenizer_free(tokenizer);
+        cinf_checkpoint_free(checkpoint);
+        if (status != CINF_OK)
+            return cinf_fail_in(status, "model %s: ", s->models[i].name);
+    }
+    return CINF_OK;
+}
+
+/* ---- The manual ---------------------------------------------------------------------------- */
+
+void settings_help(void)
+{
+    printf("costd - serves GPT-2 models over HTTP and accounts for what every request cost\n"
+           "\n"
+           "  costd --model NAME=DIR [--model NAME=DIR …] [flags]\n"
+           "\n"
+           "FLAGS\n");
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const struct option *o = &options[i];
+        char name[64];
+        snprintf(name, sizeof name, "--%s %s", o->flag, o->argument ? o->argument : "");
+        printf("  %-30s %s\n", name, o->help);
+    }
+    printf("\n"
+           "  A flag goes before the file, the file before the defaults; --model adds to the file's models.\n"
+           "\n"
+           "FILE\n"
+           "  A JSON object with the flags' names as keys, '_' for '-', and \"models\":\n"
+           "    { \"models\": { \"small\": \"examples/models/stories-small\" },\n"
+           "      \"listen\": \"127.0.0.1:8000\", \"cpu_cost_per_hour\": \"0.10\", \"queue\": 64 }\n"
+           "\n"
+           "ROUTES\n"
+           "  POST /v1/generate/NAME   {\"prompt\", \"max_tokens\", \"stream\", …}: text, tokens, seconds "
+           "and cost\n"
+           "  POST /v1/completions     OpenAI's completions; usage, and a cost object\n"
+           "  GET  /v1/models          the models; /v1/models/NAME for one\n"
+           "  POST /tokenize           {\"content\"} to {\"tokens\"}; POST /detokenize back\n"
+           "  GET  /metrics            for Prometheus: text 0.0.4 or OpenMetrics 1.0\n"
+           "  GET  /health             200 once the models are loaded; GET /ready: 503 also while draining\n"
+           "\n"
+           "SIGNALS\n"
+           "  SIGTERM, SIGINT   stop accepting work, let running requests end for --drain-seconds, exit 0;\n"
+           "                    a second one ends them at once\n"
+           "  SIGHUP            read the file again: prices and the daily budget change, new models load,\n"
+           "                    missing ones unload, while requests go on\n"
+           "\n"
+           "LOG\n"
+           "  One JSON object a line on stderr.  One line a request (but for successful GETs of /metrics,\n"
+           "  /health and /ready): its id, model, status, tokens, seconds and cost; never a prompt or text.\n"
+           "\n"
+           "EXIT STATUS\n"
+           "  0 after SIGTERM or SIGINT; 1 when the device, the address or a model could not be had; 2 for\n"
+           "  mistakes in the flags or the file.\n");
+}

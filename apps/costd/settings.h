@@ -1,0 +1,54 @@
+/* settings.h - what costd was told: defaults, then the configuration file, then the flags.
+ *
+ * One table of options serves all three and writes --help, so they cannot differ. */
+#ifndef SETTINGS_H
+#define SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <costinfer/engine.h>
+
+enum { LATENCY_BUCKETS_MAX = 32, MODELS_MAX = 64 };
+
+struct model_setting {
+    char *name, *folder;
+};
+
+struct settings {
+    char *config; /* path, or NULL */
+    struct model_setting models[MODELS_MAX];
+    uint32_t n_models;
+
+    char *listen; /* "HOST:PORT" */
+    char *device; /* NULL: the engine's choice */
+    enum cinf_weights weights;
+    uint32_t threads, queue;
+    uint64_t kv_memory; /* bytes */
+
+    char *cpu_price, *gpu_price; /* dollars an hour, checked; NULL: unpriced */
+    char *daily_budget;          /* dollars, checked; NULL: none */
+    enum cinf_basis basis;
+    double latency_buckets[LATENCY_BUCKETS_MAX];
+    uint32_t n_latency_buckets; /* 0: the meter's own */
+
+    uint32_t drain_seconds;
+    bool check_config, version, help;
+};
+
+/* Reads the command line and the file it names.  CINF_EINVAL, with one line that names the flag or the key.
+ */
+enum cinf_status settings_read(struct settings *out, int argc, char *const argv[]);
+void settings_free(struct settings *settings);
+
+/* "HOST:PORT" or "[V6]:PORT" in two parts; true when it is one. */
+bool settings_split_address(const char *listen, char host[256], char port[6]);
+
+/* The manual, on stdout. */
+void settings_help(void);
+
+/* --check-config: opens every model's configuration, tokenizer and tensor table; loads nothing. */
+enum cinf_status settings_check_models(const struct settings *settings);
+
+#endif

@@ -1,0 +1,120 @@
+/* tokens_api.c - POST /tokenize and /detokenize, in llama-server's shapes. */
+#include <string.h>
+
+#include "fail.h"
+#include "fields.h"
+#include "handlers.h"
+#include "mem.h"
+#include "problem.h"
+#include "utf8.h"
+
+/* A piece is a string where it is UTF-8 on its own, else an array of its bytes. */
+static void put_piece(struct strbuf *out, const struct cinf_tokenizer *tokenizer, int32_t id)
+{
+    size_t n;
+    const char *piece = cinf_tokenizer_token(tokenizer, id, &n);
+    strbuf_printf(out, "{\"id\":%d,\"piece\":", id);
+    if (utf8_valid(piece, n)) {
+        strbuf_put_json(out, piece, n);
+    } else {
+        for (size_t i = 0; i < n; i++)
+            strbuf_printf(out, "%c%u", i ? ',' : '[', (unsigned char)piece[i]);
+        strbuf_putc(out, ']');
+    }
+    strbuf_putc(out, '}');
+}
+
+static enum cinf_status tokenize(struct strbuf *out, struct fields *f, const struct cinf_tokenizer *tokenizer)
+{
+    const char *content = NULL;
+    bool with_pieces = false, parse_special = false;
+    int32_t *ids;
+    size_t n;
+    TRY(field_bool(f, "with_pieces", &with_pieces));
+    TRY(field_bool(f, "parse_special", &parse_special));
+    TRY(field_text(f, "content", &content));
+    if (!content)
+        return cinf_fail(CINF_EINVAL, "\"content\" is missing");
+    TRY(cinf_tokenizer_encode(tokenizer, content, strlen(content), parse_special ? CINF_TOKENIZE_SPECIAL : 0,
+                              &ids, &n));
+    strbuf_puts(out, "{\"tokens\":[");
+    for (size_t i = 0; i < n; i++) {
+        strbuf_puts(out, i ? "," : "");
+        if (with_pieces)
+            put_piece(out, tokenizer, ids[i]);
+        else
+            strbuf_printf(out, "%d", ids[i]);
+    }
+    strbuf_puts(out, "]}");
+    cinf_ids_free(ids);
+    return CINF_OK;
+}
+
+static enum cinf_status detokenize(struct strbuf *out, struct fields *f,
+                                   const struct cinf_tokenizer *tokenizer)
+{
+    const cJSON *tokens = json_member(f->body, "tokens"), *token;
+    size_t n = 0, length;
+    char *text;
+    f->param = "tokens";
+    if (!cJSON_IsArray(tokens))
+        return cinf_fail(CINF_EINVAL, "\"tokens\" must be an array of token ids");
+    int32_t *ids = mem_new((size_t)cJSON_GetArraySize(tokens), sizeof *ids);
+    if (!ids)
+        return cinf_fail(CINF_ENOMEM, "no memory for the tokens");
+    enum cinf_status status = CINF_OK;
+    cJSON_ArrayForEach(token, tokens)
+    {
+        if (status == CINF_OK)
+            status = fields_token(f, token, &ids[n++]);
+    }
+    if (status == CINF_OK)
+        status = cinf_tokenizer_decode(tokenizer, ids, n, &text, &length);
+    mem_free(ids);
+    TRY(status);
+    strbuf_putc(out, '{');
+    put_text(out, "content", text, length);
+    strbuf_putc(out, '}');
+    cinf_text_free(text);
+    return CINF_OK;
+}
+
+static void answer(struct exchange *x, enum cinf_status (*work)(struct strbuf *out, struct fields *f,
+                                                                const struct cinf_tokenizer *tokenizer))
+{
+    struct strbuf out = { 0 };
+    struct cinf_model_info info;
+    struct fields f;
+    const char *name = NULL;
+    cJSON *body = fields_body(x, false);
+    if (!body)
+        return;
+    fields_init(&f, body, &info);
+    enum cinf_status status = field_text(&f, "model", &name);
+    struct cinf_model *model = status == CINF_OK ? model_for(x, name, &info) : NULL;
+    if (model) {
+        status = work(&out, &f, cinf_model_tokenizer(model));
+        if (status == CINF_OK && out.failed)
+            status = cinf_fail(CINF_ENOMEM, "no memory for the answer");
+    }
+    if (status != CINF_OK)
+        problem_answer(x, status, f.param, NO_ACCOUNT);
+    else if (model)
+        exchange_send(x, 200, "application/json", out.text, out.len);
+    cinf_model_release(model);
+    strbuf_free(&out);
+    fields_free(&f);
+    cJSON_Delete(body);
+}
+
+void post_tokenize(struct exchange *x, const char *unused)
+{
+    (void)unused;
+    answer(x, tokenize);
+}
+
+void post_detokenize(struct exchange *x, const char *unused)
+{
+    (void)unused;
+    answer(x, detokenize);
+}

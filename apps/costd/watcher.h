@@ -1,0 +1,39 @@
+/* watcher.h - the thread that notices when a client has gone, and looks after what the client left.
+ *
+ * libmicrohttpd does not look at a suspended connection's socket, so a generation whose client has hung up
+ * would run, and cost, to its end.  The watcher has an epoll set of its own that waits for EPOLLRDHUP:
+ * end of file or reset.  A client that shuts down its sending half is taken to be gone too. */
+#ifndef WATCHER_H
+#define WATCHER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <costinfer/status.h>
+
+struct watcher;
+
+enum cinf_status watcher_start(struct watcher **out);
+
+/* Looks after the orphans until there are none, then stops.  Accepts NULL. */
+void watcher_stop(struct watcher *watcher);
+
+/* Calls gone(context) once, on the watcher's thread, when the peer of `fd` goes.  Returns the watch, for
+ * watcher_remove(), or 0 when there is no memory for one.  A watch has a number of its own that is never
+ * used again, so that an event in flight cannot hit the next owner of the descriptor. */
+uint64_t watcher_add(struct watcher *watcher, int fd, void (*gone)(void *context), void *context);
+
+/* After it returns, gone() is not running and will not be called.  Call it before `fd` is closed; 0 is
+ * ignored. */
+void watcher_remove(struct watcher *watcher, uint64_t watch);
+
+/* An orphan has work under way and no connection any more.  `poll` is called on the watcher's thread, at once
+ * and after every wake, until it returns true; the orphan may be freed in that call. */
+struct orphan {
+    bool (*poll)(struct orphan *orphan);
+    struct orphan *next;
+};
+void watcher_adopt(struct watcher *watcher, struct orphan *orphan);
+void watcher_wake(struct watcher *watcher); /* never blocks */
+
+#endif
