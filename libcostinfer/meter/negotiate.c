@@ -124,7 +124,7 @@ static int read_member(const char **at, enum cinf_exposition_format *format)
 
 enum cinf_exposition_format cinf_exposition_negotiate(const char *accept)
 {
-    enum cinf_exposition_format best = CINF_EXPOSITION_TEXT, format;
+    enum cinf_exposition_format best = CINF_EXPOSITION_TEXT, format = best;
     int best_weight = 0;
     for (const char *at = accept ? accept : ""; *at;) {
         skip_blanks(&at);
