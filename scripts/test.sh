@@ -33,7 +33,7 @@ step() {
 build() {
     local preset=$1
     shift
-    cmake --preset "$preset" -DCINF_WERROR=ON "${cache[@]}" >/dev/null
+    cmake --preset "$preset" -DCINF_WERROR=ON -DCINF_TESTS=ON "${cache[@]}" >/dev/null
     cmake --build --preset "$preset" -j "$jobs" ${1:+--target "$@"}
 }
 
