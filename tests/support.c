@@ -55,7 +55,7 @@ static void remove_temp_folders(void)
         return;
     for (int i = 0; i < n_temp_folders; i++) {
         char command[128];
-        snprintf(command, sizeof command, "rm -rf '%s'", temp_folders[i]);
+        snprintf(command, sizeof command, "rm -rf '%.63s'", temp_folders[i]);
         if (system(command) != 0)
             fprintf(stderr, "could not remove %s\n", temp_folders[i]);
     }
