@@ -334,7 +334,7 @@ static enum cinf_status op_reduce(struct machine *m)
     if (callee.kind != PICKLE_NAME || arguments.kind != PICKLE_TUPLE)
         return fault(m, "a call of something that cannot be called");
     m->n_stack -= 2;
-    const struct pickle_value *items = m->p->items + arguments.first;
+    const struct pickle_value *items = arguments.n ? &m->p->items[arguments.first] : NULL;
     switch (callee.number) {
     case NAME_ORDERED_DICT:
         if (arguments.n == 0)

@@ -276,14 +276,14 @@ static int by_offset(const void *a, const void *b)
     return strcmp(x->view.name, y->view.name);
 }
 
-/* Checks 6 to 10 over the tensors of this file; `data` is where tensor bytes begin. */
-static enum cinf_status place(struct tensor *tensors, size_t n, const struct file *f, uint64_t data)
+/* Checks 6 to 10 over the tensors from the given one on; `data` is where tensor bytes begin. */
+static enum cinf_status place(struct tensor_table *table, size_t from, const struct file *f, uint64_t data)
 {
     uint64_t end = 0;
-    if (n > 1)
-        qsort(tensors, n, sizeof *tensors, by_offset);
-    for (size_t i = 0; i < n; i++) {
-        struct tensor *t = &tensors[i];
+    if (table->n - from > 1)
+        qsort(table->items + from, table->n - from, sizeof *table->items, by_offset);
+    for (size_t i = from; i < table->n; i++) {
+        struct tensor *t = &table->items[i];
         uint64_t t_begin = t->offset, t_end = t->view.n_bytes;
         if (t_begin != end)
             return tensor_fault(t, "begins at offset %" PRIu64 ", where %" PRIu64 " was expected (%s)",
@@ -323,7 +323,7 @@ static enum cinf_status load_header(struct tensor_table *table, const struct fil
     strbuf_free(&scratch);
     TRY(status);
     TRY(tensor_table_sort(table, from));
-    return place(table->items + from, table->n - from, f, 8 + n);
+    return place(table, from, f, 8 + n);
 }
 
 enum cinf_status safetensors_load(struct tensor_table *table, const struct file *f)

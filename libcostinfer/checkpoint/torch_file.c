@@ -61,9 +61,11 @@ static bool take_u64s(const struct pickle *p, struct pickle_value tuple, uint64_
 static enum cinf_status take_storage(struct claim *c, const struct tensor *t, const struct pickle *p,
                                      struct pickle_value storage)
 {
-    const struct pickle_value *items = p->items + storage.first;
-    if (storage.kind != PICKLE_STORAGE || storage.n < 5 || storage.n > 6 || items[0].kind != PICKLE_TEXT ||
-        strcmp(pickle_text(p, items[0]), "storage") != 0 || items[2].kind != PICKLE_TEXT)
+    const struct pickle_value *items = NULL;
+    if (storage.kind == PICKLE_STORAGE && storage.n >= 5 && storage.n <= 6)
+        items = p->items + storage.first;
+    if (!items || items[0].kind != PICKLE_TEXT || strcmp(pickle_text(p, items[0]), "storage") != 0 ||
+        items[2].kind != PICKLE_TEXT)
         return tensor_fault(t, "its storage is not described as PyTorch does");
     if (storage.n == 6 && items[5].kind != PICKLE_NONE)
         return cinf_fail(CINF_EUNSUPPORTED, "%s: tensor \"%.100s\": its storage is a view of another storage",
@@ -82,9 +84,9 @@ static enum cinf_status take_storage(struct claim *c, const struct tensor *t, co
 static enum cinf_status take_tensor(struct tensor *t, struct claim *c, const struct pickle *p,
                                     struct pickle_value tensor)
 {
-    const struct pickle_value *items = p->items + tensor.first;
     if (tensor.n < 6 || tensor.n > 7)
         return tensor_fault(t, "is described by %u values instead of 6", tensor.n);
+    const struct pickle_value *items = p->items + tensor.first;
     TRY(take_storage(c, t, p, items[0]));
     if (tensor.n == 7 && items[6].kind != PICKLE_NONE &&
         !(items[6].kind == PICKLE_DICT && p->containers[items[6].first].head == PICKLE_END))
