@@ -2,7 +2,7 @@
  *
  *     bench_tokenizer FOLDER TEXT-FILE
  *
- * One line of JSON: MB (10^6 bytes) a second, the best of seven passes over the whole file. */
+ * One line of JSON: MB (10^6 bytes) a second of CPU time, the best of seven passes over the whole file. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,7 +24,7 @@ static void check(enum cinf_status status)
 
 static void keep_least(uint64_t *least, uint64_t since)
 {
-    uint64_t ns = clock_monotonic_ns() - since;
+    uint64_t ns = clock_process_cpu_ns() - since;
     if (*least == 0 || ns < *least)
         *least = ns;
 }
@@ -43,17 +43,17 @@ int main(int argc, char **argv)
     uint64_t load_ns = 0, encode_ns = 0, decode_ns = 0, start;
     for (int i = 0; i < PASSES; i++) {
         cinf_tokenizer_free(tokenizer);
-        start = clock_monotonic_ns();
+        start = clock_process_cpu_ns();
         check(cinf_tokenizer_open(&tokenizer, argv[1]));
         keep_least(&load_ns, start);
     }
     for (int i = 0; i < PASSES; i++) {
         int32_t *ids;
         char *back;
-        start = clock_monotonic_ns();
+        start = clock_process_cpu_ns();
         check(cinf_tokenizer_encode(tokenizer, text, n, 0, &ids, &n_ids));
         keep_least(&encode_ns, start);
-        start = clock_monotonic_ns();
+        start = clock_process_cpu_ns();
         check(cinf_tokenizer_decode(tokenizer, ids, n_ids, &back, &n_back));
         keep_least(&decode_ns, start);
         cinf_text_free(back);

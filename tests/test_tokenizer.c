@@ -1,5 +1,6 @@
 #include <costinfer/tokenizer.h>
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -337,8 +338,8 @@ START_TEST(every_failed_allocation_is_reported_and_let_go_of)
     /* The long run of 'a' needs the memory for long pieces, the many words that for many ids. */
     struct strbuf text = { 0 };
     char *folder = tiny_tokenizer();
-    for (int i = 0; i < 200; i++)
-        strbuf_puts(&text, i < 100 ? "a" : " the in");
+    for (int i = 0; i < 500; i++)
+        strbuf_puts(&text, i < 300 ? "a" : " the in");
     for (uint64_t n = 1;; n++) {
         struct cinf_tokenizer *t = NULL;
         int32_t *ids = NULL;
@@ -367,6 +368,38 @@ START_TEST(every_failed_allocation_is_reported_and_let_go_of)
             break;
     }
     strbuf_free(&text);
+}
+END_TEST
+
+/* ---- threads ---- */
+
+static void *encode_again(void *expected)
+{
+    static const char text[] = "the aaaaaaaaa in \xE2\x82\xAC <|endoftext|>";
+    int32_t *ids;
+    size_t n_ids, wrong = 0;
+    for (int i = 0; i < 200; i++) {
+        wrong += cinf_tokenizer_encode(tiny, text, sizeof text - 1, i % 2, &ids, &n_ids) != CINF_OK;
+        char *back;
+        size_t n;
+        wrong += cinf_tokenizer_decode(tiny, ids, n_ids, &back, &n) != CINF_OK;
+        wrong += n != sizeof text - 1 || memcmp(back, text, n) != 0;
+        cinf_text_free(back);
+        cinf_ids_free(ids);
+    }
+    return wrong ? NULL : expected;
+}
+
+START_TEST(threads_share_a_tokenizer)
+{
+    pthread_t threads[4];
+    void *result;
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, encode_again, threads), 0);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], &result), 0);
+        ck_assert_ptr_eq(result, threads);
+    }
 }
 END_TEST
 
@@ -430,6 +463,7 @@ Suite *suite(void)
     tcase_add_test(c, a_text_that_is_too_long_is_refused);
     tcase_add_test(c, missing_files_are_named);
     tcase_add_test(c, every_failed_allocation_is_reported_and_let_go_of);
+    tcase_add_test(c, threads_share_a_tokenizer);
     tcase_add_loop_test(c, long_pieces_take_linear_time, 0, 5);
     return s;
 }

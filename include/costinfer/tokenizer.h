@@ -16,7 +16,9 @@ extern "C" {
 
 struct cinf_tokenizer;
 
-/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json where these are absent. */
+/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json where these are absent.  CINF_EFORMAT names
+ * the file and its fault, CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not have.
+ */
 CINF_API enum cinf_status cinf_tokenizer_open(struct cinf_tokenizer **out, const char *folder);
 CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer);
 
@@ -28,9 +30,11 @@ CINF_API int32_t cinf_tokenizer_end_of_text(const struct cinf_tokenizer *tokeniz
 
 enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" in the text is its token, not ordinary text */
 
-/* Encodes text[0..n), any bytes.  *ids (freed by cinf_ids_free) has *n_ids tokens; an empty text has
- * none.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to themselves.
- * Time is linear in n. */
+/* Encodes text[0..n), any bytes, n at most INT32_MAX.  *ids (freed by cinf_ids_free) has *n_ids tokens; an
+ * empty text has none.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to
+ * themselves.  CINF_EINVAL names a byte that the vocabulary has no token for (GPT-2's has all 256).  Time is
+ * linear in n, but for a factor log m where m letters, or as many other characters of one kind, follow one
+ * another. */
 CINF_API enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text,
                                                 size_t n, unsigned flags, int32_t **ids, size_t *n_ids);
 CINF_API void cinf_ids_free(int32_t *ids);

@@ -16,7 +16,7 @@ uint32_t utf8_read(const char *text, size_t n, size_t *used);
 /* Whether text[0..n) is well-formed. */
 bool utf8_valid(const char *text, size_t n);
 
-/* Whether text[0..n), n <= 3, is a proper beginning of a longer well-formed character. */
+/* Whether text[0..n) is a proper beginning of one longer well-formed character (so n is 1 to 3). */
 bool utf8_incomplete(const char *text, size_t n);
 
 /* Writes `c` (not a surrogate, at most 0x10FFFF) to out[0..4) and returns its length. */

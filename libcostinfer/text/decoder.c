@@ -24,7 +24,7 @@ static size_t finish_pending(struct cinf_decoder *d, const char *bytes, size_t n
     for (size_t i = 0; i < n; i++) {
         size_t used;
         d->pending[d->n_pending] = bytes[i];
-        if (d->n_pending < 3 && utf8_incomplete(d->pending, d->n_pending + 1u)) {
+        if (utf8_incomplete(d->pending, d->n_pending + 1u)) {
             d->n_pending++;
             continue;
         }
@@ -48,7 +48,7 @@ enum cinf_status cinf_decoder_push(struct cinf_decoder *decoder, const struct ci
     for (; at < n_bytes; at += used) {
         if (utf8_read(bytes + at, n_bytes - at, &used) != UTF8_BAD) {
             n_out += put(out + n_out, bytes + at, used);
-        } else if (n_bytes - at <= 3 && utf8_incomplete(bytes + at, n_bytes - at)) {
+        } else if (utf8_incomplete(bytes + at, n_bytes - at)) {
             decoder->n_pending = (uint8_t)put(decoder->pending, bytes + at, n_bytes - at);
             break;
         } else {
