@@ -209,6 +209,14 @@ START_TEST(members_must_be_tensors)
 {
     REFUSED_MEMBER("X\1\0\0\0aK\1", "\"a\" is an integer, not a tensor");
     REFUSED_MEMBER("X\5\0\0\0model}", "\"model\" is a dict, not a tensor");
+    REFUSED_MEMBER("X\1\0\0\0aN", "\"a\" is None");
+    REFUSED_MEMBER("X\1\0\0\0a\x88", "\"a\" is a truth value");
+    REFUSED_MEMBER("X\1\0\0\0aG\0\0\0\0\0\0\0\0", "\"a\" is a number");
+    REFUSED_MEMBER("X\1\0\0\0aX\0\0\0\0", "\"a\" is a string");
+    REFUSED_MEMBER("X\1\0\0\0actorch\nSize\n", "\"a\" is a name");
+    REFUSED_MEMBER("X\1\0\0\0a)", "\"a\" is a tuple");
+    REFUSED_MEMBER("X\1\0\0\0a)Q", "\"a\" is a storage");
+    REFUSED_MEMBER("X\1\0\0\0a]", "\"a\" is a list");
     REFUSED_MEMBER("K\1K\1", "a key of its dict is an integer");
     REFUSED_MEMBER(TENSOR ")R", "is described by 0 values");
     REFUSED_MEMBER(TENSOR "(NNNNNNNNtR", "is described by 8 values");

@@ -42,13 +42,17 @@ struct cinf_tensor {
 
 struct cinf_checkpoint;
 
+/* `path` is a folder (safetensors go before pickles, one file before shards), an index of shards, or a single
+ * file: one named .safetensors or .bin must be what its name says, any other is taken by its first bytes.
+ * CINF_ENOTFOUND, CINF_EFORMAT, CINF_EIO, or CINF_EUNSUPPORTED for what is well-formed but unusual: expanded
+ * views, big-endian elements, more than 65,536 tensors.  Checksums of zip archives are not verified. */
 CINF_API enum cinf_status cinf_checkpoint_open(struct cinf_checkpoint **out, const char *path);
 CINF_API void cinf_checkpoint_free(struct cinf_checkpoint *checkpoint);
 
 /* "safetensors", "safetensors, 3 shards", "pytorch zip", "pytorch legacy" … */
 CINF_API const char *cinf_checkpoint_format(const struct cinf_checkpoint *checkpoint);
 
-/* Tensors are ordered by name. */
+/* Tensors are ordered by name; NULL from `count` on. */
 CINF_API uint32_t cinf_checkpoint_count(const struct cinf_checkpoint *checkpoint);
 CINF_API const struct cinf_tensor *cinf_checkpoint_tensor(const struct cinf_checkpoint *checkpoint,
                                                           uint32_t index);
@@ -58,7 +62,8 @@ CINF_API const struct cinf_tensor *cinf_checkpoint_find(const struct cinf_checkp
                                                         const char *name);
 
 /* Reads elements [first, first + n) in row-major order, as stored (little-endian, dtype's width), whatever
- * the strides in the file.  Not for CINF_DTYPE_OTHER. */
+ * the strides in the file.  CINF_EINVAL for elements it does not have, CINF_EUNSUPPORTED for
+ * CINF_DTYPE_OTHER, CINF_EIO. */
 CINF_API enum cinf_status cinf_checkpoint_read(const struct cinf_checkpoint *checkpoint,
                                                const struct cinf_tensor *tensor, uint64_t first, uint64_t n,
                                                void *elements);
@@ -93,6 +98,9 @@ struct cinf_config {
     int32_t bos; /* -1: none */
 };
 
+/* Reads folder/config.json, and folder/generation_config.json if there is one.  CINF_ENOTFOUND; CINF_EFORMAT
+ * for a value that makes no sense, CINF_EUNSUPPORTED for a model that is not a GPT-2 this library runs.
+ * Tokens that the vocabulary lacks are left out: eos may be empty, bos -1. */
 CINF_API enum cinf_status cinf_config_read(struct cinf_config *out, const char *folder);
 
 /* The published shapes: "distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl".  CINF_ENOTFOUND. */

@@ -93,7 +93,7 @@ static enum cinf_status take_tensor(struct tensor *t, struct claim *c, const str
         return cinf_fail(CINF_EUNSUPPORTED,
                          "%s: tensor \"%.100s\": is conjugated, negated or otherwise special", t->file->path,
                          t->view.name);
-    uint64_t strides[CINF_DIMS_MAX];
+    uint64_t strides[CINF_DIMS_MAX] = { 0 };
     if (!take_u64(items[1], &t->offset))
         return tensor_fault(t, "its offset is not a number from 0 on");
     if (!take_u64s(p, items[2], t->view.dims) || !take_u64s(p, items[3], strides) || items[2].n != items[3].n)
