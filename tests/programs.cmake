@@ -26,3 +26,7 @@ if(CINF_APPS)
   cinf_program_test(cli_malformed cli_malformed.py)
   cinf_program_test(cli_demo cli_demo.py)
 endif()
+
+add_executable(exposition_demo programs/exposition_demo.c)
+target_link_libraries(exposition_demo PRIVATE cinf_tree)
+cinf_program_test(exposition_check exposition_check.py)

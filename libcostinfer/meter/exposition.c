@@ -107,7 +107,7 @@ static void put_metadata(struct cinf_exposition *page, const char *keyword, size
                          const char *value)
 {
     strbuf_printf(&page->text, "# %s ", keyword);
-    strbuf_add(&page->text, page->family.text, page->family.failed ? 0 : n_family);
+    strbuf_add(&page->text, page->family.text, n_family);
     strbuf_putc(&page->text, ' ');
     put_escaped(&page->text, value, page->format == CINF_EXPOSITION_OPENMETRICS);
     strbuf_putc(&page->text, '\n');
@@ -125,6 +125,10 @@ void cinf_exposition_family(struct cinf_exposition *page, const char *name, enum
         return;
     }
     strbuf_puts(&page->family, name);
+    if (page->family.failed) {
+        page->text.failed = true;
+        return;
+    }
     if (type == CINF_METRIC_COUNTER)
         n_family -= strlen("_total");
     if (unit && (!ends_in(name, n_family, unit) || name[n_family - strlen(unit) - 1] != '_'))
@@ -220,7 +224,7 @@ enum cinf_status cinf_exposition_finish(struct cinf_exposition *page, const char
     if (!page->finished && page->format == CINF_EXPOSITION_OPENMETRICS)
         strbuf_puts(&page->text, "# EOF\n");
     page->finished = true;
-    if (page->text.failed || page->family.failed || page->mistake.failed)
+    if (page->text.failed || page->mistake.failed)
         return cinf_fail(CINF_ENOMEM, "no memory for a page of metrics");
     if (page->mistake.len > 0)
         return cinf_fail(CINF_EINVAL, "%s", page->mistake.text);
