@@ -7,7 +7,7 @@
 
 #include "tiny_tokenizer.h"
 
-enum { TINY_D = 8, TINY_P = 16 };
+enum { TINY_D = 8, TINY_P = 256 };
 
 static const struct {
     const char *name;
