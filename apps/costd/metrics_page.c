@@ -67,6 +67,13 @@ static void number(struct cinf_exposition *page, const char *name, enum cinf_met
     cinf_exposition_number(page, name, NULL, 0, value);
 }
 
+static void integer(struct cinf_exposition *page, const char *name, const char *unit, const char *help,
+                    uint64_t value)
+{
+    cinf_exposition_family(page, name, CINF_METRIC_GAUGE, unit, help);
+    cinf_exposition_integer(page, name, NULL, 0, value);
+}
+
 static void add_process(struct cinf_exposition *page)
 {
     struct process p;
@@ -77,16 +84,14 @@ static void add_process(struct cinf_exposition *page)
                "User and system CPU time of this process.", (double)p.cpu_ticks * tick);
         number(page, "process_start_time_seconds", CINF_METRIC_GAUGE, "seconds",
                "When this process started, in Unix time.", boot_time() + (double)p.start * tick);
-        number(page, "process_virtual_memory_bytes", CINF_METRIC_GAUGE, "bytes",
-               "Virtual memory of this process.", (double)p.virtual_bytes);
-        number(page, "process_resident_memory_bytes", CINF_METRIC_GAUGE, "bytes",
-               "Resident memory of this process.", (double)p.resident_pages * (double)sysconf(_SC_PAGESIZE));
+        integer(page, "process_virtual_memory_bytes", "bytes", "Virtual memory of this process.",
+                p.virtual_bytes);
+        integer(page, "process_resident_memory_bytes", "bytes", "Resident memory of this process.",
+                (uint64_t)p.resident_pages * (uint64_t)sysconf(_SC_PAGESIZE));
     }
-    number(page, "process_open_fds", CINF_METRIC_GAUGE, NULL, "Open file descriptors.",
-           (double)count_descriptors());
+    integer(page, "process_open_fds", NULL, "Open file descriptors.", count_descriptors());
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-        number(page, "process_max_fds", CINF_METRIC_GAUGE, NULL, "How many file descriptors may be open.",
-               (double)limit.rlim_cur);
+        integer(page, "process_max_fds", NULL, "How many file descriptors may be open.", limit.rlim_cur);
 }
 
 static void add_daemon(struct cinf_exposition *page, struct service *service)
@@ -98,9 +103,13 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
     cinf_exposition_family(page, "costd_build_info", CINF_METRIC_GAUGE, NULL,
                            "The program and the device it serves with; always 1.");
     cinf_exposition_integer(page, "costd_build_info", labels, 2, 1);
-    if (budget)
-        number(page, "costd_daily_budget_dollars", CINF_METRIC_GAUGE, "dollars",
-               "What the operator means to spend a day (--daily-budget).", (double)budget / 1e9);
+    if (!budget)
+        return;
+    cinf_exposition_family(page, "costd_daily_budget_dollars", CINF_METRIC_GAUGE, "dollars",
+                           "What the operator means to spend a day (--daily-budget).");
+    /* An hour at that many dollars an hour: the exact amount, written as costs are. */
+    cinf_exposition_cost(page, "costd_daily_budget_dollars", NULL, 0,
+                         cinf_cost_of(UINT64_C(3600000000000), budget));
 }
 
 void get_metrics(struct exchange *x, const char *unused)
