@@ -111,7 +111,9 @@ START_TEST(other_pickles_are_refused)
 END_TEST
 
 /* The single-file goldens. */
-static const char *const files[] = { GOLDEN "aligned.safetensors", GOLDEN "zip.bin", GOLDEN "legacy.bin" };
+static const char *const files[] = { GOLDEN "aligned.safetensors",
+                                     GOLDEN "sharded-bin/pytorch_model-00002-of-00003.bin",
+                                     GOLDEN "legacy.bin" };
 
 static void load_blob(struct blob *b, const char *path)
 {
