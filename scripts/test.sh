@@ -29,12 +29,12 @@ step() {
     printf '\n== %s (%d s)\n' "$*" $((SECONDS - started))
 }
 
-# build PRESET [TARGET ...]
+# build PRESET FOLDER [TARGET ...]
 build() {
-    local preset=$1
-    shift
+    local preset=$1 folder=$2
+    shift 2
     cmake --preset "$preset" -DCINF_WERROR=ON -DCINF_TESTS=ON "${cache[@]}" >/dev/null
-    cmake --build --preset "$preset" -j "$jobs" ${1:+--target "$@"}
+    cmake --build "$folder" -j "$jobs" ${1:+--target "$@"} -- --quiet
 }
 
 # test_in FOLDER ARGUMENT ...
@@ -49,11 +49,11 @@ if [ "$mode" != --fast ]; then
     scripts/lint.sh --format
 
     step "clang-14, warnings are errors"
-    build clang
+    build clang build-clang
 
     step "ThreadSanitizer: every test that starts threads"
     threaded=$(grep -lE 'pthread_create|cinf_engine_open' tests/test_*.c | xargs -n 1 basename -s .c)
-    build tsan $threaded
+    build tsan build-tsan $threaded
     # TSan does not know the address layouts of newer kernels; without randomisation it does.
     fixed=()
     if setarch "$(uname -m)" -R true 2>/dev/null; then
@@ -63,7 +63,7 @@ if [ "$mode" != --fast ]; then
         -R "^($(echo $threaded | tr ' ' '|'))\$"
 
     step "AddressSanitizer and UndefinedBehaviorSanitizer: the fast suite"
-    build dev
+    build dev build-dev
     test_in build-dev -LE slow
 fi
 
@@ -73,7 +73,7 @@ if [ "$mode" = --all ]; then
 fi
 
 step "release: $([ "$mode" = --all ] && echo every suite || echo the fast suite)"
-build release
+build release build
 if [ "$mode" = --all ]; then
     scripts/test_arm64.sh
     test_in build
