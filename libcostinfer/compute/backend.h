@@ -206,6 +206,7 @@ uint32_t row_width(const struct program *program, enum row_buffer buffer);
 /* The reference that every other backend is compared with: naive C, written to be read. */
 extern const struct backend backend_cpu_reference;
 extern const struct backend backend_cpu_blas; /* in builds with OpenBLAS */
+extern const struct backend backend_cpu_packed;
 
 /* ---- Choice (backend.c) ------------------------------------------------------------------- */
 

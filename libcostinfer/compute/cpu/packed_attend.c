@@ -1,0 +1,152 @@
+/* packed_attend.c - see packed_attend.h. */
+#include "packed_attend.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The result of some positions for one row: sum of exp(score - max) * value, and of exp(score - max). */
+struct part {
+    float max, sum;
+    float *values; /* [value_width] */
+};
+
+/* A worker's scratch. */
+struct room {
+    float *scores; /* [ROWS_BLOCK][ATTEND_CHUNK] */
+    float *parts;  /* [ROWS_BLOCK][value_width] */
+    float *sums;   /* [ATTEND_ROWS][value_width] */
+};
+
+static struct room room_in(float *scratch, const struct packed_kv *kv)
+{
+    float *parts = scratch + ROWS_BLOCK * ATTEND_CHUNK;
+    return (struct room){ scratch, parts, parts + (size_t)ROWS_BLOCK * kv->value_width };
+}
+
+size_t attend_scratch(const struct packed_kv *kv)
+{
+    return ROWS_BLOCK * ATTEND_CHUNK + (size_t)(ROWS_BLOCK + ATTEND_ROWS) * kv->value_width;
+}
+
+size_t attend_part_size(const struct packed_kv *kv)
+{
+    return kv->value_width + 16; /* max and sum, and whole cache lines */
+}
+
+/* Positions of the chunk that begins at `begin` that row `row` sees. */
+static uint32_t seen(const struct attend *a, uint32_t row, uint32_t begin)
+{
+    uint32_t past = a->positions[row] + 1;
+    return past <= begin ? 0 : past - begin < ATTEND_CHUNK ? past - begin : ATTEND_CHUNK;
+}
+
+/* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk. */
+static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t row,
+                          uint32_t n, const struct room *room, struct part *parts)
+{
+    const struct packed_kv *kv = a->kv;
+    const float *keys = packed_keys(kv, slot, a->layer, head) + (size_t)begin * kv->head_width;
+    const float *values = packed_values(kv, slot, a->layer, head) + (size_t)begin * kv->value_width;
+    const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
+    uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
+    for (uint32_t t = 0; t < most; t += PANEL)
+        a->kernels->product_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, keys + t * kv->head_width,
+                                PANEL, kv->head_width, false);
+    for (uint32_t i = 0; i < n; i++)
+        a->kernels->softmax(room->scores + i * ATTEND_CHUNK, seen(a, row + i, begin), a->scale, &parts[i].max,
+                            &parts[i].sum);
+    /* The positions that all rows see, then each row's own: a value that a row must not see may be anything,
+     * a NaN even, and 0 * NaN is not 0. */
+    for (uint32_t c = 0; c < kv->value_width; c += PANEL) {
+        a->kernels->product_f32(room->parts + c, kv->value_width, room->scores, ATTEND_CHUNK, n, values + c,
+                                kv->value_width, least, false);
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t own = seen(a, row + i, begin);
+            if (own > least)
+                a->kernels->product_f32(room->parts + i * kv->value_width + c, kv->value_width,
+                                        room->scores + i * ATTEND_CHUNK + least, ATTEND_CHUNK, 1,
+                                        values + least * kv->value_width + c, kv->value_width, own - least,
+                                        true);
+        }
+    }
+    for (uint32_t i = 0; i < n; i++)
+        parts[i].values = room->parts + i * kv->value_width;
+}
+
+/* into = into and part together.  An empty `into` has a maximum of minus infinity. */
+static void merge(const struct attend *a, struct part *into, const struct part *part)
+{
+    float max = part->max > into->max ? part->max : into->max;
+    float old = a->kernels->exp(into->max - max), new = a->kernels->exp(part->max - max);
+    a->kernels->merge(into->values, part->values, a->kv->value_width, old, new);
+    into->sum = into->sum * old + part->sum * new;
+    into->max = max;
+}
+
+static struct part empty(float *values, const struct packed_kv *kv)
+{
+    memset(values, 0, kv->value_width * sizeof *values);
+    return (struct part){ -INFINITY, 0, values };
+}
+
+static void put_out(const struct attend *a, uint32_t row, uint32_t head, const struct part *part)
+{
+    uint32_t width = a->kv->head_width;
+    a->kernels->scale(part->values, part->values, a->kv->value_width, 1 / part->sum);
+    memcpy(a->out + row * a->ld_out + (size_t)head * width, part->values, width * sizeof *a->out);
+}
+
+void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t head, float *scratch)
+{
+    struct room room = room_in(scratch, a->kv);
+    struct part sums[ATTEND_ROWS], parts[ROWS_BLOCK];
+    for (uint32_t i = 0; i < rows->n; i++)
+        sums[i] = empty(room.sums + i * a->kv->value_width, a->kv);
+    uint32_t last = a->positions[rows->first + rows->n - 1];
+    for (uint32_t begin = 0; begin <= last; begin += ATTEND_CHUNK) {
+        for (uint32_t i = 0, n; i < rows->n; i += n) {
+            n = rows->n - i < ROWS_BLOCK ? rows->n - i : ROWS_BLOCK;
+            uint32_t blind = 0;
+            while (blind < n && seen(a, rows->first + i + blind, begin) == 0)
+                blind++;
+            if (blind == n)
+                continue;
+            chunk_of_rows(a, rows->slot, head, begin, rows->first + i + blind, n - blind, &room, parts);
+            for (uint32_t j = 0; j < n - blind; j++)
+                merge(a, &sums[i + blind + j], &parts[j]);
+        }
+    }
+    for (uint32_t i = 0; i < rows->n; i++)
+        put_out(a, rows->first + i, head, &sums[i]);
+}
+
+void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32_t head, uint32_t chunk,
+                  float *parts, uint32_t n_chunks, float *scratch)
+{
+    struct room room = room_in(scratch, a->kv);
+    struct part done[ROWS_BLOCK];
+    size_t size = attend_part_size(a->kv);
+    uint32_t begin = chunk * ATTEND_CHUNK;
+    for (uint32_t i = 0; i < rows->n; i++) {
+        /* One row at a time: steps that are split have few rows. */
+        if (seen(a, rows->first + i, begin) == 0)
+            continue;
+        chunk_of_rows(a, rows->slot, head, begin, rows->first + i, 1, &room, done);
+        float *to = parts + (i * n_chunks + chunk) * size;
+        to[0] = done[0].max;
+        to[1] = done[0].sum;
+        memcpy(to + 16, done[0].values, a->kv->value_width * sizeof *to);
+    }
+}
+
+void attend_merge(const struct attend *a, uint32_t row, uint32_t head, const float *parts, float *scratch)
+{
+    struct room room = room_in(scratch, a->kv);
+    struct part sum = empty(room.sums, a->kv);
+    for (uint32_t begin = 0; begin <= a->positions[row]; begin += ATTEND_CHUNK) {
+        struct part part = { parts[0], parts[1], (float *)(uintptr_t)(parts + 16) };
+        merge(a, &sum, &part);
+        parts += attend_part_size(a->kv);
+    }
+    put_out(a, row, head, &sum);
+}

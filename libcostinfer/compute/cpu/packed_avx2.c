@@ -1,0 +1,103 @@
+/* packed_avx2.c - the kernels for AVX2 with FMA and F16C (every x86-64 processor of 2013 and later, nearly).
+ *
+ * Its 8-bit product adds pairs in saturating 16 bits.  |w| times a number with w's sign is at most
+ * 2 * 127 * 127 a pair, which fits; w + 128 times it would not. */
+#include "packed_isa.h"
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#include <string.h>
+
+#include "packed_kernels.h"
+
+#define KERNELS      packed_kernels_avx2
+#define KERNELS_NAME "AVX2"
+#define LANES        8
+#define VF           __m256
+typedef int32_t vi __attribute__((vector_size(32)));
+#define VI             vi
+#define v_load(p)      _mm256_loadu_ps(p)
+#define v_store(p, x)  _mm256_storeu_ps(p, x)
+#define v_set1(x)      _mm256_set1_ps(x)
+#define v_set1i(x)     ((VI)_mm256_set1_epi32(x))
+#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define v_max(a, b)    _mm256_max_ps(a, b)
+#define v_min(a, b)    _mm256_min_ps(a, b)
+#define v_load_f16(p)  _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define v_load_bf16(p)                                                                                       \
+    ((VF)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define v_store_f16(p, x)                                                                                    \
+    _mm_storeu_si128((__m128i *)(void *)(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT))
+
+static inline void v_narrow(int8_t *to, VI x)
+{
+    for (int i = 0; i < LANES; i++)
+        to[i] = (int8_t)x[i];
+}
+
+enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 2, INT8_ROWS = 4 };
+
+/* 16 of the panel's 32 outputs, from `panel` on. */
+INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                          const uint8_t *panel, uint32_t k)
+{
+    const int8_t *q = a->q + row * a->stride;
+    const size_t stride = a->stride;
+    const __m256i ones = _mm256_set1_epi16(1), middle = _mm256_set1_epi8(-128);
+    for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
+        uint32_t n = k - first < GROUP ? k - first : GROUP;
+        __m256i c[4][2];
+        UNROLL for (uint32_t r = 0; r < rows; r++) c[r][0] = c[r][1] = _mm256_setzero_si256();
+        for (uint32_t i = 0; i < n; i += 4, panel += 4 * PANEL) {
+            __m256i w[2], size[2];
+            UNROLL for (uint32_t v = 0; v < 2; v++)
+            {
+                w[v] = _mm256_loadu_si256((const __m256i *)(const void *)(panel + 32 * v));
+                w[v] = _mm256_xor_si256(w[v], middle);
+                size[v] = _mm256_abs_epi8(w[v]);
+            }
+            _mm_prefetch((const char *)panel + 2048, _MM_HINT_T0);
+            UNROLL for (uint32_t r = 0; r < rows; r++)
+            {
+                int32_t four;
+                memcpy(&four, q + r * stride + first + i, sizeof four);
+                __m256i x = _mm256_set1_epi32(four);
+                UNROLL for (uint32_t v = 0; v < 2; v++)
+                {
+                    __m256i pairs = _mm256_maddubs_epi16(size[v], _mm256_sign_epi8(x, w[v]));
+                    c[r][v] = _mm256_add_epi32(c[r][v], _mm256_madd_epi16(pairs, ones));
+                }
+            }
+        }
+        UNROLL for (uint32_t r = 0; r < rows; r++)
+        {
+            __m256 scale = _mm256_set1_ps(a->scales[(row + r) * a->groups + group]);
+            UNROLL for (uint32_t v = 0; v < 2; v++)
+            {
+                float *to = acc + (size_t)r * PANEL + v * 8;
+                __m256 before = group ? _mm256_loadu_ps(to) : _mm256_setzero_ps();
+                _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(c[r][v]), scale, before));
+            }
+        }
+    }
+}
+
+#define INT8_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        block_int8_of(n, acc, a, row, panel, k);                                                             \
+        block_int8_of(n, acc + 16, a, row, panel + 64, k);                                                   \
+        break;
+
+static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                       const uint8_t *panel, uint32_t k)
+{
+    switch (rows) {
+        INT8_CASE(1)
+        INT8_CASE(2)
+        INT8_CASE(3)
+        INT8_CASE(4)
+    }
+}
+
+#include "packed_kernels_body.h"
+#endif

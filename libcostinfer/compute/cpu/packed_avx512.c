@@ -1,0 +1,99 @@
+/* packed_avx512.c - the kernels for AVX-512 (F, BW, DQ, VL) with VNNI.
+ *
+ * vpdpbusd is written in assembly: gcc 12 copies registers around the intrinsic, at half the speed. */
+#include "packed_isa.h"
+
+#ifdef __AVX512BW__
+#include <immintrin.h>
+#include <string.h>
+
+#include "packed_kernels.h"
+
+#define KERNELS      packed_kernels_avx512
+#define KERNELS_NAME "AVX-512"
+#define LANES        16
+#define VF           __m512
+typedef int32_t vi __attribute__((vector_size(64)));
+#define VI             vi
+#define v_load(p)      _mm512_loadu_ps(p)
+#define v_store(p, x)  _mm512_storeu_ps(p, x)
+#define v_set1(x)      _mm512_set1_ps(x)
+#define v_set1i(x)     ((VI)_mm512_set1_epi32(x))
+#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define v_max(a, b)    _mm512_max_ps(a, b)
+#define v_min(a, b)    _mm512_min_ps(a, b)
+#define v_load_f16(p)  _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define v_load_bf16(p)                                                                                       \
+    ((VF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define v_store_f16(p, x)                                                                                    \
+    _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT))
+#define v_narrow(p, i) _mm_storeu_si128((__m128i *)(void *)(p), _mm512_cvtepi32_epi8((__m512i)(i)))
+
+enum { BLOCK_ROWS = 12, BLOCK_VECTORS = 2, INT8_ROWS = 12 };
+
+/* c += four u8 of w times four s8 of x, in each lane */
+#define DOT4(c, w, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(w), "v"(x))
+
+INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                          const uint8_t *panel, uint32_t k)
+{
+    const int8_t *base[4];
+    UNROLL for (uint32_t i = 0; i < (rows + 2) / 3; i++) base[i] = a->q + (row + 3 * i) * a->stride;
+    const size_t stride = a->stride;
+    for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
+        uint32_t n = k - first < GROUP ? k - first : GROUP;
+        __m512i c[12][2];
+        UNROLL for (uint32_t r = 0; r < rows; r++) c[r][0] = c[r][1] =
+            _mm512_set1_epi32(a->offsets[(row + r) * a->groups + group]);
+        for (uint32_t i = 0; i < n; i += 4, panel += 4 * PANEL) {
+            __m512i w0 = _mm512_loadu_si512(panel), w1 = _mm512_loadu_si512(panel + 64);
+            _mm_prefetch((const char *)panel + 2048, _MM_HINT_T0);
+            _mm_prefetch((const char *)panel + 2112, _MM_HINT_T0);
+            UNROLL for (uint32_t r = 0; r < rows; r++)
+            {
+                int32_t four;
+                memcpy(&four, base[r / 3] + r % 3 * stride + first + i, sizeof four);
+                __m512i x = _mm512_set1_epi32(four);
+                DOT4(c[r][0], w0, x);
+                DOT4(c[r][1], w1, x);
+            }
+        }
+        UNROLL for (uint32_t r = 0; r < rows; r++)
+        {
+            __m512 scale = _mm512_set1_ps(a->scales[(row + r) * a->groups + group]);
+            UNROLL for (uint32_t v = 0; v < 2; v++)
+            {
+                float *to = acc + (size_t)r * PANEL + v * 16;
+                __m512 before = group ? _mm512_loadu_ps(to) : _mm512_setzero_ps();
+                _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[r][v]), scale, before));
+            }
+        }
+    }
+}
+
+#define INT8_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        block_int8_of(n, acc, a, row, panel, k);                                                             \
+        break;
+
+static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                       const uint8_t *panel, uint32_t k)
+{
+    switch (rows) {
+        INT8_CASE(1)
+        INT8_CASE(2)
+        INT8_CASE(3)
+        INT8_CASE(4)
+        INT8_CASE(5)
+        INT8_CASE(6)
+        INT8_CASE(7)
+        INT8_CASE(8)
+        INT8_CASE(9)
+        INT8_CASE(10)
+        INT8_CASE(11)
+        INT8_CASE(12)
+    }
+}
+
+#include "packed_kernels_body.h"
+#endif

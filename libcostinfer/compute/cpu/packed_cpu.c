@@ -1,0 +1,720 @@
+/* packed_cpu.c - device "cpu": weights in panels, kernels for the processor at hand, a pool of threads.
+ *
+ * A step becomes a list of phases for the pool (packed_pool.h), made anew for each batch because their tiles
+ * depend on its rows; that takes a microsecond.  Every phase's result for a row is independent of the other
+ * rows and of the threads, see packed_kernels.h, so a request's logits are the same in whatever company.
+ *
+ * After the last layer has put its keys and values into the cache, only rows that want logits matter: they
+ * move to the front there, and the rest of the program runs for them alone. */
+#define _GNU_SOURCE /* _SC_LEVEL2_CACHE_SIZE */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "fail.h"
+#include "mem.h"
+#include "packed_attend.h"
+#include "packed_memory.h"
+
+enum {
+    K_BLOCK = 192, /* lines of a panel that stay in the first-level cache for many rows: 24 KiB */
+    ROWS_TILE_MAX = 240,
+    ROWWISE_ROWS = 4,   /* rows of a tile of norm, embedding, quantising */
+    TILE_BYTES = 65536, /* weights that a tile reads, at least */
+    PHASES_PER_OP = 3,
+};
+
+/* ---- A prepared program ------------------------------------------------------------------- */
+
+struct packed_prepared {
+    struct prepared base;
+    struct packed_device *device;
+    struct packed_weights *weights;
+    struct packed_kv *kv;
+    const struct program *program;
+    uint32_t rows_max, n_logits;
+    bool has_logits;
+    uint32_t compact_before; /* the operation before which wanted rows move to the front */
+
+    float *rows[ROWS_COUNT]; /* [rows_max, ld] */
+    size_t ld[ROWS_COUNT];
+    float *logits; /* [rows_max, ld_logits] */
+    size_t ld_logits;
+
+    /* int8: the input of the next product. */
+    int8_t *q;
+    float *q_scales, *q_out_number;
+    int32_t *q_offsets;
+    uint32_t *q_n_out, *q_out_at;
+    size_t q_stride, q_groups;
+
+    float *scratch; /* [threads][scratch_size] */
+    size_t scratch_size;
+    float *attend_parts; /* of steps whose attention is split over chunks */
+    size_t attend_parts_size;
+
+    /* The step. */
+    const struct batch *batch;
+    struct attend_rows *blocks;        /* [rows_max] */
+    uint32_t *wanted;                  /* [rows_max], rows that want logits */
+    uint32_t *positions, *slots;       /* [rows_max], of wanted rows */
+    struct attend_rows *wanted_blocks; /* [rows_max] */
+    struct job *jobs;
+    struct pool_phase *phases;
+    uint32_t n_phases;
+};
+
+/* What a phase works on. */
+struct job {
+    struct packed_prepared *p;
+    const struct op *op;
+    const struct packed_matrix *m; /* products */
+    uint32_t n_rows;
+    const uint32_t *positions, *slots; /* [n_rows] */
+    bool then_quantise;                /* norm: the next product is in int8 */
+
+    /* Products: tiles of rows_tile rows x panels_tile panels, rows outermost. */
+    uint32_t rows_tile, panels_tile, n_panel_tiles;
+
+    /* Attention. */
+    struct attend attend;
+    const struct attend_rows *blocks;
+    uint32_t n_blocks, n_chunks;
+};
+
+static const float ones[PANEL] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                   1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
+static const float zeros[PANEL];
+
+static float *row_of(const struct packed_prepared *p, enum row_buffer buffer, size_t row)
+{
+    return p->rows[buffer] + row * p->ld[buffer];
+}
+
+static float *scratch_of(const struct packed_prepared *p, uint32_t worker)
+{
+    return p->scratch + worker * p->scratch_size;
+}
+
+static const float *vector(const struct packed_prepared *p, uint32_t index)
+{
+    return (const float *)(const void *)p->weights->matrices[index].elements;
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The rows of a row-wise tile. */
+static uint32_t end_of_tile(const struct job *job, uint32_t tile)
+{
+    return smaller((tile + 1) * ROWWISE_ROWS, job->n_rows);
+}
+
+/* ---- Phases ------------------------------------------------------------------------------- */
+
+static void embed_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    const struct job *job = argument;
+    struct packed_prepared *p = job->p;
+    const struct op *op = job->op;
+    float *position = scratch_of(p, worker);
+    for (uint32_t r = tile * ROWWISE_ROWS; r < end_of_tile(job, tile); r++) {
+        float *out = row_of(p, op->out, r);
+        packed_row(out, p->weights, op->weight, (uint32_t)p->batch->tokens[r]);
+        packed_row(position, p->weights, op->weight2, job->positions[r]);
+        for (uint32_t i = 0; i < p->program->width; i++)
+            out[i] += position[i];
+    }
+}
+
+static void quantise_row(const struct packed_prepared *p, enum row_buffer buffer, size_t row)
+{
+    p->device->kernels->quantise(p->q + row * p->q_stride, p->q_scales + row * p->q_groups,
+                                 p->q_offsets + row * p->q_groups, p->q_n_out + row,
+                                 p->q_out_at + row * OUTLIERS_MAX, p->q_out_number + row * OUTLIERS_MAX,
+                                 row_of(p, buffer, row), row_width(p->program, buffer));
+}
+
+static void norm_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)worker;
+    const struct job *job = argument;
+    const struct packed_prepared *p = job->p;
+    const struct op *op = job->op;
+    for (uint32_t r = tile * ROWWISE_ROWS; r < end_of_tile(job, tile); r++) {
+        p->device->kernels->norm(row_of(p, op->out, r), row_of(p, op->in, r), vector(p, op->weight),
+                                 vector(p, op->bias), p->program->width, op->epsilon);
+        if (job->then_quantise)
+            quantise_row(p, op->out, r);
+    }
+}
+
+static void quantise_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)worker;
+    const struct job *job = argument;
+    for (uint32_t r = tile * ROWWISE_ROWS; r < end_of_tile(job, tile); r++)
+        quantise_row(job->p, job->op->in, r);
+}
+
+/* Wanted rows of the buffers that the rest of the program may read move to the front. */
+static void compact(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)tile;
+    (void)worker;
+    struct packed_prepared *p = ((const struct job *)argument)->p;
+    for (uint32_t i = 0; i < p->n_logits; i++) {
+        for (int b = 0; b < ROWS_COUNT && p->wanted[i] != i; b++)
+            memcpy(row_of(p, (enum row_buffer)b, i), row_of(p, (enum row_buffer)b, p->wanted[i]),
+                   row_width(p->program, (enum row_buffer)b) * sizeof(float));
+    }
+}
+
+/* acc[n][PANEL] = in[row … row+n) * panel, before scales. */
+static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32_t n, float *acc,
+                     float *expanded)
+{
+    const struct packed_prepared *p = job->p;
+    const struct packed_kernels *kernels = p->device->kernels;
+    const struct packed_matrix *m = job->m;
+    const unsigned char *elements = m->elements + panel * m->panel_bytes;
+    const float *in = row_of(p, job->op->in, row);
+    size_t ld = p->ld[job->op->in];
+    enum weights_type type = p->weights->type;
+    if (type == WEIGHTS_INT8) {
+        struct int8_rows rows = { p->q,        p->q_scales,     p->q_offsets, p->q_n_out,
+                                  p->q_out_at, p->q_out_number, p->q_stride,  p->q_groups };
+        kernels->product_int8(acc, &rows, row, n, elements, (m->k + 3) / 4 * 4);
+        return;
+    }
+    if (n <= ROWS_BLOCK) {
+        product_kernel *product = type == WEIGHTS_F32   ? kernels->product_f32
+                                  : type == WEIGHTS_F16 ? kernels->product_f16
+                                                        : kernels->product_bf16;
+        product(acc, PANEL, in, ld, n, elements, PANEL, m->k, false);
+        return;
+    }
+    for (uint32_t k = 0; k < m->k; k += K_BLOCK) {
+        uint32_t lines = smaller(K_BLOCK, m->k - k);
+        const void *block = elements + (size_t)k * PANEL * (type == WEIGHTS_F32 ? 4 : 2);
+        if (type == WEIGHTS_F16)
+            kernels->expand_f16(expanded, block, (size_t)lines * PANEL);
+        if (type == WEIGHTS_BF16)
+            kernels->expand_bf16(expanded, block, (size_t)lines * PANEL);
+        kernels->product_f32(acc, PANEL, in + k, ld, n, type == WEIGHTS_F32 ? block : expanded, PANEL, lines,
+                             k > 0);
+    }
+}
+
+/* Columns [column, column + PANEL) of query, key, value [3D] of n rows to where they belong. */
+static void put_qkv(const struct job *job, uint32_t column, uint32_t row, uint32_t n, const float *y)
+{
+    const struct packed_prepared *p = job->p;
+    const struct packed_kv *kv = p->kv;
+    uint32_t d = p->program->width, width = kv->head_width;
+    uint32_t end = smaller(column + PANEL, 3 * d), run;
+    for (uint32_t c = column; c < end; c += run, y += run) {
+        uint32_t which = c / d, in_row = c % d, head = in_row / width, i = in_row % width;
+        run = smaller(end - c, width - i);
+        for (uint32_t r = row; r < row + n; r++) {
+            const float *from = y + (size_t)(r - row) * PANEL;
+            uint32_t t = job->positions[r];
+            if (which == 0) {
+                memcpy(row_of(p, job->op->out, r) + in_row, from, run * sizeof *from);
+            } else if (which == 1) {
+                float *to = packed_keys(kv, job->slots[r], job->op->layer, head) +
+                            ((size_t)(t / PANEL) * width + i) * PANEL + t % PANEL;
+                for (uint32_t j = 0; j < run; j++)
+                    to[j * PANEL] = from[j];
+            } else {
+                memcpy(packed_values(kv, job->slots[r], job->op->layer, head) + (size_t)t * kv->value_width +
+                           i,
+                       from, run * sizeof *from);
+            }
+        }
+    }
+}
+
+static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    const struct job *job = argument;
+    const struct packed_prepared *p = job->p;
+    const struct packed_kernels *kernels = p->device->kernels;
+    const struct op *op = job->op;
+    const struct packed_matrix *m = job->m;
+    float *acc = scratch_of(p, worker), *expanded = acc + ROWS_TILE_MAX * PANEL;
+    uint32_t row = tile / job->n_panel_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
+    uint32_t panel = tile % job->n_panel_tiles * job->panels_tile;
+    uint32_t end = smaller(panel + job->panels_tile, m->n_panels);
+    for (; panel < end; panel++) {
+        size_t column = (size_t)panel * PANEL;
+        const float *scale = m->scales ? m->scales + column : ones;
+        multiply(job, panel, row, n, acc, expanded);
+        if (op->kind == OP_LOGITS) {
+            kernels->finish(p->logits + row * p->ld_logits + column, p->ld_logits, acc, n, scale, zeros,
+                            FINISH_STORE, op->activation);
+            continue;
+        }
+        const float *bias = vector(p, op->bias) + column;
+        if (op->epilogue == EPILOGUE_QKV) {
+            kernels->finish(acc, PANEL, acc, n, scale, bias, FINISH_STORE, op->activation);
+            put_qkv(job, (uint32_t)column, row, n, acc);
+            continue;
+        }
+        enum finish how = op->epilogue == EPILOGUE_ADD          ? FINISH_ADD
+                          : op->epilogue == EPILOGUE_ACTIVATION ? FINISH_ACTIVATE
+                                                                : FINISH_STORE;
+        kernels->finish(row_of(p, op->out, row) + column, p->ld[op->out], acc, n, scale, bias, how,
+                        op->activation);
+    }
+}
+
+/* Tiles of attention: heads of a block of rows stand together, and with `n_chunks` chunks of a head. */
+static void attend_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    const struct job *job = argument;
+    uint32_t heads = job->p->program->heads;
+    /* The last blocks have the longest past, so they come first. */
+    attend_all(&job->attend, &job->blocks[job->n_blocks - 1 - tile / heads], tile % heads,
+               scratch_of(job->p, worker));
+}
+
+static float *parts_of(const struct job *job, uint32_t row, uint32_t head)
+{
+    size_t place = (size_t)head * job->n_rows + row;
+    return job->p->attend_parts + place * job->n_chunks * attend_part_size(job->p->kv);
+}
+
+static void attend_chunk_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    const struct job *job = argument;
+    uint32_t heads = job->p->program->heads, chunk = tile % job->n_chunks,
+             head = tile / job->n_chunks % heads;
+    const struct attend_rows *block = &job->blocks[tile / job->n_chunks / heads];
+    attend_chunk(&job->attend, block, head, chunk, parts_of(job, block->first, head), job->n_chunks,
+                 scratch_of(job->p, worker));
+}
+
+static void attend_merge_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    const struct job *job = argument;
+    uint32_t heads = job->p->program->heads;
+    for (uint32_t head = 0; head < heads; head++)
+        attend_merge(&job->attend, tile, head, parts_of(job, tile, head), scratch_of(job->p, worker));
+}
+
+/* ---- A step ------------------------------------------------------------------------------- */
+
+static struct job *add_phase(struct packed_prepared *p, const struct job *job,
+                             void (*work)(const void *, uint32_t, uint32_t), uint32_t n_tiles)
+{
+    struct job *added = &p->jobs[p->n_phases];
+    *added = *job;
+    p->phases[p->n_phases++] = (struct pool_phase){ work, added, n_tiles };
+    return added;
+}
+
+static bool is_product(const struct op *op)
+{
+    return op->kind == OP_LINEAR || op->kind == OP_LOGITS;
+}
+
+static void add_product(struct packed_prepared *p, struct job *job, uint32_t rowwise_tiles)
+{
+    const struct op *op = job->op;
+    job->m = &p->weights->matrices[op->weight];
+    bool quantised = op > p->program->ops && op[-1].kind == OP_NORM && op[-1].out == op->in &&
+                     p->compact_before != (uint32_t)(op - p->program->ops);
+    if (p->weights->type == WEIGHTS_INT8 && !quantised)
+        add_phase(p, job, quantise_tile, rowwise_tiles);
+
+    /* Rows of a tile stay in half the second-level cache while panels pass by; tiles are as equal as they
+     * can be, and whole blocks. */
+    uint32_t threads = pool_threads(p->device->pool);
+    size_t fit = p->device->cache_bytes / 2 / (job->m->k * sizeof(float)) / ROWS_BLOCK * ROWS_BLOCK;
+    uint32_t most = fit < 4 * ROWS_BLOCK  ? 4 * ROWS_BLOCK
+                    : fit > ROWS_TILE_MAX ? ROWS_TILE_MAX
+                                          : (uint32_t)fit;
+    uint32_t n_row_tiles = (job->n_rows + most - 1) / most;
+    job->rows_tile = (job->n_rows + n_row_tiles - 1) / n_row_tiles;
+    if (n_row_tiles > 1)
+        job->rows_tile = (job->rows_tile + ROWS_BLOCK - 1) / ROWS_BLOCK * ROWS_BLOCK;
+    n_row_tiles = (job->n_rows + job->rows_tile - 1) / job->rows_tile;
+
+    uint32_t wide = (uint32_t)(TILE_BYTES / (job->m->panel_bytes + 1)),
+             many = job->m->n_panels / (4 * threads);
+    uint32_t panels = job->n_rows > ROWS_BLOCK ? 1 : smaller(wide, many);
+    job->panels_tile = panels > 0 ? panels : 1;
+    job->n_panel_tiles = (job->m->n_panels + job->panels_tile - 1) / job->panels_tile;
+    add_phase(p, job, product_tile, n_row_tiles * job->n_panel_tiles);
+}
+
+static void add_attend(struct packed_prepared *p, struct job *job)
+{
+    const struct op *op = job->op;
+    uint32_t heads = p->program->heads, most = 0;
+    job->attend = (struct attend){ .kernels = p->device->kernels,
+                                   .kv = p->kv,
+                                   .q = p->rows[op->in],
+                                   .out = p->rows[op->out],
+                                   .ld_q = p->ld[op->in],
+                                   .ld_out = p->ld[op->out],
+                                   .positions = job->positions,
+                                   .layer = op->layer,
+                                   .scale = op->scale };
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        most = job->positions[r] > most ? job->positions[r] : most;
+    job->n_chunks = most / ATTEND_CHUNK + 1;
+    size_t parts = (size_t)job->n_rows * heads * job->n_chunks * attend_part_size(p->kv);
+    bool split = job->n_chunks > 1 && job->n_blocks * heads < 4 * pool_threads(p->device->pool) &&
+                 parts <= p->attend_parts_size;
+    if (split) {
+        add_phase(p, job, attend_chunk_tile, job->n_blocks * heads * job->n_chunks);
+        add_phase(p, job, attend_merge_tile, job->n_rows);
+    } else {
+        add_phase(p, job, attend_tile, job->n_blocks * heads);
+    }
+}
+
+/* Rows of one slot in blocks of ATTEND_ROWS. */
+static uint32_t find_blocks(struct attend_rows *blocks, const uint32_t *slots, uint32_t n_rows)
+{
+    uint32_t n = 0;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        if (n > 0 && blocks[n - 1].slot == slots[r] && blocks[n - 1].n < ATTEND_ROWS)
+            blocks[n - 1].n++;
+        else
+            blocks[n++] = (struct attend_rows){ .first = r, .n = 1, .slot = slots[r] };
+    }
+    return n;
+}
+
+static void plan(struct packed_prepared *p, const struct batch *batch)
+{
+    const struct program *program = p->program;
+    struct job job = { .p = p,
+                       .n_rows = batch->n_rows,
+                       .positions = batch->positions,
+                       .slots = batch->slots,
+                       .blocks = p->blocks,
+                       .n_blocks = find_blocks(p->blocks, batch->slots, batch->n_rows) };
+    p->n_phases = 0;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const struct op *op = &program->ops[i];
+        if (p->has_logits && i == p->compact_before) {
+            if (p->n_logits == 0)
+                return; /* the cache is all that is wanted */
+            add_phase(p, &job, compact, 1);
+            job.n_rows = p->n_logits;
+            job.positions = p->positions;
+            job.slots = p->slots;
+            job.blocks = p->wanted_blocks;
+            job.n_blocks = find_blocks(p->wanted_blocks, p->slots, p->n_logits);
+        }
+        uint32_t rowwise_tiles = (job.n_rows + ROWWISE_ROWS - 1) / ROWWISE_ROWS;
+        job.op = op;
+        switch (op->kind) {
+        case OP_EMBED:
+            add_phase(p, &job, embed_tile, rowwise_tiles);
+            break;
+        case OP_NORM:
+            job.then_quantise = p->weights->type == WEIGHTS_INT8 && i + 1 < program->n_ops &&
+                                is_product(op + 1) && op[1].in == op->out;
+            add_phase(p, &job, norm_tile, rowwise_tiles);
+            break;
+        case OP_LINEAR:
+        case OP_LOGITS:
+            add_product(p, &job, rowwise_tiles);
+            break;
+        case OP_ATTEND:
+            add_attend(p, &job);
+            break;
+        }
+    }
+}
+
+static enum cinf_status run(struct prepared *prepared, const struct batch *batch)
+{
+    struct packed_prepared *p = (struct packed_prepared *)prepared;
+    p->n_logits = 0;
+    TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
+    for (uint32_t r = 0; r < batch->n_rows && p->has_logits; r++) {
+        if (!batch->wants_logits[r])
+            continue;
+        p->wanted[p->n_logits] = r;
+        p->positions[p->n_logits] = batch->positions[r];
+        p->slots[p->n_logits++] = batch->slots[r];
+    }
+    p->batch = batch;
+    plan(p, batch);
+    pool_run(p->device->pool, p->phases, p->n_phases);
+    return CINF_OK;
+}
+
+static enum cinf_status get_logits(struct prepared *prepared, uint32_t i, const float **out)
+{
+    struct packed_prepared *p = (struct packed_prepared *)prepared;
+    if (i >= p->n_logits)
+        return cinf_fail(CINF_EINVAL, "logits %u of a step that made %u", i, p->n_logits);
+    *out = p->logits + (size_t)i * p->ld_logits;
+    return CINF_OK;
+}
+
+/* ---- Preparing ---------------------------------------------------------------------------- */
+
+static void prepared_free(struct prepared *base)
+{
+    if (!base)
+        return;
+    struct packed_prepared *p = (struct packed_prepared *)base;
+    struct cpu_device *device = &p->device->cpu;
+    void *blocks[] = { p->logits,   p->q,       p->q_scales,      p->q_out_number, p->q_offsets, p->q_n_out,
+                       p->q_out_at, p->scratch, p->attend_parts,  p->blocks,       p->wanted,    p->positions,
+                       p->slots,    p->jobs,    p->wanted_blocks, p->phases };
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        cpu_free(device, blocks[i]);
+    for (int b = 0; b < ROWS_COUNT; b++)
+        cpu_free(device, p->rows[b]);
+    cpu_free(device, p);
+}
+
+/* Floats from one row to the next: whole panels, and not a multiple of 4096 bytes, at which rows would
+ * share lines of the cache. */
+static size_t row_stride(size_t width)
+{
+    return (width + PANEL - 1) / PANEL * PANEL + 16;
+}
+
+static bool allocate(struct packed_prepared *p)
+{
+    struct cpu_device *device = &p->device->cpu;
+    const struct program *program = p->program;
+    size_t rows = p->rows_max, threads = pool_threads(p->device->pool), k_max = 0;
+    bool complete = true;
+    for (int b = 0; b < ROWS_COUNT; b++) {
+        p->ld[b] = row_stride(row_width(program, (enum row_buffer)b));
+        complete = complete && (p->rows[b] = cpu_new(device, rows * p->ld[b], sizeof(float)));
+    }
+    p->ld_logits = row_stride(program->vocab);
+    p->logits = cpu_new(device, rows * p->ld_logits, sizeof(float));
+
+    for (uint32_t i = 0; i < program->n_ops && p->weights->type == WEIGHTS_INT8; i++) {
+        if (is_product(&program->ops[i]) && row_width(program, program->ops[i].in) > k_max)
+            k_max = row_width(program, program->ops[i].in);
+    }
+    p->q_groups = (k_max + GROUP - 1) / GROUP;
+    p->q_stride = p->q_groups * GROUP + 64;
+    p->q = cpu_new(device, rows * p->q_stride, 1);
+    p->q_scales = cpu_new(device, rows * p->q_groups, sizeof(float));
+    p->q_offsets = cpu_new(device, rows * p->q_groups, sizeof(int32_t));
+    p->q_n_out = cpu_new(device, rows, sizeof(uint32_t));
+    p->q_out_at = cpu_new(device, rows * OUTLIERS_MAX, sizeof(uint32_t));
+    p->q_out_number = cpu_new(device, rows * OUTLIERS_MAX, sizeof(float));
+
+    size_t product = (size_t)(ROWS_TILE_MAX + K_BLOCK) * PANEL, attend = attend_scratch(p->kv);
+    p->scratch_size = row_stride(product > attend ? product : attend);
+    if (p->scratch_size < row_stride(program->width))
+        p->scratch_size = row_stride(program->width);
+    p->scratch = cpu_new(device, threads * p->scratch_size, sizeof(float));
+    /* Split steps have fewer than 4 * threads blocks x heads; more rows than that in them are not split. */
+    size_t chunks = (program->positions + ATTEND_CHUNK - 1) / ATTEND_CHUNK;
+    p->attend_parts_size = 4 * threads * chunks * attend_part_size(p->kv);
+    p->attend_parts = cpu_new(device, p->attend_parts_size, sizeof(float));
+
+    size_t n_phases = (size_t)program->n_ops * PHASES_PER_OP + 1;
+    p->blocks = cpu_new(device, rows, sizeof *p->blocks);
+    p->wanted_blocks = cpu_new(device, rows, sizeof *p->wanted_blocks);
+    p->wanted = cpu_new(device, rows, sizeof *p->wanted);
+    p->positions = cpu_new(device, rows, sizeof *p->positions);
+    p->slots = cpu_new(device, rows, sizeof *p->slots);
+    p->jobs = cpu_new(device, n_phases, sizeof *p->jobs);
+    p->phases = cpu_new(device, n_phases, sizeof *p->phases);
+    return complete && p->logits && p->q && p->q_scales && p->q_offsets && p->q_n_out && p->q_out_at &&
+           p->q_out_number && p->scratch && p->attend_parts && p->blocks && p->wanted_blocks && p->wanted &&
+           p->positions && p->slots && p->jobs && p->phases;
+}
+
+static bool fits_weights(const struct packed_weights *w, const struct program *p)
+{
+    if (w->n_specs != p->n_specs)
+        return false;
+    for (uint32_t i = 0; i < p->n_specs; i++) {
+        const struct weight_spec *a = &w->matrices[i].spec, *b = &p->specs[i];
+        if (a->role != b->role || a->rows != b->rows || a->cols != b->cols)
+            return false;
+    }
+    return true;
+}
+
+static bool fits_cache(const struct packed_kv *kv, const struct program *p)
+{
+    return kv->layers == p->layers && kv->heads == p->heads && kv->positions == p->positions &&
+           kv->head_width == p->width / p->heads;
+}
+
+static enum cinf_status prepare(struct prepared **out, struct weights *weights, struct kv *kv,
+                                const struct program *program, uint32_t rows_max)
+{
+    struct packed_device *device = (struct packed_device *)weights->device;
+    TRY(program_check(program));
+    if (rows_max == 0 || rows_max > INT32_MAX)
+        return cinf_fail(CINF_EINVAL, "steps of at most %u rows", rows_max);
+    if (!fits_weights((struct packed_weights *)weights, program))
+        return cinf_fail(CINF_EINVAL, "the program is made for other weights");
+    if (!fits_cache((struct packed_kv *)kv, program))
+        return cinf_fail(CINF_EINVAL, "the program is made for a cache of another shape");
+
+    struct packed_prepared *p = cpu_new(&device->cpu, 1, sizeof *p);
+    if (p) {
+        p->base.device = weights->device;
+        p->device = device;
+        p->weights = (struct packed_weights *)weights;
+        p->kv = (struct packed_kv *)kv;
+        p->program = program;
+        p->rows_max = rows_max;
+        p->has_logits = program->n_ops > 0 && program->ops[program->n_ops - 1].kind == OP_LOGITS;
+        for (uint32_t i = 0; i < program->n_ops; i++) {
+            if (program->ops[i].kind == OP_EMBED ||
+                (program->ops[i].kind == OP_LINEAR && program->ops[i].epilogue == EPILOGUE_QKV))
+                p->compact_before = i + 1;
+        }
+    }
+    if (!p || !allocate(p)) {
+        prepared_free((struct prepared *)p);
+        return cinf_fail(CINF_ENOMEM, "no memory for steps of %u rows of width %u and logits of %u tokens",
+                         rows_max, program->width, program->vocab);
+    }
+    *out = &p->base;
+    return CINF_OK;
+}
+
+/* ---- The device --------------------------------------------------------------------------- */
+
+static void close_device(struct device *base)
+{
+    pool_free(((struct packed_device *)base)->pool);
+    mem_free(base);
+}
+
+static enum cinf_status open_device(struct device **out, const struct device_options *options)
+{
+    const struct packed_kernels *kernels = packed_kernels_best();
+    struct packed_device *device = mem_new(1, sizeof *device);
+    if (!device)
+        return cinf_fail(CINF_ENOMEM, "no memory for device %s", backend_cpu_packed.name);
+    enum cinf_status status = pool_new(&device->pool, options->threads);
+    char what[64];
+    snprintf(what, sizeof what, "packed %s kernels", kernels->name);
+    struct device *plain;
+    if (status == CINF_OK)
+        status = cpu_device_open(&plain, &backend_cpu_packed, what, pool_threads(device->pool));
+    if (status != CINF_OK) {
+        close_device((struct device *)device);
+        return status;
+    }
+    const struct cpu_device *found = (const struct cpu_device *)plain;
+    device->cpu.base = *plain;
+    device->cpu.memory_total = found->memory_total;
+    device->cpu.threads = found->threads;
+    memcpy(device->cpu.description, found->description, sizeof found->description);
+    cpu_device_close(plain);
+    long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    device->kernels = kernels;
+    device->cache_bytes = cache > 0 ? (size_t)cache : 512 << 10;
+    *out = &device->cpu.base;
+    return CINF_OK;
+}
+
+/* ---- Measuring ---------------------------------------------------------------------------- */
+
+enum { MEASURE_K = 1024, MEASURE_PANELS = 512, MEASURE_ROWS = 96, REPEATS = 3 };
+
+struct measure {
+    const struct packed_kernels *kernels;
+    float *panels; /* [MEASURE_PANELS][MEASURE_K][PANEL] */
+    float *rows;   /* [MEASURE_ROWS][row_stride(MEASURE_K)] */
+    float *acc;    /* [MEASURE_PANELS][MEASURE_ROWS][PANEL] */
+    uint32_t n_rows;
+};
+
+static void measure_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)worker;
+    const struct measure *job = argument;
+    job->kernels->product_f32(job->acc + (size_t)tile * MEASURE_ROWS * PANEL, PANEL, job->rows,
+                              row_stride(MEASURE_K), job->n_rows,
+                              job->panels + (size_t)tile * MEASURE_K * PANEL, PANEL, MEASURE_K, false);
+}
+
+static void measure_fill(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)worker;
+    const struct measure *job = argument;
+    for (size_t i = 0; i < (size_t)MEASURE_K * PANEL; i++)
+        job->panels[(size_t)tile * MEASURE_K * PANEL + i] = (float)(i % 7);
+}
+
+static uint64_t time_of(struct pool *pool, struct measure *job, uint32_t rows, uint32_t panels)
+{
+    uint64_t ns[REPEATS];
+    struct pool_phase phase = { measure_tile, job, panels };
+    job->n_rows = rows;
+    for (uint32_t i = 0; i < REPEATS; i++) {
+        uint64_t start = clock_monotonic_ns();
+        pool_run(pool, &phase, 1);
+        ns[i] = clock_monotonic_ns() - start;
+    }
+    return cpu_median(ns, REPEATS);
+}
+
+/* One row against 64 MiB of weights, and many rows against few. */
+static enum cinf_status measure(struct device *base, struct device_speed *out)
+{
+    struct packed_device *device = (struct packed_device *)base;
+    const size_t panel = (size_t)MEASURE_K * PANEL;
+    struct measure job = {
+        .kernels = device->kernels,
+        .panels = cpu_new(&device->cpu, MEASURE_PANELS * panel, sizeof(float)),
+        .rows = cpu_new(&device->cpu, MEASURE_ROWS * row_stride(MEASURE_K), sizeof(float)),
+        .acc = cpu_new(&device->cpu, (size_t)MEASURE_PANELS * MEASURE_ROWS * PANEL, sizeof(float)),
+    };
+    bool complete = job.panels && job.rows && job.acc;
+    if (complete) {
+        enum { FEW = MEASURE_PANELS / 32 };
+        struct pool_phase fill = { measure_fill, &job, MEASURE_PANELS };
+        pool_run(device->pool, &fill, 1);
+        uint64_t read_ns = time_of(device->pool, &job, 1, MEASURE_PANELS);
+        uint64_t product_ns = time_of(device->pool, &job, MEASURE_ROWS, FEW);
+        out->fs_per_byte = 1 + read_ns * 1000000 / (MEASURE_PANELS * panel * sizeof(float));
+        out->fs_per_flop = 1 + product_ns * 1000000 / (2 * MEASURE_ROWS * FEW * panel);
+    }
+    cpu_free(&device->cpu, job.panels);
+    cpu_free(&device->cpu, job.rows);
+    cpu_free(&device->cpu, job.acc);
+    return complete ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory to measure device %s", base->backend->name);
+}
+
+const struct backend backend_cpu_packed = {
+    .name = "cpu",
+    .open = open_device,
+    .close = close_device,
+    .info = cpu_device_info,
+    .measure = measure,
+    .weights_new = packed_weights_new,
+    .weights_free = packed_weights_free,
+    .weights_write = packed_weights_write,
+    .weights_finish = cpu_weights_finish,
+    .weights_bytes = packed_weights_bytes,
+    .kv_new = packed_kv_new,
+    .kv_free = packed_kv_free,
+    .kv_slot_bytes = packed_kv_slot_bytes,
+    .kv_copy = packed_kv_copy,
+    .prepare = prepare,
+    .prepared_free = prepared_free,
+    .run = run,
+    .wait = cpu_wait,
+    .logits = get_logits,
+};

@@ -1,0 +1,21 @@
+/* packed_isa.h - what only the files of an instruction set and their table (packed_kernels.c) see. */
+#ifndef PACKED_ISA_H
+#define PACKED_ISA_H
+
+struct packed_kernels;
+
+#if defined(__x86_64__)
+extern const struct packed_kernels packed_kernels_avx512, packed_kernels_avx2;
+#endif
+extern const struct packed_kernels packed_kernels_portable;
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Before a loop of a constant number of turns. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
+
+#endif

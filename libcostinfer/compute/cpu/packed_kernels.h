@@ -1,0 +1,100 @@
+/* packed_kernels.h - the inner loops of the packed CPU backend, one table of them an instruction set.
+ *
+ * A weight matrix is cut into panels of 32 outputs; a panel is [K][32], so that one step along K reads one
+ * contiguous line of 128 bytes (f32) and multiplies it by one number of each row:
+ *
+ *            outputs 0…31 | 32…63 | …            panel 0:  k=0: w[0][0…31]   k=1: w[1][0…31]   …
+ *     k=0    ............ | ..... | ..           panel 1:  k=0: w[0][32…63]  …
+ *     k=1    ............ | ..... | ..           int8:     k=0…3 of output 0, k=0…3 of output 1, …
+ *
+ * Invariant: the result of a row never depends on how many rows are computed with it.  Every kernel sums an
+ * output over ascending k in one chain of fused multiply-adds (int8: exact integers, then one chain over
+ * groups), whatever the number of rows; who splits K continues the same chain.  Different instruction sets
+ * may differ in the last bits. */
+#ifndef PACKED_KERNELS_H
+#define PACKED_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <costinfer/checkpoint.h>
+
+enum {
+    PANEL = 32,        /* outputs of a panel */
+    GROUP = 128,       /* int8: activations along K that share a scale */
+    OUTLIERS_MAX = 16, /* int8: numbers of a row that are kept as they are */
+    ROWS_BLOCK = 12,   /* rows that a kernel computes at once, at most */
+};
+
+enum finish {
+    FINISH_STORE,    /* out = y */
+    FINISH_ADD,      /* out = out + y */
+    FINISH_ACTIVATE, /* out = activation(y) */
+};
+
+/* A row of activations in int8: numbers[k] ~ q[k] * scales[k / GROUP], but for the outliers, whose q is 0.
+ * Fields point to arrays of consecutive rows, `stride` numbers apart. */
+struct int8_rows {
+    const int8_t *q;         /* [rows][stride], zero beyond K up to a multiple of GROUP */
+    const float *scales;     /* [rows][groups] */
+    const int32_t *offsets;  /* [rows][groups], -128 * sum of the group's q: weights are stored as w + 128 */
+    const uint32_t *n_out;   /* [rows] */
+    const uint32_t *out_at;  /* [rows][OUTLIERS_MAX], k */
+    const float *out_number; /* [rows][OUTLIERS_MAX] */
+    size_t stride, groups;
+};
+
+/* acc[rows][0…31] = a[rows][k] * b[k][32], or += when `add`.  ld_: elements from one row to the next. */
+typedef void product_kernel(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
+                            const void *b, size_t ld_b, uint32_t k, bool add);
+
+struct packed_kernels {
+    const char *name; /* "AVX-512 VNNI" */
+
+    product_kernel *product_f32, *product_f16, *product_bf16;
+
+    /* acc[rows][32] = a * panel, before the outputs' scales.  k is a multiple of 4; the panel has that many.
+     */
+    void (*product_int8)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                         const uint8_t *panel, uint32_t k);
+
+    /* to[n] = from[n] as float32; n is a multiple of 32. */
+    void (*expand_f16)(float *to, const uint16_t *from, size_t n);
+    void (*expand_bf16)(float *to, const uint16_t *from, size_t n);
+
+    /* to[n] = from[n] to the nearest; n is a multiple of 32.  As f16_of_f32() but for the bits of a NaN. */
+    void (*narrow_f16)(uint16_t *to, const float *from, size_t n);
+
+    /* y = acc * scale + bias, [rows][32], and what `how` makes of it.  scale and bias are [32]. */
+    void (*finish)(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
+                   const float *bias, enum finish how, enum cinf_activation activation);
+
+    /* out[d] = (in - mean) / sqrt(variance + epsilon) * gain + bias; two passes, as the definition. */
+    void (*norm)(float *out, const float *in, const float *gain, const float *bias, uint32_t d,
+                 float epsilon);
+
+    /* One row to int8; q has room for k rounded up to GROUP.  The pointers are those of the row. */
+    void (*quantise)(int8_t *q, float *scales, int32_t *offsets, uint32_t *n_out, uint32_t *out_at,
+                     float *out_number, const float *in, uint32_t k);
+
+    /* scores[n] of one row, n <= a chunk: replaced by exp(scale * score - *max); *sum of them.  Room for n
+     * rounded up to 16, which becomes 0 there. */
+    void (*softmax)(float *scores, uint32_t n, float scale, float *max, float *sum);
+
+    /* sum[n] = sum * a + part * b, and sum[n] = sum * a; n is a multiple of 32. */
+    void (*merge)(float *sum, const float *part, uint32_t n, float a, float b);
+    void (*scale)(float *out, const float *sum, uint32_t n, float a);
+    float (*exp)(float x);
+};
+
+/* The best that this processor runs. */
+const struct packed_kernels *packed_kernels_best(void);
+
+/* Table number `index` that this processor runs, best first; NULL beyond. */
+const struct packed_kernels *packed_kernels_at(uint32_t index);
+
+/* For tests and benchmarks: devices opened from now on use these; NULL: the best. */
+void packed_kernels_force(const struct packed_kernels *kernels);
+
+#endif

@@ -1,0 +1,439 @@
+/* packed_kernels_body.h - the kernels' code, included once by each file of an instruction set, which has
+ * defined before:
+ *
+ *   LANES                       floats of a vector
+ *   VF, VI                      vectors of LANES floats and of as many int32_t (GNU vector types)
+ *   v_load(p) v_store(p, x)     at any address
+ *   v_set1(x) v_set1i(x)        all lanes alike
+ *   v_fma(a, b, c)              a * b + c
+ *   v_max(a, b) v_min(a, b)     b where one is a NaN
+ *   v_load_f16(p) v_load_bf16(p) v_store_f16(p, x)
+ *   v_narrow(p, i)              stores each lane's lowest byte
+ *   BLOCK_ROWS, BLOCK_VECTORS   accumulators of a block of many rows; they must fit the registers
+ *   block_int8(...)             the integer block, see product_int8()
+ *   KERNELS, KERNELS_NAME       the table's name, and the instruction set's
+ *
+ * Blocks are forced inline with a constant number of rows and unrolled whole, so that the accumulators are
+ * registers: a compiler spills an accumulator array as soon as one loop over it is left. */
+#include <math.h>
+#include <string.h>
+
+#include "packed_kernels.h"
+
+enum { VECTORS = PANEL / LANES }; /* of a panel's line */
+
+enum stored { STORED_F32, STORED_F16, STORED_BF16 };
+
+INLINE VF load_as(enum stored as, const void *b, size_t at)
+{
+    switch (as) {
+    case STORED_F16:
+        return v_load_f16((const uint16_t *)b + at);
+    case STORED_BF16:
+        return v_load_bf16((const uint16_t *)b + at);
+    default:
+        return v_load((const float *)b + at);
+    }
+}
+
+/* ---- Products ----------------------------------------------------------------------------- */
+
+/* Weights arrive from memory; what the processor's own prefetcher fetches ahead is not enough to keep all
+ * of it busy. */
+enum { PREFETCH_BYTES = 2048 };
+
+/* acc[rows][vectors] at `b` of a panel.  Row r is addressed as base[r / 3] + (r % 3) * ld_a, which x86 does
+ * in one operand from four pointers; twelve pointers would not fit its registers. */
+INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, size_t ld_acc, const float *a,
+                  size_t ld_a, const void *b, size_t at, size_t ld_b, uint32_t k, bool add)
+{
+    VF c[ROWS_BLOCK][VECTORS];
+    const float *base[ROWS_BLOCK / 3];
+    UNROLL for (uint32_t i = 0; i < (rows + 2) / 3; i++) base[i] = a + 3 * i * ld_a;
+    UNROLL for (uint32_t r = 0; r < rows; r++)
+    {
+        UNROLL for (uint32_t v = 0; v < vectors; v++) c[r][v] =
+            add ? v_load(acc + r * ld_acc + v * LANES) : v_set1(0);
+    }
+    for (uint32_t i = 0; i < k; i++, at += ld_b) {
+        VF w[VECTORS];
+        UNROLL for (uint32_t v = 0; v < vectors; v++) w[v] = load_as(as, b, at + v * LANES);
+        const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
+        UNROLL for (uint32_t line = 0; line < vectors * LANES * size; line += 64)
+            __builtin_prefetch((const char *)b + at * size + line + PREFETCH_BYTES);
+        UNROLL for (uint32_t r = 0; r < rows; r++)
+        {
+            VF x = v_set1(base[r / 3][r % 3 * ld_a + i]);
+            UNROLL for (uint32_t v = 0; v < vectors; v++) c[r][v] = v_fma(x, w[v], c[r][v]);
+        }
+    }
+    UNROLL for (uint32_t r = 0; r < rows; r++)
+    {
+        UNROLL for (uint32_t v = 0; v < vectors; v++) v_store(acc + r * ld_acc + v * LANES, c[r][v]);
+    }
+}
+
+/* A panel's line at once where the accumulators allow it, in passes otherwise. */
+INLINE void block_passes(uint32_t rows, enum stored as, float *acc, size_t ld_acc, const float *a,
+                         size_t ld_a, const void *b, size_t ld_b, uint32_t k, bool add)
+{
+    const uint32_t vectors = rows * VECTORS <= BLOCK_ROWS * BLOCK_VECTORS ? VECTORS : BLOCK_VECTORS;
+    for (uint32_t v = 0; v < VECTORS; v += vectors)
+        block(rows, vectors, as, acc + v * LANES, ld_acc, a, ld_a, b, v * LANES, ld_b, k, add);
+}
+
+/* A constant number of rows for each case; those beyond BLOCK_ROWS are never reached and cost nothing. */
+#define BLOCK_CASE(n)                                                                                        \
+    case n:                                                                                                  \
+        if (n <= BLOCK_ROWS)                                                                                 \
+            block_passes(n, as, acc, ld_acc, a, ld_a, b, ld_b, k, add);                                      \
+        break;
+
+INLINE void product(enum stored as, float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
+                    const void *b, size_t ld_b, uint32_t k, bool add)
+{
+    /* Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. */
+    for (uint32_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS; blocks > 0; blocks--) {
+        uint32_t n = (rows + blocks - 1) / blocks;
+        switch (n) {
+            BLOCK_CASE(1)
+            BLOCK_CASE(2)
+            BLOCK_CASE(3)
+            BLOCK_CASE(4)
+            BLOCK_CASE(5)
+            BLOCK_CASE(6)
+            BLOCK_CASE(7)
+            BLOCK_CASE(8)
+            BLOCK_CASE(9)
+            BLOCK_CASE(10)
+            BLOCK_CASE(11)
+            BLOCK_CASE(12)
+        }
+        rows -= n;
+        acc += n * ld_acc;
+        a += n * ld_a;
+    }
+}
+
+static void product_f32(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
+                        size_t ld_b, uint32_t k, bool add)
+{
+    product(STORED_F32, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add);
+}
+
+static void product_f16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
+                        size_t ld_b, uint32_t k, bool add)
+{
+    product(STORED_F16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add);
+}
+
+static void product_bf16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
+                         size_t ld_b, uint32_t k, bool add)
+{
+    product(STORED_BF16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add);
+}
+
+static void expand_f16(float *to, const uint16_t *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES)
+        v_store(to + i, v_load_f16(from + i));
+}
+
+static void expand_bf16(float *to, const uint16_t *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES)
+        v_store(to + i, v_load_bf16(from + i));
+}
+
+static void narrow_f16(uint16_t *to, const float *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += LANES)
+        v_store_f16(to + i, v_load(from + i));
+}
+
+/* acc[32] += x[k] * w[k][32] for the numbers that quantise() took out of a row. */
+static void add_outliers(float *acc, const struct int8_rows *a, uint32_t row, const uint8_t *panel)
+{
+    for (uint32_t i = 0; i < a->n_out[row]; i++) {
+        uint32_t k = a->out_at[row * OUTLIERS_MAX + i];
+        VF x = v_set1(a->out_number[row * OUTLIERS_MAX + i]);
+        for (uint32_t v = 0; v < VECTORS; v++) {
+            VI four;
+            memcpy(&four, panel + (size_t)(k / 4) * 4 * PANEL + v * LANES * 4, sizeof four);
+            VI w = (four >> (int)(8 * (k % 4)) & 255) - 128;
+            v_store(acc + v * LANES, v_fma(x, __builtin_convertvector(w, VF), v_load(acc + v * LANES)));
+        }
+    }
+}
+
+static void product_int8(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                         const uint8_t *panel, uint32_t k)
+{
+    uint32_t row = first_row, left = rows;
+    for (uint32_t blocks = (rows + INT8_ROWS - 1) / INT8_ROWS; blocks > 0; blocks--) {
+        uint32_t n = (left + blocks - 1) / blocks;
+        block_int8(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k);
+        row += n;
+        left -= n;
+    }
+    for (uint32_t r = 0; r < rows; r++)
+        add_outliers(acc + (size_t)r * PANEL, a, first_row + r, panel);
+}
+
+/* ---- Functions ---------------------------------------------------------------------------- */
+
+/* As exp_near() of cpu_math.h, a vector at a time: relative error below 3e-7, clamped to [-87, 88], NaN
+ * stays. */
+INLINE VF v_exp(VF x)
+{
+    const VF shift = v_set1(0x1.8p23f);
+    x = v_min(v_set1(88), v_max(v_set1(-87), x));
+    VF shifted = v_fma(x, v_set1(1.44269504f), shift);
+    VF n = shifted - shift;
+    VF r = v_fma(n, v_set1(2.12194440e-4f), v_fma(n, v_set1(-0.693359375f), x));
+    VF y = v_fma(v_set1(1.0f / 720), r, v_set1(1.0f / 120));
+    y = v_fma(y, r, v_set1(1.0f / 24));
+    y = v_fma(y, r, v_set1(1.0f / 6));
+    y = v_fma(y, r, v_set1(0.5f));
+    y = v_fma(y, r, v_set1(1));
+    y = v_fma(y, r, v_set1(1));
+    return (VF)((VI)y + ((VI)shifted << 23));
+}
+
+INLINE VF v_abs(VF x)
+{
+    return (VF)((VI)x & 0x7FFFFFFF);
+}
+
+INLINE VF v_sigmoid(VF x)
+{
+    return 1 / (1 + v_exp(-x));
+}
+
+/* Near 0 the quotient loses digits, and the series x - x^3/3 + 2x^5/15 - … does not. */
+INLINE VF v_tanh(VF x)
+{
+    VF e = v_exp(x + x);
+    VF far = 1 - 2 / (e + 1);
+    VF x2 = x * x;
+    VF near = v_fma(x2, v_set1(-17.0f / 315), v_set1(2.0f / 15));
+    near = v_fma(near, x2, v_set1(-1.0f / 3));
+    near = v_fma(near * x2, x, x);
+    VI is_near = v_abs(x) < 0.25f;
+    return (VF)(((VI)near & is_near) | ((VI)far & ~is_near));
+}
+
+/* 0.5 * erfc(|x| / sqrt 2) by Abramowitz and Stegun 7.1.26, error below 7.5e-8. */
+INLINE VF v_normal_tail(VF x)
+{
+    VF u = v_abs(x) * 0.70710678f;
+    VF t = 1 / v_fma(v_set1(0.3275911f), u, v_set1(1));
+    VF y = v_fma(v_set1(1.061405429f), t, v_set1(-1.453152027f));
+    y = v_fma(y, t, v_set1(1.421413741f));
+    y = v_fma(y, t, v_set1(-0.284496736f));
+    y = v_fma(y, t, v_set1(0.254829592f));
+    return 0.5f * y * t * v_exp(-u * u);
+}
+
+INLINE VF activate(enum cinf_activation activation, VF x)
+{
+    switch (activation) {
+    case CINF_ACTIVATION_GELU_NEW: /* 0.5x(1 + tanh(u)) = x * sigmoid(2u) */
+        return x * v_sigmoid(v_fma(x * x * x, v_set1(0.044715f), x) * 1.5957691216057308f);
+    case CINF_ACTIVATION_GELU: {
+        VF tail = v_normal_tail(x), rest = 1 - tail;
+        VI negative = x < 0;
+        return x * (VF)(((VI)tail & negative) | ((VI)rest & ~negative));
+    }
+    case CINF_ACTIVATION_RELU:
+        return v_max(v_set1(0), x);
+    case CINF_ACTIVATION_SILU:
+        return x * v_sigmoid(x);
+    case CINF_ACTIVATION_TANH:
+        return v_tanh(x);
+    }
+    return x;
+}
+
+INLINE void finish_as(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
+                      const float *bias, enum finish how, enum cinf_activation activation)
+{
+    for (uint32_t r = 0; r < rows; r++) {
+        for (uint32_t i = 0; i < PANEL; i += LANES) {
+            VF y = v_fma(v_load(acc + r * PANEL + i), v_load(scale + i), v_load(bias + i));
+            if (how == FINISH_ADD)
+                y = v_load(out + r * ld_out + i) + y;
+            if (how == FINISH_ACTIVATE)
+                y = activate(activation, y);
+            v_store(out + r * ld_out + i, y);
+        }
+    }
+}
+
+static void finish(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
+                   const float *bias, enum finish how, enum cinf_activation activation)
+{
+    if (how == FINISH_STORE)
+        finish_as(out, ld_out, acc, rows, scale, bias, FINISH_STORE, activation);
+    else if (how == FINISH_ADD)
+        finish_as(out, ld_out, acc, rows, scale, bias, FINISH_ADD, activation);
+    else if (activation == CINF_ACTIVATION_GELU_NEW)
+        finish_as(out, ld_out, acc, rows, scale, bias, FINISH_ACTIVATE, CINF_ACTIVATION_GELU_NEW);
+    else
+        finish_as(out, ld_out, acc, rows, scale, bias, FINISH_ACTIVATE, activation);
+}
+
+/* ---- Rows --------------------------------------------------------------------------------- */
+
+INLINE float sum_of(VF x)
+{
+    float lanes[LANES], sum = 0;
+    v_store(lanes, x);
+    for (uint32_t i = 0; i < LANES; i++)
+        sum += lanes[i];
+    return sum;
+}
+
+INLINE float max_of(VF x)
+{
+    float lanes[LANES];
+    v_store(lanes, x);
+    float max = lanes[0];
+    for (uint32_t i = 1; i < LANES; i++)
+        max = lanes[i] > max ? lanes[i] : max;
+    return max;
+}
+
+static void norm(float *out, const float *in, const float *gain, const float *bias, uint32_t d, float epsilon)
+{
+    uint32_t whole = d / LANES * LANES;
+    VF sums = v_set1(0), squares = v_set1(0);
+    for (uint32_t i = 0; i < whole; i += LANES)
+        sums += v_load(in + i);
+    float sum = sum_of(sums);
+    for (uint32_t i = whole; i < d; i++)
+        sum += in[i];
+    float mean = sum / (float)d;
+    for (uint32_t i = 0; i < whole; i += LANES) {
+        VF x = v_load(in + i) - mean;
+        squares = v_fma(x, x, squares);
+    }
+    float square = sum_of(squares);
+    for (uint32_t i = whole; i < d; i++)
+        square += (in[i] - mean) * (in[i] - mean);
+    float scale = 1 / sqrtf(square / (float)d + epsilon);
+    for (uint32_t i = 0; i < whole; i += LANES)
+        v_store(out + i, v_fma((v_load(in + i) - mean) * scale, v_load(gain + i), v_load(bias + i)));
+    for (uint32_t i = whole; i < d; i++)
+        out[i] = (in[i] - mean) * scale * gain[i] + bias[i];
+}
+
+/* Numbers far beyond their neighbours would leave those no digits, so they are taken out: a normal
+ * distribution has one above ten times its mean absolute value in 10^15.  The limit and the numbers taken
+ * depend on the row alone. */
+enum { OUTLIER_LIMIT = 10 };
+
+static void quantise(int8_t *q, float *scales, int32_t *offsets, uint32_t *n_out, uint32_t *out_at,
+                     float *out_number, const float *in, uint32_t k)
+{
+    uint32_t taken = 0;
+    for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
+        float x[GROUP];
+        uint32_t n = k - first < GROUP ? k - first : GROUP;
+        memcpy(x, in + first, n * sizeof *x);
+        memset(x + n, 0, (GROUP - n) * sizeof *x);
+        VF sums = v_set1(0), maxima = v_set1(0);
+        for (uint32_t i = 0; i < GROUP; i += LANES) {
+            VF size = v_abs(v_load(x + i));
+            sums += size;
+            maxima = v_max(maxima, size);
+        }
+        float max = max_of(maxima), limit = OUTLIER_LIMIT * sum_of(sums) / (float)n;
+        if (max > limit && taken < OUTLIERS_MAX) {
+            max = 0;
+            for (uint32_t i = 0; i < n; i++) {
+                if (fabsf(x[i]) > limit && taken < OUTLIERS_MAX) {
+                    out_at[taken] = first + i;
+                    out_number[taken++] = x[i];
+                    x[i] = 0;
+                }
+                max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+            }
+        }
+        /* Below that, 127 / max would overflow; such a group is nothing. */
+        bool nothing = max < 1e-35f;
+        VF to_q = v_set1(nothing ? 0 : 127 / max);
+        VI sum = v_set1i(0);
+        for (uint32_t i = 0; i < GROUP; i += LANES) {
+            VI number = (VI)v_fma(v_load(x + i), to_q, v_set1(0x1.8p23f)) - 0x4B400000;
+            sum += number;
+            v_narrow(q + first + i, number);
+        }
+        int32_t lanes[LANES], total = 0;
+        memcpy(lanes, &sum, sizeof lanes);
+        for (uint32_t i = 0; i < LANES; i++)
+            total += lanes[i];
+        scales[group] = nothing ? 0 : max / 127;
+        offsets[group] = -128 * total;
+    }
+    *n_out = taken;
+}
+
+static void softmax(float *scores, uint32_t n, float scale, float *max, float *sum)
+{
+    uint32_t room = (n + 15) / 16 * 16;
+    for (uint32_t i = n; i < room; i++)
+        scores[i] = scores[n - 1];
+    VF maxima = v_load(scores) * scale;
+    for (uint32_t i = 0; i < room; i += LANES) {
+        VF x = v_load(scores + i) * scale;
+        v_store(scores + i, x);
+        maxima = v_max(maxima, x);
+    }
+    *max = max_of(maxima);
+    for (uint32_t i = 0; i < room; i += LANES)
+        v_store(scores + i, v_exp(v_load(scores + i) - *max));
+    for (uint32_t i = n; i < room; i++)
+        scores[i] = 0;
+    VF sums = v_set1(0);
+    for (uint32_t i = 0; i < room; i += LANES)
+        sums += v_load(scores + i);
+    *sum = sum_of(sums);
+}
+
+static void merge(float *sum, const float *part, uint32_t n, float a, float b)
+{
+    for (uint32_t i = 0; i < n; i += LANES)
+        v_store(sum + i, v_fma(v_load(sum + i), v_set1(a), v_load(part + i) * b));
+}
+
+static void scale_row(float *out, const float *sum, uint32_t n, float a)
+{
+    for (uint32_t i = 0; i < n; i += LANES)
+        v_store(out + i, v_load(sum + i) * a);
+}
+
+static float exp_one(float x)
+{
+    float lanes[LANES];
+    v_store(lanes, v_exp(v_set1(x)));
+    return lanes[0];
+}
+
+const struct packed_kernels KERNELS = {
+    .name = KERNELS_NAME,
+    .product_f32 = product_f32,
+    .product_f16 = product_f16,
+    .product_bf16 = product_bf16,
+    .product_int8 = product_int8,
+    .expand_f16 = expand_f16,
+    .expand_bf16 = expand_bf16,
+    .narrow_f16 = narrow_f16,
+    .finish = finish,
+    .norm = norm,
+    .quantise = quantise,
+    .softmax = softmax,
+    .merge = merge,
+    .scale = scale_row,
+    .exp = exp_one,
+};

@@ -1,0 +1,114 @@
+/* packed_kv.c - the cache; its blocks are described in packed_memory.h. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "fail.h"
+#include "mem.h"
+#include "packed_memory.h"
+
+static uint64_t round_up(uint64_t n)
+{
+    return (n + PANEL - 1) / PANEL * PANEL;
+}
+
+/* Floats of one slot; UINT64_MAX when they cannot be counted. */
+static uint64_t slot_elements(const struct program *p)
+{
+    uint64_t head_width = p->width / p->heads, n = head_width + round_up(head_width);
+    if (!mul_u64(&n, n, round_up(p->positions)) || !mul_u64(&n, n, p->heads) || !mul_u64(&n, n, p->layers))
+        return UINT64_MAX;
+    return n;
+}
+
+uint64_t packed_kv_slot_bytes(const struct device *device, const struct program *program)
+{
+    (void)device;
+    uint64_t n = slot_elements(program);
+    return n > UINT64_MAX / sizeof(float) ? UINT64_MAX : n * sizeof(float);
+}
+
+enum cinf_status packed_kv_new(struct kv **out, struct device *base, const struct program *program,
+                               uint32_t slots)
+{
+    struct cpu_device *device = (struct cpu_device *)base;
+    TRY(program_check(program));
+    uint64_t n = slot_elements(program);
+    bool fits = mul_u64(&n, n, slots) && n <= SIZE_MAX / sizeof(float);
+    struct packed_kv *kv = cpu_new(device, 1, sizeof *kv);
+    if (kv) {
+        kv->base.device = base;
+        kv->slots = slots;
+        kv->layers = program->layers;
+        kv->heads = program->heads;
+        kv->positions = program->positions;
+        kv->head_width = program->width / program->heads;
+        kv->value_width = (uint32_t)round_up(kv->head_width);
+        kv->blocks = (uint32_t)(round_up(program->positions) / PANEL);
+        kv->head_elements = (size_t)kv->blocks * PANEL * (kv->head_width + kv->value_width);
+        kv->elements = fits ? cpu_new(device, n, sizeof(float)) : NULL;
+    }
+    if (!kv || !kv->elements) {
+        packed_kv_free((struct kv *)kv);
+        return cinf_fail(CINF_ENOMEM, "no memory for a cache of %u slots of %" PRIu64 " bytes", slots,
+                         packed_kv_slot_bytes(base, program));
+    }
+    *out = &kv->base;
+    return CINF_OK;
+}
+
+void packed_kv_free(struct kv *base)
+{
+    if (!base)
+        return;
+    struct packed_kv *kv = (struct packed_kv *)base;
+    struct cpu_device *device = (struct cpu_device *)kv->base.device;
+    cpu_free(device, kv->elements);
+    cpu_free(device, kv);
+}
+
+float *packed_keys(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
+{
+    return kv->elements + (((size_t)slot * kv->layers + layer) * kv->heads + head) * kv->head_elements;
+}
+
+float *packed_values(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
+{
+    return packed_keys(kv, slot, layer, head) + (size_t)kv->blocks * PANEL * kv->head_width;
+}
+
+struct copy {
+    const struct packed_kv *kv;
+    uint32_t to, from, n;
+};
+
+static void copy_head(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)worker;
+    const struct copy *job = argument;
+    const struct packed_kv *kv = job->kv;
+    uint32_t layer = tile / kv->heads, head = tile % kv->heads;
+    float *to = packed_keys(kv, job->to, layer, head);
+    const float *from = packed_keys(kv, job->from, layer, head);
+    size_t block = (size_t)kv->head_width * PANEL, whole = job->n / PANEL * block;
+    memcpy(to, from, whole * sizeof *to);
+    for (size_t line = whole; line < whole + block && job->n % PANEL > 0; line += PANEL)
+        memcpy(to + line, from + line, job->n % PANEL * sizeof *to);
+    memcpy(packed_values(kv, job->to, layer, head), packed_values(kv, job->from, layer, head),
+           (size_t)job->n * kv->value_width * sizeof *to);
+}
+
+enum cinf_status packed_kv_copy(struct kv *base, uint32_t to, uint32_t from, uint32_t n)
+{
+    struct packed_kv *kv = (struct packed_kv *)base;
+    struct packed_device *device = (struct packed_device *)kv->base.device;
+    if (to >= kv->slots || from >= kv->slots || n > kv->positions)
+        return cinf_fail(CINF_EINVAL,
+                         "copy of %u positions from slot %u to slot %u of %u slots x %u positions", n, from,
+                         to, kv->slots, kv->positions);
+    if (to == from || n == 0)
+        return CINF_OK;
+    struct copy job = { kv, to, from, n };
+    struct pool_phase phase = { copy_head, &job, kv->layers * kv->heads };
+    pool_run(device->pool, &phase, 1);
+    return CINF_OK;
+}

@@ -1,0 +1,77 @@
+/* packed_memory.h - what the packed CPU backend keeps: the device, weights in panels, the cache in blocks.
+ * For the panels see packed_kernels.h. */
+#ifndef PACKED_MEMORY_H
+#define PACKED_MEMORY_H
+
+#include "cpu_memory.h"
+#include "packed_kernels.h"
+#include "packed_pool.h"
+
+struct packed_device {
+    struct cpu_device cpu;
+    struct pool *pool;
+    const struct packed_kernels *kernels;
+    size_t cache_bytes; /* second-level cache of a core */
+};
+
+/* ---- Weights ------------------------------------------------------------------------------ */
+
+/* One weight.  A matrix or head has k inputs and n outputs; element (k, output) is in panels.  Tables are
+ * row-major in the weights' type (int8: f32), vectors are f32, padded with zeros to whole panels. */
+struct packed_matrix {
+    struct weight_spec spec;
+    uint32_t k, n, n_panels;
+    size_t panel_bytes;
+    unsigned char *elements;
+    float *scales; /* int8 panels: [n_panels * PANEL], a factor for each output */
+
+    /* int8, spec.role WEIGHT_MATRIX, until all of its rows are written: an output's scale depends on all. */
+    float *staging; /* [rows, cols] */
+    uint32_t rows_staged;
+};
+
+struct packed_weights {
+    struct weights base;
+    enum weights_type type;
+    uint32_t n_specs;
+    struct packed_matrix *matrices; /* [n_specs] */
+    unsigned char *block;
+};
+
+enum cinf_status packed_weights_new(struct weights **out, struct device *device,
+                                    const struct weight_spec *specs, uint32_t n_specs,
+                                    enum weights_type type);
+void packed_weights_free(struct weights *weights);
+
+/* Of an int8 matrix every row must be written exactly once. */
+enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, uint32_t first, uint32_t n,
+                                      const void *elements, enum cinf_dtype dtype);
+uint64_t packed_weights_bytes(const struct weights *weights);
+
+/* out[cols] = row `row` of a table, or of tokens: output `row` of its panels. */
+void packed_row(float *out, const struct packed_weights *weights, uint32_t index, uint32_t row);
+
+/* ---- The cache ---------------------------------------------------------------------------- */
+
+/* One head of one layer of one slot: keys [P / 32][D/H][32], so that the scores of 32 positions are a panel's
+ * product, then values [P][value_width], so that their sum is one, too. */
+struct packed_kv {
+    struct kv base;
+    uint32_t slots, layers, heads, positions;
+    uint32_t head_width;  /* D/H */
+    uint32_t value_width; /* D/H rounded up to PANEL */
+    uint32_t blocks;      /* P / 32, rounded up */
+    size_t head_elements;
+    float *elements;
+};
+
+enum cinf_status packed_kv_new(struct kv **out, struct device *device, const struct program *program,
+                               uint32_t slots);
+void packed_kv_free(struct kv *kv);
+uint64_t packed_kv_slot_bytes(const struct device *device, const struct program *program);
+enum cinf_status packed_kv_copy(struct kv *kv, uint32_t to, uint32_t from, uint32_t n);
+
+float *packed_keys(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head);
+float *packed_values(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head);
+
+#endif

@@ -1,0 +1,121 @@
+/* packed_portable.c - the kernels in GNU C without any instruction set's own names: x86-64 without AVX2, and
+ * every other processor.  A multiply-add is two operations with two roundings here. */
+#include <string.h>
+
+#include "half.h"
+#include "packed_isa.h"
+#include "packed_kernels.h"
+
+#define KERNELS      packed_kernels_portable
+#define KERNELS_NAME "portable C"
+#define LANES        4
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
+#define VF             vf
+#define VI             vi
+#define v_fma(a, b, c) ((a) * (b) + (c))
+
+static inline VF v_load(const float *p)
+{
+    VF x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+static inline void v_store(float *p, VF x)
+{
+    memcpy(p, &x, sizeof x);
+}
+
+static inline VF v_set1(float x)
+{
+    return (VF){ x, x, x, x };
+}
+
+static inline VI v_set1i(int32_t x)
+{
+    return (VI){ x, x, x, x };
+}
+
+static inline VF v_choose(VI mask, VF yes, VF no)
+{
+    return (VF)((mask & (VI)yes) | (~mask & (VI)no));
+}
+
+static inline VF v_max(VF a, VF b)
+{
+    return v_choose(a > b, a, b);
+}
+
+static inline VF v_min(VF a, VF b)
+{
+    return v_choose(a < b, a, b);
+}
+
+typedef uint16_t vu16 __attribute__((vector_size(8)));
+typedef int16_t vs16 __attribute__((vector_size(16)));
+
+static inline VI widen_u16(const uint16_t *p)
+{
+    vu16 x;
+    memcpy(&x, p, sizeof x);
+    return __builtin_convertvector(x, VI);
+}
+
+/* As f32_of_f16() of half.h.  An infinity or NaN, exponent 31, gets float32's exponent for these. */
+static inline VF v_load_f16(const uint16_t *p)
+{
+    VI h = widen_u16(p), special = (h & 0x7C00) == 0x7C00;
+    VF magnitude = (VF)((h & 0x7FFF) << 13) * 0x1p112f;
+    return (VF)((VI)magnitude | (h & 0x8000) << 16 | (special & 0x7F800000));
+}
+
+static inline void v_store_f16(uint16_t *p, VF x)
+{
+    for (int i = 0; i < LANES; i++)
+        p[i] = f16_of_f32(x[i]);
+}
+
+static inline VF v_load_bf16(const uint16_t *p)
+{
+    return (VF)(widen_u16(p) << 16);
+}
+
+static inline void v_narrow(int8_t *to, VI x)
+{
+    for (int i = 0; i < LANES; i++)
+        to[i] = (int8_t)x[i];
+}
+
+enum { BLOCK_ROWS = 3, BLOCK_VECTORS = 4, INT8_ROWS = 1 };
+
+/* Two products of 127 * 128 fit 16 bits, so the four of an output are summed as two pairs. */
+static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                       const uint8_t *panel, uint32_t k)
+{
+    (void)rows; /* 1 */
+    const int8_t *q = a->q + row * a->stride;
+    for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
+        uint32_t n = k - first < GROUP ? k - first : GROUP;
+        VI c[PANEL / LANES] = { { 0 } };
+        for (uint32_t i = first; i < first + n; i += 4, panel += 4 * PANEL) {
+            vs16 even = { q[i], q[i + 2], q[i], q[i + 2], q[i], q[i + 2], q[i], q[i + 2] };
+            vs16 odd = { q[i + 1], q[i + 3], q[i + 1], q[i + 3], q[i + 1], q[i + 3], q[i + 1], q[i + 3] };
+            for (uint32_t v = 0; v < PANEL / LANES; v++) {
+                VI four;
+                memcpy(&four, panel + 4 * LANES * v, sizeof four);
+                vs16 sums =
+                    ((vs16)(four & 0x00FF00FF) - 128) * even + ((vs16)((four >> 8) & 0x00FF00FF) - 128) * odd;
+                c[v] += ((VI)sums << 16 >> 16) + ((VI)sums >> 16);
+            }
+        }
+        float scale = a->scales[row * a->groups + group];
+        for (uint32_t v = 0; v < PANEL / LANES; v++, acc += LANES) {
+            VF y = __builtin_convertvector(c[v], VF) * scale;
+            v_store(acc, group ? y + v_load(acc) : y);
+        }
+        acc -= PANEL;
+    }
+}
+
+#include "packed_kernels_body.h"
