@@ -372,15 +372,16 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
  * the last cache holds. */
 static enum cinf_status measure(struct device *base, struct device_speed *out)
 {
-    enum { ROWS = 256, WIDTH = 768, PRODUCTS = 7, READS = 5 };
+    enum { ROWS = 256, WIDTH = 768, SAMPLES = 7 };
     struct cpu_device *device = (struct cpu_device *)base;
-    long cache = 0;
+    const uint64_t start = clock_monotonic_ns();
+    const size_t mebi = (size_t)1 << 20;
+    size_t bytes = 64 * mebi;
 #ifdef _SC_LEVEL3_CACHE_SIZE
-    cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (cache > 0 && 2 * (size_t)cache > bytes)
+        bytes = 2 * (size_t)cache < 256 * mebi ? 2 * (size_t)cache : 256 * mebi;
 #endif
-    size_t bytes = (size_t)64 << 20;
-    if (cache > 0 && (size_t)cache < (size_t)128 << 20 && 2 * (size_t)cache > bytes)
-        bytes = 2 * (size_t)cache;
     size_t n_lines = bytes / (WIDTH * sizeof(float));
     float *matrix = cpu_new(device, n_lines * WIDTH, sizeof *matrix);
     float *y = cpu_new(device, n_lines, sizeof *y);
@@ -389,25 +390,31 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
         cpu_free(device, y);
         return cinf_fail(CINF_ENOMEM, "no memory to measure device %s", base->backend->name);
     }
-    for (size_t i = 0; i < n_lines * WIDTH; i++)
-        matrix[i] = 1; /* an untouched page would be read from the cache */
-    uint64_t product_ns[PRODUCTS], read_ns[READS];
+    /* A page that nobody wrote is the one page of zeros, which would be read from the cache. */
+    for (size_t i = 0; i < n_lines * WIDTH; i += 4096 / sizeof *matrix)
+        matrix[i] = 1;
+    /* Fewer samples on a busy machine: opening a device must not take long. */
+    const uint64_t products_until = start + 100000000, reads_until = start + 160000000;
+    uint64_t product_ns[SAMPLES], read_ns[SAMPLES], now = clock_monotonic_ns();
+    uint32_t n_products = 0, n_reads = 0;
     float *b = matrix + ROWS * WIDTH, *c = b + WIDTH * WIDTH; /* [ROWS,WIDTH] * [WIDTH,WIDTH] */
-    for (uint32_t i = 0; i < PRODUCTS; i++) {
-        uint64_t start = clock_monotonic_ns();
+    while (n_products == 0 || (n_products < SAMPLES && now < products_until)) {
+        uint64_t before = now;
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, ROWS, WIDTH, WIDTH, 1, matrix, WIDTH, b, WIDTH,
                     0, c, WIDTH);
-        product_ns[i] = clock_monotonic_ns() - start;
+        now = clock_monotonic_ns();
+        product_ns[n_products++] = now - before;
     }
-    for (uint32_t i = 0; i < READS; i++) {
-        uint64_t start = clock_monotonic_ns();
+    while (n_reads == 0 || (n_reads < SAMPLES && now < reads_until)) {
+        uint64_t before = now;
         cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)n_lines, WIDTH, 1, matrix, WIDTH, b, 1, 0, y, 1);
-        read_ns[i] = clock_monotonic_ns() - start;
+        now = clock_monotonic_ns();
+        read_ns[n_reads++] = now - before;
     }
     cpu_free(device, matrix);
     cpu_free(device, y);
-    out->fs_per_flop = 1 + cpu_median(product_ns, PRODUCTS) * 1000000 / (2ull * ROWS * WIDTH * WIDTH);
-    out->fs_per_byte = 1 + cpu_median(read_ns, READS) * 1000000 / (n_lines * WIDTH * sizeof(float));
+    out->fs_per_flop = 1 + cpu_median(product_ns, n_products) * 1000000 / (2ull * ROWS * WIDTH * WIDTH);
+    out->fs_per_byte = 1 + cpu_median(read_ns, n_reads) * 1000000 / (n_lines * WIDTH * sizeof(float));
     return CINF_OK;
 }
 
