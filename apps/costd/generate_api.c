@@ -123,7 +123,7 @@ void post_generate(struct exchange *x, const char *name)
 {
     struct cinf_model_info info;
     struct fields f;
-    struct generate *g;
+    struct generate *g = NULL;
     char *query_prompt = NULL;
     bool stream = false;
     cJSON *body = fields_body(x, true);

@@ -1,9 +1,9 @@
 /* main.c - costd: the parts put together, and signals.
  *
  * All signals that matter are blocked in every thread and taken here, one at a time. */
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +30,11 @@ enum {
 
 const char *const service_endpoints[ENDPOINT_COUNT] = { "/v1/generate", "/v1/completions" };
 
-static volatile sig_atomic_t load_failed;
+static atomic_bool load_failed;
 
 static void on_load_failed(void)
 {
-    load_failed = 1;
+    load_failed = true;
     kill(getpid(), SIGTERM);
 }
 

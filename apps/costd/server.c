@@ -395,7 +395,7 @@ static void raise_descriptor_limit(void)
 enum cinf_status server_start(struct server **out, const char *host, const char *port,
                               void (*handle_request)(struct exchange *x), void *context)
 {
-    int fd;
+    int fd = -1;
     struct server *server = mem_new(1, sizeof *server);
     if (!server)
         return cinf_fail(CINF_ENOMEM, "no memory for the server");

@@ -31,10 +31,9 @@ def skip(why):
     sys.exit(77)
 
 
-def need(*paths):
-    for path in (COSTD, SMALL, LARGE) + paths:
-        if not os.path.exists(path):
-            skip(path + " is absent")
+for path in (COSTD, SMALL, LARGE):
+    if not os.path.exists(path):
+        skip(path + " is absent")
 
 
 def check(condition, *what):
@@ -260,7 +259,6 @@ def reset(s):
 
 def run(*tests):
     """Runs the functions of a script, naming each with its time."""
-    need()
     for test in tests:
         start = time.monotonic()
         test()

@@ -76,7 +76,7 @@ class Client(threading.Thread):
     def once(self):
         r = self.random
         model = r.choice(["small", "large"])
-        fields = dict(prompt=r.choice(PROMPTS), max_tokens=r.randint(1, 120), ignore_eos=True)
+        fields = dict(prompt=r.choice(PROMPTS), max_tokens=r.randint(1, 60), ignore_eos=True)
         if r.random() < 0.5:
             fields.update(temperature=r.choice([0, 0.7, 1.3]), seed=r.randint(0, 9))
         kind = r.random()
@@ -95,7 +95,7 @@ class Client(threading.Thread):
             self.leave(model, fields, stream=kind < 0.9)
 
     def leave(self, model, fields, stream):
-        s = self.server.open_stream(model, **{**fields, "max_tokens": 200, "stream": stream})
+        s = self.server.open_stream(model, **{**fields, "max_tokens": 100, "stream": stream})
         if stream:
             for _ in range(self.random.randint(0, 12)):
                 s.recv(self.random.randint(1, 400))
