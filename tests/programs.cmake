@@ -25,6 +25,7 @@ if(CINF_APPS)
   cinf_program_test(cli_commands cli_commands.py)
   cinf_program_test(cli_malformed cli_malformed.py)
   cinf_program_test(cli_demo cli_demo.py)
+  cinf_program_test(cli_readme cli_readme.py)
 endif()
 
 add_executable(exposition_demo programs/exposition_demo.c)
