@@ -17,6 +17,7 @@ static const struct choice {
     atomic_bool *taken;
     const char *what;
 } choices[] = {
+    { &backend_cpu_packed, &cpu_taken, "packed kernels on the CPU" },
 #if CINF_HAVE_BLAS
     { &backend_cpu_blas, &cpu_taken, "OpenBLAS on the CPU" },
 #endif
@@ -31,7 +32,7 @@ const char *device_list(uint32_t index)
 
 static enum cinf_status fail_not_found(const char *name)
 {
-    char names[DEVICE_REASON_MAX] = "auto, cpu";
+    char names[DEVICE_REASON_MAX] = "auto";
     for (uint32_t i = 0; i < N_CHOICES; i++) {
         size_t used = strlen(names);
         snprintf(names + used, sizeof names - used, ", %s", choices[i].backend->name);
@@ -44,7 +45,7 @@ enum cinf_status device_open(struct device **out, const char *name, const struct
 {
     static const struct device_options defaults;
     const struct choice *choice = NULL;
-    bool best = !name || strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0;
+    bool best = !name || strcmp(name, "auto") == 0;
     if (!name)
         name = "auto";
     if (!options)
