@@ -37,3 +37,21 @@ cinf_program_test(costd_accounting costd/test_costd_accounting.py)
 cinf_program_test(costd_lifecycle costd/test_costd_lifecycle.py)
 cinf_program_test(costd_metrics costd/test_costd_metrics.py)
 cinf_program_test(costd_prometheus costd/test_costd_prometheus.py)
+
+# What a program that was built elsewhere relies on.
+cinf_program_test(abi_symbols abi/check_symbols.py)
+cinf_program_test(abi_headers abi/check_headers.py)
+add_executable(other_callers abi/other_callers.c)
+target_link_libraries(other_callers PRIVATE costinfer)
+target_compile_definitions(other_callers PRIVATE _DEFAULT_SOURCE)
+add_test(NAME abi_other_callers COMMAND other_callers ${PROJECT_SOURCE_DIR}/examples/models/stories-small)
+set_tests_properties(abi_other_callers PROPERTIES ENVIRONMENT "${test_environment}" TIMEOUT 300)
+
+# The installed package, as its users meet it: one slow test a way of using it.
+if(TARGET costinfer_static)
+  foreach(part install c_programs examples python go debian docs)
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/packaging/check_${part}.py)
+      cinf_program_test(packaging_${part} packaging/check_${part}.py SLOW)
+    endif()
+  endforeach()
+endif()

@@ -225,7 +225,9 @@ static const char *cut_text(char **block, const char *text)
 
 enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cinf_meter *meter)
 {
-    if (out->struct_size < sizeof *out)
+    /* A caller of an older library may have a shorter struct, but never one without what must be freed. */
+    size_t least = offsetof(struct cinf_snapshot, memory) + sizeof out->memory;
+    if (out->struct_size < least)
         return cinf_fail(CINF_EINVAL, "struct_size of the snapshot is %zu: CINF_SNAPSHOT sets it",
                          out->struct_size);
     struct picture p;
@@ -276,7 +278,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         }
     }
     const struct device_facts *d = &p.device;
-    *out = (struct cinf_snapshot){
+    struct cinf_snapshot filled = {
         .struct_size = out->struct_size,
         .device = cut_text(&block, meter->device),
         .basis = meter->basis,
@@ -296,6 +298,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         .prices = prices,
         .memory = memory,
     };
+    memcpy(out, &filled, out->struct_size < sizeof filled ? out->struct_size : sizeof filled);
     picture_free(&p);
     return CINF_OK;
 }

@@ -1,0 +1,64 @@
+"""What the packaging tests share: an installed prefix, a fresh folder, and commands that must succeed.
+
+The library is installed from CINF_BUILD into a folder of its own, once a test; nothing of the source tree is
+on any search path afterwards."""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SOURCE = pathlib.Path(os.environ.get("CINF_SOURCE", pathlib.Path(__file__).resolve().parents[2])).resolve()
+BUILD = pathlib.Path(os.environ.get("CINF_BUILD", SOURCE / "build")).resolve()
+
+
+def skip(why):
+    print("skipped: " + why)
+    sys.exit(77)
+
+
+def need(*programs):
+    for program in programs:
+        if not shutil.which(program):
+            skip(f"{program} is not installed (scripts/setup.sh --all)")
+
+
+def run(*command, cwd=None, env=None, ok=(0,), quiet=True, input=None):
+    """Runs a command, which must exit with one of `ok`; returns its standard output."""
+    command = [str(c) for c in command]
+    result = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True, input=input)
+    if result.returncode not in ok:
+        raise AssertionError(f"{' '.join(command)}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
+    if not quiet:
+        print(result.stdout, end="")
+    return result.stdout
+
+
+class Installed:
+    """A temporary folder with `prefix` and `work`, gone at the end."""
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="costinfer-")
+        self.root = pathlib.Path(self.folder.name)
+        self.prefix, self.work = self.root / "prefix", self.root / "work"
+        self.work.mkdir()
+        self.install(self.prefix)
+        self.models = self.prefix / "share/costinfer/models"
+        return self
+
+    def __exit__(self, *what):
+        self.folder.cleanup()
+
+    def install(self, prefix):
+        run("cmake", "--install", BUILD, "--prefix", prefix)
+
+    @property
+    def lib(self):
+        return next(self.prefix.rglob("libcostinfer.so")).parent
+
+    def env(self, **more):
+        """The environment of a user of the prefix."""
+        return {**os.environ, "PKG_CONFIG_PATH": str(self.lib / "pkgconfig"), "LD_LIBRARY_PATH": str(self.lib),
+                "CMAKE_PREFIX_PATH": str(self.prefix), "PATH": f"{self.prefix / 'bin'}:{os.environ['PATH']}",
+                "OPENBLAS_NUM_THREADS": "1", **more}
