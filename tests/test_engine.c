@@ -424,6 +424,43 @@ START_TEST(a_repeated_prompt_is_copied_and_gives_the_same_text)
 }
 END_TEST
 
+/* On device cpu a request's logits do not depend on who else is in its steps: bit for bit. */
+START_TEST(the_same_request_gives_the_same_numbers_in_any_company)
+{
+    struct cinf_device_info device = { CINF_DEVICE_INFO };
+    cinf_engine_device(engine, &device);
+    if (strcmp(device.name, "cpu") != 0) {
+        printf("skipped: %s does not promise it\n", device.name);
+        return;
+    }
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS,
+                                      .prompt = "There was once a shy girl",
+                                      .max_tokens = 40,
+                                      .temperature = 1,
+                                      .seed = 5,
+                                      .logprobs = true };
+    struct cinf_request_options other = { CINF_REQUEST_OPTIONS,
+                                          .prompt = "Once upon a time, in a small house by the lake",
+                                          .ignore_eos = true, .temperature = 1 };
+    struct cinf_result *alone, *together;
+    struct cinf_request *company[9];
+    ck_ok(cinf_generate(&alone, small, &o, NULL, NULL));
+    for (int i = 0; i < 9; i++) {
+        other.seed = (uint64_t)i + 1;
+        company[i] = submit(small, &other);
+    }
+    ck_ok(cinf_generate(&together, small, &o, NULL, NULL));
+    ck_assert_uint_eq(together->choices[0].n_ids, alone->choices[0].n_ids);
+    ck_assert_mem_eq(together->choices[0].logprobs, alone->choices[0].logprobs,
+                     alone->choices[0].n_ids * sizeof(float));
+    ck_assert_str_eq(together->choices[0].text, alone->choices[0].text);
+    for (int i = 0; i < 9; i++)
+        cinf_request_free(company[i]);
+    cinf_result_free(alone);
+    cinf_result_free(together);
+}
+END_TEST
+
 /* ---- Ending ---------------------------------------------------------------------------------- */
 
 START_TEST(every_way_to_end_is_billed)
@@ -901,6 +938,7 @@ Suite *suite(void)
     tcase_add_test(t, the_context_ends_a_text_and_refuses_a_longer_prompt);
     tcase_add_test(t, bad_options_are_refused_by_name);
     tcase_add_test(t, a_repeated_prompt_is_copied_and_gives_the_same_text);
+    tcase_add_test(t, the_same_request_gives_the_same_numbers_in_any_company);
     tcase_add_test(t, every_way_to_end_is_billed);
     tcase_add_test(t, a_deadline_ends_a_request);
     tcase_add_test(t, a_full_queue_refuses);
