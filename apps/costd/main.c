@@ -24,6 +24,7 @@ enum {
     EXIT_SETUP = 1,
     EXIT_USAGE = 2,
     POLL_MS = 20,
+    QUEUE_DEFAULT = 256,
     /* After the drain's deadline: for steps under way to end, and error events to be sent. */
     CANCEL_SECONDS = 5,
 };
@@ -40,7 +41,7 @@ static void on_load_failed(void)
 
 /* Which price applies is known when the device is open, and the timeline starts there: so a device that
  * turns out to be of the other kind is opened again, and not a nanosecond gets a wrong price. */
-static enum cinf_status open_engine(struct cinf_engine **out, const struct settings *s)
+static enum cinf_status open_engine(struct cinf_engine **out, const struct settings *s, uint32_t queue_max)
 {
     bool is_gpu = false;
     for (;;) {
@@ -50,7 +51,7 @@ static enum cinf_status open_engine(struct cinf_engine **out, const struct setti
         options.device = s->device;
         options.threads = s->threads;
         options.kv_memory = s->kv_memory;
-        options.queue_max = s->queue;
+        options.queue_max = queue_max;
         options.meter.basis = s->basis;
         options.meter.dollars_per_hour = fleet_price(s, is_gpu);
         options.meter.endpoints = service_endpoints;
@@ -143,12 +144,12 @@ static void run(struct service *service, const sigset_t *signals, uint32_t drain
 /* Takes `s` over. */
 static enum cinf_status serve(struct settings *s, int argc, char *argv[], const sigset_t *signals)
 {
-    struct service service = { 0 };
+    struct service service = { .queue_max = s->queue ? s->queue : QUEUE_DEFAULT };
     struct server *server = NULL;
     char host[256], port[6];
     uint32_t drain_seconds = s->drain_seconds;
     jobs_init(&service.jobs);
-    enum cinf_status status = open_engine(&service.engine, s);
+    enum cinf_status status = open_engine(&service.engine, s, service.queue_max);
     if (status == CINF_OK)
         status = watcher_start(&service.watcher);
     if (status == CINF_OK)

@@ -103,6 +103,8 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
     cinf_exposition_family(page, "costd_build_info", CINF_METRIC_GAUGE, NULL,
                            "The program and the device it serves with; always 1.");
     cinf_exposition_integer(page, "costd_build_info", labels, 2, 1);
+    integer(page, "costd_queue_limit", NULL, "How many requests may wait, over all models (--queue).",
+            service->queue_max);
     if (!budget)
         return;
     cinf_exposition_family(page, "costd_daily_budget_dollars", CINF_METRIC_GAUGE, "dollars",

@@ -34,6 +34,7 @@ struct service {
     struct fleet *fleet;
     struct job_list jobs;
     _Atomic uint64_t daily_budget; /* nano-dollars; 0: none */
+    uint32_t queue_max;            /* requests that may wait, over all models */
 };
 
 static inline struct service *service_of(struct exchange *x)

@@ -27,6 +27,7 @@ CONTRACT = {
     "costinfer_device_cost_dollars_total": {"device", "account"},
     "costd_build_info": {"version", "device"},
     "costd_daily_budget_dollars": set(),
+    "costd_queue_limit": set(),
     "process_cpu_seconds_total": set(),
     "process_resident_memory_bytes": set(),
     "process_virtual_memory_bytes": set(),
@@ -87,6 +88,7 @@ def main_test():
         equal(a[("model_request_duration_seconds_count", (("model_name", "small"),))], 6)
         equal(a[("model_request_errors_total", (("code", "invalid_request"), ("model_name", "small")))], 1)
         equal(a[("costd_daily_budget_dollars", ())], 100)
+        equal(a[("costd_queue_limit", ())], 256)
 
         if not shutil.which("promtool"):
             skip("promtool is absent")
