@@ -25,6 +25,7 @@ struct fleet {
     pthread_mutex_t lock; /* the fields below */
     pthread_cond_t changed;
     struct settings settings; /* the ones in force: what is served, or about to be */
+    bool working;             /* models are coming or going */
     bool first_done, reload, stop, stopped;
 };
 
@@ -114,6 +115,7 @@ static void load_first(struct fleet *f)
         good = load_model(f, &f->settings.models[i], f->settings.weights) == CINF_OK;
     pthread_mutex_lock(&f->lock);
     f->first_done = good;
+    f->working = false;
     pthread_mutex_unlock(&f->lock);
     if (!good)
         f->failed();
@@ -190,9 +192,11 @@ static void *fleet_run(void *context)
             continue;
         }
         f->reload = false;
+        f->working = true;
         pthread_mutex_unlock(&f->lock);
         reload(f);
         pthread_mutex_lock(&f->lock);
+        f->working = false;
     }
     f->stopped = true;
     pthread_cond_broadcast(&f->changed);
@@ -214,6 +218,7 @@ enum cinf_status fleet_new(struct fleet **out, struct service *service, const st
     f->failed = failed;
     f->is_gpu = device.is_gpu;
     f->settings = *settings;
+    f->working = true;
     set_budget(service, settings);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -251,7 +256,7 @@ bool fleet_loading(struct fleet *f)
 bool fleet_expects(struct fleet *f, const char *name)
 {
     pthread_mutex_lock(&f->lock);
-    bool expected = find_setting(&f->settings, name) != NULL;
+    bool expected = f->working && find_setting(&f->settings, name);
     pthread_mutex_unlock(&f->lock);
     return expected;
 }

@@ -22,7 +22,7 @@ enum cinf_status fleet_begin(struct fleet *fleet);
 void fleet_reload(struct fleet *fleet);
 
 bool fleet_loading(struct fleet *fleet);                   /* the first models are not all there yet */
-bool fleet_expects(struct fleet *fleet, const char *name); /* the model is to be served, and not there yet */
+bool fleet_expects(struct fleet *fleet, const char *name); /* the model may be on its way */
 
 /* Waits at most two seconds for what the thread is doing: false when it is in the middle of a long load.
  * Accepts NULL. */

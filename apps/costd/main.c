@@ -1,6 +1,11 @@
 /* main.c - costd: the parts put together, and signals.
  *
- * All signals that matter are blocked in every thread and taken here, one at a time. */
+ * A signal is a byte in a pipe that the main thread reads.  Blocking signals and sigwait() would not do:
+ * OpenBLAS starts threads before main() runs, in which they stay unblocked, and there they would kill the
+ * process. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -32,11 +37,49 @@ enum {
 const char *const service_endpoints[ENDPOINT_COUNT] = { "/v1/generate", "/v1/completions" };
 
 static atomic_bool load_failed;
+static int signal_pipe[2];
+
+static void on_signal(int number)
+{
+    int saved = errno;
+    unsigned char byte = (unsigned char)number;
+    /* A full pipe has more than enough signals in it. */
+    ssize_t ignored = write(signal_pipe[1], &byte, 1);
+    (void)ignored;
+    errno = saved;
+}
+
+static bool catch_signals(void)
+{
+    static const int caught[] = { SIGTERM, SIGINT, SIGHUP };
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    sigemptyset(&action.sa_mask);
+    if (pipe(signal_pipe) != 0)
+        return false;
+    for (int end = 0; end < 2; end++)
+        if (fcntl(signal_pipe[end], F_SETFL, O_NONBLOCK) != 0 ||
+            fcntl(signal_pipe[end], F_SETFD, FD_CLOEXEC) != 0)
+            return false;
+    for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
+        if (sigaction(caught[i], &action, NULL) != 0)
+            return false;
+    return signal(SIGPIPE, SIG_IGN) != SIG_ERR;
+}
+
+/* The next signal, waiting for it at most so long (-1: as long as it takes); 0: none. */
+static int next_signal(int timeout_ms)
+{
+    unsigned char byte;
+    struct pollfd fd = { .fd = signal_pipe[0], .events = POLLIN };
+    if (poll(&fd, 1, timeout_ms) != 1 || read(signal_pipe[0], &byte, 1) != 1)
+        return 0;
+    return byte;
+}
 
 static void on_load_failed(void)
 {
     load_failed = true;
-    kill(getpid(), SIGTERM);
+    on_signal(SIGTERM);
 }
 
 /* Which price applies is known when the device is open, and the timeline starts there: so a device that
@@ -94,15 +137,13 @@ static void log_start(const struct service *service, const struct settings *s, c
 
 /* Waits until no generation is under way.  False when time is up, or, if `interruptible`, when a second
  * signal comes. */
-static bool wait_for_jobs(struct service *service, const sigset_t *signals, uint32_t seconds,
-                          bool interruptible)
+static bool wait_for_jobs(struct service *service, uint32_t seconds, bool interruptible)
 {
     uint64_t until = clock_monotonic_ns() + UINT64_C(1000000000) * seconds;
-    const struct timespec tick = { .tv_nsec = POLL_MS * 1000000L };
     while (jobs_count(&service->jobs) > 0) {
         if (clock_monotonic_ns() >= until)
             return false;
-        int got = sigtimedwait(signals, NULL, &tick);
+        int got = next_signal(POLL_MS);
         if (interruptible && (got == SIGTERM || got == SIGINT))
             return false;
     }
@@ -110,39 +151,34 @@ static bool wait_for_jobs(struct service *service, const sigset_t *signals, uint
 }
 
 /* Lets what runs end, and the rest of the world know that nothing new begins. */
-static void drain(struct service *service, const sigset_t *signals, uint32_t seconds)
+static void drain(struct service *service, uint32_t seconds)
 {
     jobs_close(&service->jobs);
     log_message("info", "draining", "%u generations are under way", jobs_count(&service->jobs));
-    if (wait_for_jobs(service, signals, seconds, true))
+    if (wait_for_jobs(service, seconds, true))
         return;
     log_message("warn", "draining", "%u generations are cancelled", jobs_count(&service->jobs));
     jobs_end(&service->jobs);
-    if (!wait_for_jobs(service, signals, CANCEL_SECONDS, false)) {
+    if (!wait_for_jobs(service, CANCEL_SECONDS, false)) {
         log_message("error", "draining", "%u generations do not end", jobs_count(&service->jobs));
         _exit(0); /* their threads cannot be waited for, so nothing can be freed under them */
     }
 }
 
-static void run(struct service *service, const sigset_t *signals, uint32_t drain_seconds)
+static void run(struct service *service, uint32_t drain_seconds)
 {
-    for (;;) {
-        int got = 0;
-        sigwait(signals, &got);
-        if (got == SIGHUP) {
+    int got;
+    while ((got = next_signal(-1)) != SIGTERM && got != SIGINT)
+        if (got == SIGHUP)
             fleet_reload(service->fleet);
-            continue;
-        }
-        if (!load_failed)
-            drain(service, signals, drain_seconds);
-        return;
-    }
+    if (!load_failed)
+        drain(service, drain_seconds);
 }
 
 /* ---- Serving ------------------------------------------------------------------------------ */
 
 /* Takes `s` over. */
-static enum cinf_status serve(struct settings *s, int argc, char *argv[], const sigset_t *signals)
+static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 {
     struct service service = { .queue_max = s->queue ? s->queue : QUEUE_DEFAULT };
     struct server *server = NULL;
@@ -167,7 +203,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[], const 
     if (status != CINF_OK)
         log_message("error", "start", "%s", cinf_last_error());
     else
-        run(&service, signals, drain_seconds);
+        run(&service, drain_seconds);
 
     if (!fleet_stop(service.fleet)) {
         log_message("warn", "stopping", "a model is still being loaded");
@@ -185,7 +221,6 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[], const 
 int main(int argc, char *argv[])
 {
     struct settings s;
-    sigset_t signals;
     if (settings_read(&s, argc, argv) != CINF_OK) {
         fprintf(stderr, "costd: %s\n", cinf_last_error());
         return EXIT_USAGE;
@@ -205,12 +240,11 @@ int main(int argc, char *argv[])
         settings_free(&s);
         return code;
     }
-    signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    enum cinf_status status = serve(&s, argc, argv, &signals);
+    if (!catch_signals()) {
+        fprintf(stderr, "costd: cannot catch signals: %s\n", strerror(errno));
+        settings_free(&s);
+        return EXIT_SETUP;
+    }
+    enum cinf_status status = serve(&s, argc, argv);
     return status == CINF_OK && !load_failed ? EXIT_SUCCESS : EXIT_SETUP;
 }

@@ -9,14 +9,11 @@
 #include "problem.h"
 #include "service.h"
 
-/* Counts every model, but takes at most this many: the configuration allows no more. */
-enum { MODELS_LISTED = 64 };
-
 static struct cinf_model *only_model(struct exchange *x)
 {
-    struct cinf_model *models[MODELS_LISTED];
-    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_LISTED);
-    for (uint32_t i = n == 1 ? 1 : 0; i < n && i < MODELS_LISTED; i++)
+    struct cinf_model *models[MODELS_MAX];
+    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_MAX);
+    for (uint32_t i = n == 1 ? 1 : 0; i < n && i < MODELS_MAX; i++)
         cinf_model_release(models[i]);
     if (n == 1)
         return models[0];
@@ -83,11 +80,11 @@ static void send_json(struct exchange *x, struct strbuf *out)
 void get_models(struct exchange *x, const char *unused)
 {
     struct strbuf out = { 0 };
-    struct cinf_model *models[MODELS_LISTED];
+    struct cinf_model *models[MODELS_MAX];
     (void)unused;
-    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_LISTED);
+    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_MAX);
     strbuf_puts(&out, "{\"object\":\"list\",\"data\":[");
-    for (uint32_t i = 0; i < n && i < MODELS_LISTED; i++) {
+    for (uint32_t i = 0; i < n && i < MODELS_MAX; i++) {
         strbuf_puts(&out, i ? "," : "");
         put_model(&out, models[i]);
         cinf_model_release(models[i]);

@@ -19,8 +19,8 @@ enum cinf_status watcher_start(struct watcher **out);
 void watcher_stop(struct watcher *watcher);
 
 /* Calls gone(context) once, on the watcher's thread, when the peer of `fd` goes.  Returns the watch, for
- * watcher_remove(), or 0 when there is no memory for one.  A watch has a number of its own that is never
- * used again, so that an event in flight cannot hit the next owner of the descriptor. */
+ * watcher_remove(), or 0 when there is no memory for one.  Its number holds a generation, so that an event in
+ * flight cannot hit the next owner of the descriptor. */
 uint64_t watcher_add(struct watcher *watcher, int fd, void (*gone)(void *context), void *context);
 
 /* After it returns, gone() is not running and will not be called.  Call it before `fd` is closed; 0 is

@@ -47,7 +47,7 @@ CINF_API void cinf_engine_close(struct cinf_engine *engine);
 /* For reading: snapshots and exposition.  Valid until the engine is closed. */
 CINF_API const struct cinf_meter *cinf_engine_meter(const struct cinf_engine *engine);
 
-/* Counts a request that was refused before it reached the engine. */
+/* Counts a request that was refused before it reached the engine; cinf_request_submit() counts its own. */
 CINF_API void cinf_engine_count_error(struct cinf_engine *engine, uint32_t account,
                                       enum cinf_error_kind kind);
 

@@ -77,7 +77,7 @@ struct cinf_request_options {
     uint64_t timeout_ns; /* ends it with CINF_FINISH_TIMEOUT this long after submission; 0: never */
 
     /* Called by the scheduler when an event can be pulled where before there was none.  Must not block and
-     * must not call the library. */
+     * must not call the library.  Not called any more once cinf_request_free() has returned. */
     void (*notify)(void *context);
     void *notify_context;
 };

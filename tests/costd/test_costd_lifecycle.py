@@ -98,6 +98,9 @@ def it_answers_while_it_loads():
         equal(server.get("/health").status, 200)
         equal(server.generate("m15", max_tokens=2).json["output_tokens"], 2)
         check(total(server.metrics(), "model_device_seconds_total", phase="load", model_name="m3") > 0)
+    with Costd(*many, "--kv-memory", "1G", wait=False) as server:
+        server.stop()
+        check(not any(l["event"] == "ready" for l in server.lines), "it loaded everything first")
 
 
 def a_full_queue_is_429():
@@ -228,6 +231,7 @@ def sighup_changes_prices_and_models():
             hup()
             equal([m["id"] for m in server.get("/v1/models").json["data"]], ["b"])
             equal(server.get("/v1/models/b").json["meta"]["n_embd"], 256)
+            equal(server.post("/v1/generate/d", {}).status, 404)
             equal(server.generate("b", max_tokens=2).json["estimated_cost_usd"], None)  # the price is gone
             # While requests run: they end before their model goes.
             results = []
