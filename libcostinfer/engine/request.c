@@ -87,6 +87,7 @@ static enum cinf_status read_prompt(struct cinf_request *r, const struct cinf_re
     if (status == CINF_OK && n > positions)
         status = cinf_fail(CINF_ECONTEXT, "the prompt has %zu tokens; model %s has a context of %u", n,
                            model->name, positions);
+    assert(ids || n == 0 || status != CINF_OK);
     for (size_t i = 0; status == CINF_OK && i < n; i++)
         if ((uint32_t)ids[i] >= model->config.vocab_size)
             status = cinf_fail(CINF_EINVAL, "token %zu of the prompt is %d; the model has %u", i, ids[i],
@@ -676,7 +677,7 @@ static enum cinf_status compute_prompt(struct cinf_model *model, const struct ci
     uint32_t n = 0;
     do {
         status = cinf_request_next(r, UINT64_MAX, &event);
-        if (status == CINF_OK && event.kind == CINF_EVENT_PROMPT)
+        if (status == CINF_OK && event.kind == CINF_EVENT_PROMPT && logprobs)
             logprobs[n++] = event.logprob;
     } while (status == CINF_OK && event.kind != CINF_EVENT_END);
     if (status == CINF_OK && event.finish == CINF_FINISH_FAILED)

@@ -13,6 +13,7 @@
 
 struct sampler_candidate {
     float logit;
+    float weight; /* exp((logit - the largest) / temperature): its probability but for the common factor */
     int32_t id;
 };
 
@@ -132,8 +133,8 @@ static void sift_down(struct sampler_candidate *heap, uint32_t n, uint32_t i)
     heap[i] = moved;
 }
 
-/* Brings the first of c[0..n) to the end of its places one by one: after `taken` calls of take_best the best
- * ones stand at c[n-1], c[n-2] … in order.  Only as much is sorted as is needed. */
+/* After make_heap, each take_best moves the best of what is left to its end: the best ones then stand at
+ * c[n-1], c[n-2] … in order, and only as much is sorted as is asked for. */
 static void make_heap(struct sampler_candidate *c, uint32_t n)
 {
     for (uint32_t i = n / 2; i-- > 0;)
@@ -171,55 +172,51 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
     bool cut_p = how->top_p > 0 && how->top_p < 1;
     struct sampler_candidate *c = s->candidates;
     uint32_t n = 0;
-    double total = 0, kept = 0;
     for (uint32_t i = 0; i < vocab; i++) {
         if (!isfinite(logits[i]) || !is_allowed(allowed, i))
             continue;
         /* top_p measures its share of everything that top_k left, so min_p must not have removed it. */
         if (logits[i] < floor && !cut_p)
             continue;
-        c[n++] = (struct sampler_candidate){ logits[i], (int32_t)i };
+        c[n++] = (struct sampler_candidate){ .logit = logits[i], .id = (int32_t)i };
     }
 
     uint32_t k = how->top_k > 0 && how->top_k < n ? how->top_k : n;
     bool ordered = k < n || cut_p;
     if (ordered)
         make_heap(c, n);
-    uint32_t heap = n, taken = 0;
-    if (k < n)
-        while (taken < k) {
-            total += exp(((double)take_best(c, heap--).logit - logits[best]) / how->temperature);
-            taken++;
-        }
-    else
-        for (uint32_t i = 0; i < n; i++)
-            total += exp(((double)c[i].logit - logits[best]) / how->temperature);
+    /* The candidates in question are the k at c[n-1], c[n-2] … when they are ordered, as far as they have
+     * been taken from the heap, and all n otherwise. */
+    uint32_t heap = n;
+    while (k < n && heap > n - k)
+        take_best(c, heap--);
+    double total = 0, kept = 0;
+    for (uint32_t i = n - k; i < n; i++) {
+        c[i].weight = expf((c[i].logit - logits[best]) / how->temperature);
+        total += c[i].weight;
+    }
 
-    /* The kept candidates are c[n-1], c[n-2] … when ordered, c[0], c[1] … otherwise. */
-    uint32_t n_kept = 0;
+    uint32_t n_kept = k;
     if (cut_p) {
+        n_kept = 0;
         while (n_kept < k && (n_kept == 0 || kept < how->top_p * total)) {
-            if (n_kept == taken) {
+            if (heap == n - n_kept)
                 take_best(c, heap--);
-                taken++;
-            }
-            float logit = c[n - 1 - n_kept].logit;
-            if (n_kept > 0 && logit < floor)
+            const struct sampler_candidate *next = &c[n - 1 - n_kept];
+            if (n_kept > 0 && next->logit < floor)
                 break;
-            kept += exp(((double)logit - logits[best]) / how->temperature);
+            kept += next->weight;
             n_kept++;
         }
     } else {
-        n_kept = k;
         kept = total;
     }
 
     double target = sampler_random(how->seed, choice, n_tokens) * kept, sum = 0;
     int32_t picked = best;
     for (uint32_t i = 0; i < n_kept && sum <= target; i++) {
-        struct sampler_candidate candidate = ordered ? c[n - 1 - i] : c[i];
-        sum += exp(((double)candidate.logit - logits[best]) / how->temperature);
-        picked = candidate.id;
+        sum += c[n - 1 - i].weight;
+        picked = c[n - 1 - i].id;
     }
     return picked;
 }
@@ -233,14 +230,14 @@ void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, in
             max = logits[i];
     double sum = 0;
     for (uint32_t i = 0; i < vocab; i++)
-        sum += exp((double)logits[i] - max);
+        sum += expf(logits[i] - max);
     double log_sum = max + log(sum);
     *logprob = (float)(logits[token] - log_sum);
 
     if (n_top == 0)
         return;
     for (uint32_t i = 0; i < vocab; i++)
-        s->candidates[i] = (struct sampler_candidate){ logits[i], (int32_t)i };
+        s->candidates[i] = (struct sampler_candidate){ .logit = logits[i], .id = (int32_t)i };
     make_heap(s->candidates, vocab);
     for (uint32_t i = 0; i < n_top; i++) {
         struct sampler_candidate best = take_best(s->candidates, vocab - i);
