@@ -19,6 +19,7 @@ if ! command -v clang-tidy-14 >/dev/null; then
 fi
 cmake --preset clang >/dev/null
 checked=$(git ls-files 'libcostinfer/*.c' 'apps/*.c')
-printf '%s\n' $checked | xargs -P "$(nproc)" -n 4 clang-tidy-14 -p build-clang --quiet --warnings-as-errors='*' \
+# One file a process: with more, clang-tidy 14 mistakes every va_list for an uninitialised one.
+printf '%s\n' $checked | xargs -P "$(nproc)" -n 1 clang-tidy-14 -p build-clang --quiet --warnings-as-errors='*' \
     2> >(grep -v 'warnings generated\|warning generated\|^Suppressed\|^Use -header-filter' >&2)
 echo "lint: clang-tidy has no finding in $(wc -w <<<"$checked") files"

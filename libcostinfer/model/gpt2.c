@@ -158,8 +158,9 @@ static struct op linear(enum row_buffer out, enum row_buffer in, uint32_t weight
 static float attention_scale(const struct cinf_config *c, uint32_t layer)
 {
     double scale = 1;
+    uint32_t width = c->n_embd / c->n_head; /* of a head */
     if (c->scale_attn_weights)
-        scale /= sqrt((double)(c->n_embd / c->n_head));
+        scale /= sqrt((double)width);
     if (c->scale_attn_by_inverse_layer_idx)
         scale /= (double)layer + 1;
     return (float)scale;

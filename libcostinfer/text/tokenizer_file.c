@@ -250,8 +250,8 @@ static enum cinf_status add_merge_values(struct bpe *b, struct strbuf *bytes, co
         const cJSON *left = cJSON_IsArray(merge) ? merge->child : NULL, *right = left ? left->next : NULL;
         if (cJSON_IsString(merge))
             TRY(add_merge_text(b, bytes, merge->valuestring, strlen(merge->valuestring), "merge", number));
-        else if (cJSON_IsString(left) && cJSON_IsString(right) && !right->next && left->valuestring[0] &&
-                 right->valuestring[0])
+        else if (right && cJSON_IsString(left) && cJSON_IsString(right) && !right->next &&
+                 left->valuestring[0] && right->valuestring[0])
             TRY(add_merge(b, bytes, left->valuestring, strlen(left->valuestring), right->valuestring,
                           strlen(right->valuestring), "merge", number));
         else

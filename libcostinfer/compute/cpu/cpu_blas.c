@@ -2,6 +2,7 @@
  *
  * OpenBLAS is the process's, not ours: its threads and settings are taken as they are found.  It packs a
  * matrix anew on every call, so steps of few rows go through sgemv(), which streams the weights. */
+#include <assert.h>
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
@@ -131,6 +132,7 @@ enum { VECTOR_ROWS = 8, VECTOR_BLOCK_BYTES = 2 << 20 };
 
 static int rows_of_block(int rows, int cols, int n_rows)
 {
+    assert(cols > 0);
     int block = VECTOR_BLOCK_BYTES / (int)sizeof(float) / cols;
     return n_rows == 1 || block > rows ? rows : block < 1 ? 1 : block;
 }
@@ -413,8 +415,10 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
     }
     cpu_free(device, matrix);
     cpu_free(device, y);
+    const size_t line_bytes = n_lines * WIDTH * sizeof(float);
+    assert(line_bytes > 0);
     out->fs_per_flop = 1 + cpu_median(product_ns, n_products) * 1000000 / (2ull * ROWS * WIDTH * WIDTH);
-    out->fs_per_byte = 1 + cpu_median(read_ns, n_reads) * 1000000 / (n_lines * WIDTH * sizeof(float));
+    out->fs_per_byte = 1 + cpu_median(read_ns, n_reads) * 1000000 / line_bytes;
     return CINF_OK;
 }
 

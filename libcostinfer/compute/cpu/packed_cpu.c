@@ -7,6 +7,7 @@
  * After the last layer has put its keys and values into the cache, only rows that want logits matter: they
  * move to the front there, and the rest of the program runs for them alone. */
 #define _GNU_SOURCE /* _SC_LEVEL2_CACHE_SIZE */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -338,6 +339,7 @@ static void add_product(struct packed_prepared *p, struct job *job, uint32_t row
     uint32_t most = fit < 4 * ROWS_BLOCK  ? 4 * ROWS_BLOCK
                     : fit > ROWS_TILE_MAX ? ROWS_TILE_MAX
                                           : (uint32_t)fit;
+    assert(job->n_rows > 0);
     uint32_t n_row_tiles = (job->n_rows + most - 1) / most;
     job->rows_tile = (job->n_rows + n_row_tiles - 1) / n_row_tiles;
     if (n_row_tiles > 1)

@@ -84,9 +84,9 @@ INLINE void block_passes(uint32_t rows, enum stored as, float *acc, size_t ld_ac
 
 /* A constant number of rows for each case; those beyond BLOCK_ROWS are never reached and cost nothing. */
 #define BLOCK_CASE(n)                                                                                        \
-    case n:                                                                                                  \
-        if (n <= BLOCK_ROWS)                                                                                 \
-            block_passes(n, as, acc, ld_acc, a, ld_a, b, ld_b, k, add);                                      \
+    case (n):                                                                                                \
+        if ((n) <= BLOCK_ROWS)                                                                               \
+            block_passes((n), as, acc, ld_acc, a, ld_a, b, ld_b, k, add);                                    \
         break;
 
 INLINE void product(enum stored as, float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,

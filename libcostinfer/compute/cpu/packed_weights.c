@@ -97,7 +97,7 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
         if (fits && bytes <= SIZE_MAX - HUGE_PAGE)
             w->block = cpu_new(device, bytes + HUGE_PAGE, 1);
     }
-    if (!w || !w->block) {
+    if (!w || !w->matrices || !w->block) {
         packed_weights_free((struct weights *)w);
         return cinf_fail(CINF_ENOMEM, "no memory for %" PRIu64 " bytes of weights in %s", bytes,
                          type_names[type]);
