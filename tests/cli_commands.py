@@ -255,7 +255,10 @@ def test_logits_and_perplexity_agree():
     close = parsed("perplexity", "--model", SMALL, "-", "--json", "--window", "16", "--stride", "4", given=given)
     assert close["scored"] == len(ids) - 1 and close["cost_usd"] is None
     assert wanted < close["nats_per_token"] < apart["nats_per_token"]
-    assert f"{seen['perplexity']:.4f}" in good("perplexity", "--model", SMALL, "-", given=given).decode()
+    printed = good("perplexity", "--model", SMALL, "-", given=given).decode()
+    assert f"{seen['perplexity']:.4f}" in printed and printed.endswith("cost             no price\n"), printed
+    printed = good("perplexity", "--model", SMALL, "-", "--price", "1", given=given).decode()
+    assert "cost             $0.0" in printed, printed
 
 
 def with_tokenizer(variant, folder):

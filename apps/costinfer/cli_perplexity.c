@@ -68,8 +68,8 @@ static bool score_text(struct sums *sums, struct cinf_model *model, const int32_
 static int print_sums(const struct sums *sums, size_t n, uint32_t window, uint32_t stride, bool json)
 {
     double mean = sums->nats / (double)sums->scored;
-    char cost[CINF_COST_TEXT_MAX + 1];
-    cost_text(cost, &sums->report);
+    char text[CINF_COST_TEXT_MAX + 1];
+    const char *cost = cost_text(text, &sums->report);
     if (!json) {
         printf("perplexity       %.4f\n", exp(mean));
         printf("nats a token     %.6f\n", mean);
