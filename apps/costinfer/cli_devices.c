@@ -4,8 +4,6 @@
 
 #include "cli.h"
 
-static const char *const names[] = { "auto", "cpu", "cpu-blas", "cpu-reference" };
-
 static void put_device_json(struct strbuf *out, const char *name, const struct cinf_device_info *d)
 {
     strbuf_puts(out, out->len > 1 ? ",\n{\"choice\":" : "\n{\"choice\":");
@@ -53,18 +51,19 @@ static int run(const struct command *self, int argc, char **argv)
     struct strbuf out = { 0 };
     if (json)
         strbuf_putc(&out, '[');
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *name = "auto";
+    for (uint32_t i = 0; name; name = cinf_device_list(i++)) {
         struct cinf_engine *engine = NULL;
         struct cinf_device_info info = { CINF_DEVICE_INFO }, *found = NULL;
-        if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
-                                                                     .device = names[i] }) == CINF_OK) {
+        if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = name }) ==
+            CINF_OK) {
             cinf_engine_device(engine, &info);
             found = &info;
         }
         if (json)
-            put_device_json(&out, names[i], found);
+            put_device_json(&out, name, found);
         else
-            put_device(&out, names[i], found);
+            put_device(&out, name, found);
         cinf_engine_close(engine);
     }
     if (json)

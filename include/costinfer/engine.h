@@ -23,7 +23,7 @@ extern "C" {
 
 struct cinf_engine_options {
     size_t struct_size;              /* set by CINF_ENGINE_OPTIONS */
-    const char *device;              /* "auto" (NULL), "cpu", "cpu-blas", "cpu-reference" */
+    const char *device;              /* "auto" (NULL), or of cinf_device_list() */
     uint32_t threads;                /* of the device; 0: its own choice */
     uint64_t kv_memory;              /* bytes for the caches of all models; 0: a quarter of RAM */
     uint32_t queue_max;              /* requests that may wait, over all models; 0: 256 */
@@ -53,6 +53,10 @@ CINF_API void cinf_engine_count_error(struct cinf_engine *engine, uint32_t accou
 
 /* As cinf_meter_set_price(), taking effect at the next boundary. */
 CINF_API enum cinf_status cinf_engine_set_price(struct cinf_engine *engine, const char *dollars_per_hour);
+
+/* The devices of this build, fastest first, by the names that `device` above takes: index 0, 1 …; NULL after
+ * the last.  Opening one tells whether this machine has it. */
+CINF_API const char *cinf_device_list(uint32_t index);
 
 struct cinf_device_info {
     size_t struct_size; /* set by CINF_DEVICE_INFO before the struct is filled */

@@ -225,6 +225,11 @@ void cinf_engine_count_error(struct cinf_engine *e, uint32_t account, enum cinf_
     cinf_meter_count_error(e->meter, account, kind);
 }
 
+const char *cinf_device_list(uint32_t index)
+{
+    return device_list(index);
+}
+
 void cinf_engine_device(const struct cinf_engine *e, struct cinf_device_info *info)
 {
     struct cinf_device_info whole = e->device_info;
