@@ -56,7 +56,7 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
                 w[v] = _mm256_xor_si256(w[v], middle);
                 size[v] = _mm256_abs_epi8(w[v]);
             }
-            _mm_prefetch((const char *)panel + 2048, _MM_HINT_T0);
+            _mm_prefetch((const char *)panel + PREFETCH_BYTES, _MM_HINT_T0);
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;

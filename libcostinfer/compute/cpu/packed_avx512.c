@@ -47,8 +47,8 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
             _mm512_set1_epi32(a->offsets[(row + r) * a->groups + group]);
         for (uint32_t i = 0; i < n; i += 4, panel += 4 * PANEL) {
             __m512i w0 = _mm512_loadu_si512(panel), w1 = _mm512_loadu_si512(panel + 64);
-            _mm_prefetch((const char *)panel + 2048, _MM_HINT_T0);
-            _mm_prefetch((const char *)panel + 2112, _MM_HINT_T0);
+            _mm_prefetch((const char *)panel + PREFETCH_BYTES, _MM_HINT_T0);
+            _mm_prefetch((const char *)panel + PREFETCH_BYTES + 64, _MM_HINT_T0);
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;

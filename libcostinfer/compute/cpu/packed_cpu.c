@@ -21,8 +21,8 @@
 enum {
     K_BLOCK = 192, /* lines of a panel that stay in the first-level cache for many rows: 24 KiB */
     ROWS_TILE_MAX = 240,
-    ROWWISE_ROWS = 4,   /* rows of a tile of norm, embedding, quantising */
-    TILE_BYTES = 65536, /* weights that a tile reads, at least */
+    ROWWISE_ROWS = 4,       /* rows of a tile of norm, embedding, quantising */
+    TILE_BYTES = 256 << 10, /* weights that a tile of few rows reads, if there are many tiles */
     PHASES_PER_OP = 3,
 };
 

@@ -18,4 +18,9 @@ extern const struct packed_kernels packed_kernels_portable;
 #define UNROLL _Pragma("GCC unroll 12")
 #endif
 
+/* How far ahead of the multiply-adds weights are asked for: the processor's own prefetcher stops at the end
+ * of a page and does not keep all of memory's lanes busy.  Measured from 1 to 16 KiB, one thread: 8 rows of
+ * f16 go from 23 to 31 GB/s, 12 rows of f32 from 28 to 39. */
+enum { PREFETCH_BYTES = 8192 };
+
 #endif

@@ -38,10 +38,6 @@ INLINE VF load_as(enum stored as, const void *b, size_t at)
 
 /* ---- Products ----------------------------------------------------------------------------- */
 
-/* Weights arrive from memory; what the processor's own prefetcher fetches ahead is not enough to keep all
- * of it busy. */
-enum { PREFETCH_BYTES = 2048 };
-
 /* acc[rows][vectors] at `b` of a panel.  Row r is addressed as base[r / 3] + (r % 3) * ld_a, which x86 does
  * in one operand from four pointers; twelve pointers would not fit its registers. */
 INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, size_t ld_acc, const float *a,
@@ -133,16 +129,23 @@ static void product_bf16(float *acc, size_t ld_acc, const float *a, size_t ld_a,
     product(STORED_BF16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add);
 }
 
+INLINE void expand(enum stored as, float *to, const uint16_t *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += PANEL) {
+        __builtin_prefetch((const char *)(from + i) + PREFETCH_BYTES);
+        UNROLL for (uint32_t v = 0; v < VECTORS; v++)
+            v_store(to + i + v * LANES, load_as(as, from, i + v * LANES));
+    }
+}
+
 static void expand_f16(float *to, const uint16_t *from, size_t n)
 {
-    for (size_t i = 0; i < n; i += LANES)
-        v_store(to + i, v_load_f16(from + i));
+    expand(STORED_F16, to, from, n);
 }
 
 static void expand_bf16(float *to, const uint16_t *from, size_t n)
 {
-    for (size_t i = 0; i < n; i += LANES)
-        v_store(to + i, v_load_bf16(from + i));
+    expand(STORED_BF16, to, from, n);
 }
 
 static void narrow_f16(uint16_t *to, const float *from, size_t n)
