@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Writes docs/METRICS.md from what the programs themselves say on /metrics.
+
+    scripts/make_metrics_md.py [--build build] [--check]
+
+Names, types, units, labels and help come from a live costd and, for the rows that only a GPU has, from the
+program exposition_demo of the tests; an example is kept here for each, and one that is missing or left over is
+an error.  --check writes nothing and exits 1 when the file differs."""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PAGE = os.path.join(ROOT, "docs", "METRICS.md")
+
+# Labels whose values are a fixed list, which the page shows.
+CLOSED = ("endpoint", "direction", "finish_reason", "code", "phase", "account", "per")
+
+GROUPS = (
+    ("What a model did", "model_", "Every series of a model is there, at 0, from the moment the model is added, "
+     "and stays when it is unloaded: `increase()` cannot miss the first event."),
+    ("The machine", "costinfer_", "The three accounts add up to the time since the device was opened, exactly; "
+     "`serve` is what the models above share."),
+    ("A GPU's memory", "gpu_", "Absent, not 0, when models run on the CPU."),
+    ("The daemon", "costd_", ""),
+    ("The process", "process_", "As every client library of Prometheus has them."),
+)
+
+EXAMPLES = {
+    "model_request_total": "sum by (endpoint) (rate(model_request_total[5m]))",
+    "model_tokens_total": "sum by (model_name, direction) (rate(model_tokens_total[5m]))",
+    "model_cached_tokens_total": 'sum by (model_name) (rate(model_cached_tokens_total[5m]))\n'
+                                 '  / (sum by (model_name) (rate(model_tokens_total{direction="input"}[5m])) > 0)',
+    "model_requests_finished_total": "sum by (finish_reason) (increase(model_requests_finished_total[1h]))",
+    "model_request_errors_total": "sum by (model_name, code) (rate(model_request_errors_total[5m]))",
+    "model_requests_running": "sum by (model_name) (model_requests_running)",
+    "model_requests_waiting": "sum by (instance) (model_requests_waiting)\n"
+                              "  / on (instance) max by (instance) (costd_queue_limit)",
+    "model_loaded": "sum by (model_name) (model_loaded)",
+    "model_device_seconds_total": "sum by (model_name, phase) (rate(model_device_seconds_total[5m]))",
+    "model_finished_device_seconds_total":
+        'sum by (finish_reason) (increase(model_finished_device_seconds_total{finish_reason!~"stop|length"}[1h]))',
+    "model_estimated_cost_dollars_total": "sum by (model_name) (increase(model_estimated_cost_dollars_total[24h]))",
+    "model_request_duration_seconds":
+        "histogram_quantile(0.95, sum by (le) (rate(model_request_duration_seconds_bucket[5m])))",
+    "model_time_to_first_token_seconds":
+        "histogram_quantile(0.95, sum by (le, model_name) (rate(model_time_to_first_token_seconds_bucket[5m])))",
+    "model_inter_token_seconds":
+        "histogram_quantile(0.5, sum by (le, model_name) (rate(model_inter_token_seconds_bucket[5m])))",
+    "model_queue_seconds": "histogram_quantile(0.95, sum by (le) (rate(model_queue_seconds_bucket[5m])))",
+    "costinfer_device_seconds_total": "sum by (account) (rate(costinfer_device_seconds_total[5m]))",
+    "costinfer_device_uptime_seconds": "sum by (instance) (costinfer_device_seconds_total)\n"
+                                       "  - on (instance) costinfer_device_uptime_seconds",
+    "costinfer_device_cost_dollars_total": "sum by (account) (increase(costinfer_device_cost_dollars_total[24h]))",
+    "costinfer_unpriced_seconds_total": "sum by (instance) (increase(costinfer_unpriced_seconds_total[1h]))",
+    "costinfer_price_dollars_per_hour": "24 * sum(costinfer_price_dollars_per_hour)",
+    "costinfer_basis_info": "count by (basis) (costinfer_basis_info)",
+    "costinfer_split_seconds": "costinfer_split_seconds",
+    "gpu_utilization_percent": "max by (instance, gpu) (gpu_utilization_percent)",
+    "gpu_memory_used_bytes": "sum by (instance, gpu) (gpu_memory_used_bytes)\n"
+                             "  / sum by (instance, gpu) (gpu_memory_total_bytes)",
+    "gpu_memory_total_bytes": "sum by (instance, gpu) (gpu_memory_total_bytes)",
+    "costd_build_info": "count by (version, device) (costd_build_info)",
+    "costd_queue_limit": "max by (instance) (costd_queue_limit)",
+    "costd_daily_budget_dollars": "sum(increase(model_estimated_cost_dollars_total[24h]))\n"
+                                  "  / scalar(max(costd_daily_budget_dollars))",
+    "process_cpu_seconds_total": "rate(process_cpu_seconds_total[5m])",
+    "process_start_time_seconds": "changes(process_start_time_seconds[1h])",
+    "process_virtual_memory_bytes": "process_virtual_memory_bytes",
+    "process_resident_memory_bytes": "process_resident_memory_bytes",
+    "process_open_fds": "process_open_fds / process_max_fds",
+    "process_max_fds": "process_max_fds",
+}
+
+
+class Family:
+    def __init__(self, name, kind):
+        self.name, self.kind, self.unit, self.help = name, kind, None, None
+        self.labels = {}  # name -> values, in the order seen
+
+    @property
+    def full_name(self):
+        return self.name + ("_total" if self.kind == "counter" else "")
+
+
+def read_families(openmetrics):
+    """[Family] of a page in OpenMetrics, in its order."""
+    families = []
+    for line in openmetrics.splitlines():
+        if line.startswith("# "):
+            word, _, rest = line[2:].partition(" ")
+            if word == "TYPE":
+                families.append(Family(*rest.split(" ")))
+            elif word in ("UNIT", "HELP"):
+                setattr(families[-1], word.lower(), rest.partition(" ")[2])
+        elif "{" in line:
+            for name, value in re.findall(r'(\w+)="([^"]*)"', line):
+                values = families[-1].labels.setdefault(name, [])
+                if value not in values:
+                    values.append(value)
+    return families
+
+
+def live_page(costd):
+    """What a costd with a model, a price and a budget says."""
+    model = os.path.join(ROOT, "examples", "models", "stories-small")
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen([costd, "--model=small=" + model, "--listen=127.0.0.1:0", "--device=cpu-reference",
+                                    "--cpu-cost-per-hour=0.10", "--daily-budget=1"], stderr=log)
+        try:
+            for _ in range(600):
+                log.seek(0)
+                text = log.read()
+                if '"event":"ready"' in text:
+                    break
+                if process.poll() is not None:
+                    break
+                time.sleep(0.05)
+            port = re.search(r'"event":"listening".*?"port":(\d+)', text)
+            if not port:
+                raise SystemExit("make_metrics_md: costd did not start:\n" + text)
+            request = urllib.request.Request(f"http://127.0.0.1:{port[1]}/metrics",
+                                             headers={"Accept": "application/openmetrics-text"})
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.read().decode()
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def registry(build):
+    costd, demo = (os.path.join(build, "bin", name) for name in ("costd", "exposition_demo"))
+    families = read_families(live_page(costd))
+    known = {f.name for f in families}
+    page = subprocess.run([demo, "openmetrics", "used", "small"], capture_output=True, text=True, check=True).stdout
+    return families + [f for f in read_families(page) if f.name not in known]
+
+
+def label_text(name, values):
+    if name not in CLOSED:
+        return f"`{name}`"
+    return f"`{name}` (" + ", ".join(f"`{v}`" for v in values) + ")"
+
+
+def render(families):
+    names = {f.full_name for f in families}
+    if names != set(EXAMPLES):
+        raise SystemExit(f"make_metrics_md: examples are missing for {sorted(names - set(EXAMPLES))} "
+                         f"and left over for {sorted(set(EXAMPLES) - names)}")
+    out = ["# Metrics", "",
+           "What `GET /metrics` shows, in text format 0.0.4 or OpenMetrics 1.0, as the scraper asks. Written by",
+           "`scripts/make_metrics_md.py` from a running costd: change the code, not this page; a test fails when the",
+           "two differ.", "",
+           "Counters start at 0 with the process. Label values come from loaded models and from fixed lists, never",
+           "from a request, so the number of series depends on the number of models alone. A model on one instance",
+           "has {} series.".format(series_of_a_model(families)), ""]
+    left = list(families)
+    for title, prefix, note in GROUPS:
+        out += [f"## {title}", ""]
+        if note:
+            out += [note, ""]
+        for f in [f for f in left if f.name.startswith(prefix)]:
+            left.remove(f)
+            labels = [label_text(k, v) for k, v in f.labels.items() if k != "le"]
+            facts = [f.kind] + ([f.unit] if f.unit else []) + (["by " + ", ".join(labels)] if labels else [])
+            out += [f"### `{f.full_name}`", "", " · ".join(facts), "", f.help, "", "```promql",
+                    EXAMPLES[f.full_name], "```", ""]
+    if left:
+        raise SystemExit(f"make_metrics_md: no group for {[f.name for f in left]}")
+    return "\n".join(out).rstrip("\n") + "\n"
+
+
+def series_of_a_model(families):
+    """One model is there when this is counted, so the values seen are those of one."""
+    total = 0
+    for f in families:
+        if "model_name" in f.labels:
+            values = 1
+            for name, seen in f.labels.items():
+                values *= 1 if name == "model_name" else len(seen)
+            total += values + (2 if f.kind == "histogram" else 0)  # _sum and _count
+    return total
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default=os.path.join(ROOT, "build"))
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = render(registry(options.build))
+    if options.check:
+        with open(PAGE, encoding="utf-8") as f:
+            if f.read() != text:
+                print("make_metrics_md: docs/METRICS.md is stale; run scripts/make_metrics_md.py", file=sys.stderr)
+                return 1
+        return 0
+    with open(PAGE, "w", encoding="utf-8") as f:
+        f.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
