@@ -1,0 +1,256 @@
+"""Money, reports, snapshots, and a meter for a program with an inference of its own."""
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, Decimal
+from fractions import Fraction
+from typing import Any
+
+from . import _errors, _ffi
+from ._ffi import call, lib, text
+
+_UNITS_PER_DOLLAR = 3600 * 10**18  # nanoseconds x nano-dollars an hour
+_DECIMALS = Decimal("1e-12")
+
+
+@dataclass(frozen=True, order=True)
+class Cost:
+    """An exact amount of money; amounts add without rounding."""
+
+    units: int = 0  # nanoseconds x nano-dollars an hour
+
+    @classmethod
+    def of(cls, ns: int, dollars_per_hour: str) -> Cost:
+        """What `ns` nanoseconds cost at a price: the time times the rate, divided by an hour."""
+        price = ctypes.c_uint64()
+        call("price_parse", ctypes.byref(price), dollars_per_hour.encode())
+        return cls(ns * price.value)
+
+    @property
+    def fraction(self) -> Fraction:
+        """Dollars, exactly."""
+        return Fraction(self.units, _UNITS_PER_DOLLAR)
+
+    @property
+    def dollars(self) -> Decimal:
+        """Dollars with 12 decimals, rounded half up."""
+        # 128 bits of units have 39 digits: with 60 no step before the last rounds what matters.
+        exact = Context(prec=60)
+        return exact.divide(Decimal(self.units), Decimal(_UNITS_PER_DOLLAR)).quantize(
+            _DECIMALS, rounding=ROUND_HALF_UP, context=exact)
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.units + other.units)
+
+    def __float__(self) -> float:
+        return float(self.fraction)
+
+    def __str__(self) -> str:
+        return f"{self.dollars:f}"
+
+
+def _cost(c: Any) -> Cost:
+    return Cost((c.hi << 64) | c.lo)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one request used: integers, in nanoseconds and tokens."""
+
+    finish: str  # "running", "stop", "length", "cancelled", "client_gone", "timeout", "failed"
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    queue_ns: int
+    latency_ns: int
+    first_token_ns: int
+    device_ns: int
+    prefill_ns: int
+    decode_ns: int
+    unpriced_ns: int
+    cost: Cost
+
+
+def report_of(r: _ffi.Report) -> Report:
+    return Report(_ffi.FINISHES[r.finish], r.input_tokens, r.cached_tokens, r.output_tokens, r.queue_ns,
+                  r.latency_ns, r.first_token_ns, r.device_ns, r.prefill_ns, r.decode_ns, r.unpriced_ns,
+                  _cost(r.cost))
+
+
+@dataclass(frozen=True)
+class ModelCosts:
+    """One model's account."""
+
+    name: str
+    loaded: bool
+    serve_ns: int
+    prefill_ns: int
+    decode_ns: int
+    load_ns: int
+    unpriced_ns: int
+    serve_cost: Cost
+    load_cost: Cost
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    requests: Mapping[str, int]  # ended, by endpoint
+    finished: Mapping[str, int]  # ended, by reason
+    errors: Mapping[str, int]
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """One consistent picture of a device: serve_ns + load_ns + idle_ns == as_of_ns."""
+
+    device: str
+    as_of_ns: int
+    serve_ns: int
+    load_ns: int
+    idle_ns: int
+    unpriced_ns: int
+    serve_cost: Cost
+    load_cost: Cost
+    idle_cost: Cost
+    models: Mapping[str, ModelCosts]
+
+
+def _model_costs(m: Any, endpoints: Sequence[str]) -> ModelCosts:
+    return ModelCosts(
+        text(m.name), m.loaded, m.serve_ns, m.prefill_ns, m.decode_ns, m.load_ns, m.unpriced_ns, _cost(m.serve_cost),
+        _cost(m.load_cost), m.input_tokens, m.cached_tokens, m.output_tokens, dict(zip(endpoints, m.requests)),
+        dict(list(zip(_ffi.FINISHES, m.finished))[1:]), dict(zip(_ffi.ERROR_KINDS, m.errors)), m.running, m.waiting)
+
+
+def costs_of(meter: int) -> Costs:
+    s = _ffi.Snapshot()
+    call("meter_snapshot", ctypes.byref(s), meter)
+    try:
+        endpoints = [text(s.endpoints[i]) for i in range(s.n_endpoints)]
+        models = [_model_costs(s.models[i], endpoints) for i in range(s.n_models)]
+        return Costs(text(s.device), s.as_of_ns, s.serve_ns, s.load_ns, s.idle_ns, s.unpriced_ns, _cost(s.serve_cost),
+                     _cost(s.load_cost), _cost(s.idle_cost), {m.name: m for m in models})
+    finally:
+        lib.cinf_snapshot_free(ctypes.byref(s))
+
+
+def exposition_of(meter: int, accept: str | None) -> tuple[str, str]:
+    """(content type, text) of a page for Prometheus."""
+    format_ = lib.cinf_exposition_negotiate(accept.encode() if accept is not None else None)
+    page = ctypes.c_void_p()
+    call("exposition_new", ctypes.byref(page), format_)
+    try:
+        call("exposition_meter", page, meter)
+        out, length = ctypes.c_char_p(), ctypes.c_size_t()
+        call("exposition_finish", page, ctypes.byref(out), ctypes.byref(length))
+        return text(lib.cinf_exposition_content_type(format_)), text(ctypes.string_at(out, length.value))
+    finally:
+        lib.cinf_exposition_free(page)
+
+
+class Bill:
+    """One request that a Meter charges.  Close it with its reason ("stop", "length", "cancelled" …)."""
+
+    def __init__(self, meter: Meter, model: str, endpoint: int = 0) -> None:
+        self._meter = meter  # must outlive the bill
+        self._pointer = ctypes.c_void_p()
+        self._open = False
+        call("bill_open", ctypes.byref(self._pointer), meter._pointer, meter.account(model), endpoint)
+        self._open = True
+
+    def close(self, finish: str = "stop") -> Report:
+        if finish not in _ffi.FINISHES[1:]:
+            raise _errors.InvalidArgument(f"{finish!r} is no reason to finish: {', '.join(_ffi.FINISHES[1:])}")
+        if self._open:
+            lib.cinf_bill_close(self._pointer, _ffi.FINISHES.index(finish))
+            self._open = False
+        return self.report
+
+    @property
+    def report(self) -> Report:
+        r = _ffi.Report()
+        lib.cinf_bill_read(self._pointer, ctypes.byref(r))
+        return report_of(r)
+
+    def __del__(self) -> None:
+        if getattr(self, "_pointer", None):
+            if self._open:
+                lib.cinf_bill_close(self._pointer, _ffi.FINISHES.index("cancelled"))
+            lib.cinf_bill_free(self._pointer)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One bill's part in an interval; the weights say how long its work would have taken alone."""
+
+    bill: Bill
+    prefill_weight: int = 0
+    decode_weight: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Meter:
+    """A timeline of one device, for a program that runs models by itself.
+
+    One thread at a time may call busy(), idle(), charge(), set_price() and close a bill; the rest may be
+    called from any thread."""
+
+    def __init__(self, *, device: str = "cpu", dollars_per_hour: str | None = None) -> None:
+        options = _ffi.MeterOptions(device=device.encode())
+        if dollars_per_hour is not None:
+            options.dollars_per_hour = dollars_per_hour.encode()
+        self._accounts: dict[str, int] = {}
+        self._pointer = ctypes.c_void_p()
+        call("meter_new", ctypes.byref(self._pointer), ctypes.byref(options))
+
+    def account(self, model: str) -> int:
+        """The number of a model's account, which is made when it is new."""
+        if model not in self._accounts:
+            number = ctypes.c_uint32()
+            call("meter_add_model", self._pointer, model.encode(), ctypes.byref(number))
+            self._accounts[model] = number.value
+        return self._accounts[model]
+
+    def open_bill(self, model: str) -> Bill:
+        return Bill(self, model)
+
+    def busy(self) -> None:
+        lib.cinf_meter_busy(self._pointer)
+
+    def idle(self) -> None:
+        lib.cinf_meter_idle(self._pointer)
+
+    def charge(self, *shares: Share) -> int:
+        """Charges the time since the last boundary to the shares; returns it in nanoseconds."""
+        if any(not s.bill._open or s.bill._meter is not self for s in shares):
+            raise _errors.InvalidArgument("a share's bill is closed, or another meter's")
+        if len({id(s.bill) for s in shares}) < len(shares):
+            raise _errors.InvalidArgument("a bill stands in two shares of one interval")
+        array = (_ffi.Share * len(shares))(*(
+            _ffi.Share(s.bill._pointer, s.prefill_weight, s.decode_weight, s.input_tokens, s.cached_tokens,
+                       s.output_tokens) for s in shares))
+        ns: int = lib.cinf_meter_charge(self._pointer, array, len(shares))
+        return ns
+
+    def set_price(self, dollars_per_hour: str | None) -> None:
+        call("meter_set_price", self._pointer, dollars_per_hour.encode() if dollars_per_hour is not None else None)
+
+    def costs(self) -> Costs:
+        return costs_of(self._address)
+
+    def metrics(self, accept: str | None = None) -> tuple[str, str]:
+        return exposition_of(self._address, accept)
+
+    @property
+    def _address(self) -> int:
+        assert self._pointer.value is not None
+        return self._pointer.value
+
+    def __del__(self) -> None:
+        if getattr(self, "_pointer", None):
+            lib.cinf_meter_free(self._pointer)

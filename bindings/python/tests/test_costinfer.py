@@ -1,0 +1,220 @@
+"""What is Python's own: iteration, asyncio, numpy, exceptions, threads, lifetimes."""
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import pathlib
+import threading
+import time
+from fractions import Fraction
+
+import pytest
+
+import costinfer
+from costinfer import Cost, Engine, Meter, Model, Share
+
+
+def test_versions() -> None:
+    assert costinfer.library_version() == costinfer.__version__
+
+
+def test_stream_is_an_iterator(model: Model) -> None:
+    with model.stream("Once upon a time", max_tokens=5, logprobs=True) as stream:
+        events = list(stream)
+    tokens = [e for e in events if e.kind == "token"]
+    assert len(tokens) == 5 and all(e.logprob <= 0 for e in tokens)
+    assert events[-1].kind == "finish" and events[-1].finish == "length"
+    assert "".join(e.text for e in events) == " there was a little girl"
+    assert stream.report.output_tokens == 5  # readable after the end
+    assert next(stream, None) is None
+
+
+def test_on_text_gets_the_text(model: Model) -> None:
+    pieces: list[str] = []
+    result = model.generate("Once upon a time", max_tokens=8, on_text=pieces.append)
+    assert "".join(pieces) == result.text and len(pieces) > 1
+
+
+def test_leaving_early_cancels_and_bills(engine: Engine, model: Model) -> None:
+    with model.stream("Once upon a time", max_tokens=200, ignore_eos=True) as stream:
+        next(stream)
+    assert stream.report.finish == "cancelled"
+    assert 0 < stream.report.device_ns == engine.costs().serve_ns
+    assert engine.costs().models["stories-small"].finished["cancelled"] == 1
+
+
+def test_timeout(model: Model) -> None:
+    result = model.generate("Once upon a time", max_tokens=0, ignore_eos=True, timeout=1e-9)
+    assert result.report.finish == "timeout"
+
+
+def test_seed_repeats(model: Model) -> None:
+    first = model.generate("Lily", max_tokens=10, temperature=1.0)
+    again = model.generate("Lily", max_tokens=10, temperature=1.0, seed=first.seed)
+    assert first.seed != 0 and again.text == first.text
+
+
+def test_logprobs(model: Model) -> None:
+    choice = model.generate("Lily", max_tokens=4, top_logprobs=3).choices[0]
+    assert choice.logprobs is not None and choice.top_logprobs is not None
+    for token, logprob, top in zip(choice.ids, choice.logprobs, choice.top_logprobs):
+        assert len(top) == 3 and top[0] == (token, logprob)  # greedy: the most likely one
+        assert top[0][1] >= top[1][1] >= top[2][1]
+    assert model.generate("Lily", max_tokens=4).choices[0].logprobs is None
+
+
+def test_prompt_logprobs_are_the_scores(model: Model) -> None:
+    ids = model.encode("Once upon a time there was")
+    with model.stream(ids, max_tokens=1, prompt_logprobs=True) as stream:
+        prompt = [e.logprob for e in stream if e.kind == "prompt"]
+    scores = model.score(ids)
+    assert math.isnan(prompt[0]) and math.isnan(scores[0])
+    assert prompt[1:] == pytest.approx(scores[1:], abs=1e-4)
+
+
+def test_logits(model: Model) -> None:
+    numpy = pytest.importorskip("numpy")
+    ids = model.encode("Once upon a time there was")
+    logits = model.logits(ids).astype(numpy.float64)
+    assert logits.shape == (len(ids), model.info.vocab_size)
+    logsumexp = numpy.log(numpy.exp(logits).sum(axis=1))
+    expected = [logits[i, ids[i + 1]] - logsumexp[i] for i in range(len(ids) - 1)]
+    assert model.score(ids)[1:] == pytest.approx(expected, abs=1e-4)
+
+
+def test_async_requests_share_the_device(engine: Engine, model: Model) -> None:
+    async def main() -> list[costinfer.Result]:
+        return await asyncio.gather(*(model.generate_async("Lily", max_tokens=20) for _ in range(12)))
+
+    results = asyncio.run(main())
+    assert {r.text for r in results} == {results[0].text}
+    assert sum(r.report.device_ns for r in results) == engine.costs().serve_ns
+
+
+def test_async_stream_and_its_cancellation(engine: Engine, model: Model) -> None:
+    async def read(seen: list[str]) -> None:
+        async with model.stream("Once upon a time", max_tokens=240, ignore_eos=True) as stream:
+            async for event in stream:
+                seen.append(event.text)
+
+    async def main() -> list[str]:
+        seen: list[str] = []
+        task = asyncio.ensure_future(read(seen))
+        while len(seen) < 3:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return seen
+
+    seen = asyncio.run(main())
+    assert "".join(seen).startswith(" there")
+    assert engine.costs().models["stories-small"].finished["cancelled"] == 1
+
+
+def test_cancel_from_another_thread(model: Model) -> None:
+    stream = model.stream("Once upon a time", ignore_eos=True)
+    threading.Timer(0.02, stream.cancel).start()
+    events = list(stream)
+    assert events[-1].kind == "finish" and events[-1].finish in ("cancelled", "length")
+    stream.close()
+
+
+def test_close_while_another_thread_pulls(model: Model) -> None:
+    stream = model.stream("Once upon a time", ignore_eos=True)
+    reader = threading.Thread(target=lambda: list(stream))
+    reader.start()
+    time.sleep(0.01)
+    stream.close()
+    reader.join(10)
+    assert not reader.is_alive()
+
+
+@pytest.mark.parametrize("kind, builtin, provoke", [
+    (costinfer.ContextLength, ValueError, lambda e, m: m.generate([1] * 300)),
+    (costinfer.InvalidArgument, ValueError, lambda e, m: m.generate("x", temperature=-1.0)),
+    (costinfer.InvalidArgument, ValueError, lambda e, m: m.generate("x", stop=["a\0b"])),
+    (costinfer.NotFound, LookupError, lambda e, m: e.load("no/such/folder")),
+    (costinfer.AlreadyExists, costinfer.Error, lambda e, m: e.load(m.info.folder)),
+])
+def test_exceptions(engine: Engine, model: Model, kind: type[costinfer.Error], builtin: type[Exception],
+                    provoke: object) -> None:
+    assert callable(provoke)
+    with pytest.raises(kind) as caught:
+        provoke(engine, model)
+    assert isinstance(caught.value, builtin) and str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_after_unload_and_close(models: pathlib.Path) -> None:
+    engine = Engine(device="cpu-reference")
+    model = engine.load(models / "stories-small", name="small")
+    assert [m.name for m in engine.models] == ["small"] and engine.find("small").info == model.info
+    model.unload()
+    with pytest.raises(costinfer.Closed):
+        model.generate("x")
+    with pytest.raises(costinfer.NotFound):
+        engine.find("small")
+    engine.close()
+    engine.close()
+    with pytest.raises(costinfer.Closed):
+        engine.costs()
+    assert model.info.name == "small"
+    model.release()
+    with pytest.raises(costinfer.Closed):
+        model.stream("x")
+
+
+def test_any_order_of_release(models: pathlib.Path) -> None:
+    engine = Engine(device="cpu-reference")
+    stream = engine.load(models / "stories-small").stream("Once", ignore_eos=True)
+    engine.close()
+    list(stream)
+    del engine
+    gc.collect()
+    stream.close()
+    assert stream.report.finish == "cancelled"
+
+
+def test_metrics(engine: Engine, model: Model) -> None:
+    model.generate("Once", max_tokens=2)
+    kind, page = engine.metrics()
+    assert kind.startswith("text/plain; version=0.0.4")
+    assert 'model_request_total{model_name="stories-small",endpoint="api"} 1' in page
+    kind, page = engine.metrics("application/openmetrics-text; version=1.0.0")
+    assert kind.startswith("application/openmetrics-text") and page.endswith("# EOF\n")
+
+
+def test_costs_add_exactly() -> None:
+    assert str(Cost.of(800_000_000, "2.50")) == "0.000555555556"
+    assert Cost.of(800_000_000, "2.50").fraction == Fraction(8, 10) * Fraction(5, 2) / 3600
+    assert sum((Cost.of(1, "0.1") for _ in range(7)), Cost()) == Cost.of(7, "0.1")
+    assert Cost.of(1, "2") < Cost.of(1, "3")
+
+
+def test_meter_without_an_engine() -> None:
+    meter = Meter(device="lathe", dollars_per_hour="3.60")
+    a, b = meter.open_bill("turning"), meter.open_bill("turning")
+    meter.busy()
+    time.sleep(0.005)
+    charged = meter.charge(Share(a, prefill_weight=3, input_tokens=30), Share(b, decode_weight=1, output_tokens=1))
+    meter.idle()
+    first, second = a.close("stop"), b.close("length")
+    assert first.device_ns + second.device_ns == charged == meter.costs().serve_ns >= 5_000_000
+    assert abs(first.device_ns - 3 * second.device_ns) <= 3
+    assert first.prefill_ns == first.device_ns and second.decode_ns == second.device_ns
+    assert (first.input_tokens, second.output_tokens) == (30, 1)
+    costs = meter.costs()
+    assert costs.serve_ns + costs.idle_ns == costs.as_of_ns and costs.device == "lathe"
+    assert 'model_name="turning"' in meter.metrics()[1]
+    with pytest.raises(costinfer.InvalidArgument):
+        meter.charge(Share(a))
+    with pytest.raises(costinfer.InvalidArgument):
+        b.close("tired")
+
+
+def test_weights_that_a_device_does_not_keep(engine: Engine, models: pathlib.Path) -> None:
+    with pytest.raises(costinfer.Unsupported):
+        engine.load(models / "stories-small", weights="bf16")
+    with pytest.raises(costinfer.InvalidArgument):
+        engine.load(models / "stories-small", weights="f17")
