@@ -55,3 +55,7 @@ if(TARGET costinfer_static)
     endif()
   endforeach()
 endif()
+
+# Has a Python environment made in the build folder when there is none, from PyPI.
+cinf_program_test(transformers_agreement peers/transformers_agreement.py SLOW)
+set_tests_properties(transformers_agreement PROPERTIES TIMEOUT 1200)
