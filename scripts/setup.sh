@@ -8,9 +8,9 @@
 set -euo pipefail
 
 build=(gcc g++ make cmake ninja-build pkg-config ccache git ca-certificates
-       libopenblas-dev libcjson-dev libmicrohttpd-dev python3)
+       libopenblas-dev libcjson-dev libmicrohttpd-dev python3 ocl-icd-opencl-dev opencl-headers libclblast-dev)
 tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev curl
-       python3-numpy python3-prometheus-client python3-yaml prometheus)
+       python3-numpy python3-prometheus-client python3-yaml prometheus pocl-opencl-icd clinfo)
 slow=(prometheus-alertmanager python3-torch python3-venv python3-pip clang-tidy-14 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 
 wanted=("${build[@]}")

@@ -624,7 +624,7 @@ static void check_measure(const struct backend *backend, uint64_t limit_ns)
     ck_assert_uint_gt(speed.fs_per_flop, 0);
     ck_assert_uint_gt(speed.fs_per_byte, 0);
     backend->info(device, &info);
-    ck_assert_str_eq(info.name, backend->name);
+    ck_assert(strncmp(info.name, backend->name, strlen(backend->name)) == 0); /* "opencl:0:0" */
     ck_assert_uint_gt(strlen(info.description), 0);
     ck_assert_uint_gt(info.memory_total, 1 << 20);
     ck_assert_uint_eq(info.memory_used, 0);

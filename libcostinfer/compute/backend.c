@@ -1,78 +1,199 @@
 /* backend.c - which devices there are, who has them, and the checks every backend begins with. */
 #include "backend.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "fail.h"
 
 /* The CPU is one device, whichever backend drives it: two of them at once would each count the same
- * nanoseconds as its own. */
+ * nanoseconds as its own.  Any other is taken by itself. */
 static atomic_bool cpu_taken;
+enum { FOUND_MAX = 32 };
+static atomic_bool found_taken[FOUND_MAX];
 
 /* Fastest first: "auto" takes the first one.  The reference is only for those who name it. */
 static const struct choice {
     const struct backend *backend;
-    atomic_bool *taken;
     const char *what;
 } choices[] = {
-    { &backend_cpu_packed, &cpu_taken, "packed kernels on the CPU" },
+    { &backend_cpu_packed, "packed kernels on the CPU" },
 #if CINF_HAVE_BLAS
-    { &backend_cpu_blas, &cpu_taken, "OpenBLAS on the CPU" },
+    { &backend_cpu_blas, "OpenBLAS on the CPU" },
 #endif
-    { &backend_cpu_reference, &cpu_taken, "plain C on the CPU, slow" },
+    { &backend_cpu_reference, "plain C on the CPU, slow" },
 };
 enum { N_CHOICES = sizeof choices / sizeof choices[0] };
 
+#if CINF_HAVE_OPENCL
+static const struct backend *const finder = &backend_opencl;
+#else
+static const struct backend *const finder = NULL;
+#endif
+
+/* ---- Lists -------------------------------------------------------------------------------- */
+
+static struct device_info found[FOUND_MAX];
+static uint32_t n_found;
+
+static void find_devices(void)
+{
+    while (finder && n_found < FOUND_MAX && finder->find(n_found, &found[n_found]) == CINF_OK)
+        n_found++;
+}
+
 const char *device_list(uint32_t index)
 {
-    return index < N_CHOICES ? choices[index].backend->name : NULL;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (index < N_CHOICES)
+        return choices[index].backend->name;
+    pthread_once(&once, find_devices);
+    return index - N_CHOICES < n_found ? found[index - N_CHOICES].name : NULL;
 }
 
-static enum cinf_status fail_not_found(const char *name)
+/* `why` there is none of that name, if there is more to say. */
+static enum cinf_status fail_not_found(const char *name, const char *why)
 {
     char names[DEVICE_REASON_MAX] = "auto";
-    for (uint32_t i = 0; i < N_CHOICES; i++) {
+    for (uint32_t i = 0; device_list(i); i++) {
         size_t used = strlen(names);
-        snprintf(names + used, sizeof names - used, ", %s", choices[i].backend->name);
+        snprintf(names + used, sizeof names - used, ", %s", device_list(i));
     }
-    return cinf_fail(CINF_ENOTFOUND, "no device \"%.64s\"; this build has %s", name, names);
+    return cinf_fail(CINF_ENOTFOUND, "no device \"%.64s\"%s%s; there is %s", name, *why ? ": " : "", why,
+                     names);
 }
 
-enum cinf_status device_open(struct device **out, const char *name, const struct device_options *options,
-                             char reason[DEVICE_REASON_MAX])
-{
-    static const struct device_options defaults;
-    const struct choice *choice = NULL;
-    bool best = !name || strcmp(name, "auto") == 0;
-    if (!name)
-        name = "auto";
-    if (!options)
-        options = &defaults;
-    for (uint32_t i = 0; i < N_CHOICES && !choice; i++) {
-        if (best || strcmp(name, choices[i].backend->name) == 0)
-            choice = &choices[i];
-    }
-    if (!choice)
-        return fail_not_found(name);
+/* ---- Choice ------------------------------------------------------------------------------- */
 
-    if (atomic_exchange(choice->taken, true))
-        return cinf_fail(CINF_EBUSY, "device %s: the CPU belongs to another engine of this process",
-                         choice->backend->name);
+/* What is to be opened, and why. */
+struct chosen {
+    const struct backend *backend;
+    atomic_bool *taken;
+    const char *which; /* of device_options */
+    char why[DEVICE_REASON_MAX];
+};
+
+static bool contains(const char *text, const char *part)
+{
+    size_t n = strlen(part);
+    for (; *text; text++) {
+        if (strncasecmp(text, part, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void choose_found(struct chosen *out, uint32_t index, struct device_info *info)
+{
+    out->backend = finder;
+    out->taken = info->shares_cpu ? &cpu_taken : &found_taken[index];
+    out->which = info->name;
+}
+
+/* The GPU with the most memory. */
+static bool choose_gpu(struct chosen *out, struct device_info *best)
+{
+    struct device_info info;
+    uint32_t n = 0, at = FOUND_MAX;
+    for (; finder && n < FOUND_MAX && finder->find(n, &info) == CINF_OK; n++) {
+        if (info.is_gpu && (at == FOUND_MAX || info.memory_total > best->memory_total)) {
+            *best = info;
+            at = n;
+        }
+    }
+    if (at < FOUND_MAX) {
+        choose_found(out, at, best);
+        snprintf(out->why, sizeof out->why, "the GPU with the most memory");
+        return true;
+    }
+    if (n > 0)
+        snprintf(out->why, sizeof out->why, "; of OpenCL's devices (%u) none is a GPU", n);
+    else if (finder)
+        snprintf(out->why, sizeof out->why, "; %.120s", cinf_last_error());
+    return false;
+}
+
+static void choose_fastest_cpu(struct chosen *out)
+{
+    char aside[DEVICE_REASON_MAX];
+    snprintf(aside, sizeof aside, "%s", out->why);
+    out->backend = choices[0].backend;
+    out->taken = &cpu_taken;
+    out->which = NULL;
+    snprintf(out->why, sizeof out->why, "the fastest CPU device of this build%.180s", aside);
+}
+
+static enum cinf_status choose_named(struct chosen *out, struct device_info *info, const char *name)
+{
+    snprintf(out->why, sizeof out->why, "asked for by name");
+    for (uint32_t i = 0; i < N_CHOICES; i++) {
+        if (strcmp(name, choices[i].backend->name) == 0) {
+            out->backend = choices[i].backend;
+            out->taken = &cpu_taken;
+            return CINF_OK;
+        }
+    }
+    if (!finder || !*name)
+        return fail_not_found(name, "");
+    bool any = strcmp(name, finder->name) == 0;
+    if (any && choose_gpu(out, info))
+        return CINF_OK;
+    snprintf(out->why, sizeof out->why, "asked for by name");
+    for (uint32_t i = 0; i < FOUND_MAX && finder->find(i, info) == CINF_OK; i++) {
+        if (any || strcmp(name, info->name) == 0) {
+            choose_found(out, i, info);
+            return CINF_OK;
+        }
+    }
+    if (any) {
+        char why[DEVICE_REASON_MAX];
+        snprintf(why, sizeof why, "%s", cinf_last_error());
+        return fail_not_found(name, why);
+    }
+    for (uint32_t i = 0; i < FOUND_MAX && finder->find(i, info) == CINF_OK; i++) {
+        if (contains(info->name, name) || contains(info->description, name)) {
+            choose_found(out, i, info);
+            return CINF_OK;
+        }
+    }
+    return fail_not_found(name, "");
+}
+
+static const char *what_of(const struct backend *backend, const struct device_info *info)
+{
+    for (uint32_t i = 0; i < N_CHOICES; i++) {
+        if (choices[i].backend == backend)
+            return choices[i].what;
+    }
+    return info->description;
+}
+
+static enum cinf_status open_chosen(struct device **out, const struct chosen *chosen,
+                                    const struct device_options *options, char reason[DEVICE_REASON_MAX])
+{
+    if (atomic_exchange(chosen->taken, true))
+        return cinf_fail(CINF_EBUSY, "device %s: %s belongs to another engine of this process",
+                         chosen->which ? chosen->which : chosen->backend->name,
+                         chosen->taken == &cpu_taken ? "the CPU" : "it");
     struct device *device;
-    enum cinf_status status = choice->backend->open(&device, options);
+    struct device_options its = *options;
+    its.which = chosen->which;
+    enum cinf_status status = chosen->backend->open(&device, &its);
     if (status != CINF_OK) {
-        atomic_store(choice->taken, false);
+        atomic_store(chosen->taken, false);
         return status;
     }
-
-    struct device_info info;
-    choice->backend->info(device, &info);
+    device->taken = chosen->taken;
     if (reason) {
-        int used = snprintf(reason, DEVICE_REASON_MAX, "%s (%s): %s", info.name, choice->what,
-                            best ? "the fastest CPU device of this build" : "asked for by name");
-        if (options->threads != 0 && options->threads != info.threads)
+        struct device_info info;
+        chosen->backend->info(device, &info);
+        int used = snprintf(reason, DEVICE_REASON_MAX, "%s (%.60s): %.160s", info.name,
+                            what_of(chosen->backend, &info), chosen->why);
+        bool cut = used >= DEVICE_REASON_MAX;
+        if (!cut && options->threads != 0 && options->threads != info.threads)
             snprintf(reason + used, DEVICE_REASON_MAX - (size_t)used, "; it runs %u threads, not %u",
                      info.threads, options->threads);
     }
@@ -80,16 +201,34 @@ enum cinf_status device_open(struct device **out, const char *name, const struct
     return CINF_OK;
 }
 
+enum cinf_status device_open(struct device **out, const char *name, const struct device_options *options,
+                             char reason[DEVICE_REASON_MAX])
+{
+    static const struct device_options defaults;
+    struct chosen chosen = { 0 };
+    struct device_info info;
+    options = options ? options : &defaults;
+    if (name && strcmp(name, "auto") != 0) {
+        TRY(choose_named(&chosen, &info, name));
+        return open_chosen(out, &chosen, options, reason);
+    }
+    if (choose_gpu(&chosen, &info)) {
+        enum cinf_status status = open_chosen(out, &chosen, options, reason);
+        if (status == CINF_OK || status == CINF_EBUSY)
+            return status;
+        snprintf(chosen.why, sizeof chosen.why, "; the GPU cannot be used: %.120s", cinf_last_error());
+    }
+    choose_fastest_cpu(&chosen);
+    return open_chosen(out, &chosen, options, reason);
+}
+
 void device_close(struct device *device)
 {
     if (!device)
         return;
-    const struct backend *backend = device->backend;
-    backend->close(device);
-    for (uint32_t i = 0; i < N_CHOICES; i++) {
-        if (choices[i].backend == backend)
-            atomic_store(choices[i].taken, false);
-    }
+    atomic_bool *taken = device->taken;
+    device->backend->close(device);
+    atomic_store(taken, false);
 }
 
 /* ---- Checks ------------------------------------------------------------------------------- */

@@ -110,13 +110,16 @@ struct batch {
 /* ---- Devices ------------------------------------------------------------------------------ */
 
 struct device_options {
-    uint32_t threads; /* workers of the backend; 0: its own choice */
+    uint32_t threads;  /* workers of the backend; 0: its own choice */
+    const char *which; /* of a backend with find(): a device_info's name; NULL: the best it has */
+    bool half_cache;   /* keys and values in f16, where the backend can: "cpu" */
 };
 
 struct device_info {
-    char name[96];         /* "cpu-blas" */
+    char name[96];         /* "cpu-blas", "opencl:0:0" */
     char description[160]; /* hardware and library: "AMD EPYC …, OpenBLAS 0.3.21, 2 threads" */
     bool is_gpu;
+    bool shares_cpu;       /* it computes on the processor that the CPU's own backends use */
     uint32_t threads;      /* 0: unknown */
     uint64_t memory_total; /* bytes of the device; RAM for a CPU */
     uint64_t memory_used;  /* bytes allocated on it by us, all kinds */
@@ -131,6 +134,7 @@ struct device_speed {
 /* Each backend's own types begin with these. */
 struct device {
     const struct backend *backend;
+    _Atomic bool *taken; /* device_open()'s */
 };
 struct weights {
     struct device *device;
@@ -144,6 +148,10 @@ struct prepared {
 
 struct backend {
     const char *name;
+
+    /* For a backend with devices of its own, else NULL: what its device `index` is, without opening it.
+     * CINF_ENOTFOUND behind the last, and its message says why when there is none at all. */
+    enum cinf_status (*find)(uint32_t index, struct device_info *out);
 
     enum cinf_status (*open)(struct device **out, const struct device_options *options);
     void (*close)(struct device *device);
@@ -207,19 +215,23 @@ uint32_t row_width(const struct program *program, enum row_buffer buffer);
 extern const struct backend backend_cpu_reference;
 extern const struct backend backend_cpu_blas; /* in builds with OpenBLAS */
 extern const struct backend backend_cpu_packed;
+extern const struct backend backend_opencl; /* in builds with OpenCL */
 
 /* ---- Choice (backend.c) ------------------------------------------------------------------- */
 
 enum { DEVICE_REASON_MAX = 256 };
 
-/* Opens the device that `choice` names: "auto" (or NULL), "cpu", "cpu-blas", "cpu-reference".  `reason`
- * says in one line why it was this one.  A device belongs to one opener: CINF_EBUSY while another has it.
- * CINF_ENOTFOUND names what there is. */
+/* Opens the device that `choice` names: "auto" (or NULL), a name of device_list(), a backend's name for the
+ * best it has, or part of the name or description of a device that OpenCL finds, in any case.  "auto" is a
+ * GPU if there is one, else the fastest CPU device; a CPU through OpenCL is only for those who name it.
+ * `reason` says in one line why it was this one.  A device belongs to one opener: CINF_EBUSY while another
+ * has it. CINF_ENOTFOUND names what there is. */
 enum cinf_status device_open(struct device **out, const char *choice, const struct device_options *options,
                              char reason[DEVICE_REASON_MAX]);
 void device_close(struct device *device); /* accepts NULL */
 
-/* Names of what this build offers, one after the other; NULL at the end. */
+/* Names of what this build offers and this machine has, one after the other; NULL at the end.  The first call
+ * looks for OpenCL devices. */
 const char *device_list(uint32_t index);
 
 #endif

@@ -1,0 +1,15 @@
+# cmake -D OUT=kernel_sources.c -D FILES=a.cl|b.cl -P embed_kernels.cmake: the files as text in C.  As bytes, not
+# as a literal: C has no raw strings, and ISO C ends a literal at 4095 characters.
+string(REPLACE "|" ";" files "${FILES}")
+set(text "/* Made by embed_kernels.cmake. */\n#include \"kernel_sources.h\"\n\n#include <stddef.h>\n")
+set(table "")
+foreach(file ${files})
+  get_filename_component(name ${file} NAME)
+  string(MAKE_C_IDENTIFIER ${name} symbol)
+  file(READ ${file} bytes HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+  string(APPEND text "\nstatic const char ${symbol}[] = { ${bytes}0 };\n")
+  string(APPEND table "    { \"${name}\", ${symbol} },\n")
+endforeach()
+string(APPEND text "\nconst struct kernel_source kernel_sources[] = {\n${table}    { NULL, NULL },\n};\n")
+file(WRITE ${OUT} "${text}")

@@ -1,0 +1,64 @@
+/* epilogue.cl - what becomes of y, element (row, column) of a product. */
+
+#define EPILOGUE_PARAMETERS                                                                                  \
+    __global const float *bias, __global float *out, __global float *cache, __global const uint *step,       \
+        uint rows_max, uint out_stride, uint epilogue, uint activation, uint d, uint head_width, uint wide,  \
+        uint positions, ulong values_at
+#define EPILOGUE_ARGUMENTS                                                                                   \
+    bias, out, cache, step, rows_max, out_stride, epilogue, activation, d, head_width, wide, positions,      \
+        values_at
+
+/* Functions of their own, so that no compiler computes two of them to choose one. */
+float activate(uint activation, float x)
+{
+    if (activation == ACTIVATION_GELU_NEW) /* 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), also far from 0 */
+        return x / (1 + exp(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+    if (activation == ACTIVATION_GELU)
+        return 0.5f * x * (1 + erf(x * 0.70710678118654752f));
+    if (activation == ACTIVATION_RELU)
+        return x < 0 ? 0 : x;
+    if (activation == ACTIVATION_SILU)
+        return x / (1 + exp(-x));
+    return tanh(x);
+}
+
+void finish(uint r, uint c, float y, EPILOGUE_PARAMETERS)
+{
+    size_t at = (size_t)r * out_stride + c;
+    if (epilogue == EPILOGUE_HEAD) { /* the one without a bias */
+        out[at] = y;
+        return;
+    }
+    y += bias[c];
+    if (epilogue == EPILOGUE_ACTIVATION) {
+        out[at] = activate(activation, y);
+    } else if (epilogue == EPILOGUE_ADD) {
+        out[at] += y;
+    } else if (epilogue == EPILOGUE_QKV && c >= d) {
+        /* [2, slots, H, P, wide]: column c of keys and of values belongs to head c / head_width. */
+        uint slot = STEP_ARRAY(step, STEP_SLOTS, rows_max)[r];
+        uint position = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r];
+        uint column = c % d, heads = d / head_width;
+        cache[(c < 2 * d ? 0 : values_at) +
+              (((size_t)slot * heads + column / head_width) * positions + position) * wide +
+              column % head_width] = y;
+    } else {
+        out[at] = y;
+    }
+}
+
+/* The epilogue of a product[R, n] that somebody else computed.  Work-item (column, row). */
+__kernel void finish_product(__global const float *product, uint n, EPILOGUE_PARAMETERS)
+{
+    uint c = get_global_id(0), r = get_global_id(1);
+    if (c < n && r < step[STEP_ROWS])
+        finish(r, c, product[(size_t)r * n + c], EPILOGUE_ARGUMENTS);
+}
+
+float sum16(float16 x)
+{
+    float8 a = x.lo + x.hi;
+    float4 b = a.lo + a.hi;
+    float2 c = b.lo + b.hi;
+    return c.x + c.y;
+}

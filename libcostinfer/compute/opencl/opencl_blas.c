@@ -1,0 +1,62 @@
+/* opencl_blas.c - the only file that knows CLBlast.  Its kernels are compiled at a product's first call, so
+ * prepare() makes one of each. */
+#include "opencl_blas.h"
+
+#include "fail.h"
+
+#if CINF_HAVE_CLBLAST
+#include <clblast_c.h>
+
+bool opencl_blas_exists(void)
+{
+    return true;
+}
+
+/* Its own codes lie below OpenCL's. */
+static enum cinf_status blas_fail(const struct opencl_device *device, CLBlastStatusCode code)
+{
+    return opencl_fail(device, (cl_int)code, "a matrix product by CLBlast");
+}
+
+enum cinf_status opencl_blas_temp_bytes(uint64_t *out, struct opencl_device *device,
+                                        const struct opencl_gemm *g)
+{
+    size_t bytes = 0;
+    CLBlastStatusCode code =
+        CLBlastSGemmTempBufferSize(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, g->m, g->n,
+                                   g->k, 0, g->k, 0, g->k, g->y_first, g->y_stride, &device->queue, &bytes);
+    if (code != CLBlastSuccess)
+        return blas_fail(device, code);
+    *out = bytes;
+    return CINF_OK;
+}
+
+enum cinf_status opencl_blas_gemm(struct opencl_device *device, const struct opencl_gemm *g, cl_mem temp)
+{
+    CLBlastStatusCode code = CLBlastSgemmWithTempBuffer(
+        CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, g->m, g->n, g->k, 1.0f, g->x, 0, g->k,
+        g->w, 0, g->k, 0.0f, g->y, g->y_first, g->y_stride, &device->queue, NULL, temp);
+    return code == CLBlastSuccess ? CINF_OK : blas_fail(device, code);
+}
+
+#else
+
+bool opencl_blas_exists(void)
+{
+    return false;
+}
+
+enum cinf_status opencl_blas_temp_bytes(uint64_t *out, struct opencl_device *device,
+                                        const struct opencl_gemm *gemm)
+{
+    (void)out, (void)gemm;
+    return cinf_fail(CINF_EUNSUPPORTED, "device %s: this build has no CLBlast", device->name);
+}
+
+enum cinf_status opencl_blas_gemm(struct opencl_device *device, const struct opencl_gemm *gemm, cl_mem temp)
+{
+    (void)gemm, (void)temp;
+    return cinf_fail(CINF_EUNSUPPORTED, "device %s: this build has no CLBlast", device->name);
+}
+
+#endif

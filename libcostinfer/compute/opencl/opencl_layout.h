@@ -1,0 +1,22 @@
+/* opencl_layout.h - what kernels and host must agree on.  Both read this file: it holds nothing but #define.
+ *
+ * A step is one buffer of uint, written once: a header, then arrays of rows_max entries each. */
+
+#define STEP_ROWS         0 /* R */
+#define STEP_SPLITS       1 /* pieces that a single row's past is attended to in */
+#define STEP_SPLIT_LENGTH 2 /* positions of a piece */
+#define STEP_HEADER       4
+
+#define STEP_TOKENS      0 /* of row r */
+#define STEP_POSITIONS   1
+#define STEP_SLOTS       2
+#define STEP_WANTED      3 /* rows that want logits, in order */
+#define STEP_SINGLES     4 /* rows that attend alone */
+#define STEP_TILES       5 /* first rows of runs of one slot that attend together */
+#define STEP_TILE_COUNTS 6 /* and how many rows each has */
+#define STEP_ARRAYS      7
+
+#define STEP_ARRAY(step, which, rows_max) ((step) + STEP_HEADER + (which) * (rows_max))
+
+/* Rows of weights and of row buffers are zero up to a multiple of this, so that no product has a tail. */
+#define VECTOR 16

@@ -1,0 +1,759 @@
+/* opencl_step.c - a program as a list of kernels with their arguments bound, and running it.
+ *
+ * Every launch has a kernel object of its own, whose arguments prepare() sets once.  What differs from step
+ * to step (tokens, positions, how many rows) lies in one small buffer, written by one transfer at its
+ * beginning; so a step is that, a launch for each operation, and the logits' way back. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "fail.h"
+#include "mem.h"
+#include "opencl_blas.h"
+#include "opencl_device.h"
+
+enum {
+    SPLIT_ROWS_MAX = 16, /* with more single rows than this there is work enough without splitting */
+    PANEL_BYTES = 16 << 20,
+};
+
+/* The kernels of an operation, as far as its kind has them. */
+enum {
+    KERNEL_ONLY = 0,
+    KERNEL_1 = 0, /* products, by rows */
+    KERNEL_4,
+    KERNEL_8,
+    KERNEL_MATRIX,
+    KERNEL_FINISH, /* after CLBlast */
+    KERNEL_SINGLE = 0,
+    KERNEL_JOIN,
+    KERNEL_TILE,
+    KERNELS = KERNEL_FINISH + 1
+};
+
+struct opencl_prepared {
+    struct prepared base;
+    struct opencl_weights *weights;
+    struct opencl_kv *kv;
+    const struct program *program;
+    uint32_t rows_max, splits_max;
+
+    cl_program attend;
+    cl_kernel (*kernels)[KERNELS]; /* [n_ops] */
+    cl_kernel gather, widen;
+    struct opencl_buffer rows[ROWS_COUNT]; /* [rows_max and a few, stride]; those that the program names */
+    struct opencl_buffer wanted;           /* [LOGITS_ROWS, stride] the head's input */
+    struct opencl_buffer logits;           /* [LOGITS_ROWS, V] */
+    struct opencl_buffer parts;            /* of split attention */
+    struct opencl_buffer product, panel, temp; /* for CLBlast: [rows_max, n]; weights as float32; its own */
+
+    struct opencl_buffer step, step_pinned, logits_pinned;
+    uint32_t *step_words; /* step_pinned, mapped */
+    float *logits_first;  /* logits_pinned, mapped: [LOGITS_ROWS, V] */
+    float *logits_rest;   /* [rows_max - LOGITS_ROWS, V], for scoring; touched when used */
+    uint32_t n_logits;
+    cl_event done; /* the end of the step that is under way, or NULL */
+};
+
+static struct opencl_device *device_of(const struct opencl_prepared *p)
+{
+    return (struct opencl_device *)p->base.device;
+}
+
+static uint32_t stride_of(const struct opencl_prepared *p, enum row_buffer buffer)
+{
+    return (uint32_t)round_up(row_width(p->program, buffer), VECTOR);
+}
+
+/* ---- Products ----------------------------------------------------------------------------- */
+
+/* What linear.cl and matrix.cl are asked for; names as there. */
+struct product {
+    cl_mem w, in, bias, out, cache, step;
+    cl_uint n, k, rows, rows_max, out_stride, epilogue, activation, d, head_width, wide, positions;
+    cl_ulong values_at;
+};
+
+#define EPILOGUE_ARGUMENTS(p)                                                                                \
+    ARGUMENT((p)->bias), ARGUMENT((p)->out), ARGUMENT((p)->cache), ARGUMENT((p)->step),                      \
+        ARGUMENT((p)->rows_max), ARGUMENT((p)->out_stride), ARGUMENT((p)->epilogue),                         \
+        ARGUMENT((p)->activation), ARGUMENT((p)->d), ARGUMENT((p)->head_width), ARGUMENT((p)->wide),         \
+        ARGUMENT((p)->positions), ARGUMENT((p)->values_at)
+enum { ARGUMENT_ROWS = 4 };
+
+static enum cinf_status bind_product(const struct opencl_device *device, cl_kernel kernel,
+                                     const struct product *p)
+{
+    const struct opencl_argument arguments[] = { ARGUMENT(p->w), ARGUMENT(p->in),   ARGUMENT(p->n),
+                                                 ARGUMENT(p->k), ARGUMENT(p->rows), EPILOGUE_ARGUMENTS(p),
+                                                 { 0 } };
+    return opencl_arguments(device, kernel, arguments);
+}
+
+/* The kernel for so many rows, of KERNEL_1 to KERNEL_MATRIX. */
+static int kernel_for(uint32_t rows)
+{
+    return rows == 1 ? KERNEL_1 : rows <= 4 ? KERNEL_4 : rows <= LINEAR_ROWS_MAX ? KERNEL_8 : KERNEL_MATRIX;
+}
+
+static enum cinf_status launch_product(const struct opencl_device *device, cl_kernel kernel, int which,
+                                       uint32_t rows, uint32_t n)
+{
+    static const uint32_t rows_at_once[] = { 1, 4, 8 };
+    size_t lanes = device->tuning.lanes;
+    if (which == KERNEL_MATRIX && lanes == 1)
+        return opencl_launch(device, kernel, (const size_t[]){ (n + 3) / 4, (rows + 3) / 4, 1 },
+                             (const size_t[]){ 4, 1, 1 }, NULL);
+    if (which == KERNEL_MATRIX)
+        return opencl_launch(device, kernel,
+                             (const size_t[]){ round_up(n, 64) / 8, round_up(rows, 64) / 8, 1 },
+                             (const size_t[]){ 8, 8, 1 }, NULL);
+    const size_t global[3] = { n * lanes, (rows + rows_at_once[which] - 1) / rows_at_once[which], 1 };
+    return opencl_launch(device, kernel, global, (const size_t[]){ lanes == 1 ? 8 : lanes, 1, 1 }, NULL);
+}
+
+static const char *const product_names[2][KERNELS] = {
+    { "linear_f32_1", "linear_f32_4", "linear_f32_8", "matrix_f32", "finish_product" },
+    { "linear_f16_1", "linear_f16_4", "linear_f16_8", "matrix_f16", "finish_product" },
+};
+
+/* y[rows, n] = in[rows, k] * weight^T by CLBlast.  Weights that are not float32 are widened a panel of rows
+ * at a time, so that there is never a second copy of them all. */
+static enum cinf_status blas_product(struct opencl_prepared *p, const struct opencl_weight *weight, cl_mem in,
+                                     cl_mem y, uint32_t rows)
+{
+    struct opencl_device *device = device_of(p);
+    struct opencl_gemm gemm = { .x = in,
+                                .w = weight->buffer.mem,
+                                .y = y,
+                                .m = rows,
+                                .n = weight->rows,
+                                .k = weight->stride,
+                                .y_stride = weight->rows };
+    if (p->weights->type == WEIGHTS_F32)
+        return opencl_blas_gemm(device, &gemm, p->temp.mem);
+    uint32_t at_once = (uint32_t)(p->panel.bytes / sizeof(float) / weight->stride);
+    gemm.w = p->panel.mem;
+    for (uint32_t first = 0; first < weight->rows; first += at_once) {
+        gemm.n = weight->rows - first < at_once ? weight->rows - first : at_once;
+        gemm.y_first = first;
+        cl_ulong from = (cl_ulong)first * weight->stride, n = (cl_ulong)gemm.n * weight->stride;
+        const struct opencl_argument arguments[] = {
+            ARGUMENT(weight->buffer.mem), ARGUMENT(p->panel.mem), ARGUMENT(from), ARGUMENT(n), { 0 }
+        };
+        TRY(opencl_arguments(device, p->widen, arguments));
+        TRY(opencl_launch(device, p->widen, (const size_t[]){ n / 16, 1, 1 }, (const size_t[]){ 64, 1, 1 },
+                          NULL));
+        TRY(opencl_blas_gemm(device, &gemm, p->temp.mem));
+    }
+    return CINF_OK;
+}
+
+/* ---- Preparation -------------------------------------------------------------------------- */
+
+static bool fits_weights(const struct opencl_weights *w, const struct program *p)
+{
+    if (w->n_specs != p->n_specs)
+        return false;
+    for (uint32_t i = 0; i < p->n_specs; i++) {
+        const struct weight_spec *a = &w->specs[i], *b = &p->specs[i];
+        if (a->role != b->role || a->rows != b->rows || a->cols != b->cols)
+            return false;
+    }
+    return true;
+}
+
+static bool fits_cache(const struct opencl_kv *kv, const struct program *p)
+{
+    return kv->layers == p->layers && kv->heads == p->heads && kv->positions == p->positions &&
+           kv->head_width == p->width / p->heads;
+}
+
+static enum cinf_status map(void **out, struct opencl_device *device, const struct opencl_buffer *buffer,
+                            cl_map_flags flags)
+{
+    cl_int error;
+    void *host = clEnqueueMapBuffer(device->queue, buffer->mem, CL_TRUE, flags, 0, buffer->bytes, 0, NULL,
+                                    NULL, &error);
+    if (!host)
+        return opencl_fail(device, error, "mapping pinned memory");
+    *out = host;
+    return CINF_OK;
+}
+
+/* What CLBlast works on besides weights and rows. */
+static enum cinf_status allocate_blas(struct opencl_prepared *p)
+{
+    struct opencl_device *device = device_of(p);
+    const struct program *program = p->program;
+    uint64_t widest = 0, stride = VECTOR, temp = 0;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        if (program->ops[i].kind != OP_LINEAR && program->ops[i].kind != OP_LOGITS)
+            continue;
+        const struct opencl_weight *w = &p->weights->parts[program->ops[i].weight];
+        bool head = program->ops[i].kind == OP_LOGITS;
+        uint64_t bytes;
+        struct opencl_gemm gemm = {
+            .m = head ? LOGITS_ROWS : p->rows_max, .n = w->rows, .k = w->stride, .y_stride = w->rows
+        };
+        TRY(opencl_blas_temp_bytes(&bytes, device, &gemm));
+        temp = bytes > temp ? bytes : temp;
+        stride = w->stride > stride ? w->stride : stride;
+        if (!head)
+            widest = w->rows > widest ? w->rows : widest;
+    }
+    if (widest)
+        TRY(opencl_buffer_new(&p->product, device, p->rows_max * widest * sizeof(float), 0, false,
+                              "products"));
+    if (p->weights->type != WEIGHTS_F32) {
+        uint64_t bytes = stride * sizeof(float);
+        TRY(opencl_buffer_new(&p->panel, device, bytes > PANEL_BYTES ? bytes : PANEL_BYTES, 0, false,
+                              "widened weights"));
+        TRY(opencl_kernel_new(&p->widen, device, device->program, "widen"));
+    }
+    return temp ? opencl_buffer_new(&p->temp, device, temp, 0, false, "CLBlast's memory") : CINF_OK;
+}
+
+static enum cinf_status allocate(struct opencl_prepared *p)
+{
+    struct opencl_device *device = device_of(p);
+    const struct program *program = p->program;
+    uint64_t rows = round_up(p->rows_max, ROWS_MULTIPLE);
+    bool named[ROWS_COUNT] = { false };
+    const struct op *head = NULL;
+    bool attends = false;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const struct op *op = &program->ops[i];
+        named[op->in] = named[op->in] || op->kind != OP_EMBED;
+        named[op->out] = named[op->out] || op->kind != OP_LOGITS;
+        head = op->kind == OP_LOGITS ? op : head;
+        attends = attends || op->kind == OP_ATTEND;
+    }
+    for (int b = 0; b < ROWS_COUNT; b++) {
+        if (named[b])
+            TRY(opencl_buffer_new(&p->rows[b], device,
+                                  rows * stride_of(p, (enum row_buffer)b) * sizeof(float), 0, true, "rows"));
+    }
+    uint64_t step_bytes = (STEP_HEADER + STEP_ARRAYS * (uint64_t)p->rows_max) * sizeof(cl_uint);
+    TRY(opencl_buffer_new(&p->step, device, step_bytes, 0, false, "a step"));
+    TRY(opencl_buffer_new(&p->step_pinned, device, step_bytes, CL_MEM_ALLOC_HOST_PTR, false, "a step"));
+    TRY(map((void **)&p->step_words, device, &p->step_pinned, CL_MAP_WRITE));
+    if (head) {
+        uint64_t n = p->rows_max < LOGITS_ROWS ? p->rows_max : LOGITS_ROWS;
+        uint64_t bytes = n * program->vocab * sizeof(float);
+        TRY(opencl_buffer_new(&p->wanted, device,
+                              (uint64_t)LOGITS_ROWS * stride_of(p, head->in) * sizeof(float), 0, true,
+                              "rows"));
+        TRY(opencl_buffer_new(&p->logits, device, bytes, 0, false, "logits"));
+        TRY(opencl_buffer_new(&p->logits_pinned, device, bytes, CL_MEM_ALLOC_HOST_PTR, false, "logits"));
+        TRY(map((void **)&p->logits_first, device, &p->logits_pinned, CL_MAP_READ | CL_MAP_WRITE));
+        p->logits_rest = mem_new((p->rows_max - n) * program->vocab, sizeof(float));
+        if (!p->logits_rest)
+            return cinf_fail(CINF_ENOMEM, "no memory for logits of %u rows", p->rows_max);
+        TRY(opencl_kernel_new(&p->gather, device, device->program, "gather"));
+    }
+    if (attends) {
+        uint64_t n = SPLIT_ROWS_MAX * (uint64_t)p->splits_max * program->heads * (p->kv->wide + 16u);
+        TRY(opencl_buffer_new(&p->parts, device, n * sizeof(float), 0, false, "parts of attention"));
+        char options[32];
+        snprintf(options, sizeof options, "-DHEAD_WIDTH=%u", p->kv->head_width);
+        static const char *const sources[] = { "opencl_layout.h", "attend.cl" };
+        TRY(opencl_program_new(&p->attend, device, options, sources, 2));
+    }
+    return device->tuning.clblast ? allocate_blas(p) : CINF_OK;
+}
+
+static cl_ulong values_at(const struct opencl_kv *kv)
+{
+    return (cl_ulong)kv->slots * kv->heads * kv->positions * kv->wide;
+}
+
+static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels)
+{
+    struct opencl_device *device = device_of(p);
+    const struct opencl_kv *kv = p->kv;
+    const struct opencl_weight *w = &p->weights->parts[op->weight];
+    bool head = op->kind == OP_LOGITS, half = p->weights->type == WEIGHTS_F16;
+    cl_mem in = head ? p->wanted.mem : p->rows[op->in].mem;
+    const struct product product = {
+        .w = w->buffer.mem,
+        .in = in,
+        .bias = head ? in : p->weights->parts[op->bias].buffer.mem,
+        .out = head ? p->logits.mem : p->rows[op->out].mem,
+        .cache = op->epilogue == EPILOGUE_QKV ? kv->caches[op->layer].mem : in,
+        .step = p->step.mem,
+        .n = w->rows,
+        .k = w->stride,
+        .rows_max = p->rows_max,
+        .out_stride = head ? w->rows : stride_of(p, op->out),
+        .epilogue = head ? (cl_uint)OPENCL_EPILOGUE_HEAD : op->epilogue,
+        .activation = op->activation,
+        .d = p->program->width,
+        .head_width = kv->head_width,
+        .wide = kv->wide,
+        .positions = kv->positions,
+        .values_at = values_at(kv),
+    };
+    for (int k = KERNEL_1; k <= KERNEL_FINISH; k++) {
+        if (k == (device->tuning.clblast ? KERNEL_MATRIX : KERNEL_FINISH))
+            continue;
+        TRY(opencl_kernel_new(&kernels[k], device, device->program, product_names[half][k]));
+        if (k != KERNEL_FINISH) {
+            TRY(bind_product(device, kernels[k], &product));
+            continue;
+        }
+        cl_mem from =
+            p->product.mem ? p->product.mem : in; /* none for the head alone, which needs no finish */
+        const struct opencl_argument arguments[] = {
+            ARGUMENT(from), ARGUMENT(product.n), EPILOGUE_ARGUMENTS(&product), { 0 }
+        };
+        TRY(opencl_arguments(device, kernels[k], arguments));
+    }
+    if (!head)
+        return CINF_OK;
+    const cl_uint stride = stride_of(p, op->in), first = 0;
+    const struct opencl_argument arguments[] = { ARGUMENT(p->rows[op->in].mem),
+                                                 ARGUMENT(p->wanted.mem),
+                                                 ARGUMENT(p->step.mem),
+                                                 ARGUMENT(p->rows_max),
+                                                 ARGUMENT(stride),
+                                                 ARGUMENT(first),
+                                                 { 0 } };
+    return opencl_arguments(device, p->gather, arguments);
+}
+
+static enum cinf_status bind_attend(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels)
+{
+    struct opencl_device *device = device_of(p);
+    const struct opencl_kv *kv = p->kv;
+    const cl_uint stride = stride_of(p, op->in);
+    const cl_ulong at = values_at(kv);
+    const cl_float scale = op->scale;
+    static const char *const names[] = { "attend_single", "attend_join", "attend_tile" };
+    for (int k = KERNEL_SINGLE; k <= KERNEL_TILE; k++)
+        TRY(opencl_kernel_new(&kernels[k], device, p->attend, names[k]));
+#define ATTEND_ARGUMENTS                                                                                     \
+    ARGUMENT(p->rows[op->in].mem), ARGUMENT(p->rows[op->out].mem), ARGUMENT(kv->caches[op->layer].mem),      \
+        ARGUMENT(p->step.mem), ARGUMENT(p->rows_max), ARGUMENT(stride), ARGUMENT(kv->heads),                 \
+        ARGUMENT(kv->positions), ARGUMENT(at), ARGUMENT(scale)
+    const struct opencl_argument single[] = { ATTEND_ARGUMENTS, ARGUMENT(p->parts.mem), { 0 } };
+    const struct opencl_argument tile[] = { ATTEND_ARGUMENTS, { 0 } };
+#undef ATTEND_ARGUMENTS
+    const struct opencl_argument join[] = { ARGUMENT(p->parts.mem),
+                                            ARGUMENT(p->rows[op->out].mem),
+                                            ARGUMENT(p->step.mem),
+                                            ARGUMENT(p->rows_max),
+                                            ARGUMENT(stride),
+                                            ARGUMENT(kv->heads),
+                                            { 0 } };
+    TRY(opencl_arguments(device, kernels[KERNEL_SINGLE], single));
+    TRY(opencl_arguments(device, kernels[KERNEL_JOIN], join));
+    return opencl_arguments(device, kernels[KERNEL_TILE], tile);
+}
+
+static enum cinf_status bind_op(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels)
+{
+    struct opencl_device *device = device_of(p);
+    const struct opencl_weight *parts = p->weights->parts;
+    const cl_uint d = p->program->width, stride = (cl_uint)round_up(d, VECTOR);
+    bool half = p->weights->type == WEIGHTS_F16;
+    if (op->kind == OP_LINEAR || op->kind == OP_LOGITS)
+        return bind_linear(p, op, kernels);
+    if (op->kind == OP_ATTEND)
+        return bind_attend(p, op, kernels);
+    if (op->kind == OP_EMBED) {
+        TRY(opencl_kernel_new(&kernels[KERNEL_ONLY], device, device->program,
+                              half ? "embed_f16" : "embed_f32"));
+        const struct opencl_argument arguments[] = { ARGUMENT(parts[op->weight].buffer.mem),
+                                                     ARGUMENT(parts[op->weight2].buffer.mem),
+                                                     ARGUMENT(p->rows[op->out].mem),
+                                                     ARGUMENT(p->step.mem),
+                                                     ARGUMENT(p->rows_max),
+                                                     ARGUMENT(d),
+                                                     ARGUMENT(stride),
+                                                     { 0 } };
+        return opencl_arguments(device, kernels[KERNEL_ONLY], arguments);
+    }
+    const cl_float epsilon = op->epsilon;
+    TRY(opencl_kernel_new(&kernels[KERNEL_ONLY], device, device->program, "norm"));
+    const struct opencl_argument arguments[] = { ARGUMENT(p->rows[op->in].mem),
+                                                 ARGUMENT(p->rows[op->out].mem),
+                                                 ARGUMENT(parts[op->weight].buffer.mem),
+                                                 ARGUMENT(parts[op->bias].buffer.mem),
+                                                 ARGUMENT(d),
+                                                 ARGUMENT(stride),
+                                                 ARGUMENT(epsilon),
+                                                 { 0 } };
+    return opencl_arguments(device, kernels[KERNEL_ONLY], arguments);
+}
+
+/* ---- A step ------------------------------------------------------------------------------- */
+
+struct step_shape {
+    uint32_t rows, wanted, singles, tiles, splits;
+};
+
+/* Writes the step's words.  Rows of one slot stand together: runs of two and more attend in tiles. */
+static struct step_shape describe_step(struct opencl_prepared *p, const struct batch *b,
+                                       uint32_t splits_wanted)
+{
+    uint32_t tile_rows = device_of(p)->tuning.tile_rows, longest = 0;
+    uint32_t *arrays[STEP_ARRAYS];
+    struct step_shape s = { .rows = b->n_rows, .splits = 1 };
+    for (uint32_t a = 0; a < STEP_ARRAYS; a++)
+        arrays[a] = STEP_ARRAY(p->step_words, a, (size_t)p->rows_max);
+    for (uint32_t r = 0; r < b->n_rows; r++) {
+        arrays[STEP_TOKENS][r] = (uint32_t)b->tokens[r];
+        arrays[STEP_POSITIONS][r] = b->positions[r];
+        arrays[STEP_SLOTS][r] = b->slots[r];
+        if (b->wants_logits[r])
+            arrays[STEP_WANTED][s.wanted++] = r;
+    }
+    for (uint32_t r = 0; r < b->n_rows;) {
+        uint32_t n = 1;
+        while (n < tile_rows && r + n < b->n_rows && b->slots[r + n] == b->slots[r])
+            n++;
+        if (n == 1) {
+            arrays[STEP_SINGLES][s.singles++] = r;
+            longest = b->positions[r] >= longest ? b->positions[r] + 1 : longest;
+        } else {
+            arrays[STEP_TILES][s.tiles] = r;
+            arrays[STEP_TILE_COUNTS][s.tiles++] = n;
+        }
+        r += n;
+    }
+    if (s.singles > 0 && s.singles <= SPLIT_ROWS_MAX) {
+        uint32_t length = device_of(p)->tuning.split_length;
+        s.splits = splits_wanted ? splits_wanted : (longest + length - 1) / length;
+        s.splits = s.splits < p->splits_max ? s.splits : p->splits_max;
+    }
+    p->step_words[STEP_ROWS] = s.rows;
+    p->step_words[STEP_SPLITS] = s.splits;
+    p->step_words[STEP_SPLIT_LENGTH] = (longest + s.splits - 1) / s.splits;
+    return s;
+}
+
+static enum cinf_status run_linear(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels,
+                                   uint32_t rows)
+{
+    struct opencl_device *device = device_of(p);
+    const struct opencl_weight *w = &p->weights->parts[op->weight];
+    int which = kernel_for(rows);
+    if (which != KERNEL_MATRIX || !device->tuning.clblast)
+        return launch_product(device, kernels[which], which, rows, w->rows);
+    TRY(blas_product(p, w, p->rows[op->in].mem, p->product.mem, rows));
+    return opencl_launch(device, kernels[KERNEL_FINISH], (const size_t[]){ w->rows, rows, 1 },
+                         (const size_t[]){ 64, 1, 1 }, NULL);
+}
+
+static enum cinf_status run_attend(struct opencl_prepared *p, cl_kernel *kernels, const struct step_shape *s)
+{
+    struct opencl_device *device = device_of(p);
+    size_t heads = p->program->heads, lanes = device->tuning.lanes;
+    size_t tile_lanes = lanes == 1 ? 1 : device->tuning.tile_rows;
+    if (s->singles > 0)
+        TRY(opencl_launch(device, kernels[KERNEL_SINGLE],
+                          (const size_t[]){ heads * lanes, s->singles, s->splits },
+                          (const size_t[]){ lanes, 1, 1 }, NULL));
+    if (s->singles > 0 && s->splits > 1)
+        TRY(opencl_launch(device, kernels[KERNEL_JOIN], (const size_t[]){ heads, s->singles, 1 },
+                          (const size_t[]){ 1, 1, 1 }, NULL));
+    if (s->tiles > 0)
+        TRY(opencl_launch(device, kernels[KERNEL_TILE], (const size_t[]){ heads * tile_lanes, s->tiles, 1 },
+                          (const size_t[]){ tile_lanes, 1, 1 }, NULL));
+    return CINF_OK;
+}
+
+static float *logits_at(const struct opencl_prepared *p, uint32_t i)
+{
+    return i < LOGITS_ROWS ? p->logits_first + (size_t)i * p->program->vocab
+                           : p->logits_rest + (size_t)(i - LOGITS_ROWS) * p->program->vocab;
+}
+
+/* LOGITS_ROWS rows at a time: gathered, multiplied, read back. */
+static enum cinf_status run_logits(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels,
+                                   uint32_t wanted)
+{
+    struct opencl_device *device = device_of(p);
+    const struct opencl_weight *w = &p->weights->parts[op->weight];
+    for (cl_uint first = 0; first < wanted; first += LOGITS_ROWS) {
+        cl_uint n = wanted - first < LOGITS_ROWS ? wanted - first : LOGITS_ROWS;
+        int which = kernel_for(n);
+        cl_int error = clSetKernelArg(p->gather, 5, sizeof first, &first);
+        if (error != CL_SUCCESS)
+            return opencl_fail(device, error, "binding a kernel's arguments");
+        TRY(opencl_launch(device, p->gather, (const size_t[]){ stride_of(p, op->in), n, 1 },
+                          (const size_t[]){ 16, 1, 1 }, NULL));
+        if (which == KERNEL_MATRIX && device->tuning.clblast) {
+            TRY(blas_product(p, w, p->wanted.mem, p->logits.mem, n));
+        } else {
+            error = clSetKernelArg(kernels[which], ARGUMENT_ROWS, sizeof n, &n);
+            if (error != CL_SUCCESS)
+                return opencl_fail(device, error, "binding a kernel's arguments");
+            TRY(launch_product(device, kernels[which], which, n, w->rows));
+        }
+        error = clEnqueueReadBuffer(device->queue, p->logits.mem, CL_FALSE, 0,
+                                    (size_t)n * p->program->vocab * sizeof(float), logits_at(p, first), 0,
+                                    NULL, NULL);
+        if (error != CL_SUCCESS)
+            return opencl_fail(device, error, "reading logits");
+    }
+    return CINF_OK;
+}
+
+static enum cinf_status enqueue(struct opencl_prepared *p, const struct batch *batch, uint32_t splits)
+{
+    struct opencl_device *device = device_of(p);
+    const struct step_shape s = describe_step(p, batch, splits);
+    cl_int error = clEnqueueWriteBuffer(device->queue, p->step.mem, CL_FALSE, 0, p->step.bytes, p->step_words,
+                                        0, NULL, NULL);
+    if (error != CL_SUCCESS)
+        return opencl_fail(device, error, "sending a step");
+    size_t lanes = device->tuning.lanes;
+    for (uint32_t i = 0; i < p->program->n_ops; i++) {
+        const struct op *op = &p->program->ops[i];
+        cl_kernel *kernels = p->kernels[i];
+        switch (op->kind) {
+        case OP_EMBED:
+            TRY(opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ p->program->width, s.rows, 1 },
+                              (const size_t[]){ 16, 1, 1 }, NULL));
+            break;
+        case OP_NORM:
+            TRY(opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ s.rows * lanes, 1, 1 },
+                              (const size_t[]){ lanes, 1, 1 }, NULL));
+            break;
+        case OP_LINEAR:
+            TRY(run_linear(p, op, kernels, s.rows));
+            break;
+        case OP_ATTEND:
+            TRY(run_attend(p, kernels, &s));
+            break;
+        case OP_LOGITS:
+            TRY(run_logits(p, op, kernels, s.wanted));
+            p->n_logits = s.wanted;
+            break;
+        }
+    }
+    error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &p->done);
+    error = error == CL_SUCCESS ? clFlush(device->queue) : error;
+    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "ending a step");
+}
+
+enum cinf_status opencl_run(struct prepared *base, const struct batch *batch)
+{
+    struct opencl_prepared *p = (struct opencl_prepared *)base;
+    TRY(opencl_wait(base)); /* its words and logits are about to be overwritten */
+    p->n_logits = 0;
+    TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
+    enum cinf_status status = enqueue(p, batch, 0);
+    p->n_logits = status == CINF_OK ? p->n_logits : 0;
+    return status;
+}
+
+enum cinf_status opencl_wait(struct prepared *base)
+{
+    struct opencl_prepared *p = (struct opencl_prepared *)base;
+    cl_event done = p->done;
+    p->done = NULL;
+    return done ? opencl_wait_event(device_of(p), done) : CINF_OK;
+}
+
+enum cinf_status opencl_logits(struct prepared *base, uint32_t i, const float **out)
+{
+    struct opencl_prepared *p = (struct opencl_prepared *)base;
+    if (i >= p->n_logits)
+        return cinf_fail(CINF_EINVAL, "logits %u of a step that made %u", i, p->n_logits);
+    TRY(opencl_wait(base));
+    *out = logits_at(p, i);
+    return CINF_OK;
+}
+
+/* ---- Prepared programs -------------------------------------------------------------------- */
+
+/* One step of each size that has kernels of its own: many drivers compile at the first launch, and that is
+ * loading, not a request's time.  It leaves entries in slot 0, which every reader overwrites before. */
+static enum cinf_status warm_up(struct opencl_prepared *p)
+{
+    static const uint32_t sizes[] = { 1, 4, 8, 2 * LINEAR_ROWS_MAX };
+    enum { MOST = 2 * LINEAR_ROWS_MAX };
+    int32_t tokens[MOST] = { 0 };
+    uint32_t positions[MOST], slots[MOST] = { 0 };
+    uint8_t wants[MOST];
+    memset(wants, 1, sizeof wants);
+    for (uint32_t i = 0; i < MOST; i++)
+        positions[i] = i;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        uint32_t n = sizes[i] < p->rows_max ? sizes[i] : p->rows_max;
+        n = n < p->program->positions ? n : p->program->positions;
+        const struct batch batch = { n, tokens, positions, slots, wants };
+        TRY(enqueue(p, &batch, 2));
+        TRY(opencl_wait(&p->base));
+    }
+    p->n_logits = 0;
+    return CINF_OK;
+}
+
+static enum cinf_status build(struct opencl_prepared *p)
+{
+    TRY(allocate(p));
+    for (uint32_t i = 0; i < p->program->n_ops; i++)
+        TRY(bind_op(p, &p->program->ops[i], p->kernels[i]));
+    return warm_up(p);
+}
+
+enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, struct kv *kv,
+                                const struct program *program, uint32_t rows_max)
+{
+    struct opencl_device *device = (struct opencl_device *)weights->device;
+    TRY(program_check(program));
+    if (rows_max == 0 || rows_max > 1u << 20)
+        return cinf_fail(CINF_EINVAL, "steps of at most %u rows", rows_max);
+    if (!fits_weights((struct opencl_weights *)weights, program))
+        return cinf_fail(CINF_EINVAL, "the program is made for other weights");
+    if (!fits_cache((struct opencl_kv *)kv, program))
+        return cinf_fail(CINF_EINVAL, "the program is made for a cache of another shape");
+    struct opencl_prepared *p = mem_new(1, sizeof *p);
+    if (p) {
+        p->base.device = weights->device;
+        p->weights = (struct opencl_weights *)weights;
+        p->kv = (struct opencl_kv *)kv;
+        p->program = program;
+        p->rows_max = rows_max;
+        p->splits_max = (program->positions + device->tuning.split_length - 1) / device->tuning.split_length;
+        p->splits_max = p->splits_max < 2 ? 2 : p->splits_max;
+        p->kernels = mem_new(program->n_ops, sizeof *p->kernels);
+    }
+    enum cinf_status status =
+        p && p->kernels ? build(p) : cinf_fail(CINF_ENOMEM, "no memory for %u operations", program->n_ops);
+    if (status != CINF_OK) {
+        opencl_prepared_free((struct prepared *)p);
+        return status;
+    }
+    *out = &p->base;
+    return CINF_OK;
+}
+
+void opencl_prepared_free(struct prepared *base)
+{
+    if (!base)
+        return;
+    struct opencl_prepared *p = (struct opencl_prepared *)base;
+    struct opencl_device *device = device_of(p);
+    if (p->done)
+        clReleaseEvent(p->done);
+    if (p->step_words)
+        clEnqueueUnmapMemObject(device->queue, p->step_pinned.mem, p->step_words, 0, NULL, NULL);
+    if (p->logits_first)
+        clEnqueueUnmapMemObject(device->queue, p->logits_pinned.mem, p->logits_first, 0, NULL, NULL);
+    clFinish(device->queue); /* what is under way may still write to our memory */
+    for (uint32_t i = 0; p->kernels && i < p->program->n_ops; i++) {
+        for (int k = 0; k < KERNELS; k++) {
+            if (p->kernels[i][k])
+                clReleaseKernel(p->kernels[i][k]);
+        }
+    }
+    if (p->gather)
+        clReleaseKernel(p->gather);
+    if (p->widen)
+        clReleaseKernel(p->widen);
+    if (p->attend)
+        clReleaseProgram(p->attend);
+    struct opencl_buffer *const buffers[] = { &p->wanted,  &p->logits,      &p->parts,
+                                              &p->product, &p->panel,       &p->temp,
+                                              &p->step,    &p->step_pinned, &p->logits_pinned };
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        opencl_buffer_free(device, buffers[i]);
+    for (int b = 0; b < ROWS_COUNT; b++)
+        opencl_buffer_free(device, &p->rows[b]);
+    mem_free(p->logits_rest);
+    mem_free(p->kernels);
+    mem_free(p);
+}
+
+/* ---- Speed -------------------------------------------------------------------------------- */
+
+struct trial {
+    struct opencl_buffer w, in, out, temp;
+    cl_kernel one, many;
+};
+
+/* The shortest of a few tries, after one that compiles. */
+static enum cinf_status time_product(struct opencl_device *device, struct trial *t, uint32_t rows, uint32_t n,
+                                     uint32_t k, uint64_t *best_ns)
+{
+    enum { TRIES = 3 };
+    bool blas = rows > LINEAR_ROWS_MAX && device->tuning.clblast;
+    cl_kernel kernel = rows == 1 ? t->one : t->many;
+    const struct product product = { .w = t->w.mem,
+                                     .in = t->in.mem,
+                                     .bias = t->in.mem,
+                                     .out = t->out.mem,
+                                     .cache = t->in.mem,
+                                     .step = t->in.mem,
+                                     .n = n,
+                                     .k = k,
+                                     .rows = rows,
+                                     .out_stride = n,
+                                     .epilogue = OPENCL_EPILOGUE_HEAD };
+    const struct opencl_gemm gemm = {
+        .x = t->in.mem, .w = t->w.mem, .y = t->out.mem, .m = rows, .n = n, .k = k, .y_stride = n
+    };
+    TRY(bind_product(device, kernel, &product));
+    if (blas) {
+        uint64_t bytes;
+        TRY(opencl_blas_temp_bytes(&bytes, device, &gemm));
+        if (bytes)
+            TRY(opencl_buffer_new(&t->temp, device, bytes, 0, false, "CLBlast's memory"));
+    }
+    for (int i = 0; i <= TRIES; i++) {
+        uint64_t start = clock_monotonic_ns();
+        if (blas)
+            TRY(opencl_blas_gemm(device, &gemm, t->temp.mem));
+        else
+            TRY(launch_product(device, kernel, kernel_for(rows), rows, n));
+        cl_int error = clFinish(device->queue);
+        if (error != CL_SUCCESS)
+            return opencl_fail(device, error, "measuring");
+        uint64_t ns = clock_monotonic_ns() - start;
+        if (i == 1 || (i > 1 && ns < *best_ns))
+            *best_ns = ns;
+    }
+    return CINF_OK;
+}
+
+/* A product of many rows, and of one row with weights that no device's cache holds. */
+static enum cinf_status measure(struct opencl_device *device, struct trial *t, struct device_speed *out)
+{
+    bool cpu = device->tuning.lanes == 1;
+    const uint32_t rows = cpu ? 64 : 1024, k = 1024, n = cpu ? 512 : 1024, tall = cpu ? 8192 : 65536;
+    uint64_t ns = 0;
+    TRY(opencl_buffer_new(&t->w, device, (uint64_t)tall * k * sizeof(float), 0, true, "weights to measure"));
+    TRY(opencl_buffer_new(&t->in, device, (uint64_t)rows * k * sizeof(float), 0, true, "rows to measure"));
+    uint64_t outs = (uint64_t)rows * n > tall ? (uint64_t)rows * n : tall;
+    TRY(opencl_buffer_new(&t->out, device, outs * sizeof(float), 0, false, "sums to measure"));
+    TRY(opencl_kernel_new(&t->one, device, device->program, "linear_f32_1"));
+    TRY(opencl_kernel_new(&t->many, device, device->program, "matrix_f32"));
+    struct device_speed speed;
+    TRY(time_product(device, t, rows, n, k, &ns));
+    speed.fs_per_flop = 1 + ns * 1000000 / (2 * (uint64_t)rows * n * k);
+    TRY(time_product(device, t, 1, tall, k, &ns));
+    speed.fs_per_byte = 1 + ns * 1000000 / ((uint64_t)tall * k * sizeof(float));
+    *out = speed;
+    return CINF_OK;
+}
+
+enum cinf_status opencl_measure(struct device *base, struct device_speed *out)
+{
+    struct opencl_device *device = (struct opencl_device *)base;
+    struct trial trial = { 0 };
+    enum cinf_status status = measure(device, &trial, out);
+    if (trial.one)
+        clReleaseKernel(trial.one);
+    if (trial.many)
+        clReleaseKernel(trial.many);
+    struct opencl_buffer *const buffers[] = { &trial.w, &trial.in, &trial.out, &trial.temp };
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        opencl_buffer_free(device, buffers[i]);
+    return status;
+}

@@ -1,0 +1,123 @@
+/* step.cl - everything of a step but products and attention, and the packing of weights.
+ *
+ * LANES work-items share a row.  On a CPU it is 1: a barrier costs more there than the row itself, and with
+ * one lane there is none. */
+
+#if LANES == 1
+float lanes_sum(float x, __local float *shared)
+{
+    return x;
+}
+#else
+float lanes_sum(float x, __local float *shared)
+{
+    uint lane = get_local_id(0);
+    shared[lane] = x;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint n = LANES / 2; n > 0; n /= 2) {
+        if (lane < n)
+            shared[lane] += shared[lane + n];
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    float sum = shared[0];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return sum;
+}
+#endif
+
+/* out[R,D] = tokens[token] + positions[position]; work-item (column, row) */
+#define EMBED(NAME, WEIGHT, LOAD)                                                                            \
+    __kernel void NAME(__global const WEIGHT *tokens, __global const WEIGHT *positions, __global float *out, \
+                       __global const uint *step, uint rows_max, uint d, uint stride)                        \
+    {                                                                                                        \
+        uint c = get_global_id(0), r = get_global_id(1);                                                     \
+        if (c >= d || r >= step[STEP_ROWS])                                                                  \
+            return;                                                                                          \
+        size_t token = STEP_ARRAY(step, STEP_TOKENS, rows_max)[r];                                           \
+        size_t position = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r];                                     \
+        out[(size_t)r * stride + c] =                                                                        \
+            LOAD(token * stride + c, tokens) + LOAD(position * stride + c, positions);                       \
+    }
+#define LOAD_FLOAT(at, from) (from)[at]
+EMBED(embed_f32, float, LOAD_FLOAT)
+EMBED(embed_f16, half, vload_half)
+
+/* out[R,D] = (in - mean) / sqrt(variance + epsilon) * gain + bias; a group for each row */
+__kernel void norm(__global const float *in, __global float *out, __global const float *gain,
+                   __global const float *bias, uint d, uint stride, float epsilon)
+{
+    __local float shared[LANES];
+    uint lane = get_local_id(0);
+    in += get_group_id(0) * (size_t)stride;
+    out += get_group_id(0) * (size_t)stride;
+    float sum = 0;
+    for (uint c = lane; c < d; c += LANES)
+        sum += in[c];
+    float mean = lanes_sum(sum, shared) / d;
+    sum = 0;
+    for (uint c = lane; c < d; c += LANES)
+        sum += (in[c] - mean) * (in[c] - mean);
+    float scale = 1 / sqrt(lanes_sum(sum, shared) / d + epsilon);
+    for (uint c = lane; c < d; c += LANES)
+        out[c] = (in[c] - mean) * scale * gain[c] + bias[c];
+}
+
+/* to[i, stride] = the (first + i)th row that wants logits; work-item (column, i) */
+__kernel void gather(__global const float *from, __global float *to, __global const uint *step, uint rows_max,
+                     uint stride, uint first)
+{
+    uint c = get_global_id(0), i = get_global_id(1);
+    if (c < stride)
+        to[(size_t)i * stride + c] =
+            from[(size_t)STEP_ARRAY(step, STEP_WANTED, rows_max)[first + i] * stride + c];
+}
+
+/* Positions [0, n) of every head of slot `to` from slot `from`, keys and values: cache is
+ * [2, slots, H, P, wide].  Work-item (element of n * wide, head, keys or values). */
+__kernel void copy_slot(__global float *cache, uint heads, uint positions, uint wide, ulong values_at, uint to,
+                        uint from, uint n)
+{
+    size_t i = get_global_id(0), head = (size_t)positions * wide;
+    if (i >= (size_t)n * wide)
+        return;
+    __global float *half_of = cache + get_global_id(2) * values_at;
+    half_of[((size_t)to * heads + get_global_id(1)) * head + i] =
+        half_of[((size_t)from * heads + get_global_id(1)) * head + i];
+}
+
+/* Weights arrive as staged[n, cols], which are rows first to first+n-1 of what the checkpoint stores.
+ *
+ * A matrix [in, out] is kept as [out, stride]: its columns, each contiguous.  Work-item (column, run of 16
+ * rows): neighbours read neighbouring columns, and each writes 16 elements in a row. */
+#define PACK_COLUMNS(NAME, WEIGHT, STORE)                                                                    \
+    __kernel void NAME(__global const float *staged, __global WEIGHT *to, uint first, uint n, uint cols,     \
+                       uint stride)                                                                          \
+    {                                                                                                        \
+        uint c = get_global_id(0), begin = get_global_id(1) * 16, end = min(begin + 16, n);                  \
+        if (c >= cols)                                                                                       \
+            return;                                                                                          \
+        for (uint r = begin; r < end; r++)                                                                   \
+            STORE(staged[(size_t)r * cols + c], (size_t)c * stride + first + r, to);                         \
+    }
+/* Tables [rows, cols] stay as they are, but for the stride.  Work-item (column, row). */
+#define PACK_ROWS(NAME, WEIGHT, STORE)                                                                       \
+    __kernel void NAME(__global const float *staged, __global WEIGHT *to, uint first, uint n, uint cols,     \
+                       uint stride)                                                                          \
+    {                                                                                                        \
+        uint c = get_global_id(0), r = get_global_id(1);                                                     \
+        if (c < cols && r < n)                                                                               \
+            STORE(staged[(size_t)r * cols + c], (size_t)(first + r) * stride + c, to);                       \
+    }
+#define STORE_FLOAT(value, at, to) (to)[at] = (value)
+PACK_COLUMNS(pack_columns_f32, float, STORE_FLOAT)
+PACK_COLUMNS(pack_columns_f16, half, vstore_half_rte)
+PACK_ROWS(pack_rows_f32, float, STORE_FLOAT)
+PACK_ROWS(pack_rows_f16, half, vstore_half_rte)
+
+/* to[i] = from[first + i], for a product that can read nothing but float.  Work-item: 16 of them. */
+__kernel void widen(__global const half *from, __global float *to, ulong first, ulong n)
+{
+    size_t i = get_global_id(0) * (size_t)16;
+    if (i < n)
+        vstore16(vloada_half16(0, from + first + i), 0, to + i);
+}
