@@ -1,6 +1,7 @@
 /* bench_packed.c - the packed CPU backend against the machine's own limits, measured in the same moments.
  *
  *     bench_packed [--types f32,f16,bf16,int8] [--threads N] [--model gpt2] [--rounds N] [--device cpu]
+ * [--half-cache]
  *
  * A line of JSON for each case.  Every round measures the machine (bytes read a second, multiply-adds a
  * second, by the same threads) and then the step; the ratios are medians of the rounds' own ratios, because
@@ -256,9 +257,11 @@ int main(int argc, char **argv)
             b.rounds = (uint32_t)atoi(value), i++;
         else if (strcmp(argv[i], "--device") == 0)
             name = value, i++;
+        else if (strcmp(argv[i], "--half-cache") == 0)
+            options.half_cache = true;
         else {
             fprintf(stderr, "usage: bench_packed [--types f32,f16,bf16,int8] [--threads N] [--model gpt2] "
-                            "[--rounds N] [--device cpu]\n");
+                            "[--rounds N] [--device cpu] [--half-cache]\n");
             return 2;
         }
     }

@@ -64,11 +64,12 @@ START_TEST(measure)
 END_TEST
 
 /* As rig_start(), with threads and a type of weights. */
-static void start_as(struct rig *rig, uint32_t rows_max, uint32_t threads, enum weights_type type)
+static void start_as(struct rig *rig, uint32_t rows_max, struct device_options options,
+                     enum weights_type type)
 {
     const struct backend *b = rig->backend = &backend_cpu_packed;
     struct program *p = &rig->program;
-    ck_ok(b->open(&rig->device, &(struct device_options){ .threads = threads }));
+    ck_ok(b->open(&rig->device, &options));
     ck_ok(b->weights_new(&rig->weights, rig->device, rig->specs, p->n_specs, type));
     for (uint32_t w = 0; w < p->n_specs; w++) {
         uint32_t rows = rig->specs[w].rows, half = rows / 2;
@@ -110,8 +111,41 @@ START_TEST(half_weights)
                     type == WEIGHTS_F16 ? round_to_f16(rig.values[w][i]) : cut_to_bf16(rig.values[w][i]);
         }
     }
-    start_as(&rig, STEP_ROWS_MAX, 2, type);
+    start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = 2 }, type);
     check_steps(&rig, type == WEIGHTS_F16 ? "f16" : "bf16");
+    rig_end(&rig);
+}
+END_TEST
+
+/* Keys and values that f16 holds exactly are not changed by a cache of f16: small whole numbers and halves.
+ */
+START_TEST(cache_of_halves)
+{
+    if (!use_set(_i))
+        return;
+    struct rig rig;
+    rig_begin(&rig, (struct shape){ 35, 5, 33, 50, 138, 1 });
+    add_program(&rig, PROGRAM_ATTEND);
+    for (uint32_t w = 0; w < rig.program.n_specs; w++) {
+        bool one_hot = w == layer_weight(0, W_QKV);
+        for (size_t i = 0; i < (size_t)rig.specs[w].rows * rig.specs[w].cols; i++) {
+            if (w != W_HEAD)
+                rig.values[w][i] = one_hot
+                                       ? (i % rig.specs[w].cols % rig.specs[w].rows == i / rig.specs[w].cols)
+                                       : (float)((int)(rig.values[w][i] * 8) % 64) / 8;
+        }
+    }
+    start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = 2, .half_cache = true }, WEIGHTS_F32);
+    struct packed_kv *kv = (struct packed_kv *)rig.kv;
+    ck_assert(kv->half);
+    ck_assert_uint_eq(packed_kv_slot_bytes(rig.device, &rig.program), 160 * 5 * (7 + 32) * 2);
+    check_steps(&rig, "half cache");
+    ck_ok(rig.backend->kv_copy(rig.kv, 2, 1, 45));
+    ck_assert_mem_eq(packed_values(kv, 2, 0, 4), packed_values(kv, 1, 0, 4), 45 * 32 * 2);
+    ck_assert_mem_eq(packed_keys(kv, 2, 0, 4), packed_keys(kv, 1, 0, 4), 7 * 32 * 2);
+    for (size_t i = 7 * 32; i < 14 * 32; i++)
+        ck_assert_uint_eq(((uint16_t *)(void *)packed_keys(kv, 2, 0, 4))[i],
+                          i % 32 < 13 ? ((uint16_t *)(void *)packed_keys(kv, 1, 0, 4))[i] : 0);
     rig_end(&rig);
 }
 END_TEST
@@ -125,7 +159,7 @@ START_TEST(vocabularies)
     struct step_rows s;
     rig_begin(&rig, (struct shape){ 8, 2, 8, v, 8, 1 });
     add_program(&rig, PROGRAM_TIED_HEAD);
-    start_as(&rig, 8, 2, WEIGHTS_F32);
+    start_as(&rig, 8, (struct device_options){ .threads = 2 }, WEIGHTS_F32);
     step_begin(&s);
     step_add(&s, (struct run_of_rows){ 1, 0, 5 }, v, WANT_SOME);
     step_check(&rig, &s.batch, "vocabulary");
@@ -141,7 +175,7 @@ START_TEST(no_logits)
     rig_begin(&rig, (struct shape){ 8, 2, 8, 9, 8, 1 });
     add_program(&rig, PROGRAM_ATTEND);
     rig.program.n_ops--;
-    start_as(&rig, 8, 2, WEIGHTS_F32);
+    start_as(&rig, 8, (struct device_options){ .threads = 2 }, WEIGHTS_F32);
     step_begin(&s);
     step_add(&s, (struct run_of_rows){ 1, 0, 5 }, 9, WANT_ALL);
     ck_ok(rig.backend->run(rig.prepared, &s.batch));
@@ -157,13 +191,15 @@ enum { DEPTH = 280, VOCAB = 97 };
 
 /* Logits of each position of a request in slot 1, fed `pieces` positions a step (0: odd pieces, with rows of
  * other requests before and behind). */
-static void logits_of_request(float *all, enum weights_type type, uint32_t threads, uint32_t pieces)
+static void logits_of_request(float *all, enum weights_type type, bool half_cache, uint32_t threads,
+                              uint32_t pieces)
 {
     struct rig rig;
     random_state = 7;
     rig_begin(&rig, (struct shape){ 70, 2, 140, VOCAB, DEPTH, 2 });
     add_program(&rig, PROGRAM_GPT2);
-    start_as(&rig, STEP_ROWS_MAX, threads, type);
+    start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = threads, .half_cache = half_cache },
+             type);
     uint32_t others = 0;
     for (uint32_t at = 0, step = 0; at < DEPTH; step++) {
         struct step_rows s;
@@ -200,9 +236,10 @@ START_TEST(rows_do_not_depend_on_company_or_threads)
     if (!use_set(_i / 4))
         return;
     float *alone = array_new(DEPTH * VOCAB, sizeof *alone), *other = array_new(DEPTH * VOCAB, sizeof *other);
-    logits_of_request(alone, (enum weights_type)(_i % 4), 1, 1);
+    bool half_cache = _i % 4 >= 2;
+    logits_of_request(alone, (enum weights_type)(_i % 4), half_cache, 1, 1);
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
-        logits_of_request(other, (enum weights_type)(_i % 4), ways[w].threads, ways[w].pieces);
+        logits_of_request(other, (enum weights_type)(_i % 4), half_cache, ways[w].threads, ways[w].pieces);
         for (size_t i = 0; i < DEPTH * VOCAB; i++)
             if (!(bits_of_f32(alone[i]) == bits_of_f32(other[i])))
                 ck_abort_msg("set %d, type %d, %u threads, pieces of %u: position %zu: %.9g, alone %.9g",
@@ -575,7 +612,7 @@ static double int8_deviation(float outlier)
             rig.values[layer_weight(l, W_NORM1)][17] *= outlier;
             rig.values[layer_weight(l, W_NORM2)][90] *= outlier;
         }
-        start_as(&rig, ROWS, 2, pass == 0 ? WEIGHTS_F32 : WEIGHTS_INT8);
+        start_as(&rig, ROWS, (struct device_options){ .threads = 2 }, pass == 0 ? WEIGHTS_F32 : WEIGHTS_INT8);
         step_begin(&s);
         step_add(&s, (struct run_of_rows){ 0, 0, ROWS }, VOCAB, WANT_ALL);
         ck_ok(rig.backend->run(rig.prepared, &s.batch));
@@ -617,6 +654,7 @@ Suite *suite(void)
     tcase_add_test(t, allocations);
     tcase_add_test(t, measure);
     tcase_add_loop_test(t, half_weights, 0, SETS_MAX * 2);
+    tcase_add_loop_test(t, cache_of_halves, 0, SETS_MAX);
     tcase_add_loop_test(t, vocabularies, 0, 7);
     tcase_add_test(t, no_logits);
     tcase_add_loop_test(t, rows_do_not_depend_on_company_or_threads, 0, SETS_MAX * 4);

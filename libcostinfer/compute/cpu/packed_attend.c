@@ -45,28 +45,31 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
                           uint32_t n, const struct room *room, struct part *parts)
 {
     const struct packed_kv *kv = a->kv;
-    const float *keys = packed_keys(kv, slot, a->layer, head) + (size_t)begin * kv->head_width;
-    const float *values = packed_values(kv, slot, a->layer, head) + (size_t)begin * kv->value_width;
+    const unsigned char *keys = packed_keys(kv, slot, a->layer, head);
+    const unsigned char *values = packed_values(kv, slot, a->layer, head);
+    product_kernel *product = kv->half ? a->kernels->product_f16 : a->kernels->product_f32;
     const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
     uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
     for (uint32_t t = 0; t < most; t += PANEL)
-        a->kernels->product_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, keys + t * kv->head_width,
-                                PANEL, kv->head_width, false);
+        product(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n,
+                keys + packed_kv_bytes(kv, (size_t)(begin + t) * kv->head_width), PANEL, kv->head_width,
+                false);
     for (uint32_t i = 0; i < n; i++)
         a->kernels->softmax(room->scores + i * ATTEND_CHUNK, seen(a, row + i, begin), a->scale, &parts[i].max,
                             &parts[i].sum);
     /* The positions that all rows see, then each row's own: a value that a row must not see may be anything,
      * a NaN even, and 0 * NaN is not 0. */
     for (uint32_t c = 0; c < kv->value_width; c += PANEL) {
-        a->kernels->product_f32(room->parts + c, kv->value_width, room->scores, ATTEND_CHUNK, n, values + c,
-                                kv->value_width, least, false);
+        product(room->parts + c, kv->value_width, room->scores, ATTEND_CHUNK, n,
+                values + packed_kv_bytes(kv, (size_t)begin * kv->value_width + c), kv->value_width, least,
+                false);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t own = seen(a, row + i, begin);
             if (own > least)
-                a->kernels->product_f32(room->parts + i * kv->value_width + c, kv->value_width,
-                                        room->scores + i * ATTEND_CHUNK + least, ATTEND_CHUNK, 1,
-                                        values + least * kv->value_width + c, kv->value_width, own - least,
-                                        true);
+                product(room->parts + i * kv->value_width + c, kv->value_width,
+                        room->scores + i * ATTEND_CHUNK + least, ATTEND_CHUNK, 1,
+                        values + packed_kv_bytes(kv, (size_t)(begin + least) * kv->value_width + c),
+                        kv->value_width, own - least, true);
         }
     }
     for (uint32_t i = 0; i < n; i++)

@@ -210,31 +210,46 @@ static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32
     }
 }
 
-/* Columns [column, column + PANEL) of query, key, value [3D] of n rows to where they belong. */
+/* One position's elements of a head, [i, i + n), to the cache: a column of a block of keys, or a part of a
+ * line of values. */
+static void put_key(unsigned char *keys, const void *from, uint32_t n, uint32_t head_width, uint32_t position,
+                    uint32_t i, bool half)
+{
+    size_t at = ((size_t)(position / PANEL) * head_width + i) * PANEL + position % PANEL;
+    for (uint32_t j = 0; j < n; j++) {
+        if (half)
+            ((uint16_t *)(void *)keys)[at + j * PANEL] = ((const uint16_t *)from)[j];
+        else
+            ((float *)(void *)keys)[at + j * PANEL] = ((const float *)from)[j];
+    }
+}
+
+/* Columns [column, column + PANEL) of query, key, value [3D] of n rows, y[n][PANEL], to where they belong. */
 static void put_qkv(const struct job *job, uint32_t column, uint32_t row, uint32_t n, const float *y)
 {
     const struct packed_prepared *p = job->p;
     const struct packed_kv *kv = p->kv;
-    uint32_t d = p->program->width, width = kv->head_width;
+    uint32_t d = p->program->width, width = kv->head_width, layer = job->op->layer;
     uint32_t end = smaller(column + PANEL, 3 * d), run;
-    for (uint32_t c = column; c < end; c += run, y += run) {
-        uint32_t which = c / d, in_row = c % d, head = in_row / width, i = in_row % width;
-        run = smaller(end - c, width - i);
-        for (uint32_t r = row; r < row + n; r++) {
-            const float *from = y + (size_t)(r - row) * PANEL;
-            uint32_t t = job->positions[r];
-            if (which == 0) {
-                memcpy(row_of(p, job->op->out, r) + in_row, from, run * sizeof *from);
-            } else if (which == 1) {
-                float *to = packed_keys(kv, job->slots[r], job->op->layer, head) +
-                            ((size_t)(t / PANEL) * width + i) * PANEL + t % PANEL;
-                for (uint32_t j = 0; j < run; j++)
-                    to[j * PANEL] = from[j];
-            } else {
-                memcpy(packed_values(kv, job->slots[r], job->op->layer, head) + (size_t)t * kv->value_width +
-                           i,
-                       from, run * sizeof *from);
-            }
+    for (uint32_t r = row; r < row + n; r++, y += PANEL) {
+        uint16_t halves[PANEL];
+        const unsigned char *line = (const unsigned char *)y;
+        if (kv->half && end > d) {
+            p->device->kernels->narrow_f16(halves, y, PANEL);
+            line = (const unsigned char *)halves;
+        }
+        for (uint32_t c = column; c < end; c += run) {
+            uint32_t in_row = c % d, head = in_row / width, i = in_row % width, slot = job->slots[r];
+            run = smaller(end - c, width - i);
+            const unsigned char *from = line + packed_kv_bytes(kv, c - column);
+            if (c < d)
+                memcpy(row_of(p, job->op->out, r) + in_row, y + c - column, run * sizeof *y);
+            else if (c < 2 * d)
+                put_key(packed_keys(kv, slot, layer, head), from, run, width, job->positions[r], i, kv->half);
+            else
+                memcpy(packed_values(kv, slot, layer, head) +
+                           packed_kv_bytes(kv, (size_t)job->positions[r] * kv->value_width + i),
+                       from, packed_kv_bytes(kv, run));
         }
     }
 }
@@ -625,6 +640,7 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
     cpu_device_close(plain);
     long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
     device->kernels = kernels;
+    device->half_cache = options->half_cache;
     device->cache_bytes = cache > 0 ? (size_t)cache : 512 << 10;
     *out = &device->cpu.base;
     return CINF_OK;

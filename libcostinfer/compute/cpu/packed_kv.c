@@ -11,7 +11,7 @@ static uint64_t round_up(uint64_t n)
     return (n + PANEL - 1) / PANEL * PANEL;
 }
 
-/* Floats of one slot; UINT64_MAX when they cannot be counted. */
+/* Elements of one slot; UINT64_MAX when they cannot be counted. */
 static uint64_t slot_elements(const struct program *p)
 {
     uint64_t head_width = p->width / p->heads, n = head_width + round_up(head_width);
@@ -22,9 +22,9 @@ static uint64_t slot_elements(const struct program *p)
 
 uint64_t packed_kv_slot_bytes(const struct device *device, const struct program *program)
 {
-    (void)device;
+    bool half = ((const struct packed_device *)device)->half_cache;
     uint64_t n = slot_elements(program);
-    return n > UINT64_MAX / sizeof(float) ? UINT64_MAX : n * sizeof(float);
+    return mul_u64(&n, n, half ? sizeof(uint16_t) : sizeof(float)) ? n : UINT64_MAX;
 }
 
 enum cinf_status packed_kv_new(struct kv **out, struct device *base, const struct program *program,
@@ -32,8 +32,8 @@ enum cinf_status packed_kv_new(struct kv **out, struct device *base, const struc
 {
     struct cpu_device *device = (struct cpu_device *)base;
     TRY(program_check(program));
-    uint64_t n = slot_elements(program);
-    bool fits = mul_u64(&n, n, slots) && n <= SIZE_MAX / sizeof(float);
+    uint64_t n = packed_kv_slot_bytes(base, program);
+    bool fits = mul_u64(&n, n, slots) && n <= SIZE_MAX;
     struct packed_kv *kv = cpu_new(device, 1, sizeof *kv);
     if (kv) {
         kv->base.device = base;
@@ -45,7 +45,8 @@ enum cinf_status packed_kv_new(struct kv **out, struct device *base, const struc
         kv->value_width = (uint32_t)round_up(kv->head_width);
         kv->blocks = (uint32_t)(round_up(program->positions) / PANEL);
         kv->head_elements = (size_t)kv->blocks * PANEL * (kv->head_width + kv->value_width);
-        kv->elements = fits ? cpu_new(device, n, sizeof(float)) : NULL;
+        kv->half = ((const struct packed_device *)base)->half_cache;
+        kv->elements = fits ? cpu_new(device, n, 1) : NULL;
     }
     if (!kv || !kv->elements) {
         packed_kv_free((struct kv *)kv);
@@ -66,14 +67,16 @@ void packed_kv_free(struct kv *base)
     cpu_free(device, kv);
 }
 
-float *packed_keys(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
+unsigned char *packed_keys(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
 {
-    return kv->elements + (((size_t)slot * kv->layers + layer) * kv->heads + head) * kv->head_elements;
+    size_t matrix = ((size_t)slot * kv->layers + layer) * kv->heads + head;
+    return kv->elements + packed_kv_bytes(kv, matrix * kv->head_elements);
 }
 
-float *packed_values(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
+unsigned char *packed_values(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
 {
-    return packed_keys(kv, slot, layer, head) + (size_t)kv->blocks * PANEL * kv->head_width;
+    return packed_keys(kv, slot, layer, head) +
+           packed_kv_bytes(kv, (size_t)kv->blocks * PANEL * kv->head_width);
 }
 
 struct copy {
@@ -87,14 +90,15 @@ static void copy_head(const void *argument, uint32_t tile, uint32_t worker)
     const struct copy *job = argument;
     const struct packed_kv *kv = job->kv;
     uint32_t layer = tile / kv->heads, head = tile % kv->heads;
-    float *to = packed_keys(kv, job->to, layer, head);
-    const float *from = packed_keys(kv, job->from, layer, head);
-    size_t block = (size_t)kv->head_width * PANEL, whole = job->n / PANEL * block;
-    memcpy(to, from, whole * sizeof *to);
-    for (size_t line = whole; line < whole + block && job->n % PANEL > 0; line += PANEL)
-        memcpy(to + line, from + line, job->n % PANEL * sizeof *to);
+    unsigned char *to = packed_keys(kv, job->to, layer, head);
+    const unsigned char *from = packed_keys(kv, job->from, layer, head);
+    size_t line = packed_kv_bytes(kv, PANEL), block = kv->head_width * line;
+    size_t whole = job->n / PANEL * block, rest = packed_kv_bytes(kv, job->n % PANEL);
+    memcpy(to, from, whole);
+    for (size_t at = whole; at < whole + block && rest > 0; at += line)
+        memcpy(to + at, from + at, rest);
     memcpy(packed_values(kv, job->to, layer, head), packed_values(kv, job->from, layer, head),
-           (size_t)job->n * kv->value_width * sizeof *to);
+           packed_kv_bytes(kv, (size_t)job->n * kv->value_width));
 }
 
 enum cinf_status packed_kv_copy(struct kv *base, uint32_t to, uint32_t from, uint32_t n)

@@ -12,6 +12,7 @@ struct packed_device {
     struct pool *pool;
     const struct packed_kernels *kernels;
     size_t cache_bytes; /* second-level cache of a core */
+    bool half_cache;    /* keys and values in f16 */
 };
 
 /* ---- Weights ------------------------------------------------------------------------------ */
@@ -62,7 +63,8 @@ struct packed_kv {
     uint32_t value_width; /* D/H rounded up to PANEL */
     uint32_t blocks;      /* P / 32, rounded up */
     size_t head_elements;
-    float *elements;
+    bool half; /* f16 instead of float */
+    unsigned char *elements;
 };
 
 enum cinf_status packed_kv_new(struct kv **out, struct device *device, const struct program *program,
@@ -71,7 +73,13 @@ void packed_kv_free(struct kv *kv);
 uint64_t packed_kv_slot_bytes(const struct device *device, const struct program *program);
 enum cinf_status packed_kv_copy(struct kv *kv, uint32_t to, uint32_t from, uint32_t n);
 
-float *packed_keys(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head);
-float *packed_values(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head);
+/* Bytes of n elements. */
+static inline size_t packed_kv_bytes(const struct packed_kv *kv, size_t n)
+{
+    return n * (kv->half ? sizeof(uint16_t) : sizeof(float));
+}
+
+unsigned char *packed_keys(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head);
+unsigned char *packed_values(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head);
 
 #endif
