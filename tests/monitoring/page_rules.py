@@ -19,6 +19,8 @@ def text_findings(page):
 
 def openmetrics_findings(page):
     from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+    if re.search(rb'le="\d+"', page):
+        return ["openmetrics: le without a decimal point is another series than with one"]
     try:
         list(parse(page.decode()))
         return []
