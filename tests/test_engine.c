@@ -512,6 +512,122 @@ START_TEST(a_deadline_ends_a_request)
 }
 END_TEST
 
+/* Pulls up to the first token, and pauses. */
+static void pause_after_a_token(struct cinf_request *r)
+{
+    struct cinf_event event = { CINF_EVENT };
+    do
+        ck_ok(cinf_request_next(r, UINT64_MAX, &event));
+    while (event.kind != CINF_EVENT_TOKEN);
+    cinf_request_pause(r, true);
+    /* The step that was under way may still bring something. */
+    while (cinf_request_next(r, 30000000, &event) == CINF_OK)
+        ck_assert_int_eq(event.kind, CINF_EVENT_TOKEN);
+}
+
+static enum cinf_finish wait_for_end(struct cinf_request *r)
+{
+    struct cinf_event event = { CINF_EVENT };
+    do
+        ck_ok(cinf_request_next(r, UINT64_MAX, &event));
+    while (event.kind != CINF_EVENT_END);
+    return event.finish;
+}
+
+START_TEST(a_paused_request_keeps_its_slot_and_costs_nothing)
+{
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 60,
+                                      .ignore_eos = true };
+    struct cinf_result *alone;
+    struct cinf_report before = { CINF_REPORT }, after = { CINF_REPORT };
+    struct cinf_event event = { CINF_EVENT };
+    ck_ok(cinf_generate(&alone, small, &o, NULL, NULL));
+    o.max_tokens = 200;
+    struct cinf_request *r = submit(small, &o);
+    o.max_tokens = 60;
+    pause_after_a_token(r);
+    cinf_request_report(r, &before);
+    uint64_t cpu = clock_process_cpu_ns();
+    /* Nobody else is there: the scheduler sleeps and the device is idle. */
+    ck_assert_int_eq(cinf_request_next(r, 200000000, &event), CINF_EAGAIN);
+    ck_assert_uint_lt(clock_process_cpu_ns() - cpu, 100000000);
+    /* Others are served meanwhile. */
+    struct cinf_result *other;
+    ck_ok(cinf_generate(&other, small, &o, NULL, NULL));
+    ck_assert_str_eq(other->choices[0].text, alone->choices[0].text);
+    cinf_request_report(r, &after);
+    ck_assert_uint_eq(after.output_tokens, before.output_tokens);
+    ck_assert_uint_eq(after.device_ns, before.device_ns);
+    struct cinf_snapshot s = snapshot_now();
+    ck_assert_uint_eq(s.models[0].running, 1);
+    ck_assert_uint_eq(s.serve_ns, alone->report.device_ns + other->report.device_ns + after.device_ns);
+    check_identities(&s);
+    cinf_snapshot_free(&s);
+
+    cinf_request_pause(r, true);
+    cinf_request_pause(r, false);
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_LENGTH);
+    cinf_request_report(r, &after);
+    ck_assert_uint_eq(after.output_tokens, 200);
+    cinf_request_pause(r, true); /* nothing, for one that has ended */
+    cinf_request_free(r);
+    cinf_result_free(alone);
+    cinf_result_free(other);
+}
+END_TEST
+
+START_TEST(a_paused_request_can_end)
+{
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true };
+    struct cinf_request *r = submit(small, &o);
+    pause_after_a_token(r);
+    cinf_request_cancel(r, CINF_FINISH_CLIENT_GONE);
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_CLIENT_GONE);
+    cinf_request_free(r);
+
+    o.timeout_ns = 150000000;
+    r = submit(small, &o);
+    cinf_request_pause(r, true);
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_TIMEOUT);
+    cinf_request_free(r);
+
+    o.timeout_ns = 0;
+    r = submit(small, &o);
+    pause_after_a_token(r);
+    cinf_request_free(r);            /* lets go of it without a word */
+    ck_ok(cinf_model_unload(small)); /* which waits for whoever runs */
+}
+END_TEST
+
+START_TEST(requests_wait_for_the_slots_of_paused_ones)
+{
+    teardown();
+    open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS });
+    ck_ok(cinf_model_load(&small, engine,
+                          &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "one",
+                                                        .folder = folder_of("stories-small"), .slots = 1 }));
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 20,
+                                      .ignore_eos = true };
+    struct cinf_request_options endless = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true };
+    struct cinf_request *first = submit(small, &endless);
+    pause_after_a_token(first);
+    struct cinf_request *second = submit(small, &o);
+    struct cinf_event event = { CINF_EVENT };
+    uint64_t cpu = clock_process_cpu_ns();
+    ck_assert_int_eq(cinf_request_next(second, 200000000, &event), CINF_EAGAIN);
+    ck_assert_uint_lt(clock_process_cpu_ns() - cpu, 100000000);
+    o.timeout_ns = 50000000;
+    struct cinf_request *third = submit(small, &o);
+    ck_assert_int_eq(wait_for_end(third), CINF_FINISH_TIMEOUT);
+    cinf_request_cancel(first, CINF_FINISH_TIMEOUT);
+    ck_assert_int_eq(wait_for_end(first), CINF_FINISH_TIMEOUT);
+    ck_assert_int_eq(wait_for_end(second), CINF_FINISH_LENGTH);
+    cinf_request_free(first);
+    cinf_request_free(second);
+    cinf_request_free(third);
+}
+END_TEST
+
 START_TEST(a_full_queue_refuses)
 {
     teardown();
@@ -673,8 +789,13 @@ static void *run_client(void *context)
             struct cinf_event event = { CINF_EVENT };
             if (events++ == cancel_at)
                 cinf_request_cancel(r, CINF_FINISH_CANCELLED);
-            if (cinf_request_next(r, UINT64_MAX, &event) != CINF_OK)
+            if (what % 3 == 0)
+                cinf_request_pause(r, events % 2 == 0 && cancel_at == 1000);
+            if (cinf_request_next(r, what % 3 == 0 ? 1000000 : UINT64_MAX, &event) != CINF_OK) {
+                if (what % 3 == 0)
+                    continue;
                 return (void *)1;
+            }
             if (event.kind == CINF_EVENT_END)
                 break;
         }
@@ -930,6 +1051,9 @@ Suite *suite(void)
         tcase_add_test(t, stop_strings_end_the_text_before_them);
         tcase_add_test(t, a_stop_string_that_does_not_come_holds_nothing_back_for_ever);
         tcase_add_test(t, two_busy_models_get_the_same_share);
+        tcase_add_test(t, a_paused_request_keeps_its_slot_and_costs_nothing);
+        tcase_add_test(t, a_paused_request_can_end);
+        tcase_add_test(t, requests_wait_for_the_slots_of_paused_ones);
     }
     tcase_add_test(t, a_lone_request_costs_its_latency);
     tcase_add_test(t, choices_are_independent_and_repeatable);

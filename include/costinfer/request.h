@@ -127,6 +127,11 @@ CINF_API enum cinf_status cinf_request_next(struct cinf_request *request, uint64
  * once; CINF_EVENT_END follows.  Nothing for one that has ended. */
 CINF_API void cinf_request_cancel(struct cinf_request *request, enum cinf_finish why);
 
+/* A paused request stays where it is, in the queue or in its slots, but enters no step and costs nothing; the
+ * step that is under way still counts.  For a reader that cannot keep up.  Its deadline goes on, and it can
+ * be cancelled.  Returns at once; repeated calls change nothing. */
+CINF_API void cinf_request_pause(struct cinf_request *request, bool pause);
+
 /* The report so far, or the final one. */
 CINF_API void cinf_request_report(const struct cinf_request *request, struct cinf_report *report);
 

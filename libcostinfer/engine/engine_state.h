@@ -61,6 +61,7 @@ struct cinf_request {
     struct cinf_model *model;
     struct cinf_bill *bill;
     atomic_int cancel;    /* enum cinf_finish: end it before the next step; 0: go on */
+    atomic_bool paused;   /* it keeps its slots and enters no step */
     uint64_t deadline_ns; /* UINT64_MAX: none */
 
     /* What was asked for; owned copies. */
@@ -82,6 +83,7 @@ struct cinf_request {
     uint32_t n_cached;
     uint64_t copy_weight; /* of prefix copies since the last charge */
     uint32_t step_rows;   /* in this step */
+    bool sits_out;        /* this step: it was paused when the step was built */
     struct cinf_share share;
     struct gpt2_work work;
     struct cinf_choice_state *choices; /* [n_choices] */

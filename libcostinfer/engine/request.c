@@ -509,10 +509,26 @@ enum cinf_status cinf_request_next(struct cinf_request *r, uint64_t timeout_ns, 
     return CINF_OK;
 }
 
+/* It may be waiting because nobody but paused requests is there. */
+static void wake_scheduler(struct cinf_request *r)
+{
+    struct cinf_engine *e = r->model->engine;
+    pthread_mutex_lock(&e->lock);
+    pthread_cond_signal(&e->work);
+    pthread_mutex_unlock(&e->lock);
+}
+
 void cinf_request_cancel(struct cinf_request *r, enum cinf_finish why)
 {
     bool known = why == CINF_FINISH_CLIENT_GONE || why == CINF_FINISH_TIMEOUT;
     request_cancel(r, known ? why : CINF_FINISH_CANCELLED);
+    wake_scheduler(r);
+}
+
+void cinf_request_pause(struct cinf_request *r, bool pause)
+{
+    atomic_store(&r->paused, pause);
+    wake_scheduler(r);
 }
 
 void cinf_request_report(const struct cinf_request *r, struct cinf_report *report)
@@ -544,7 +560,7 @@ void cinf_request_free(struct cinf_request *r)
 {
     if (!r)
         return;
-    request_cancel(r, CINF_FINISH_CANCELLED);
+    cinf_request_cancel(r, CINF_FINISH_CANCELLED);
     pthread_mutex_lock(&r->lock);
     r->notify = NULL;
     r->prompt_logits = NULL;

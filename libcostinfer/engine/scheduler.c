@@ -190,17 +190,26 @@ static void admit_waiting(struct cinf_engine *e, struct cinf_model *model)
     pthread_mutex_unlock(&e->lock);
 }
 
+/* Under the lock: somebody who is not paused, or a waiting request that fits. */
+static bool has_work(const struct cinf_model *model)
+{
+    for (const struct cinf_request *r = model->running; r; r = r->next)
+        if (!atomic_load(&r->paused))
+            return true;
+    return model->waiting && n_free_slots(model) >= model->waiting->n_choices;
+}
+
 /* Under the lock: the model that has had least of the device among those with something to do.  One that had
  * nothing to do meanwhile does not get its absence back: it starts level with the others. */
 static struct cinf_model *next_model(struct cinf_engine *e)
 {
     uint64_t least = UINT64_MAX;
     for (struct cinf_model *m = e->models; m; m = m->next)
-        if ((m->running || m->waiting) && m->was_active && m->served_ns < least)
+        if (m->was_active && has_work(m) && m->served_ns < least)
             least = m->served_ns;
     struct cinf_model *best = NULL;
     for (struct cinf_model *m = e->models; m; m = m->next) {
-        if (!m->running && !m->waiting) {
+        if (!has_work(m)) {
             m->was_active = false;
             continue;
         }
@@ -273,6 +282,9 @@ static void build_step(struct cinf_engine *e, struct step *step)
     for (struct cinf_request *r = step->model->running; r; r = r->next) {
         r->step_rows = 0;
         r->work = (struct gpt2_work){ 0 };
+        r->sits_out = atomic_load(&r->paused);
+        if (r->sits_out)
+            continue;
         if (is_prefilling(r)) {
             n_prefilling++;
             continue;
@@ -291,7 +303,7 @@ static void build_step(struct cinf_engine *e, struct step *step)
         uint64_t next_ns = 0;
         for (struct cinf_request *r = step->model->running; r; r = r->next) {
             struct cinf_report report = { CINF_REPORT };
-            if (!is_prefilling(r) || r->step_rows > 0)
+            if (r->sits_out || !is_prefilling(r) || r->step_rows > 0)
                 continue;
             cinf_bill_read(r->bill, &report);
             if (!next || report.device_ns < next_ns) {
@@ -590,15 +602,18 @@ static void run_load(struct cinf_engine *e, struct model_load *load)
     pthread_mutex_unlock(&e->lock);
 }
 
-/* Under the lock, which it lets go of meanwhile: models that are to go and have nothing left to do. */
-static void run_unloads(struct cinf_engine *e)
+/* Under the lock, which it lets go of meanwhile: models that are to go and have nothing left to do.  Returns
+ * whether there were any. */
+static bool run_unloads(struct cinf_engine *e)
 {
+    bool any = false;
     for (struct cinf_model **at = &e->models; *at;) {
         struct cinf_model *model = *at;
         if (!model->unloading || model->running || model->waiting) {
             at = &model->next;
             continue;
         }
+        any = true;
         *at = model->next;
         model->listed = false;
         pthread_mutex_unlock(&e->lock);
@@ -613,6 +628,7 @@ static void run_unloads(struct cinf_engine *e)
         pthread_mutex_lock(&e->lock);
         at = &e->models;
     }
+    return any;
 }
 
 static void run_jobs(struct cinf_engine *e)
@@ -651,14 +667,27 @@ static void close_all(struct cinf_engine *e)
     pthread_cond_broadcast(&e->changed);
 }
 
-static void wait_for_work(struct cinf_engine *e, uint64_t ns)
+static uint64_t next_deadline(const struct cinf_engine *e)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    uint64_t total = (uint64_t)until.tv_nsec + ns;
-    until.tv_sec += (time_t)(total / 1000000000u);
-    until.tv_nsec = (long)(total % 1000000000u);
-    pthread_cond_timedwait(&e->work, &e->lock, &until);
+    uint64_t next = UINT64_MAX;
+    for (const struct cinf_model *m = e->models; m; m = m->next) {
+        const struct cinf_request *lists[] = { m->waiting, m->running };
+        for (int i = 0; i < 2; i++)
+            for (const struct cinf_request *r = lists[i]; r; r = r->next)
+                next = r->deadline_ns < next ? r->deadline_ns : next;
+    }
+    return next;
+}
+
+/* UINT64_MAX: as long as it takes. */
+static void wait_for_work(struct cinf_engine *e, uint64_t until_ns)
+{
+    struct timespec until = { .tv_sec = (time_t)(until_ns / 1000000000u),
+                              .tv_nsec = (long)(until_ns % 1000000000u) };
+    if (until_ns == UINT64_MAX)
+        pthread_cond_wait(&e->work, &e->lock);
+    else
+        pthread_cond_timedwait(&e->work, &e->lock, &until);
 }
 
 void *scheduler_main(void *engine)
@@ -681,7 +710,9 @@ void *scheduler_main(void *engine)
             end_requests(e, ended, now);
             pthread_mutex_lock(&e->lock);
         }
-        run_unloads(e);
+        /* What was looked at above may have changed while the lock was free. */
+        if (run_unloads(e) || ended)
+            continue;
 
         struct cinf_model *model = next_model(e);
         struct model_load *ready = e->loads;
@@ -701,15 +732,14 @@ void *scheduler_main(void *engine)
             /* Nothing to do but wait for a load's files: that is loading too. */
             uint32_t account = e->loads->model->account;
             cinf_meter_busy(e->meter);
-            wait_for_work(e, LOAD_WAIT_NS);
+            wait_for_work(e, clock_monotonic_ns() + LOAD_WAIT_NS);
             cinf_meter_charge_load(e->meter, account);
         } else if (!e->jobs) {
             cinf_meter_idle(e->meter);
             if (e->closing && !e->models)
                 break;
-            /* `closing` may have been set since the top of the loop, while the lock was free. */
-            if (!e->closing)
-                pthread_cond_wait(&e->work, &e->lock);
+            /* Those that stay are paused, or wait for the slots of such ones. */
+            wait_for_work(e, next_deadline(e));
         }
     }
     e->stopped = true;
