@@ -13,7 +13,9 @@ add_executable(static hello.c)
 target_link_libraries(static PRIVATE costinfer::costinfer_static)
 add_executable(cpp wrapper.cpp)
 target_compile_features(cpp PRIVATE cxx_std_17)
-target_link_libraries(cpp PRIVATE costinfer::costinfer)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(cjson REQUIRED IMPORTED_TARGET libcjson)
+target_link_libraries(cpp PRIVATE costinfer::costinfer PkgConfig::cjson)
 """
 # A stranger's functions may have the names of internal ones.
 CLASH = """#include <stdio.h>
@@ -45,13 +47,14 @@ with Installed() as here:
 
     # --static lists all that libcostinfer.a needs; the .so goes, so that the linker takes the archive.
     flags = run("pkg-config", "--static", "--cflags", "--libs", "libcostinfer", env=env).split()
-    for so in here.lib.glob("libcostinfer.so*"):
+    lib = here.lib
+    for so in lib.glob("libcostinfer.so*"):
         so.rename(here.root / so.name)
     (work / "clash.c").write_text(CLASH)
     run("gcc", *strict, HELLO, work / "clash.c", "-o", work / "static", *flags)
     check(work / "static", here, False)
     for so in here.root.glob("libcostinfer.so*"):
-        so.rename(here.lib / so.name)
+        so.rename(lib / so.name)
     print("pkg-config: shared and static")
 
     (work / "cmake").mkdir()

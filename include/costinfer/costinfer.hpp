@@ -1,0 +1,589 @@
+/* costinfer.hpp - libcostinfer for C++17: handles that let go of themselves, failures as exceptions.
+ *
+ *     #include <costinfer/costinfer.hpp>
+ *     #include <iostream>
+ *
+ *     int main()
+ *     {
+ *         costinfer::engine engine(costinfer::engine_options().dollars_per_hour("0.10"));
+ *         costinfer::model model = engine.load("examples/models/stories-small");
+ *         costinfer::result result = model.generate(costinfer::request("Once upon a time").max_tokens(40));
+ *         std::cout << result.text() << "\n$" << costinfer::format(result.report().cost) << "\n";
+ *     }
+ *
+ * Everything is inline over the C headers, whose contracts hold.  A handle moves and is not copied; `get()`
+ * gives the C handle for what is not wrapped.  Options structs are the C ones with setters that copy strings.
+ */
+#ifndef COSTINFER_COSTINFER_HPP
+#define COSTINFER_COSTINFER_HPP
+
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <costinfer/costinfer.h>
+
+namespace costinfer
+{
+
+/* A failed call: its status, and its one line of explanation as what(). */
+class error : public std::runtime_error
+{
+  public:
+    explicit error(cinf_status status) : std::runtime_error(cinf_last_error()), status_(status)
+    {
+    }
+    error(cinf_status status, const char *message) : std::runtime_error(message), status_(status)
+    {
+    }
+    cinf_status status() const noexcept
+    {
+        return status_;
+    }
+
+  private:
+    cinf_status status_;
+};
+
+inline void check(cinf_status status)
+{
+    if (status != CINF_OK)
+        throw error(status);
+}
+
+namespace detail
+{
+struct closer {
+    void operator()(cinf_engine *p) const noexcept
+    {
+        cinf_engine_close(p);
+    }
+    void operator()(cinf_model *p) const noexcept
+    {
+        cinf_model_release(p);
+    }
+    void operator()(cinf_request *p) const noexcept
+    {
+        cinf_request_free(p);
+    }
+    void operator()(cinf_result *p) const noexcept
+    {
+        cinf_result_free(p);
+    }
+    void operator()(cinf_meter *p) const noexcept
+    {
+        cinf_meter_free(p);
+    }
+    void operator()(cinf_exposition *p) const noexcept
+    {
+        cinf_exposition_free(p);
+    }
+};
+template <typename T> using handle = std::unique_ptr<T, closer>;
+
+/* A zeroed C struct that knows its size. */
+template <typename T> T sized()
+{
+    T s{};
+    s.struct_size = sizeof s;
+    return s;
+}
+} // namespace detail
+
+/* ---- Money ------------------------------------------------------------------------------------ */
+
+/* Dollars with 12 decimals. */
+inline std::string format(cinf_cost cost)
+{
+    char text[CINF_COST_TEXT_MAX];
+    return cinf_cost_format(text, cost);
+}
+
+inline cinf_cost cost_of(uint64_t ns, const std::string &dollars_per_hour)
+{
+    uint64_t price = 0;
+    check(cinf_price_parse(&price, dollars_per_hour.c_str()));
+    return cinf_cost_of(ns, price);
+}
+
+/* One consistent picture of a meter. */
+class snapshot
+{
+  public:
+    explicit snapshot(const cinf_meter *meter) : s_(detail::sized<cinf_snapshot>())
+    {
+        check(cinf_meter_snapshot(&s_, meter));
+    }
+    snapshot(snapshot &&other) noexcept : s_(std::exchange(other.s_, cinf_snapshot{}))
+    {
+    }
+    snapshot &operator=(snapshot &&other) noexcept
+    {
+        std::swap(s_, other.s_);
+        return *this;
+    }
+    ~snapshot()
+    {
+        cinf_snapshot_free(&s_);
+    }
+
+    const cinf_snapshot &operator*() const noexcept
+    {
+        return s_;
+    }
+    const cinf_snapshot *operator->() const noexcept
+    {
+        return &s_;
+    }
+    const cinf_model_totals *begin() const noexcept
+    {
+        return s_.models;
+    }
+    const cinf_model_totals *end() const noexcept
+    {
+        return s_.models + s_.n_models;
+    }
+
+  private:
+    cinf_snapshot s_;
+};
+
+/* All metrics of a meter for Prometheus, in the format that an Accept header asks for. */
+inline std::string metrics(const cinf_meter *meter, cinf_exposition_format format = CINF_EXPOSITION_TEXT)
+{
+    cinf_exposition *raw = nullptr;
+    check(cinf_exposition_new(&raw, format));
+    detail::handle<cinf_exposition> page(raw);
+    const char *text = nullptr;
+    size_t length = 0;
+    check(cinf_exposition_meter(page.get(), meter));
+    check(cinf_exposition_finish(page.get(), &text, &length));
+    return std::string(text, length);
+}
+
+/* ---- Requests --------------------------------------------------------------------------------- */
+
+/* The options of a request.  Setters chain; strings and lists are copied into it. */
+class request
+{
+  public:
+    request() : options_(detail::sized<cinf_request_options>())
+    {
+    }
+    explicit request(std::string prompt) : request()
+    {
+        prompt_ = std::move(prompt);
+    }
+    explicit request(std::vector<int32_t> ids) : request()
+    {
+        ids_ = std::move(ids);
+    }
+
+    request &max_tokens(uint32_t n)
+    {
+        return options_.max_tokens = n, *this;
+    }
+    request &stop(std::string text)
+    {
+        return stops_.push_back(std::move(text)), *this;
+    }
+    request &choices(uint32_t n)
+    {
+        return options_.n = n, *this;
+    }
+    request &temperature(float t)
+    {
+        return options_.temperature = t, *this;
+    }
+    request &top_k(uint32_t k)
+    {
+        return options_.top_k = k, *this;
+    }
+    request &top_p(float p)
+    {
+        return options_.top_p = p, *this;
+    }
+    request &min_p(float p)
+    {
+        return options_.min_p = p, *this;
+    }
+    request &seed(uint64_t s)
+    {
+        return options_.seed = s, *this;
+    }
+    request &bias(int32_t token, float bias)
+    {
+        return biases_.push_back({ token, bias }), *this;
+    }
+    request &logprobs(uint32_t top = 0)
+    {
+        return options_.logprobs = true, options_.top_logprobs = top, *this;
+    }
+    request &timeout_ns(uint64_t ns)
+    {
+        return options_.timeout_ns = ns, *this;
+    }
+    /* What has no setter; prompt, stop and logit_bias are filled in. */
+    cinf_request_options &raw() noexcept
+    {
+        return options_;
+    }
+
+    /* Calls use(options) with the C options, which are valid during the call. */
+    template <typename F> auto with_options(F use) const
+    {
+        cinf_request_options o = options_;
+        std::vector<const char *> stops;
+        for (const std::string &s : stops_)
+            stops.push_back(s.c_str());
+        if (!stops.empty())
+            o.stop = stops.data(), o.n_stop = static_cast<uint32_t>(stops.size());
+        if (!biases_.empty())
+            o.logit_bias = biases_.data(), o.n_logit_bias = static_cast<uint32_t>(biases_.size());
+        if (!ids_.empty())
+            o.prompt_ids = ids_.data(), o.n_prompt_ids = static_cast<uint32_t>(ids_.size());
+        else
+            o.prompt = prompt_.c_str(), o.prompt_bytes = prompt_.size();
+        return use(o);
+    }
+
+  private:
+    cinf_request_options options_;
+    std::string prompt_;
+    std::vector<int32_t> ids_;
+    std::vector<std::string> stops_;
+    std::vector<cinf_logit_bias> biases_;
+};
+
+/* A finished generation. */
+class result
+{
+  public:
+    explicit result(cinf_result *raw) : raw_(raw)
+    {
+    }
+    std::string_view text(uint32_t choice = 0) const
+    {
+        return { raw_->choices[choice].text, raw_->choices[choice].text_bytes };
+    }
+    const cinf_choice &operator[](uint32_t choice) const
+    {
+        return raw_->choices[choice];
+    }
+    const cinf_choice *begin() const noexcept
+    {
+        return raw_->choices;
+    }
+    const cinf_choice *end() const noexcept
+    {
+        return raw_->choices + raw_->n_choices;
+    }
+    const cinf_report &report() const noexcept
+    {
+        return raw_->report;
+    }
+
+  private:
+    detail::handle<cinf_result> raw_;
+};
+
+/* A request under way: pull events until CINF_EVENT_END, or iterate.  Destroying it cancels it. */
+class stream
+{
+  public:
+    explicit stream(cinf_request *raw) : raw_(raw)
+    {
+    }
+
+    /* The next event, or nothing when `timeout_ns` passed; after the end CINF_EVENT_END for ever. */
+    std::optional<cinf_event> next(uint64_t timeout_ns = UINT64_MAX)
+    {
+        cinf_event event = detail::sized<cinf_event>();
+        cinf_status status = cinf_request_next(raw_.get(), timeout_ns, &event);
+        if (status == CINF_EAGAIN)
+            return std::nullopt;
+        check(status);
+        return event;
+    }
+    void cancel() noexcept
+    {
+        cinf_request_cancel(raw_.get(), CINF_FINISH_CANCELLED);
+    }
+    cinf_report report() const
+    {
+        cinf_report r = detail::sized<cinf_report>();
+        cinf_request_report(raw_.get(), &r);
+        return r;
+    }
+    cinf_request *get() const noexcept
+    {
+        return raw_.get();
+    }
+
+    /* for (const cinf_event &event : stream): everything before the end. */
+    class iterator
+    {
+      public:
+        explicit iterator(stream *s) : stream_(s)
+        {
+            ++*this;
+        }
+        const cinf_event &operator*() const noexcept
+        {
+            return event_;
+        }
+        iterator &operator++()
+        {
+            if (stream_)
+                event_ = *stream_->next();
+            if (event_.kind == CINF_EVENT_END)
+                stream_ = nullptr;
+            return *this;
+        }
+        bool operator!=(std::nullptr_t) const noexcept
+        {
+            return stream_ != nullptr;
+        }
+
+      private:
+        stream *stream_;
+        cinf_event event_{};
+    };
+    iterator begin()
+    {
+        return iterator(this);
+    }
+    std::nullptr_t end() const noexcept
+    {
+        return nullptr;
+    }
+
+  private:
+    detail::handle<cinf_request> raw_;
+};
+
+/* ---- Models and engines ----------------------------------------------------------------------- */
+
+/* In C++ the struct's plain name is that of the function which fills it. */
+using model_info = struct ::cinf_model_info;
+
+class model
+{
+  public:
+    explicit model(cinf_model *raw) : raw_(raw)
+    {
+    }
+
+    /* Generates and waits.  `on_text` gets each piece of text and returns false to cancel; what it throws
+     * cancels the request and is thrown on. */
+    result generate(const request &r,
+                    const std::function<bool(uint32_t, std::string_view)> &on_text = nullptr) const
+    {
+        struct relay {
+            const std::function<bool(uint32_t, std::string_view)> &call;
+            std::exception_ptr thrown;
+        } context{ on_text, nullptr };
+        cinf_text_fn *hook = [](void *c, uint32_t choice, const char *text, size_t n) {
+            relay *to = static_cast<relay *>(c);
+            try {
+                return to->call(choice, { text, n });
+            } catch (...) {
+                to->thrown = std::current_exception();
+                return false;
+            }
+        };
+        cinf_result *raw = nullptr;
+        check(r.with_options([&](const cinf_request_options &o) {
+            return cinf_generate(&raw, raw_.get(), &o, on_text ? hook : nullptr, &context);
+        }));
+        result whole(raw);
+        if (context.thrown)
+            std::rethrow_exception(context.thrown);
+        return whole;
+    }
+    stream submit(const request &r) const
+    {
+        cinf_request *raw = nullptr;
+        check(r.with_options(
+            [&](const cinf_request_options &o) { return cinf_request_submit(&raw, raw_.get(), &o); }));
+        return stream(raw);
+    }
+
+    std::vector<int32_t> encode(std::string_view text, unsigned flags = 0) const
+    {
+        int32_t *ids = nullptr;
+        size_t n = 0;
+        check(
+            cinf_tokenizer_encode(tokenizer(), text.data() ? text.data() : "", text.size(), flags, &ids, &n));
+        std::unique_ptr<int32_t, void (*)(int32_t *)> owned(ids, cinf_ids_free);
+        return std::vector<int32_t>(ids, ids + n);
+    }
+    std::string decode(const std::vector<int32_t> &ids) const
+    {
+        char *text = nullptr;
+        size_t n = 0;
+        check(cinf_tokenizer_decode(tokenizer(), ids.data(), ids.size(), &text, &n));
+        std::unique_ptr<char, void (*)(char *)> owned(text, cinf_text_free);
+        return std::string(text, n);
+    }
+    /* log P of each token given those before it; the first is NaN. */
+    std::vector<float> score(const std::vector<int32_t> &ids) const
+    {
+        std::vector<float> logprobs(ids.size());
+        check(
+            cinf_score(raw_.get(), ids.data(), static_cast<uint32_t>(ids.size()), logprobs.data(), nullptr));
+        return logprobs;
+    }
+    /* [ids, vocabulary] */
+    std::vector<float> logits(const std::vector<int32_t> &ids) const
+    {
+        std::vector<float> out(ids.size() * info().config.vocab_size);
+        check(cinf_logits(raw_.get(), ids.data(), static_cast<uint32_t>(ids.size()), out.data(), nullptr));
+        return out;
+    }
+    model_info info() const
+    {
+        model_info i = detail::sized<model_info>();
+        cinf_model_info(raw_.get(), &i);
+        return i;
+    }
+    void unload()
+    {
+        check(cinf_model_unload(raw_.get()));
+    }
+    cinf_model *get() const noexcept
+    {
+        return raw_.get();
+    }
+
+  private:
+    const cinf_tokenizer *tokenizer() const
+    {
+        const cinf_tokenizer *t = cinf_model_tokenizer(raw_.get());
+        return t ? t : throw error(CINF_EUNSUPPORTED, "a made-up model has no tokenizer");
+    }
+    detail::handle<cinf_model> raw_;
+};
+
+class engine_options
+{
+  public:
+    engine_options() : options_(detail::sized<cinf_engine_options>())
+    {
+        options_.meter = detail::sized<cinf_meter_options>();
+    }
+    engine_options &device(std::string name)
+    {
+        return set(options_.device, std::move(name));
+    }
+    engine_options &dollars_per_hour(std::string price)
+    {
+        return set(options_.meter.dollars_per_hour, std::move(price));
+    }
+    engine_options &threads(uint32_t n)
+    {
+        return options_.threads = n, *this;
+    }
+    engine_options &kv_memory(uint64_t bytes)
+    {
+        return options_.kv_memory = bytes, *this;
+    }
+    engine_options &queue_max(uint32_t n)
+    {
+        return options_.queue_max = n, *this;
+    }
+    cinf_engine_options &raw() noexcept
+    {
+        return options_;
+    }
+    const cinf_engine_options &raw() const noexcept
+    {
+        return options_;
+    }
+
+    engine_options(const engine_options &) = delete; /* options_ points into texts_ */
+    engine_options &operator=(const engine_options &) = delete;
+
+  private:
+    engine_options &set(const char *&field, std::string text)
+    {
+        texts_.push_back(std::move(text)); /* a deque: what is in it does not move */
+        field = texts_.back().c_str();
+        return *this;
+    }
+    cinf_engine_options options_;
+    std::deque<std::string> texts_;
+};
+
+class engine
+{
+  public:
+    explicit engine(const engine_options &options = engine_options())
+    {
+        cinf_engine *raw = nullptr;
+        check(cinf_engine_open(&raw, &options.raw()));
+        raw_.reset(raw);
+    }
+
+    model load(const std::string &folder, const std::string &name = "",
+               cinf_weights weights = CINF_WEIGHTS_AUTO)
+    {
+        cinf_model_options o = detail::sized<cinf_model_options>();
+        o.folder = folder.c_str();
+        o.name = name.empty() ? nullptr : name.c_str();
+        o.weights = weights;
+        return load(o);
+    }
+    model load(const cinf_model_options &options)
+    {
+        cinf_model *raw = nullptr;
+        check(cinf_model_load(&raw, raw_.get(), &options));
+        return model(raw);
+    }
+    model find(const std::string &name)
+    {
+        cinf_model *raw = nullptr;
+        check(cinf_model_find(&raw, raw_.get(), name.c_str()));
+        return model(raw);
+    }
+    snapshot costs() const
+    {
+        return snapshot(meter());
+    }
+    std::string metrics(cinf_exposition_format format = CINF_EXPOSITION_TEXT) const
+    {
+        return costinfer::metrics(meter(), format);
+    }
+    void set_price(const std::string &dollars_per_hour)
+    {
+        check(cinf_engine_set_price(raw_.get(), dollars_per_hour.c_str()));
+    }
+    cinf_device_info device() const
+    {
+        cinf_device_info info = detail::sized<cinf_device_info>();
+        cinf_engine_device(raw_.get(), &info);
+        return info;
+    }
+    const cinf_meter *meter() const noexcept
+    {
+        return cinf_engine_meter(raw_.get());
+    }
+    cinf_engine *get() const noexcept
+    {
+        return raw_.get();
+    }
+
+  private:
+    detail::handle<cinf_engine> raw_;
+};
+
+} // namespace costinfer
+
+#endif

@@ -1,0 +1,198 @@
+// wrapper.cpp - the scenario that all bindings share (tests/conformance), through costinfer.hpp, and what is
+// C++'s own: moves, exceptions through a callback, cancelling by destruction.
+//
+//   wrapper MODEL_FOLDER SCENARIO
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include <cjson/cJSON.h>
+#include <costinfer/costinfer.hpp>
+
+using namespace costinfer;
+
+#define CHECK(what)                                                                                          \
+    do {                                                                                                     \
+        if (!(what)) {                                                                                       \
+            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #what << "\n";                               \
+            std::exit(1);                                                                                    \
+        }                                                                                                    \
+    } while (0)
+
+static const cJSON *at(const cJSON *object, const char *key)
+{
+    return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+static std::string text_of(const cJSON *object, const char *key)
+{
+    CHECK(cJSON_IsString(at(object, key)));
+    return at(object, key)->valuestring;
+}
+
+static uint32_t number_of(const cJSON *object, const char *key, uint32_t otherwise = 0)
+{
+    return at(object, key) ? static_cast<uint32_t>(at(object, key)->valuedouble) : otherwise;
+}
+
+static std::vector<int32_t> ids_of(const cJSON *object)
+{
+    std::vector<int32_t> ids;
+    const cJSON *id = nullptr;
+    cJSON_ArrayForEach(id, at(object, "ids")) ids.push_back(id->valueint);
+    std::vector<int32_t> all;
+    for (uint32_t i = 0; i < number_of(object, "repeat", 1); i++)
+        all.insert(all.end(), ids.begin(), ids.end());
+    return all;
+}
+
+static request request_of(const cJSON *c)
+{
+    request r(text_of(c, "prompt"));
+    r.max_tokens(number_of(c, "max_tokens")).choices(number_of(c, "n", 1));
+    const cJSON *item = nullptr;
+    cJSON_ArrayForEach(item, at(c, "stop")) r.stop(item->valuestring);
+    cJSON_ArrayForEach(item, at(c, "logit_bias"))
+        r.bias(at(item, "token")->valueint, static_cast<float>(at(item, "bias")->valuedouble));
+    return r;
+}
+
+static void provoke(const cJSON *c, engine &e, const model &m, const std::string &folder)
+{
+    std::string call = text_of(c, "call");
+    if (call == "load")
+        e.load(text_of(c, "folder"));
+    else if (call == "load again")
+        e.load(folder);
+    else if (call == "generate")
+        m.generate(request(ids_of(c)));
+    else if (call == "price")
+        e.set_price(text_of(c, "price"));
+    else if (call == "find")
+        e.find(text_of(c, "name"));
+    else if (call == "open")
+        engine other(engine_options().device(text_of(c, "device")));
+    else
+        CHECK(!"a call that is known");
+}
+
+static void conform(const std::string &folder, const cJSON *scenario)
+{
+    std::string price = text_of(scenario, "dollars_per_hour");
+    engine e(engine_options().device(text_of(scenario, "device")).dollars_per_hour(price));
+    model m = e.load(folder);
+    const cJSON *c = nullptr;
+    cJSON_ArrayForEach(c, at(scenario, "tokenize"))
+    {
+        CHECK(m.encode(text_of(c, "text")) == ids_of(c));
+        CHECK(m.decode(ids_of(c)) == text_of(c, "text"));
+    }
+    uint64_t served = 0;
+    cJSON_ArrayForEach(c, at(scenario, "generate"))
+    {
+        result r = m.generate(request_of(c));
+        const cJSON *choice = nullptr;
+        uint32_t i = 0;
+        cJSON_ArrayForEach(choice, at(c, "choices"))
+        {
+            CHECK(r.text(i) == text_of(choice, "text"));
+            CHECK(std::vector<int32_t>(r[i].ids, r[i].ids + r[i].n_ids) == ids_of(choice));
+            CHECK(cinf_finish_name(r[i].finish) == text_of(choice, "finish"));
+            i++;
+        }
+        CHECK(r.end() - r.begin() == i);
+        CHECK(r.report().input_tokens == number_of(c, "input_tokens"));
+        CHECK(r.report().output_tokens == number_of(c, "output_tokens"));
+        CHECK(cinf_cost_compare(r.report().cost, cost_of(r.report().device_ns, price)) == 0);
+        served += r.report().device_ns;
+    }
+    CHECK(e.costs()->serve_ns == served);
+    cJSON_ArrayForEach(c, at(scenario, "score"))
+    {
+        std::vector<float> scores = m.score(ids_of(c));
+        double sum = 0;
+        for (size_t i = 1; i < scores.size(); i++)
+            sum += static_cast<double>(scores[i]);
+        CHECK(std::isnan(scores[0]) && std::fabs(sum - at(c, "sum")->valuedouble) < 1e-3);
+    }
+    cJSON_ArrayForEach(c, at(scenario, "cost"))
+    {
+        // Doubles hold the scenario's powers of two and small numbers exactly.
+        uint64_t ns = static_cast<uint64_t>(at(c, "ns")->valuedouble);
+        CHECK(format(cost_of(ns, text_of(c, "dollars_per_hour"))) == text_of(c, "dollars"));
+    }
+    cJSON_ArrayForEach(c, at(scenario, "errors"))
+    {
+        std::string seen = "nothing";
+        try {
+            provoke(c, e, m, folder);
+        } catch (const error &failure) {
+            seen = cinf_status_name(failure.status());
+        }
+        CHECK(seen == text_of(c, "status"));
+    }
+    snapshot s = e.costs();
+    CHECK(s->serve_ns + s->load_ns + s->idle_ns == s->as_of_ns);
+}
+
+static void own(const std::string &folder)
+{
+    engine e(engine_options().device("cpu-reference"));
+    model m = e.load(folder, "small");
+    model moved = std::move(m);
+    CHECK(std::string(moved.info().name) == "small" && !m.get());
+
+    std::string streamed;
+    {
+        stream s = moved.submit(request("Once upon a time").max_tokens(5));
+        for (const cinf_event &event : s)
+            streamed += event.text;
+        CHECK(s.report().output_tokens == 5 && s.next()->kind == CINF_EVENT_END);
+    }
+    CHECK(streamed == " there was a little girl");
+
+    std::string pieces;
+    result r = moved.generate(request("Once upon a time").max_tokens(40), [&](uint32_t, std::string_view text) {
+        pieces += text;
+        return pieces.size() < 10;
+    });
+    CHECK(r.report().finish == CINF_FINISH_CANCELLED && r.text().substr(0, 10) == pieces.substr(0, 10));
+
+    bool caught = false;
+    try {
+        moved.generate(request("Once"), [](uint32_t, std::string_view) -> bool { throw std::logic_error("mine"); });
+    } catch (const std::logic_error &thrown) {
+        caught = std::string(thrown.what()) == "mine";
+    }
+    CHECK(caught);
+
+    request endless("Once");
+    endless.raw().ignore_eos = true;
+    {
+        stream left = moved.submit(endless);
+        left.next();
+    }
+    moved.unload();
+    snapshot s = e.costs();
+    CHECK(s.begin()->finished[CINF_FINISH_CANCELLED] == 3);
+    snapshot kept = std::move(s);
+    CHECK(kept->n_models == 1);
+    CHECK(e.metrics().find("model_request_total{model_name=\"small\"") != std::string::npos);
+}
+
+int main(int argc, char *argv[])
+{
+    if (argc != 3)
+        return 2;
+    std::ifstream file(argv[2]);
+    std::stringstream text;
+    text << file.rdbuf();
+    cJSON *scenario = cJSON_Parse(text.str().c_str());
+    CHECK(scenario);
+    conform(argv[1], scenario);
+    own(argv[1]);
+    cJSON_Delete(scenario);
+    std::cout << "C++: the scenario holds\n";
+}
