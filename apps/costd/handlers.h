@@ -27,4 +27,9 @@ struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_m
 /* metrics_page.c */
 void get_metrics(struct exchange *x, const char *unused);
 
+/* cost_page.c, history_api.c */
+void get_page(struct exchange *x, const char *unused);
+void get_history(struct exchange *x, const char *unused);
+void get_recent(struct exchange *x, const char *unused);
+
 #endif

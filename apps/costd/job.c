@@ -3,10 +3,15 @@
 #include <string.h>
 
 #include "access_log.h"
+#include "clock.h"
 #include "fail.h"
 #include "mem.h"
 #include "problem.h"
+#include "recorder.h"
+#include "timers.h"
 #include "watcher.h"
+
+enum { TICK_NS = 250000000 };
 
 struct job {
     struct orphan orphan; /* first: the watcher hands it back */
@@ -34,6 +39,16 @@ struct job {
     struct exchange *x; /* NULL: over */
     bool suspended;
     bool woken; /* there may be events to pull */
+    bool ping;  /* the stream was silent for long */
+
+    /* Of a stream: between the connection's thread and the timers'.  Taken before `lock`, and also held over
+     * calls that pause, so that a pause and its end cannot overtake each other. */
+    pthread_mutex_t pacing;
+    struct timer tick;
+    uint64_t n_reads, n_reads_seen; /* calls for more to send; as the last tick saw it */
+    uint64_t moved_ns;              /* when a tick last saw it move, or nothing left to send */
+    uint64_t sent_ns;               /* when there was last something to send */
+    bool paused;
 };
 
 const struct cinf_request *job_request(const struct job *job, uint32_t index)
@@ -95,6 +110,15 @@ static bool take_wake_or_suspend(struct job *job, struct exchange *x)
     return woken;
 }
 
+static bool take_ping(struct job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    bool ping = job->ping;
+    job->ping = false;
+    pthread_mutex_unlock(&job->lock);
+    return ping;
+}
+
 static void cancel(struct job *job, enum cinf_finish why)
 {
     for (uint32_t i = 0; i < job->n; i++)
@@ -105,6 +129,71 @@ static void cancel(struct job *job, enum cinf_finish why)
 static void client_gone(void *context)
 {
     cancel(context, CINF_FINISH_CLIENT_GONE);
+}
+
+/* ---- Pacing ------------------------------------------------------------------------------- */
+
+static void set_paused(struct job *job, bool paused)
+{
+    if (job->paused != paused)
+        for (uint32_t i = 0; i < job->n; i++)
+            cinf_request_pause(job->requests[i], paused);
+    job->paused = paused;
+}
+
+/* The connection asks for more, so its client reads. */
+static void note_read(struct job *job)
+{
+    pthread_mutex_lock(&job->pacing);
+    job->n_reads++;
+    set_paused(job, false);
+    pthread_mutex_unlock(&job->pacing);
+}
+
+static void note_sent(struct job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    job->sent_ns = clock_monotonic_ns();
+    pthread_mutex_unlock(&job->lock);
+}
+
+/* Whether the connection waits for the engine, and not for its client.  If that has been so for long, proxies
+ * and clients may think it dead: it is woken to say that it is not. */
+static bool is_waiting(struct job *job, uint64_t now)
+{
+    pthread_mutex_lock(&job->lock);
+    bool waiting = job->suspended;
+    if (waiting && now - job->sent_ns >= job->service->ping_ns) {
+        job->ping = true;
+        job->sent_ns = now;
+        job->suspended = false;
+        exchange_resume(job->x);
+    }
+    pthread_mutex_unlock(&job->lock);
+    return waiting;
+}
+
+/* A client that reads nothing must not have us compute what nobody wants: its requests pause, and end when it
+ * goes on for too long. */
+static uint64_t tick(void *context)
+{
+    struct job *job = context;
+    uint64_t now = clock_monotonic_ns();
+    bool stuck = false;
+    pthread_mutex_lock(&job->pacing);
+    if (is_waiting(job, now) || job->n_reads != job->n_reads_seen) {
+        job->n_reads_seen = job->n_reads;
+        job->moved_ns = now;
+    } else {
+        set_paused(job, true);
+        stuck = now - job->moved_ns >= job->service->stall_ns;
+    }
+    pthread_mutex_unlock(&job->pacing);
+    if (!stuck)
+        return TICK_NS;
+    cancel(job, CINF_FINISH_TIMEOUT);
+    exchange_hang_up(job->x);
+    return 0;
 }
 
 /* ---- Pulling ------------------------------------------------------------------------------ */
@@ -191,6 +280,7 @@ static void proceed(void *context, struct exchange *x)
 static ssize_t read_out(void *context, struct exchange *x, char *bytes, size_t max)
 {
     struct job *job = context;
+    note_read(job);
     for (;;) {
         if (job->out.failed || job->bad == CINF_FINISH_CLIENT_GONE)
             return TASK_BROKEN;
@@ -198,12 +288,17 @@ static ssize_t read_out(void *context, struct exchange *x, char *bytes, size_t m
             size_t n = job->out.len - job->n_sent < max ? job->out.len - job->n_sent : max;
             memcpy(bytes, job->out.text + job->n_sent, n);
             job->n_sent += n;
+            note_sent(job);
             return (ssize_t)n;
         }
         strbuf_clear(&job->out);
         job->n_sent = 0;
         if (job->complete)
             return TASK_END;
+        if (take_ping(job)) {
+            strbuf_puts(&job->out, ": ping\n\n");
+            continue;
+        }
         if (!take_wake_or_suspend(job, x))
             return 0;
         pull(job, false);
@@ -233,6 +328,7 @@ static void job_free(struct job *job)
     job->format->free(job->api);
     strbuf_free(&job->out);
     pthread_mutex_destroy(&job->lock);
+    pthread_mutex_destroy(&job->pacing);
     mem_free(job->requests);
     mem_free(job->ended);
     mem_free(job);
@@ -243,6 +339,7 @@ static void finish(struct job *job)
     struct generation generation = { .endpoint = job->endpoint, .stream = job->stream };
     job_report(job, &generation.report);
     access_log(&job->access, &generation);
+    recorder_add(job->service->recorder, &job->access, &generation);
     job_free(job);
 }
 
@@ -260,6 +357,7 @@ static void over(void *context, struct exchange *x)
 {
     struct job *job = context;
     watcher_remove(job->service->watcher, job->watch);
+    timers_clear(job->service->timers, &job->tick);
     pthread_mutex_lock(&job->lock);
     job->x = NULL;
     job->access = *exchange_access(x);
@@ -294,6 +392,8 @@ static struct job *new_job(struct service *service, uint32_t n)
     job->orphan.poll = poll_orphan;
     job->woken = true;
     pthread_mutex_init(&job->lock, NULL);
+    pthread_mutex_init(&job->pacing, NULL);
+    job->tick = (struct timer){ .fire = tick, .context = job };
     return job;
 }
 
@@ -367,10 +467,13 @@ void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request
     }
     list(job);
     job->watch = watcher_add(service->watcher, exchange_socket(x), client_gone, job);
-    if (stream)
+    if (stream) {
+        job->moved_ns = job->sent_ns = clock_monotonic_ns();
+        timers_set(service->timers, &job->tick, TICK_NS);
         exchange_stream(x, &stream_task, job);
-    else
+    } else {
         exchange_begin(x, &whole_task, job);
+    }
 }
 
 /* ---- Draining ----------------------------------------------------------------------------- */

@@ -20,9 +20,11 @@
 #include "fleet.h"
 #include "job.h"
 #include "log.h"
+#include "recorder.h"
 #include "routes.h"
 #include "service.h"
 #include "settings.h"
+#include "timers.h"
 #include "watcher.h"
 
 enum {
@@ -180,7 +182,9 @@ static void run(struct service *service, uint32_t drain_seconds)
 /* Takes `s` over. */
 static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 {
-    struct service service = { .queue_max = s->queue ? s->queue : QUEUE_DEFAULT };
+    struct service service = { .queue_max = s->queue ? s->queue : QUEUE_DEFAULT,
+                               .stall_ns = UINT64_C(1000000000) * s->stall_seconds,
+                               .ping_ns = UINT64_C(1000000000) * s->ping_seconds };
     struct server *server = NULL;
     char host[256], port[6];
     uint32_t drain_seconds = s->drain_seconds;
@@ -189,12 +193,25 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     if (status == CINF_OK)
         status = watcher_start(&service.watcher);
     if (status == CINF_OK)
+        status = timers_start(&service.timers);
+    if (status == CINF_OK)
+        status = recorder_start(&service.recorder, service.engine);
+    if (status == CINF_OK)
         status = fleet_new(&service.fleet, &service, s, argc, argv, on_load_failed);
     if (status != CINF_OK)
         settings_free(s);
     if (status == CINF_OK) {
         settings_split_address(s->listen, host, port);
-        status = server_start(&server, host, port, route, &service);
+        const struct server_options options = { .host = host,
+                                                .port = port,
+                                                .head_seconds = s->head_seconds,
+                                                .body_seconds = s->body_seconds,
+                                                .idle_seconds = s->idle_seconds,
+                                                .connections = s->connections,
+                                                .timers = service.timers,
+                                                .handle = route,
+                                                .context = &service };
+        status = server_start(&server, &options);
     }
     if (status == CINF_OK) {
         log_start(&service, s, host, server_port(server));
@@ -211,6 +228,8 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     }
     server_stop(server);
     watcher_stop(service.watcher);
+    timers_stop(service.timers);
+    recorder_stop(service.recorder);
     fleet_free(service.fleet);
     cinf_engine_close(service.engine);
     pthread_mutex_destroy(&service.jobs.lock);

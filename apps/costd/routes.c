@@ -43,7 +43,7 @@ static void no_embeddings(struct exchange *x, const char *unused)
 }
 
 static const struct route {
-    const char *path; /* one that ends in '/' takes the rest, decoded, as its argument */
+    const char *path; /* one that ends in '/', but "/", takes the rest, decoded, as its argument */
     bool post;        /* else GET and HEAD */
     bool quiet;       /* asked every few seconds by machines: logged only when it fails */
     void (*handle)(struct exchange *x, const char *argument);
@@ -54,6 +54,13 @@ static const struct route {
     { "/v1/models/", false, false, get_model },
     { "/tokenize", true, false, post_tokenize },
     { "/detokenize", true, false, post_detokenize },
+    { "/", false, true, get_page },
+    { "/page.css", false, true, get_page },
+    { "/page.js", false, true, get_page },
+    { "/uPlot.min.css", false, true, get_page },
+    { "/uPlot.iife.min.js", false, true, get_page },
+    { "/api/history", false, true, get_history },
+    { "/api/recent", false, true, get_recent },
     { "/metrics", false, true, get_metrics },
     { "/health", false, true, get_health },
     { "/ready", false, true, get_ready },
@@ -65,7 +72,7 @@ static const struct route {
 static const char *match(const struct route *r, const char *path)
 {
     size_t n = strlen(r->path);
-    if (r->path[n - 1] == '/')
+    if (n > 1 && r->path[n - 1] == '/')
         return strncmp(path, r->path, n) == 0 && path[n] ? path + n : NULL;
     return strcmp(path, r->path) == 0 ? "" : NULL;
 }

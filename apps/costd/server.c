@@ -28,11 +28,14 @@
 #include "mem.h"
 #include "problem.h"
 #include "strbuf.h"
+#include "timers.h"
 
 enum {
     THREADS = 2,
-    CONNECTIONS_MAX = 4096,
-    IDLE_SECONDS = 75,
+    SEND_SECONDS = 60, /* for an answer that is no stream */
+    /* What the kernel keeps for a client that does not read: enough for a network, little enough to notice.
+     */
+    UNSENT_BYTES = 32 * 1024,
     CONNECTION_BYTES = 16 * 1024,               /* request head and write buffer of one connection */
     BODY_BYTES_SWALLOWED = 16 * BODY_BYTES_MAX, /* of a body that is too large, so that its answer arrives */
     STREAM_BLOCK_BYTES = 4096,
@@ -44,11 +47,17 @@ enum {
 
 struct server {
     struct MHD_Daemon *daemon;
-    void (*handle)(struct exchange *x);
-    void *context;
+    struct server_options options;
     uint16_t port;
     uint64_t run; /* random; makes request ids differ between runs */
     _Atomic uint64_t n_requests;
+};
+
+struct connection {
+    struct server *server;
+    struct timer deadline;
+    int fd;
+    bool idle; /* between two requests */
 };
 
 struct exchange {
@@ -60,17 +69,44 @@ struct exchange {
     uint64_t body_bytes; /* received, kept or not */
     const char *allow;
     unsigned retry_after;
+    char etag[40]; /* of a file of the page; else "" */
+    bool gzip;
     bool handled;
     const struct task *task;
     void *task_context;
     enum MHD_Result verdict; /* of the call that is under way */
 };
 
+/* ---- Deadlines ---------------------------------------------------------------------------- */
+
+/* libmicrohttpd's own timeout begins anew with every byte, so it is no limit for a client that drips. */
+static uint64_t deadline_passed(void *context)
+{
+    struct connection *c = context;
+    shutdown(c->fd, SHUT_RDWR);
+    return 0;
+}
+
+static struct connection *connection_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+/* 0: none. */
+static void set_deadline(struct MHD_Connection *connection, uint32_t seconds)
+{
+    struct connection *c = connection_of(connection);
+    if (c && seconds)
+        timers_set(c->server->options.timers, &c->deadline, seconds * UINT64_C(1000000000));
+    else if (c)
+        timers_clear(c->server->options.timers, &c->deadline);
+}
+
 /* ---- The request -------------------------------------------------------------------------- */
 
 void *exchange_context(const struct exchange *x)
 {
-    return x->server->context;
+    return x->server->options.context;
 }
 
 struct access *exchange_access(struct exchange *x)
@@ -123,9 +159,33 @@ void exchange_allow(struct exchange *x, const char *methods)
     x->allow = methods;
 }
 
+void exchange_page(struct exchange *x, const char *etag, bool gzip)
+{
+    snprintf(x->etag, sizeof x->etag, "%s", etag);
+    x->gzip = gzip;
+}
+
+void exchange_hang_up(struct exchange *x)
+{
+    shutdown(exchange_socket(x), SHUT_RDWR);
+}
+
 void exchange_abandon(struct exchange *x)
 {
     x->verdict = MHD_NO;
+}
+
+static bool add_page_headers(const struct exchange *x, struct MHD_Response *response)
+{
+    static const char policy[] =
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'";
+    return MHD_add_response_header(response, "ETag", x->etag) == MHD_YES &&
+           MHD_add_response_header(response, "Vary", "Accept-Encoding") == MHD_YES &&
+           MHD_add_response_header(response, "Content-Security-Policy", policy) == MHD_YES &&
+           MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_YES &&
+           MHD_add_response_header(response, "Referrer-Policy", "no-referrer") == MHD_YES &&
+           (!x->gzip || MHD_add_response_header(response, "Content-Encoding", "gzip") == MHD_YES);
 }
 
 /* Takes the response over; NULL is no memory for one. */
@@ -136,7 +196,9 @@ static void queue_response(struct exchange *x, unsigned status, const char *cont
     bool good = response != NULL;
     good = good && MHD_add_response_header(response, "x-request-id", x->access.id) == MHD_YES;
     good = good && MHD_add_response_header(response, "Content-Type", content_type) == MHD_YES;
-    good = good && MHD_add_response_header(response, "Cache-Control", "no-store") == MHD_YES;
+    good = good && MHD_add_response_header(response, "Cache-Control", x->etag[0] ? "no-cache" : "no-store") ==
+                       MHD_YES;
+    good = good && (!x->etag[0] || add_page_headers(x, response));
     if (good && x->allow)
         good = MHD_add_response_header(response, "Allow", x->allow) == MHD_YES;
     if (good && x->retry_after) {
@@ -150,8 +212,10 @@ static void queue_response(struct exchange *x, unsigned status, const char *cont
     if (good && !x->handled)
         good = MHD_add_response_header(response, "Connection", "close") == MHD_YES;
     x->verdict = good ? MHD_queue_response(x->connection, status, response) : MHD_NO;
-    if (x->verdict == MHD_YES)
+    if (x->verdict == MHD_YES) {
         x->access.status = status;
+        set_deadline(x->connection, x->task && x->task->read ? 0 : SEND_SECONDS);
+    }
     if (response)
         MHD_destroy_response(response);
 }
@@ -180,6 +244,7 @@ void exchange_begin(struct exchange *x, const struct task *task, void *context)
 {
     x->task = task;
     x->task_context = context;
+    set_deadline(x->connection, 0);
     task->proceed(context, x);
 }
 
@@ -267,7 +332,7 @@ static void handle(struct exchange *x)
     else if (x->body.failed)
         exchange_abandon(x);
     else
-        x->server->handle(x);
+        x->server->options.handle(x);
 }
 
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *path,
@@ -281,6 +346,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
             return MHD_NO;
         *exchange = x;
         x->verdict = MHD_YES;
+        set_deadline(connection, x->server->options.body_seconds);
         look_at_head(x, version);
         return x->verdict;
     }
@@ -300,7 +366,12 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
                          enum MHD_RequestTerminationCode code)
 {
     struct exchange *x = *exchange;
-    (void)context, (void)connection, (void)code;
+    struct connection *c = connection_of(connection);
+    (void)context, (void)code;
+    if (c) {
+        c->idle = true;
+        set_deadline(connection, c->server->options.idle_seconds);
+    }
     if (!x)
         return;
     *exchange = NULL;
@@ -312,20 +383,48 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     mem_free(x);
 }
 
+/* A request's first line has come. */
+static void *on_first_line(void *context, const char *path, struct MHD_Connection *connection)
+{
+    struct connection *c = connection_of(connection);
+    (void)context, (void)path;
+    if (c && c->idle) {
+        c->idle = false;
+        set_deadline(connection, c->server->options.head_seconds);
+    }
+    return NULL;
+}
+
 static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode code)
 {
-    (void)context, (void)socket_context;
-    if (code != MHD_CONNECTION_NOTIFY_STARTED)
+    struct server *server = context;
+    if (code != MHD_CONNECTION_NOTIFY_STARTED) {
+        struct connection *c = *socket_context;
+        if (c)
+            timers_clear(server->options.timers, &c->deadline);
+        mem_free(c);
+        *socket_context = NULL;
         return;
+    }
     int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-    const int on = 1, seconds = PROBE_AFTER_SECONDS;
+    struct connection *c = mem_new(1, sizeof *c);
+    *socket_context = c;
+    if (c) {
+        *c = (struct connection){ .server = server, .fd = fd };
+        c->deadline = (struct timer){ .fire = deadline_passed, .context = c };
+        timers_set(server->options.timers, &c->deadline, server->options.head_seconds * UINT64_C(1000000000));
+    } else {
+        shutdown(fd, SHUT_RDWR); /* without a deadline nobody is served */
+    }
+    const int on = 1, seconds = PROBE_AFTER_SECONDS, unsent = UNSENT_BYTES;
     const unsigned ms = VANISHED_AFTER_MS;
     /* Where one of these fails (a socket of another family), peers that vanish are noticed later. */
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
 }
 
 /* Paths and queries stay as they were sent: libmicrohttpd would turn %00 into the end of a text. */
@@ -382,33 +481,31 @@ static enum cinf_status listen_on(int *out, uint16_t *bound, const char *host, c
 }
 
 /* Room for the connections, as far as the administrator lets us. */
-static void raise_descriptor_limit(void)
+static void raise_descriptor_limit(uint32_t connections)
 {
     struct rlimit limit;
-    rlim_t wanted = CONNECTIONS_MAX + 256;
+    rlim_t wanted = connections + 256;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
         limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
 }
 
-enum cinf_status server_start(struct server **out, const char *host, const char *port,
-                              void (*handle_request)(struct exchange *x), void *context)
+enum cinf_status server_start(struct server **out, const struct server_options *o)
 {
     int fd = -1;
     struct server *server = mem_new(1, sizeof *server);
     if (!server)
         return cinf_fail(CINF_ENOMEM, "no memory for the server");
-    server->handle = handle_request;
-    server->context = context;
+    server->options = *o;
     if (getrandom(&server->run, sizeof server->run, 0) != (ssize_t)sizeof server->run)
         server->run = clock_monotonic_ns() ^ (uint64_t)getpid() << 32;
-    enum cinf_status status = listen_on(&fd, &server->port, host, port);
+    enum cinf_status status = listen_on(&fd, &server->port, o->host, o->port);
     if (status != CINF_OK) {
         mem_free(server);
         return status;
     }
-    raise_descriptor_limit();
+    raise_descriptor_limit(o->connections);
     /* epoll is asked for: the automatic choice may be poll() or a thread a connection, which cannot suspend.
      */
     server->daemon = MHD_start_daemon(
@@ -416,15 +513,14 @@ enum cinf_status server_start(struct server **out, const char *host, const char 
             MHD_USE_ERROR_LOG,
         server->port, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-        MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+        NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_URI_LOG_CALLBACK, on_first_line,
+        NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     if (!server->daemon) {
         close(fd);
         mem_free(server);
-        return cinf_fail(CINF_EIO, "cannot start the HTTP server on %s:%s", host, port);
+        return cinf_fail(CINF_EIO, "cannot start the HTTP server on %s:%s", o->host, o->port);
     }
     *out = server;
     return CINF_OK;

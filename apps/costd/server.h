@@ -30,10 +30,23 @@ struct access {
     uint64_t received_ns;
 };
 
-/* Listens on host:port, at once.  `handle` is called with each request when its body is there, and answers by
- * exchange_send(), exchange_begin() or exchange_stream(). */
-enum cinf_status server_start(struct server **out, const char *host, const char *port,
-                              void (*handle)(struct exchange *x), void *context);
+struct timers;
+
+struct server_options {
+    const char *host, *port;
+    /* Absolute, so that bytes that drip in do not extend them: for a request's head, for its body, and for
+     * a connection that asks nothing more. */
+    uint32_t head_seconds, body_seconds, idle_seconds;
+    uint32_t connections; /* at most; more are closed at once */
+    struct timers *timers;
+    /* Called with each request when its body is there; answers by exchange_send(), exchange_begin() or
+     * exchange_stream(). */
+    void (*handle)(struct exchange *x);
+    void *context;
+};
+
+/* Listens at once. */
+enum cinf_status server_start(struct server **out, const struct server_options *options);
 uint16_t server_port(const struct server *server);
 
 /* Stops listening and closes all connections; none may be suspended.  Accepts NULL. */
@@ -56,12 +69,19 @@ int exchange_socket(const struct exchange *x);
 void exchange_retry_after(struct exchange *x, unsigned seconds);
 void exchange_allow(struct exchange *x, const char *methods);
 
+/* The answer to come is a file of the built-in page: it may be kept and asked for again by its `etag`, and it
+ * may load nothing from elsewhere. */
+void exchange_page(struct exchange *x, const char *etag, bool gzip);
+
 /* The whole answer; `body` is copied. */
 void exchange_send(struct exchange *x, unsigned status, const char *content_type, const void *body, size_t n);
 
 /* {"error":{message, type, param, code}}.  `type` and `code` live for ever; param may be NULL. */
 void exchange_error(struct exchange *x, unsigned status, const char *type, const char *param,
                     const char *code, const char *message);
+
+/* Hangs up: whoever writes to the connection gets an error.  From any thread while `x` is there. */
+void exchange_hang_up(struct exchange *x);
 
 /* Closes the connection without an answer: nobody is there, or there is no memory for one. */
 void exchange_abandon(struct exchange *x);

@@ -17,6 +17,8 @@ extern const char *const service_endpoints[ENDPOINT_COUNT];
 
 struct fleet;
 struct job;
+struct recorder;
+struct timers;
 struct watcher;
 
 /* Generations under way, for draining. */
@@ -31,9 +33,12 @@ struct job_list {
 struct service {
     struct cinf_engine *engine;
     struct watcher *watcher;
+    struct timers *timers;
     struct fleet *fleet;
+    struct recorder *recorder;
     struct job_list jobs;
     _Atomic uint64_t daily_budget; /* nano-dollars; 0: none */
+    uint64_t stall_ns, ping_ns;    /* of streams */
     uint32_t queue_max;            /* requests that may wait, over all models */
 };
 

@@ -1,0 +1,55 @@
+/* cost_page.c - GET / and the files it needs.  They lie in the program, so the page can neither be missing
+ * nor of another version, and it asks nobody else for anything. */
+#include "cost_page.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "handlers.h"
+#include "problem.h"
+
+/* Whether Accept-Encoding lets us send gzip: named, or "*", and not with q=0. */
+static bool accepts_gzip(const char *accept)
+{
+    bool star = false;
+    while (accept && *accept) {
+        accept += strspn(accept, " \t,");
+        size_t n = strcspn(accept, ",");
+        size_t name = strcspn(accept, ",; \t");
+        const char *q = memchr(accept, '=', n);
+        bool wanted = !q || strtod(q + 1, NULL) > 0;
+        if ((name == 4 && strncasecmp(accept, "gzip", 4) == 0))
+            return wanted;
+        if (name == 1 && *accept == '*')
+            star = wanted;
+        accept += n;
+    }
+    return star;
+}
+
+void get_page(struct exchange *x, const char *unused)
+{
+    const char *path = exchange_path(x);
+    const char *known = exchange_header(x, "If-None-Match");
+    size_t i = 0;
+    char etag[40];
+    (void)unused;
+    while (i < page_n_files && strcmp(page_files[i].path, path) != 0)
+        i++;
+    if (i == page_n_files) {
+        problem_no_route(x, "there is nothing at this path");
+        return;
+    }
+    const struct page_file *file = &page_files[i];
+    bool gzip = accepts_gzip(exchange_header(x, "Accept-Encoding"));
+    snprintf(etag, sizeof etag, "\"%s%s\"", file->hash, gzip ? "-gz" : "");
+    exchange_page(x, etag, gzip);
+    if (known && strstr(known, etag))
+        exchange_send(x, 304, file->content_type, "", 0);
+    else
+        exchange_send(x, 200, file->content_type, gzip ? file->gzip : file->plain,
+                      gzip ? file->n_gzip : file->n_plain);
+}

@@ -1,0 +1,46 @@
+/* recorder.h - keeps what the built-in page shows: the history, fed by a thread every ten seconds, and the
+ * last requests, fed where the log's lines come from.  Prompts and texts never come here. */
+#ifndef RECORDER_H
+#define RECORDER_H
+
+#include <pthread.h>
+
+#include "access_log.h"
+#include "history.h"
+
+enum { RECENT_MAX = 100 };
+
+/* A generation that has ended. */
+struct recent {
+    int64_t ended_unix_ms;
+    char id[40];
+    unsigned status;
+    const char *endpoint; /* lives for ever */
+    bool stream;
+    struct cinf_report report;
+};
+
+struct cinf_engine;
+struct recorder;
+
+/* Begins to record.  The engine must outlive the recorder. */
+enum cinf_status recorder_start(struct recorder **out, struct cinf_engine *engine);
+void recorder_stop(struct recorder *recorder); /* accepts NULL */
+
+/* From any thread; the recorder may be NULL. */
+void recorder_add(struct recorder *recorder, const struct access *access,
+                  const struct generation *generation);
+
+uint64_t recorder_run(const struct recorder *recorder); /* random; another one after a restart */
+uint64_t recorder_now(const struct recorder *recorder); /* nanoseconds since the start */
+struct cinf_engine *recorder_engine(const struct recorder *recorder);
+uint64_t recorder_process_bytes(void); /* resident memory; 0: unknown */
+
+/* Newest first into out[0..RECENT_MAX); returns how many. */
+uint32_t recorder_recent(struct recorder *recorder, struct recent *out);
+
+/* The history stays as it is until it is given back. */
+const struct history *recorder_hold(struct recorder *recorder);
+void recorder_release(struct recorder *recorder);
+
+#endif
