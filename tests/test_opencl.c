@@ -1,42 +1,585 @@
-/* Every operation of the OpenCL backend against its definition in double. */
+/* Every operation of the OpenCL backend against its definition in double, on whatever OpenCL device there is
+ * (PoCL, in our own tests), in the shapes that CPUs and GPUs get; and drivers that fail.  One process for all
+ * of it: a context does not survive fork(). */
+#define _GNU_SOURCE /* RTLD_NEXT */
 #include "support.h"
 
 #if CINF_HAVE_OPENCL
 #include "backend_ops.h"
+#include "file.h"
+#include "half.h"
+#include "opencl_cache.h"
+#include "opencl_device.h"
+#include "opencl_shim.h"
+#include "strbuf.h"
+
+#include <sys/stat.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- Devices of other kinds ---------------------------------------------------------------- */
+
+static const struct opencl_tuning as_cpu = { .lanes = 1, .tile_rows = 4, .split_length = 16 };
+static const struct opencl_tuning as_gpu = { .lanes = 16, .tile_rows = 8, .split_length = 16 };
+static const struct opencl_tuning *tuning;
+
+static enum cinf_status open_tuned(struct device **out, const struct device_options *options)
+{
+    return opencl_open_tuned(out, options, tuning);
+}
+
+static enum cinf_status weights_new_f16(struct weights **out, struct device *device,
+                                        const struct weight_spec *specs, uint32_t n_specs,
+                                        enum weights_type type)
+{
+    (void)type;
+    return opencl_weights_new(out, device, specs, n_specs, WEIGHTS_F16);
+}
+
+/* The backend as it is (NULL), or opened with another tuning and with weights in f16. */
+static const struct backend *backend_as(const struct opencl_tuning *as, bool f16)
+{
+    static struct backend backend;
+    backend = backend_opencl;
+    tuning = as;
+    if (as)
+        backend.open = open_tuned;
+    if (f16)
+        backend.weights_new = weights_new_f16;
+    return &backend;
+}
+
+/* Nothing is left on the device, and nothing was written beyond a buffer's end. */
+static void check_clean(void)
+{
+    ck_assert_int_eq(shim.live, 0);
+    ck_assert(!shim.overrun);
+}
+
+/* ---- Operations ---------------------------------------------------------------------------- */
 
 START_TEST(programs)
 {
     check_program(&backend_opencl, _i);
+    check_clean();
+}
+END_TEST
+
+/* Shapes at which every kernel of a CPU and of a GPU has ends that do not fill it; pasts in pieces. */
+START_TEST(kernels_of_all_kinds)
+{
+    static const struct shape shapes[] = { { 35, 5, 33, 70, 200, 2 }, { 64, 1, 130, 31, 138, 1 } };
+    const struct opencl_tuning *as = _i % 2 ? &as_gpu : &as_cpu;
+    bool f16 = _i / 2 % 2;
+    struct rig rig;
+    rig_begin(&rig, shapes[_i / 4]);
+    add_program(&rig, PROGRAM_GPT2);
+    for (uint32_t w = 0; f16 && w < rig.program.n_specs; w++) {
+        for (size_t i = 0; i < (size_t)rig.specs[w].rows * rig.specs[w].cols; i++)
+            rig.values[w][i] = f32_of_f16(f16_of_f32(rig.values[w][i]));
+    }
+    rig_start(&rig, backend_as(as, f16), STEP_ROWS_MAX);
+    check_steps(&rig, as == &as_gpu ? "as a GPU" : "as a CPU");
+    rig_end(&rig);
+    check_clean();
+}
+END_TEST
+
+/* Nearly as exact over all logits as float32 can be: the mean square of the error against that of the logits,
+ * and the same step by any number of rows.  Scores that leave the range of exp() and a NaN in a tile. */
+START_TEST(precision)
+{
+    struct rig rig;
+    struct step_rows s;
+    rig_begin(&rig, (struct shape){ 192, 3, 768, 500, 64, 2 });
+    add_program(&rig, PROGRAM_GPT2);
+    rig_start(&rig, backend_as(_i ? &as_gpu : &as_cpu, false), 64);
+    double error = 0, square = 0;
+    static const uint32_t counts[] = { 1, 3, 8, 16, 17, 19 }; /* each another kernel */
+    uint32_t position = 0;
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; position += counts[i++]) {
+        step_begin(&s);
+        step_add(&s, (struct run_of_rows){ 1, position, counts[i] }, 500, WANT_ALL);
+        step_check(&rig, &s.batch, "of one slot");
+        for (uint32_t r = 0; r < counts[i]; r++) {
+            const float *logits;
+            ck_ok(rig.backend->logits(rig.prepared, r, &logits));
+            for (uint32_t v = 0; v < 500; v++) {
+                double exact = 0;
+                for (uint32_t c = 0; c < 192; c++)
+                    exact += rig.rows[ROWS_H][r * 192 + c] * (double)rig.values[W_HEAD][v * 192 + c];
+                error += (logits[v] - exact) * (logits[v] - exact);
+                square += exact * exact;
+            }
+        }
+    }
+    ck_assert_double_lt(error / square, 1e-11);
+    rig_end(&rig);
+    check_clean();
 }
 END_TEST
 
 START_TEST(copies)
 {
-    check_copy(&backend_opencl);
+    check_copy(backend_as(_i ? &as_gpu : NULL, false));
+    check_clean();
 }
 END_TEST
 
 START_TEST(extremes)
 {
-    check_extremes(&backend_opencl);
+    check_extremes(backend_as(_i ? &as_gpu : NULL, false));
+    check_clean();
 }
 END_TEST
 
 START_TEST(bad_batches)
 {
     check_bad_batches(&backend_opencl);
+    check_clean();
 }
 END_TEST
 
 START_TEST(allocations)
 {
     check_allocations(&backend_opencl);
+    check_clean();
 }
 END_TEST
 
 START_TEST(measure)
 {
-    check_measure(&backend_opencl, 20000000000);
+    check_measure(&backend_opencl, 60000000000); /* compiles */
+    check_measure(&backend_opencl, 2000000000);
+    check_clean();
+}
+END_TEST
+
+/* More rows than there is room for logits on the device at a time, and a step that nobody waits for. */
+START_TEST(more_logits_than_room)
+{
+    struct rig rig;
+    struct step_rows s;
+    rig_begin(&rig, (struct shape){ 20, 2, 24, 45, 150, 1 });
+    add_program(&rig, PROGRAM_GPT2);
+    rig_start(&rig, backend_as(_i ? &as_gpu : NULL, false), STEP_ROWS_MAX);
+    for (uint32_t n = 63; n <= 150; n += 29) { /* 63, 92, 121, 150 */
+        step_begin(&s);
+        step_add(&s, (struct run_of_rows){ 2, 0, n }, 45, WANT_ALL);
+        ck_ok(rig.backend->run(rig.prepared, &s.batch)); /* nobody asks for this one */
+        step_check(&rig, &s.batch, "many logits");
+    }
+    rig_end(&rig);
+    check_clean();
+}
+END_TEST
+
+/* ---- Weights ------------------------------------------------------------------------------- */
+
+static struct device *open_first(void)
+{
+    struct device *device = NULL;
+    ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
+    return device;
+}
+
+START_TEST(weights_beyond_their_type)
+{
+    static const struct weight_spec specs[] = { { WEIGHT_VECTOR, 1, 3 }, { WEIGHT_MATRIX, 3, 2 } };
+    struct device *device = open_first();
+    struct weights *weights = NULL;
+    for (int type = WEIGHTS_BF16; type <= WEIGHTS_INT4; type++)
+        ck_fails(opencl_weights_new(&weights, device, specs, 2, (enum weights_type)type), CINF_EUNSUPPORTED,
+                 "f32 or f16");
+    ck_assert_ptr_null(weights);
+    ck_ok(opencl_weights_new(&weights, device, specs, 2, WEIGHTS_F16));
+    ck_assert_uint_eq(opencl_weights_bytes(weights), 2 * 16 * 2 + 16 * 4);
+    const float large[] = { 1, 65519, 3, -65520, 5, 6 };
+    ck_ok(opencl_weights_write(weights, 0, 0, 1, large + 2, CINF_DTYPE_F32)); /* vectors are float32 */
+    ck_ok(opencl_weights_write(weights, 1, 0, 1, large, CINF_DTYPE_F32));
+    ck_fails(opencl_weights_write(weights, 1, 1, 2, large + 2, CINF_DTYPE_F32), CINF_EUNSUPPORTED,
+             "weight 1 holds -65520 in row 1, column 1: too large for f16");
+    const double larger[] = { 1, 1e39 };
+    ck_fails(opencl_weights_write(weights, 0, 0, 1, (const double[]){ 1, 2, -1e39 }, CINF_DTYPE_F64),
+             CINF_EUNSUPPORTED, "column 2: too large for f32");
+    ck_fails(opencl_weights_write(weights, 1, 2, 1, larger, CINF_DTYPE_F64), CINF_EUNSUPPORTED, "f16");
+    ck_fails(opencl_weights_write(weights, 2, 0, 1, large, CINF_DTYPE_F32), CINF_EINVAL, "weight 2 of 2");
+    ck_fails(opencl_weights_write(weights, 1, 2, 2, large, CINF_DTYPE_F32), CINF_EINVAL, "rows 2 to 4 of 3");
+    ck_fails(opencl_weights_write(weights, 1, 0, 1, large, CINF_DTYPE_OTHER), CINF_EUNSUPPORTED, "floating");
+    bool done = false;
+    ck_ok(opencl_weights_finish(weights, &done));
+    ck_assert(done);
+    ck_fails(opencl_weights_write(weights, 1, 0, 1, large, CINF_DTYPE_F32), CINF_EINVAL, "after the last");
+    opencl_weights_free(weights);
+    backend_opencl.close(device);
+    check_clean();
+}
+END_TEST
+
+/* Every type of elements at odd addresses, and chunks longer than the staging memory, end up where they
+ * belong: read back through a head of ones. */
+START_TEST(every_type_of_elements)
+{
+    enum { D = 5, V = 3 };
+    static const struct weight_spec specs[] = { { WEIGHT_TOKENS, V, D }, { WEIGHT_TABLE, 1, D } };
+    struct device *device = open_first();
+    for (int type = CINF_DTYPE_F32; type <= CINF_DTYPE_F64; type++) {
+        struct weights *weights = NULL;
+        unsigned char bytes[8 * V * D + 1];
+        for (uint32_t i = 0; i < V * D; i++) {
+            float f = (float)i - 7;
+            double d = (double)f;
+            uint16_t half = f16_of_f32(f), brain = (uint16_t)(bits_of_f32(f) >> 16);
+            unsigned char *at = bytes + 1;
+            memcpy(type == CINF_DTYPE_F64   ? at + 8 * i
+                   : type == CINF_DTYPE_F32 ? at + 4 * i
+                                            : at + 2 * i,
+                   type == CINF_DTYPE_F64   ? (void *)&d
+                   : type == CINF_DTYPE_F32 ? (void *)&f
+                   : type == CINF_DTYPE_F16 ? (void *)&half
+                                            : (void *)&brain,
+                   type == CINF_DTYPE_F64   ? 8
+                   : type == CINF_DTYPE_F32 ? 4
+                                            : 2);
+        }
+        ck_ok(opencl_weights_new(&weights, device, specs, 2, WEIGHTS_F32));
+        ck_ok(opencl_weights_write(weights, 0, 0, V, bytes + 1, (enum cinf_dtype)type));
+        float stored[V * 16];
+        const struct opencl_weight *part = &((struct opencl_weights *)weights)->parts[0];
+        ck_assert_int_eq(clEnqueueReadBuffer(((struct opencl_device *)device)->queue, part->buffer.mem,
+                                             CL_TRUE, 0, sizeof stored, stored, 0, NULL, NULL),
+                         CL_SUCCESS);
+        for (uint32_t i = 0; i < V * 16; i++)
+            ck_assert(stored[i] == (i % 16 < D ? (float)(i / 16 * D + i % 16) - 7 : 0));
+        opencl_weights_free(weights);
+    }
+    backend_opencl.close(device);
+    check_clean();
+}
+END_TEST
+
+START_TEST(long_chunks)
+{
+    enum { ROWS = 1000, COLS = 700 }; /* 2.8 MB in chunks of 1 MB, turned round */
+    static const struct weight_spec specs[] = { { WEIGHT_MATRIX, ROWS, COLS } };
+    struct device *device = open_first();
+    struct weights *weights = NULL;
+    float *values = array_new((size_t)ROWS * COLS, sizeof *values);
+    for (uint32_t i = 0; i < ROWS * COLS; i++)
+        values[i] = (float)i;
+    ck_ok(opencl_weights_new(&weights, device, specs, 1, WEIGHTS_F32));
+    ck_ok(opencl_weights_write(weights, 0, 0, ROWS, values, CINF_DTYPE_F32));
+    const struct opencl_weight *part = &((struct opencl_weights *)weights)->parts[0];
+    float *stored = array_new((size_t)part->rows * part->stride, sizeof *stored);
+    ck_assert_uint_eq(part->rows, COLS);
+    ck_assert_int_eq(clEnqueueReadBuffer(((struct opencl_device *)device)->queue, part->buffer.mem, CL_TRUE,
+                                         0, (size_t)part->rows * part->stride * sizeof *stored, stored, 0,
+                                         NULL, NULL),
+                     CL_SUCCESS);
+    for (uint32_t c = 0; c < COLS; c++) {
+        for (uint32_t r = 0; r < part->stride; r++)
+            ck_assert(stored[c * part->stride + r] == (r < ROWS ? (float)(r * COLS + c) : 0));
+    }
+    free(stored);
+    free(values);
+    opencl_weights_free(weights);
+    backend_opencl.close(device);
+    check_clean();
+}
+END_TEST
+
+/* ---- Devices ------------------------------------------------------------------------------- */
+
+START_TEST(found_by_any_name)
+{
+    struct device_info found, info;
+    char reason[DEVICE_REASON_MAX], part[12];
+    ck_ok(backend_opencl.find(0, &found));
+    ck_assert_str_eq(found.name, "opencl:0:0");
+    ck_assert_uint_gt(found.memory_total, 1 << 20);
+    snprintf(part, sizeof part, "%.11s", found.description);
+    const char *const names[] = { "opencl", "opencl:0:0", "OpenCL:0", part };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct device *device = NULL, *second = NULL;
+        ck_ok(device_open(&device, names[i], NULL, reason));
+        device->backend->info(device, &info);
+        ck_assert_str_eq(info.name, found.name);
+        ck_assert_str_eq(info.description, found.description);
+        ck_assert(support_contains(reason, info.is_gpu ? "GPU" : "asked for by name"));
+        ck_fails(device_open(&second, names[i], NULL, NULL), CINF_EBUSY, "belongs to another");
+        if (info.shares_cpu) /* whose nanoseconds would both count otherwise */
+            ck_fails(device_open(&second, "cpu-reference", NULL, NULL), CINF_EBUSY, "the CPU belongs");
+        ck_assert_ptr_null(second);
+        device_close(device);
+    }
+    struct device *device = NULL;
+    ck_fails(device_open(&device, "opencl:9:9", NULL, reason), CINF_ENOTFOUND, "opencl:0:0");
+    bool listed = false;
+    for (uint32_t i = 0; device_list(i); i++)
+        listed = listed || strcmp(device_list(i), "opencl:0:0") == 0;
+    ck_assert(listed);
+    ck_ok(device_open(&device, "auto", NULL, reason));
+    device->backend->info(device, &info);
+    ck_assert(found.is_gpu || (!info.is_gpu && support_contains(reason, "none is a GPU")));
+    device_close(device);
+    check_clean();
+}
+END_TEST
+
+/* A limit that the driver states, whatever it would give: ours is the count of bytes. */
+START_TEST(memory_that_is_not_there)
+{
+    struct opencl_device *device = (struct opencl_device *)open_first();
+    struct weights *weights = NULL;
+    struct kv *kv = NULL;
+    struct device_info info;
+    const struct weight_spec large[] = { { WEIGHT_MATRIX, 65536, 1024 }, { WEIGHT_MATRIX, 65536, 1024 } };
+    struct program program = {
+        .width = 64, .inner = 64, .heads = 1, .layers = 2, .vocab = 10, .positions = 1 << 20
+    };
+    device->memory_total = (uint64_t)400 << 20;
+    device->alloc_max = (uint64_t)300 << 20;
+    ck_fails(opencl_weights_new(&weights, &device->base, large, 2, WEIGHTS_F32), CINF_ENOMEM, "in use");
+    ck_fails(opencl_kv_new(&kv, &device->base, &program, 1), CINF_ENOMEM, "at a time");
+    ck_fails(opencl_kv_new(&kv, &device->base, &program, UINT32_MAX), CINF_ENOMEM, "");
+    ck_fails(opencl_kv_new(&kv, &device->base, &program, 0), CINF_ENOMEM, "0 slots");
+    program.positions = INT32_MAX / 4;
+    program.width = INT32_MAX / 4;
+    ck_fails(opencl_kv_new(&kv, &device->base, &program, 1), CINF_ENOMEM, "");
+    ck_assert(!weights && !kv);
+    backend_opencl.info(&device->base, &info);
+    ck_assert_uint_eq(info.memory_used, 0);
+    backend_opencl.close(&device->base);
+    check_clean();
+}
+END_TEST
+
+/* ---- Drivers that fail --------------------------------------------------------------------- */
+
+static struct rig fault_rig;
+
+static enum cinf_status use(struct device *device)
+{
+    struct rig *rig = &fault_rig;
+    const struct backend *b = &backend_opencl;
+    struct weights *weights = NULL;
+    struct kv *kv = NULL;
+    struct prepared *prepared = NULL;
+    struct step_rows s;
+    bool done = false;
+    const float *logits = NULL;
+    step_begin(&s);
+    step_add(&s, (struct run_of_rows){ 0, 0, 20 }, rig->program.vocab, WANT_ALL);
+    step_add(&s, (struct run_of_rows){ 1, 0, 1 }, rig->program.vocab, WANT_ALL);
+    enum cinf_status status = b->weights_new(&weights, device, rig->specs, rig->program.n_specs, WEIGHTS_F32);
+    for (uint32_t w = 0; status == CINF_OK && w < rig->program.n_specs; w++)
+        status = b->weights_write(weights, w, 0, rig->specs[w].rows, rig->values[w], CINF_DTYPE_F32);
+    if (status == CINF_OK)
+        status = b->weights_finish(weights, &done);
+    if (status == CINF_OK)
+        status = b->kv_new(&kv, device, &rig->program, 2);
+    if (status == CINF_OK)
+        status = b->kv_copy(kv, 1, 0, 3);
+    if (status == CINF_OK)
+        status = b->prepare(&prepared, weights, kv, &rig->program, 24);
+    if (status == CINF_OK)
+        status = b->run(prepared, &s.batch);
+    if (status == CINF_OK)
+        status = b->wait(prepared);
+    if (status == CINF_OK)
+        status = b->logits(prepared, 20, &logits);
+    ck_assert((status == CINF_OK) == (logits != NULL));
+    b->prepared_free(prepared);
+    b->kv_free(kv);
+    b->weights_free(weights);
+    struct device_info info;
+    b->info(device, &info);
+    ck_assert_uint_eq(info.memory_used, 0);
+    return status;
+}
+
+static void check_failure(enum cinf_status status)
+{
+    /* Some failures do no harm: a name that cannot be had, a clean-up. */
+    if (status != CINF_OK) {
+        ck_assert_msg(status == CINF_EDEVICE || status == CINF_ENOMEM || status == CINF_ENOTFOUND,
+                      "%s: %s: %s", shim.failed, cinf_status_name(status), cinf_last_error());
+        ck_assert_uint_gt(strlen(cinf_last_error()), 10);
+    }
+    check_clean();
+}
+
+/* Whichever call into the driver fails, one after the other. */
+START_TEST(every_call_fails_once)
+{
+    static const cl_int errors[] = { CL_OUT_OF_RESOURCES, CL_MEM_OBJECT_ALLOCATION_FAILURE };
+    rig_begin(&fault_rig, (struct shape){ 6, 3, 10, 20, 30, 1 });
+    add_program(&fault_rig, PROGRAM_GPT2);
+    struct device *device = NULL;
+    uint64_t n_failed = 0, before = shim.calls;
+    ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
+    uint64_t n_open = shim.calls - before;
+    int live = shim.live;
+    before = shim.calls;
+    ck_ok(use(device));
+    uint64_t n_use = shim.calls - before;
+    ck_assert_uint_gt(n_use, 300);
+    for (uint64_t n = 1; n <= n_use; n++) {
+        shim_fail_at(n, errors[n % 2]);
+        enum cinf_status status = use(device);
+        n_failed += status != CINF_OK;
+        ck_assert_msg(shim.failed != NULL, "call %d", (int)n);
+        shim_fail_at(0, 0);
+        shim.live -= live;
+        check_failure(status);
+        shim.live += live;
+    }
+    ck_assert_uint_gt(n_failed, n_use * 9 / 10);
+    ck_ok(use(device));
+    backend_opencl.close(device);
+    for (uint64_t n = 1; n <= n_open; n++) {
+        struct device *none = NULL;
+        shim_fail_at(n, errors[n % 2]);
+        enum cinf_status status = backend_opencl.open(&none, &(struct device_options){ 0 });
+        ck_assert((status == CINF_OK) == (none != NULL));
+        shim_fail_at(0, 0);
+        if (none)
+            backend_opencl.close(none);
+        check_failure(status);
+    }
+    for (uint32_t w = 0; w < SPECS_MAX; w++)
+        free(fault_rig.values[w]);
+}
+END_TEST
+
+/* ---- The cache of programs ----------------------------------------------------------------- */
+
+static const char tiny_source[] = "__kernel void three(__global int *x) { x[0] = 3; }";
+
+static cl_program build_tiny(struct opencl_device *device)
+{
+    const char *text = tiny_source;
+    cl_int error;
+    cl_program program = clCreateProgramWithSource(device->context, 1, &text, NULL, &error);
+    ck_assert_ptr_nonnull(program);
+    ck_assert_int_eq(clBuildProgram(program, 1, &device->id, "", NULL, NULL), CL_SUCCESS);
+    return program;
+}
+
+static void check_works(struct opencl_device *device, cl_program program)
+{
+    cl_int error, x = 0;
+    cl_kernel kernel = clCreateKernel(program, "three", &error);
+    cl_mem mem = clCreateBuffer(device->context, CL_MEM_READ_WRITE, sizeof x, NULL, &error);
+    const size_t one = 1;
+    ck_assert(kernel && mem);
+    ck_assert_int_eq(clSetKernelArg(kernel, 0, sizeof mem, &mem), CL_SUCCESS);
+    ck_assert_int_eq(clEnqueueNDRangeKernel(device->queue, kernel, 1, NULL, &one, &one, 0, NULL, NULL),
+                     CL_SUCCESS);
+    ck_assert_int_eq(clEnqueueReadBuffer(device->queue, mem, CL_TRUE, 0, sizeof x, &x, 0, NULL, NULL),
+                     CL_SUCCESS);
+    ck_assert_int_eq(x, 3);
+    clReleaseMemObject(mem);
+    clReleaseKernel(kernel);
+    clReleaseProgram(program);
+}
+
+/* The path of the only file in the cache below `root`. */
+static const char *cached_file(const char *root)
+{
+    static char path[512];
+    char command[300];
+    snprintf(command, sizeof command, "find %s -type f", root);
+    FILE *list = popen(command, "r");
+    ck_assert_ptr_nonnull(list);
+    path[0] = 0;
+    if (fgets(path, sizeof path, list))
+        path[strcspn(path, "\n")] = 0;
+    char more[8];
+    ck_assert_ptr_null(fgets(more, sizeof more, list));
+    pclose(list);
+    return path;
+}
+
+START_TEST(cached_programs)
+{
+    struct opencl_device *device = (struct opencl_device *)open_first();
+    char *root = support_temp_folder();
+    const char *text = tiny_source;
+    struct strbuf key = { 0 }, other = { 0 };
+    ck_assert_int_eq(setenv("XDG_CACHE_HOME", root, 1), 0);
+    opencl_cache_key(&key, device->id, "-DX", &text, 1);
+    opencl_cache_key(&other, device->id, "-DY", &text, 1);
+    ck_assert_ptr_null(opencl_cache_load(device->context, device->id, &key));
+    ck_assert_str_eq(cached_file(root), "");
+
+    cl_program built = build_tiny(device);
+    opencl_cache_save(built, &key);
+    cl_program loaded = opencl_cache_load(device->context, device->id, &key);
+    ck_assert_ptr_nonnull(loaded);
+    shim.live++; /* clCreateProgramWithBinary() is not counted */
+    check_works(device, loaded);
+    ck_assert_ptr_null(opencl_cache_load(device->context, device->id, &other));
+
+    /* Any damage is seen before the driver is asked. */
+    const char *path = cached_file(root);
+    char *file = NULL;
+    size_t size = 0;
+    ck_ok(file_load(&file, &size, path, 1 << 26));
+    struct stat st;
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_uint_eq(st.st_mode & 0777, 0600);
+    const size_t step = 1 + size / 400;
+    for (size_t i = 0; i < size; i += i < 64 ? 1 : step) {
+        file[i] ^= 1;
+        support_write(root, path + strlen(root) + 1, file, (long)size);
+        ck_assert_ptr_null(opencl_cache_load(device->context, device->id, &key));
+        file[i] ^= 1;
+    }
+    for (size_t n = 0; n < size; n += n < 64 ? 1 : 5 * step) {
+        support_write(root, path + strlen(root) + 1, file, (long)n);
+        ck_assert_ptr_null(opencl_cache_load(device->context, device->id, &key));
+    }
+    opencl_cache_save(built, &key); /* replaces what was damaged */
+    loaded = opencl_cache_load(device->context, device->id, &key);
+    ck_assert_ptr_nonnull(loaded);
+    shim.live++;
+    check_works(device, loaded);
+
+    /* Nowhere to keep anything: a file where the folder should be, no such place, and no place at all. */
+    support_write(root, "file", "", 0);
+    char below[300];
+    snprintf(below, sizeof below, "%s/file", root);
+    const char *const places[] = { below, "/proc/nowhere", "" };
+    for (size_t i = 0; i < 3; i++) {
+        ck_assert_int_eq(setenv("XDG_CACHE_HOME", places[i], 1), 0);
+        if (i == 2)
+            unsetenv("HOME");
+        opencl_cache_save(built, &key);
+        ck_assert_ptr_null(opencl_cache_load(device->context, device->id, &key));
+    }
+    unsetenv("XDG_CACHE_HOME");
+    mem_free(file);
+    clReleaseProgram(built);
+    strbuf_free(&key);
+    strbuf_free(&other);
+    backend_opencl.close(&device->base);
+    check_clean();
+}
+END_TEST
+
+/* PoCL keeps its own; ours would take it 14 s to fill. */
+START_TEST(caches_of_drivers)
+{
+    struct opencl_device *device = (struct opencl_device *)open_first();
+    char name[128] = "";
+    cl_platform_id platform;
+    clGetDeviceInfo(device->id, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL);
+    clGetPlatformInfo(platform, CL_PLATFORM_NAME, sizeof name, name, NULL);
+    if (strcmp(name, "Portable Computing Language") == 0)
+        ck_assert(!device->tuning.cache);
+    backend_opencl.close(&device->base);
+    check_clean();
 }
 END_TEST
 #endif
@@ -45,15 +588,31 @@ Suite *suite(void)
 {
     Suite *s = suite_create("opencl");
     TCase *t = tcase_create("operations");
+    suite_add_tcase(s, t);
 #if CINF_HAVE_OPENCL
+    struct device_info info;
+    if (backend_opencl.find(0, &info) != CINF_OK) {
+        printf("skipped: %s\n", cinf_last_error());
+        exit(77);
+    }
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, programs, 0, PROGRAMS);
-    tcase_add_test(t, copies);
-    tcase_add_test(t, extremes);
+    tcase_add_loop_test(t, kernels_of_all_kinds, 0, 8);
+    tcase_add_loop_test(t, precision, 0, 2);
+    tcase_add_loop_test(t, copies, 0, 2);
+    tcase_add_loop_test(t, extremes, 0, 2);
+    tcase_add_loop_test(t, more_logits_than_room, 0, 2);
     tcase_add_test(t, bad_batches);
     tcase_add_test(t, allocations);
     tcase_add_test(t, measure);
+    tcase_add_test(t, weights_beyond_their_type);
+    tcase_add_test(t, every_type_of_elements);
+    tcase_add_test(t, long_chunks);
+    tcase_add_test(t, found_by_any_name);
+    tcase_add_test(t, memory_that_is_not_there);
+    tcase_add_test(t, every_call_fails_once);
+    tcase_add_test(t, cached_programs);
+    tcase_add_test(t, caches_of_drivers);
 #endif
-    suite_add_tcase(s, t);
     return s;
 }
