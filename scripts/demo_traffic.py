@@ -44,12 +44,12 @@ def seconds(ns):
 class Costd:
     """The daemon on a free loopback port."""
 
-    def __init__(self, program, price):
+    def __init__(self, program, price, *arguments):
         self.log = tempfile.TemporaryFile("w+")
         folder = os.path.join(ROOT, "examples", "models")
         models = [f"--model={name}={os.path.join(folder, name)}" for name in MODELS]
-        self.process = subprocess.Popen([program, *models, "--listen=127.0.0.1:0", f"--cpu-cost-per-hour={price}"],
-                                        stderr=self.log)
+        self.process = subprocess.Popen([program, *models, "--listen=127.0.0.1:0", f"--cpu-cost-per-hour={price}",
+                                         *arguments], stderr=self.log)
         self.port = int(self.wait_for(lambda: self.field("port")))
         self.wait_for(lambda: self.ask("GET", "/ready")[0] == 200)
 

@@ -50,9 +50,9 @@ EXAMPLES = {
     "model_request_duration_seconds":
         "histogram_quantile(0.95, sum by (le) (rate(model_request_duration_seconds_bucket[5m])))",
     "model_time_to_first_token_seconds":
-        "histogram_quantile(0.95, sum by (le, model_name) (rate(model_time_to_first_token_seconds_bucket[5m])))",
+        "histogram_quantile(0.95, sum by (le, model_name) (rate(model_time_to_first_token_seconds_bucket[5m]))) >= 0",
     "model_inter_token_seconds":
-        "histogram_quantile(0.5, sum by (le, model_name) (rate(model_inter_token_seconds_bucket[5m])))",
+        "histogram_quantile(0.5, sum by (le, model_name) (rate(model_inter_token_seconds_bucket[5m]))) >= 0",
     "model_queue_seconds": "histogram_quantile(0.95, sum by (le) (rate(model_queue_seconds_bucket[5m])))",
     "costinfer_device_seconds_total": "sum by (account) (rate(costinfer_device_seconds_total[5m]))",
     "costinfer_device_uptime_seconds": "sum by (instance) (costinfer_device_seconds_total)\n"

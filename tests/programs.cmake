@@ -38,6 +38,13 @@ cinf_program_test(costd_lifecycle costd/test_costd_lifecycle.py)
 cinf_program_test(costd_metrics costd/test_costd_metrics.py)
 cinf_program_test(costd_prometheus costd/test_costd_prometheus.py)
 
+# dashboards/: the files, the traps they avoid, and all of it in front of a real Prometheus.
+cinf_program_test(monitoring_files monitoring/test_monitoring_files.py)
+cinf_program_test(monitoring_mutations monitoring/test_monitoring_mutations.py)
+cinf_program_test(monitoring_live monitoring/test_monitoring_live.py SLOW)
+cinf_program_test(monitoring_demo monitoring/test_monitoring_demo.py SLOW)
+cinf_program_test(monitoring_types monitoring/test_monitoring_types.py SLOW)
+
 # What a program that was built elsewhere relies on.
 cinf_program_test(abi_symbols abi/check_symbols.py)
 cinf_program_test(abi_headers abi/check_headers.py)

@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+"""A real Prometheus with the shipped configuration and rules, two live daemons and a load of which one model gets
+four fifths: every panel, alert and example answers with finite numbers; Prometheus, /metrics and the sum of the
+responses agree; a killed daemon invents no money; and the traps that only a running Prometheus shows are found."""
+import http.server
+import json
+import math
+import os
+import re
+import sys
+import threading
+import time
+from fractions import Fraction
+
+from monitoring_support import COSTD, DASHBOARD, DASHBOARDS, SOURCE, check, need, no, skip
+
+need("prometheus", "promtool")
+sys.path.insert(0, os.path.join(SOURCE, "scripts"))
+sys.dont_write_bytecode = True
+
+import tempfile  # noqa: E402
+
+import demo_traffic  # noqa: E402
+import files_rules  # noqa: E402
+import page_rules  # noqa: E402
+import promql  # noqa: E402
+from monitoring_stack import Prometheus, free_port  # noqa: E402
+
+SMALL = os.path.join(SOURCE, "examples", "models", "stories-small")
+for path in (COSTD, SMALL):
+    if not os.path.exists(path):
+        skip(path + " is absent")
+
+LOAD_SECONDS = 8
+PRICE = "0.10"
+WINDOW = "10s"  # for $__rate_interval: several scrapes, one a second
+RANGE = "5m"
+COST = "model_estimated_cost_dollars_total"
+# Panels that are empty when models run on the CPU.
+GPU_PANELS = {"GPU memory", "GPU memory share over time"}
+GPU_METRIC = "gpu_memory_total_bytes"
+# The tutorial's requests: long answers of the one, short ones of the other.  Device time decides what they cost.
+MIX = [("stories-large", 40)] * 4 + [("stories-small", 40)]
+
+
+def concrete(expr):
+    """A panel's query with its variables filled in."""
+    expr = expr.replace("$__rate_interval", WINDOW).replace("$__range", RANGE)
+    return re.sub(r"\$(job|instance|model_name)\b", ".+", expr).replace("$reference_price", "0.002")
+
+
+def answer_findings(prometheus, where, expr):
+    try:
+        answer = prometheus.query(expr)
+    except ValueError as e:
+        return [f"{where}: refused: {e}: {expr}"]
+    if not answer:
+        return [f"{where}: empty: {expr}"]
+    return [f"{where}: {value} for {labels}: {expr}" for labels, value in answer if not math.isfinite(value)]
+
+
+def dashboard_answers(prometheus, dashboard, has_gpu):
+    out = []
+    for p in dashboard["panels"]:
+        if p["type"] == "row" or (p["title"] in GPU_PANELS and not has_gpu):
+            continue
+        for t in p["targets"]:
+            out += answer_findings(prometheus, p["title"], concrete(t["expr"]))
+    return out
+
+
+def rule_answers(prometheus):
+    out = []
+    rules = files_rules.alert_rules(DASHBOARDS)
+    for r in rules:
+        for part in promql.operands(r["expr"]):
+            out += answer_findings(prometheus, r["alert"], part)
+    for g in files_rules.load(DASHBOARDS, "prometheus", "recording-rules.yml")["groups"]:
+        for r in g["rules"]:
+            out += answer_findings(prometheus, r["record"], r["record"])
+    for g in files_rules.load(DASHBOARDS, "grafana", "provisioning", "alerting", "costd.yaml")["groups"]:
+        for r in g["rules"]:
+            for part in promql.operands(files_rules.grafana_query(r)):
+                out += answer_findings(prometheus, r["title"], part)
+    return out
+
+
+def example_answers(prometheus, has_gpu):
+    with open(os.path.join(SOURCE, "docs", "METRICS.md"), encoding="utf-8") as f:
+        examples = re.findall(r"### `(\w+)`.*?```promql\n(.*?)```", f.read(), re.S)
+    check(len(examples) > 25, "examples:", len(examples))
+    return [f for name, expr in examples if has_gpu or not name.startswith("gpu_")
+            for f in answer_findings(prometheus, name, expr)]
+
+
+def user(costd, number, end, answers):
+    turn = number
+    while time.monotonic() < end:
+        model, tokens = MIX[turn % len(MIX)]
+        turn += 1
+        body = {"prompt": "Once upon a time", "max_tokens": tokens, "temperature": 0.8, "seed": turn, "ignore_eos": True}
+        status, text = costd.ask("POST", "/v1/generate/" + model, body)
+        check(status == 200, text)
+        answers.append(json.loads(text, parse_float=str))
+
+
+def load(daemons):
+    """Three users of the first daemon, one of the second; the answers of each."""
+    end, answers = time.monotonic() + LOAD_SECONDS, [[], []]
+    users = [threading.Thread(target=user, args=(daemons[n % 4 == 3], n, end, answers[n % 4 == 3])) for n in range(4)]
+    for u in users:
+        u.start()
+    for u in users:
+        u.join()
+    return answers
+
+
+def near(seen, wanted, what):
+    check(abs(seen - float(wanted)) <= 0.01 * abs(float(wanted)), what, "saw", seen, "wanted", float(wanted))
+
+
+def truth(answers):
+    """From the responses alone: {model: (dollars, output tokens)}, exactly."""
+    out = {}
+    for a in answers:
+        cost, tokens = out.get(a["model"], (0, 0))
+        out[a["model"]] = (cost + Fraction(a["device_seconds"]) * Fraction(PRICE) / 3600, tokens + a["output_tokens"])
+    return out
+
+
+def agreement(prometheus, daemons, answers):
+    """Responses, /metrics and Prometheus say the same."""
+    wanted = truth(answers[0] + answers[1])
+    shown = {}
+    for d in daemons:
+        for key, value in d.metrics().items():
+            m = re.match(COST + r'\{model_name="([^"]+)"\}', key)
+            if m:
+                shown[m[1]] = shown.get(m[1], 0) + Fraction(value)
+    for model, (dollars, _) in wanted.items():
+        check(abs(shown[model] - dollars) < Fraction(1, 10**11), model, "/metrics", float(shown[model]), float(dollars))
+    # The last scrape: beyond it an increase would be guessed.
+    prometheus.await_answer(f"sum({COST})", lambda a: a and abs(a[0][1] - float(sum(shown.values()))) < 1e-12)
+    at = prometheus.query(f"max(timestamp({COST}))")[0][1]
+    total = sum(dollars for dollars, _ in wanted.values())
+    counters = {m["model_name"]: v for m, v in prometheus.query(f"sum by (model_name) ({COST})")}
+    risen = {m["model_name"]: v for m, v in prometheus.query(f"sum by (model_name) (increase({COST}[10m]))", at)}
+    per_1k = {m["model_name"]: v for m, v in prometheus.query(
+        f"1000 * sum by (model_name) (increase({COST}[10m])) / (sum by (model_name) "
+        '(increase(model_tokens_total{direction="output"}[10m])) > 0)', at)}
+    shares = {m["model_name"]: v for m, v in prometheus.query(
+        f"sum by (model_name) (increase({COST}[10m])) / on () group_left () (sum(increase({COST}[10m])) > 0)", at)}
+    check(shares["idle"] == 0 and "idle" not in per_1k, "the idle model", shares, per_1k)
+    for model, (dollars, tokens) in wanted.items():
+        near(counters[model], dollars, model + ": the counter")
+        near(risen[model], dollars, model + ": increase")
+        near(per_1k[model], 1000 * dollars / tokens, model + ": dollars per 1K tokens")
+        check(abs(shares[model] - float(dollars / total)) < 0.01, model, "share", shares[model], float(dollars / total))
+    most = max(wanted, key=lambda m: wanted[m][0])
+    check(max(shares, key=shares.get) == most == "stories-large", "which model:", shares)
+    for expr in (f'sum by (instance) ({COST}) - sum by (instance) (costinfer_device_cost_dollars_total{{account="serve"}})',
+                 "sum by (instance) (costinfer_device_seconds_total) - sum by (instance) (costinfer_device_uptime_seconds)"):
+        for labels, value in prometheus.query(expr):
+            check(abs(value) < 1e-9, "audit:", expr, labels, value)
+    print("  %d answers; stories-large %.2f %% of $%.6f by the responses, %.2f %% by PromQL" % (
+        len(answers[0] + answers[1]), 100 * wanted["stories-large"][0] / total, total, 100 * shares["stories-large"]))
+
+
+# What a running Prometheus must show to be wrong: a piece of the dashboard, what is put there, and what comes then.
+S = 'job=~"$job", instance=~"$instance", model_name=~"$model_name"'
+TRAPS = [
+    (f"1000 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))", f"1000 * rate({COST}{{{S}}}[$__rate_interval])",
+     "empty"),
+    (f"1000 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))\n  / (sum by (model_name) (rate(model_tokens_total",
+     f"1000 * rate({COST}{{{S}}}[$__rate_interval])\n  / on (model_name) (sum by (model_name, instance) (rate(model_tokens_total",
+     "many-to-many"),
+    ('direction="output"}[$__rate_interval])) > 0)', 'direction="output"}[$__rate_interval])))', "nan"),
+    (f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))",
+     f"60 * sum by (model_name) (rate({COST}{{{S}}}[1s]))", "empty"),
+    (f"60 * sum by (model_name) (rate({COST}{{", "60 * sum by (model_name) (rate(model_estimated_cost_dollars{", "empty"),
+    ("sum by (le) (rate(model_request_duration", "sum (rate(model_request_duration", "empty"),
+    ("model_request_duration_seconds_bucket{", 'model_request_duration_seconds_bucket{le="10", ', "empty"),
+]
+
+
+def traps(prometheus, dashboard, has_gpu):
+    for there, trap, word in TRAPS:
+        text = json.dumps(dashboard)
+        there, trap = json.dumps(there)[1:-1], json.dumps(trap)[1:-1]
+        check(there in text, "the trap's place is gone:", there)
+        found = dashboard_answers(prometheus, json.loads(text.replace(there, trap, 1)), has_gpu)
+        check(any(word in f for f in found), f"not found ({word}):", trap, found)
+
+
+def scrape_findings(prometheus, targets):
+    up = {m["instance"]: v for m, v in prometheus.query("min_over_time(up[5m])")}
+    return [f"scrape: {t} was not always up" for t in targets if up.get(t) != 1]
+
+
+class SlowPage:
+    """An exporter whose page waits longer than the scrape does."""
+
+    def __init__(self):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                time.sleep(1.5)
+                self.close_connection = True
+                try:
+                    self.send_response(200)
+                    self.send_header("Content-Type", "text/plain; version=0.0.4")
+                    self.end_headers()
+                    self.wfile.write(b"slow_up 1\n")
+                except OSError:
+                    pass
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = "127.0.0.1:%d" % self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def killed_and_restarted(prometheus, arguments, before, answers):
+    """The second daemon is killed; another takes its address.  No money comes from nowhere."""
+    before.process.kill()
+    before.process.wait()
+    after = demo_traffic.Costd(COSTD, PRICE, *arguments)
+    try:
+        first = after.ask("GET", "/metrics")[1]
+        status, _ = after.ask("POST", "/v1/generate/stories-small", {"max_tokens": 3})
+        check(status == 200, status)
+        later = after.ask("GET", "/metrics")[1]
+        no(page_rules.start_findings(first, later))
+        instance = f"127.0.0.1:{after.port}"
+        prometheus.await_answer(f'resets({COST}{{instance="{instance}",model_name="stories-large"}}[10m])',
+                                lambda a: a and a[0][1] == 1)
+        at = prometheus.query(f'max(timestamp({COST}{{instance="{instance}"}}))')[0][1]
+        risen = prometheus.query(f'sum(increase({COST}{{instance="{instance}"}}[10m]))', at)[0][1]
+        spent = sum(d for d, _ in truth(answers).values())
+        check(0.95 * float(spent) < risen < 1.1 * float(spent), "after a kill: increase", risen, "spent", float(spent))
+    finally:
+        after.stop()
+
+
+def main():
+    start = time.monotonic()
+    with open(DASHBOARD, encoding="utf-8") as f:
+        dashboard = json.load(f)
+    slow = SlowPage()
+    second = (f"--listen=127.0.0.1:{free_port()}", "--daily-budget=0.0001", "--model=idle=" + SMALL)
+    daemons = [demo_traffic.Costd(COSTD, PRICE, "--daily-budget=0.0001"), demo_traffic.Costd(COSTD, PRICE, *second)]
+    targets = [f"127.0.0.1:{d.port}" for d in daemons]
+    try:
+        fresh = daemons[0].ask("GET", "/metrics")[1]
+        has_gpu = GPU_METRIC in fresh
+        with tempfile.TemporaryDirectory(prefix="monitoring-") as folder, \
+                Prometheus(folder, targets + [slow.address]) as prometheus:
+            prometheus.wait()
+            prometheus.await_answer(f"count by (instance) ({COST}) > 0", lambda a: len(a) == 2)
+            answers = load(daemons)
+            no(page_rules.start_findings(fresh, daemons[0].ask("GET", "/metrics")[1]))
+            time.sleep(1.5)  # the last scrape and the rules after it
+            no(dashboard_answers(prometheus, dashboard, has_gpu))
+            no(rule_answers(prometheus))
+            no(example_answers(prometheus, has_gpu))
+            traps(prometheus, dashboard, has_gpu)
+            no(scrape_findings(prometheus, targets))
+            check(scrape_findings(prometheus, targets + [slow.address]), "a page that waits is not found")
+            print("  %d panels, %d traps, after %.0f s" % (sum(p["type"] != "row" for p in dashboard["panels"]), len(TRAPS),
+                                                         time.monotonic() - start))
+            agreement(prometheus, daemons, answers)
+            killed_and_restarted(prometheus, second, daemons[1], answers[1])
+    finally:
+        for d in daemons:
+            if d.process.poll() is None:
+                d.stop()
+    print("%.0f s" % (time.monotonic() - start))
+
+
+main()
