@@ -1,5 +1,5 @@
 # Verbs for daily use; the build itself is CMake's (CMakePresets.json).
-.PHONY: all test test-all bench fmt lint fuzz install clean
+.PHONY: all test test-all test-packaging bench fmt lint fuzz install clean
 
 JOBS ?= $(shell nproc)
 
@@ -14,6 +14,10 @@ test:
 
 test-all:
 	scripts/test.sh --all
+
+# The installed package as its users meet it; part of test-all.
+test-packaging: all
+	ctest --test-dir build --output-on-failure --no-tests=error -R '^(packaging|abi)_'
 
 bench: all
 	bench/run.sh

@@ -1,0 +1,3 @@
+module costinfer
+
+go 1.19
