@@ -36,6 +36,8 @@ cinf_program_test(costd_routes costd/test_costd_routes.py)
 cinf_program_test(costd_accounting costd/test_costd_accounting.py)
 cinf_program_test(costd_lifecycle costd/test_costd_lifecycle.py)
 cinf_program_test(costd_metrics costd/test_costd_metrics.py)
+cinf_program_test(costd_deadlines costd/test_costd_deadlines.py)
+cinf_program_test(costd_stalled_readers costd/test_costd_stalled_readers.py)
 cinf_program_test(costd_prometheus costd/test_costd_prometheus.py)
 
 # dashboards/: the files, the traps they avoid, and all of it in front of a real Prometheus.

@@ -183,6 +183,7 @@ static uint64_t tick(void *context)
     pthread_mutex_lock(&job->pacing);
     if (is_waiting(job, now) || job->n_reads != job->n_reads_seen) {
         job->n_reads_seen = job->n_reads;
+        set_paused(job, false);
         job->moved_ns = now;
     } else {
         set_paused(job, true);

@@ -53,6 +53,18 @@ static const struct option options[] = {
       "requests that may wait, over all models (default 256)" },
     { "drain-seconds", COUNT, AT(drain_seconds), 0, 86400, false, "N",
       "how long running requests may go on after SIGTERM (default 30)" },
+    { "head-seconds", COUNT, AT(head_seconds), 1, 3600, false, "N",
+      "how long a request's head may take to arrive (default 10)" },
+    { "body-seconds", COUNT, AT(body_seconds), 1, 3600, false, "N",
+      "how long its body may take (default 30)" },
+    { "idle-seconds", COUNT, AT(idle_seconds), 1, 86400, false, "N",
+      "how long a connection may wait between two requests (default 75)" },
+    { "stall-seconds", COUNT, AT(stall_seconds), 1, 3600, false, "N",
+      "how long the client of a stream may read nothing (default 20); its request pauses meanwhile" },
+    { "ping-seconds", COUNT, AT(ping_seconds), 1, 3600, false, "N",
+      "a stream that is silent so long gets a comment (default 15)" },
+    { "connections", COUNT, AT(connections), 2, 65536, false, "N",
+      "connections at a time, at most (default 4096)" },
     { "check-config", SWITCH, AT(check_config), 0, 0, true, NULL,
       "check the settings and the models' files, load nothing, and exit" },
     { "version", SWITCH, AT(version), 0, 0, true, NULL, "print the version and exit" },
@@ -405,7 +417,13 @@ static enum cinf_status check(const struct settings *s)
 
 enum cinf_status settings_read(struct settings *out, int argc, char *const argv[])
 {
-    struct settings s = { .drain_seconds = 30 };
+    struct settings s = { .drain_seconds = 30,
+                          .head_seconds = 10,
+                          .body_seconds = 30,
+                          .idle_seconds = 75,
+                          .stall_seconds = 20,
+                          .ping_seconds = 15,
+                          .connections = 4096 };
     enum cinf_status status = set_text(&s.listen, "127.0.0.1:8000");
     if (status == CINF_OK)
         status = apply_flags(&s, argc, argv, true);

@@ -34,6 +34,8 @@ struct settings {
     uint32_t n_latency_buckets; /* 0: the meter's own */
 
     uint32_t drain_seconds;
+    uint32_t head_seconds, body_seconds, idle_seconds, stall_seconds, ping_seconds;
+    uint32_t connections;
     bool check_config, version, help;
 };
 

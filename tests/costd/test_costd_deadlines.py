@@ -1,0 +1,91 @@
+"""Clients that take their time: bytes that drip in, connections that stay idle, too many of them."""
+import socket
+import time
+
+from costd_support import LARGE, SMALL, Costd, check, equal, run
+
+MODELS = ["--model", "small=" + SMALL, "--model", "large=" + LARGE]
+
+
+def connect(server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def closed_after(s, data=b"", every=0.1, most=15):
+    """Sends the bytes one by one, then none; seconds until the server has closed."""
+    start = time.monotonic()
+    s.settimeout(every)
+    at = 0
+    while time.monotonic() - start < most:
+        try:
+            if at < len(data):
+                s.sendall(data[at:at + 1])
+                at += 1
+            if s.recv(65536) == b"":
+                return time.monotonic() - start
+        except socket.timeout:
+            continue
+        except OSError:
+            return time.monotonic() - start
+    raise AssertionError("still open after %s s" % most)
+
+
+def drips_are_cut_off():
+    with Costd(*MODELS[:2], "--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "2") as server:
+        head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        # Bytes keep coming, but the deadline is absolute.
+        check(closed_after(connect(server), head) < 5, "a head that drips")
+        check(closed_after(connect(server)) < 5, "a silent connection")
+        s = connect(server)
+        s.sendall(head)
+        took = closed_after(s, b" " * 500)
+        check(took < 5, "a body that drips:", took)
+
+        # A connection that is kept alive waits longer between requests; a head that has begun does not.
+        get = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        s = connect(server)
+        for pause in (0, 1.2):
+            time.sleep(pause)
+            s.sendall(get)
+            check(s.recv(65536).startswith(b"HTTP/1.1 200"), "kept alive")
+        took = closed_after(s)
+        check(took > 1.2, "idle:", took)
+        s = connect(server)
+        s.sendall(get)
+        s.recv(65536)
+        s.sendall(get[:-2])
+        check(closed_after(s) < 5, "the second head is too slow")
+        # None of it disturbs anybody else, or a request that takes longer than all deadlines.
+        equal(server.get("/health").status, 200)
+
+
+def a_long_generation_has_no_deadline():
+    with Costd(*MODELS, "--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "1") as server:
+        body = server.complete(model="large", prompt="Once", max_tokens=30, n=16,
+                               ignore_eos=True).json
+        equal(body["usage"]["completion_tokens"], 16 * 30)
+
+
+def there_is_a_limit_of_connections():
+    with Costd(*MODELS[:2], "--connections", "8") as server:
+        held = [connect(server) for _ in range(12)]
+        time.sleep(0.3)
+        refused = 0
+        for s in held:
+            s.settimeout(0.3)
+            try:
+                s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                refused += s.recv(65536) == b""
+            except socket.timeout:
+                refused += 1
+            except OSError:
+                refused += 1
+        check(4 <= refused < 12, "refused", refused)
+        for s in held:
+            s.close()
+        time.sleep(0.3)
+        equal(server.get("/health").status, 200)
+
+
+if __name__ == "__main__":
+    run(drips_are_cut_off, a_long_generation_has_no_deadline, there_is_a_limit_of_connections)

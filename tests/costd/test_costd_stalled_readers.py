@@ -1,0 +1,98 @@
+"""Streams that nobody reads, and streams that have nothing to say."""
+import json
+import socket
+import time
+
+from costd_support import LARGE, SMALL, Costd, check, equal, ns, run, total
+
+MODELS = ["--model", "small=" + SMALL, "--model", "large=" + LARGE]
+
+
+def stuck_stream(server, n=32):
+    """A stream of several hundred kilobytes to somebody who reads its first bytes only."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    s.settimeout(20)
+    s.connect(("127.0.0.1", server.port))
+    body = json.dumps({"model": "large", "prompt": "Once", "max_tokens": 50, "n": n, "stream": True,
+                       "logprobs": 5, "ignore_eos": True}).encode()
+    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+              b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    check(s.recv(12) == b"HTTP/1.1 200", "the stream begins")
+    return s
+
+
+def output_tokens(server):
+    return total(server.metrics(), "model_tokens_total", model_name="large", direction="output")
+
+
+def paused(server):
+    """Waits until a request runs and gets no more tokens; how many it has."""
+    last = output_tokens(server)
+    for _ in range(60):
+        time.sleep(0.5)
+        now = output_tokens(server)
+        if now == last:
+            return now
+        last = now
+    raise AssertionError("the request goes on")
+
+
+def a_stream_that_nobody_reads_pauses_and_ends():
+    with Costd(*MODELS, "--stall-seconds", "3") as server:
+        s = stuck_stream(server, 16)
+        n = paused(server)
+        check(n < 16 * 50, "computed to its end")
+        m = server.metrics()
+        equal(total(m, "model_requests_running", model_name="large"), 1, "it keeps its slot")
+        # Others are served meanwhile.
+        server.generate("small", prompt="Once", max_tokens=5)
+        line = server.await_log(lambda l: l["event"] == "request" and l.get("finish") == "timeout")
+        check(0 < line["output_tokens"] < 16 * 50, line)
+        m = server.settle()
+        equal(total(m, "model_requests_finished_total", model_name="large", finish_reason="timeout"), 1)
+        equal(total(m, "model_tokens_total", model_name="large", direction="output"), line["output_tokens"])
+        equal(sum(ns(total(m, "model_device_seconds_total", model_name="large", phase=p))
+                  for p in ("prefill", "decode")), ns(line["device_seconds"]))
+        s.close()
+
+
+def a_stream_goes_on_when_its_reader_does():
+    with Costd(*MODELS) as server:
+        s = stuck_stream(server, 16)
+        check(paused(server) < 16 * 50, "computed to its end")
+        data = b""
+        while b"data: [DONE]" not in data:
+            part = s.recv(65536)
+            check(part, "the stream broke off after", len(data))
+            data += part
+        s.close()
+        m = server.settle()
+        equal(total(m, "model_requests_finished_total", model_name="large", finish_reason="length"), 1)
+        equal(total(m, "model_tokens_total", model_name="large", direction="output"), 16 * 50)
+
+
+def a_silent_stream_is_pinged():
+    with Costd(*MODELS, "--ping-seconds", "1") as server:
+        # A stream that waits behind one that nobody reads and that takes all slots.
+        s = stuck_stream(server, 16)
+        paused(server)
+        with server.open_stream("large", prompt="Once", max_tokens=3) as waiting:
+            waiting.settimeout(20)
+            data = b""
+            while data.count(b": ping\n\n") < 2:
+                part = waiting.recv(4096)
+                check(part, "closed", data)
+                data += part
+            check(b"data: " not in data, data)
+            s.close()
+            while b'"finish' not in data:
+                part = waiting.recv(4096)
+                check(part, "closed", data)
+                data += part
+        server.settle()
+
+
+if __name__ == "__main__":
+    run(a_stream_that_nobody_reads_pauses_and_ends, a_stream_goes_on_when_its_reader_does,
+        a_silent_stream_is_pinged)
