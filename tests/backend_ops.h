@@ -632,7 +632,7 @@ static void check_measure(const struct backend *backend, uint64_t limit_ns)
 }
 
 /* Whichever allocation fails, the call that needed it says so and everything else can be let go. */
-static void check_allocations(const struct backend *backend)
+static __attribute__((unused)) void check_allocations(const struct backend *backend)
 {
     struct rig rig;
     rig_begin(&rig, (struct shape){ 6, 3, 10, 20, 30, 1 });

@@ -648,66 +648,74 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
 
 /* ---- Measuring ---------------------------------------------------------------------------- */
 
-enum { MEASURE_K = 1024, MEASURE_PANELS = 512, MEASURE_ROWS = 96, REPEATS = 3 };
+enum { MEASURE_K = 1024, MEASURE_ROWS = 96, PRODUCT_PANELS = 32, READ_BYTES_LEAST = 64 << 20, SAMPLES = 5 };
 
 struct measure {
     const struct packed_kernels *kernels;
-    float *panels; /* [MEASURE_PANELS][MEASURE_K][PANEL] */
+    float *panels; /* [n_panels][MEASURE_K][PANEL] */
     float *rows;   /* [MEASURE_ROWS][row_stride(MEASURE_K)] */
-    float *acc;    /* [MEASURE_PANELS][MEASURE_ROWS][PANEL] */
+    float *acc;    /* [threads][MEASURE_ROWS][PANEL] */
     uint32_t n_rows;
 };
 
 static void measure_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
-    (void)worker;
     const struct measure *job = argument;
-    job->kernels->product_f32(job->acc + (size_t)tile * MEASURE_ROWS * PANEL, PANEL, job->rows,
-                              row_stride(MEASURE_K), job->n_rows,
-                              job->panels + (size_t)tile * MEASURE_K * PANEL, PANEL, MEASURE_K, false);
+    const size_t panel = (size_t)MEASURE_K * PANEL;
+    job->kernels->product_f32(job->acc + (size_t)worker * MEASURE_ROWS * PANEL, PANEL, job->rows,
+                              row_stride(MEASURE_K), job->n_rows, job->panels + tile * panel, PANEL,
+                              MEASURE_K, false);
 }
 
-static void measure_fill(const void *argument, uint32_t tile, uint32_t worker)
+/* The median of some runs, fewer when they take until `deadline_ns`: opening a device must not take long on
+ * a busy machine either. */
+static uint64_t time_of(struct pool *pool, struct measure *job, uint32_t rows, uint32_t panels,
+                        uint64_t deadline_ns)
 {
-    (void)worker;
-    const struct measure *job = argument;
-    for (size_t i = 0; i < (size_t)MEASURE_K * PANEL; i++)
-        job->panels[(size_t)tile * MEASURE_K * PANEL + i] = (float)(i % 7);
-}
-
-static uint64_t time_of(struct pool *pool, struct measure *job, uint32_t rows, uint32_t panels)
-{
-    uint64_t ns[REPEATS];
+    uint64_t ns[SAMPLES], now = clock_monotonic_ns();
+    uint32_t n = 0;
     struct pool_phase phase = { measure_tile, job, panels };
     job->n_rows = rows;
-    for (uint32_t i = 0; i < REPEATS; i++) {
-        uint64_t start = clock_monotonic_ns();
+    while (n == 0 || (n < SAMPLES && now < deadline_ns)) {
+        uint64_t start = now;
         pool_run(pool, &phase, 1);
-        ns[i] = clock_monotonic_ns() - start;
+        now = clock_monotonic_ns();
+        ns[n++] = now - start;
     }
-    return cpu_median(ns, REPEATS);
+    return cpu_median(ns, n);
 }
 
-/* One row against 64 MiB of weights, and many rows against few. */
+/* One row against more weights than the last cache holds, and many rows against few. */
 static enum cinf_status measure(struct device *base, struct device_speed *out)
 {
     struct packed_device *device = (struct packed_device *)base;
+    const uint64_t start = clock_monotonic_ns();
     const size_t panel = (size_t)MEASURE_K * PANEL;
+    size_t bytes = READ_BYTES_LEAST;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (cache > 0 && 2 * (size_t)cache > bytes)
+        bytes = 2 * (size_t)cache < 4 * bytes ? 2 * (size_t)cache : 4 * bytes;
+#endif
+    uint32_t n_panels = (uint32_t)(bytes / (panel * sizeof(float)));
     struct measure job = {
         .kernels = device->kernels,
-        .panels = cpu_new(&device->cpu, MEASURE_PANELS * panel, sizeof(float)),
+        .panels = cpu_new(&device->cpu, n_panels * panel, sizeof(float)),
         .rows = cpu_new(&device->cpu, MEASURE_ROWS * row_stride(MEASURE_K), sizeof(float)),
-        .acc = cpu_new(&device->cpu, (size_t)MEASURE_PANELS * MEASURE_ROWS * PANEL, sizeof(float)),
+        .acc =
+            cpu_new(&device->cpu, (size_t)pool_threads(device->pool) * MEASURE_ROWS * PANEL, sizeof(float)),
     };
     bool complete = job.panels && job.rows && job.acc;
     if (complete) {
-        enum { FEW = MEASURE_PANELS / 32 };
-        struct pool_phase fill = { measure_fill, &job, MEASURE_PANELS };
-        pool_run(device->pool, &fill, 1);
-        uint64_t read_ns = time_of(device->pool, &job, 1, MEASURE_PANELS);
-        uint64_t product_ns = time_of(device->pool, &job, MEASURE_ROWS, FEW);
-        out->fs_per_byte = 1 + read_ns * 1000000 / (MEASURE_PANELS * panel * sizeof(float));
-        out->fs_per_flop = 1 + product_ns * 1000000 / (2 * MEASURE_ROWS * FEW * panel);
+        /* A page that nobody wrote is the one page of zeros, which would be read from the cache. */
+        for (size_t i = 0; i < n_panels * panel; i += 4096 / sizeof(float))
+            job.panels[i] = 1;
+        uint64_t product_ns = time_of(device->pool, &job, MEASURE_ROWS, PRODUCT_PANELS, start + 100000000);
+        uint64_t read_ns = time_of(device->pool, &job, 1, n_panels, start + 160000000);
+        uint64_t per_flop = product_ns * 1000000 / (2 * MEASURE_ROWS * PRODUCT_PANELS * panel);
+        uint64_t per_byte = read_ns * 1000000 / (n_panels * panel * sizeof(float));
+        out->fs_per_flop = per_flop > 0 ? per_flop : 1;
+        out->fs_per_byte = per_byte > 0 ? per_byte : 1;
     }
     cpu_free(&device->cpu, job.panels);
     cpu_free(&device->cpu, job.rows);
