@@ -68,3 +68,7 @@ endif()
 # Has a Python environment made in the build folder when there is none, from PyPI.
 cinf_program_test(transformers_agreement peers/transformers_agreement.py SLOW)
 set_tests_properties(transformers_agreement PROPERTIES TIMEOUT 1200)
+
+# OpenAI's clients, from PyPI and npm, installed in the build folder when they are not there.
+cinf_program_test(openai_python peers/openai_python.py SLOW)
+cinf_program_test(openai_node peers/openai_node.py SLOW)
