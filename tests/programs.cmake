@@ -39,6 +39,8 @@ cinf_program_test(costd_metrics costd/test_costd_metrics.py)
 cinf_program_test(costd_deadlines costd/test_costd_deadlines.py)
 cinf_program_test(costd_stalled_readers costd/test_costd_stalled_readers.py)
 cinf_program_test(costd_prometheus costd/test_costd_prometheus.py)
+cinf_program_test(costd_page costd/test_costd_page.py)
+cinf_program_test(page_in_browser page/test_page.py SLOW)
 
 # dashboards/: the files, the traps they avoid, and all of it in front of a real Prometheus.
 cinf_program_test(monitoring_files monitoring/test_monitoring_files.py)

@@ -40,7 +40,7 @@ function money(x) {
   return '$' + x.toLocaleString('en-US', f);
 }
 const percent = (x) => !isFinite(x) ? '–' : x === 0 ? '0 %' : x < 0.001 ? '< 0.1 %'
-  : (100 * x).toFixed(x < 0.9995 && x >= 0.0995 ? 0 : 1).replace(/\.0$/, '') + ' %';
+  : (100 * x).toFixed(x >= 0.0995 && x < 0.995 || x >= 0.9995 ? 0 : 1).replace(/\.0$/, '') + ' %';
 function seconds(s) {
   if (s == null || !isFinite(s)) return '–';
   if (s === 0) return '0 s';
@@ -60,7 +60,7 @@ const clock = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour12: f
 
 const deviceSeconds = (t) => t.serve_seconds + t.load_seconds + t.idle_seconds;
 /* Without any price, shares are of time. */
-const priced = () => data.range_total.unpriced_seconds < deviceSeconds(data.range_total) || +data.range_total.cost > 0;
+const priced = () => data.dollars_per_hour != null || +data.range_total.cost > 0;
 const amountOf = (cost, time) => priced() ? +cost : time;
 const amount = (x) => priced() ? money(x) : seconds(x);
 
@@ -86,8 +86,8 @@ function slices() {
   const out = top.map((m) => part(m.name, [m], 'var(--m' + slots.get(m.name) + ')'));
   if (rest.length) out.push(part(rest.length + ' other models', rest, 'var(--others)'));
   out.sort((a, b) => b.value - a.value);
-  out.push({ name: 'Loading models', kind: 'load', time: t.load_seconds, value: amountOf(t.load_cost, t.load_seconds) });
-  out.push({ name: 'Idle: on, and paid for', kind: 'idle', time: t.idle_seconds, value: amountOf(t.idle_cost, t.idle_seconds) });
+  out.push({ name: 'Loading', kind: 'load', time: t.load_seconds, value: amountOf(t.load_cost, t.load_seconds) });
+  out.push({ name: 'Idle, paid for', kind: 'idle', time: t.idle_seconds, value: amountOf(t.idle_cost, t.idle_seconds) });
   return out;
 }
 
@@ -150,7 +150,7 @@ function showTiles() {
       el('div', { style: { width: Math.min(100, 100 * used) + '%' } })),
       money(+data.day_total.cost) + ' of ' + money(+budget) + ' in 24 h; ' + percent(perDay() / +budget) + ' at this pace');
   } else {
-    tile('Daily budget', 'none', '', 'set one with --daily-budget');
+    tile('Daily budget', 'none', '', el('p', {}, 'set one with ', el('span', { class: 'nowrap' }, '--daily-budget')));
   }
   $('money').replaceChildren(...tiles);
   tiles = [];
@@ -269,7 +269,8 @@ class Chart {
     /* A stack is drawn from its top down, so that every fill ends at the line below. */
     const order = this.series.map((_, i) => this.spec.stacked ? this.series.length - 1 - i : i);
     const points = [data.times, ...order.map((i) => lines[i])];
-    const signature = JSON.stringify([this.series.map((s) => [s.label, s.color]), data.times.length > 0]);
+    this.nothing = !lines.some((l) => l.some((x) => x != null));
+    const signature = JSON.stringify([this.series.map((s) => [s.label, s.color]), data.times.length > 1, this.nothing]);
     if (fresh || signature !== this.signature) {
       this.signature = signature;
       this.build(points, order);
@@ -286,8 +287,8 @@ class Chart {
     this.zoomed = false;
     this.plot.replaceChildren();
     this.legend.replaceChildren();
-    if (!data.times.length) {
-      this.plot.append(el('div', { class: 'empty' }, 'The first sample comes within 10 seconds.'));
+    if (this.nothing) {
+      this.plot.append(el('div', { class: 'empty' }, data.times.length ? 'Nothing in this range.' : 'The first sample comes within 10 seconds.'));
       return;
     }
     const soft = color('soft'), grid = { stroke: color('grid'), width: 1 };
@@ -296,12 +297,12 @@ class Chart {
     this.u = new uPlot({
       width: this.plot.clientWidth || 300, height: 210, legend: { show: false }, padding: [10, 26, 0, 0],
       cursor: { sync: { key: 'costd' }, points: { size: 6 }, y: false },
-      scales: { x: { range: (u, low, high) => low === high ? [low - data.step_seconds, high + data.step_seconds] : [low, high] },
+      scales: { x: { range: (u, low, high) => data.times.length < 2 ? [data.times[0] - data.step_seconds, data.times[0] + data.step_seconds] : [low, high] },
         y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       axes: [{ ...axis, space: 70, values: (u, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false, hour: '2-digit', minute: '2-digit',
         ...(at.length > 1 && at[1] - at[0] < 60 ? { second: '2-digit' } : {}) })) },
         { ...axis, ...(this.spec.format === bytes ? { incrs: Array.from({ length: 24 }, (_, i) => 2 ** (i + 18)) } : {}),
-          size: (u, texts) => 16 + 7 * Math.max(4, ...(texts || []).map((t) => t.length)), values: (u, at) => at.map((x) => this.spec.format(x)) }],
+          size: (u, texts) => 24 + 7 * Math.max(4, ...(texts || []).map((t) => t.length)), values: (u, at) => at.map((x) => this.spec.format(x)) }],
       series: [{}, ...order.map((i) => {
         const s = this.series[i], stroke = color(s.color);
         return { label: s.label, stroke, width: s.width, dash: s.dash, show: !hidden(s), spanGaps: false,
