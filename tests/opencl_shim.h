@@ -17,24 +17,31 @@
 /* ---- What tests say and ask ---------------------------------------------------------------- */
 
 static struct {
-    uint64_t calls;   /* that could have failed, so far */
-    uint64_t fail_at; /* the number of the one that does; 0: none */
+    uint64_t calls;        /* that could have failed, so far */
+    uint64_t fail_at;      /* the number of the one that does; 0: none */
+    const char *fail_name; /* or the fail_at-th of this function; NULL: of all */
+    uint64_t named;        /* its calls since then */
     const char *failed;
     cl_int error;
     int live; /* contexts, queues, buffers, programs, kernels and events that nobody has released */
     bool overrun;
 } shim;
 
-static void shim_fail_at(uint64_t n, cl_int error)
+/* The nth call from now, or the nth of that name, fails; 0: none does. */
+static void shim_fail_at(uint64_t n, const char *name, cl_int error)
 {
-    shim.fail_at = n ? shim.calls + n : 0;
+    shim.fail_at = n && !name ? shim.calls + n : n;
+    shim.fail_name = name;
+    shim.named = 0;
     shim.error = error;
     shim.failed = NULL;
 }
 
 static bool shim_fails(const char *name)
 {
-    if (++shim.calls != shim.fail_at)
+    shim.calls++;
+    if (shim.fail_name ? strcmp(shim.fail_name, name) != 0 || ++shim.named != shim.fail_at
+                       : shim.calls != shim.fail_at)
         return false;
     shim.failed = name;
     return true;

@@ -46,7 +46,8 @@ static void load(struct cinf_model **out, const char *name)
 
 static void open_engine(const struct cinf_engine_options *options)
 {
-    struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .meter.dollars_per_hour = "2.50" };
+    struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = getenv("CINF_TEST_DEVICE"),
+                                     .meter.dollars_per_hour = "2.50" };
     ck_ok(cinf_engine_open(&engine, options ? options : &o));
 }
 

@@ -409,40 +409,59 @@ static void check_failure(enum cinf_status status)
     check_clean();
 }
 
-/* Whichever call into the driver fails, one after the other. */
-START_TEST(every_call_fails_once)
+static uint64_t fails_in_use(struct device *device, uint64_t n, const char *name)
 {
-    static const cl_int errors[] = { CL_OUT_OF_RESOURCES, CL_MEM_OBJECT_ALLOCATION_FAILURE };
+    int live = shim.live;
+    shim_fail_at(n, name, n % 2 ? CL_OUT_OF_RESOURCES : CL_MEM_OBJECT_ALLOCATION_FAILURE);
+    enum cinf_status status = use(device);
+    ck_assert_msg(shim.failed != NULL, "call %d of %s", (int)n, name ? name : "all");
+    shim_fail_at(0, NULL, 0);
+    shim.live -= live;
+    check_failure(status);
+    shim.live += live;
+    return status != CINF_OK;
+}
+
+/* Whichever call into the driver fails: each while a device is opened; of a model's life the first and third
+ * of each function, and a sample of all. */
+START_TEST(calls_fail)
+{
+    static const char *const names[] = { "clCreateBuffer",
+                                         "clEnqueueFillBuffer",
+                                         "clEnqueueMapBuffer",
+                                         "clEnqueueWriteBuffer",
+                                         "clEnqueueReadBuffer",
+                                         "clEnqueueNDRangeKernel",
+                                         "clCreateKernel",
+                                         "clSetKernelArg",
+                                         "clFlush",
+                                         "clEnqueueMarkerWithWaitList",
+                                         "clGetEventInfo" };
     rig_begin(&fault_rig, (struct shape){ 6, 3, 10, 20, 30, 1 });
     add_program(&fault_rig, PROGRAM_GPT2);
     struct device *device = NULL;
-    uint64_t n_failed = 0, before = shim.calls;
+    uint64_t n_failed = 0, n_tried = 0, before = shim.calls;
     ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
     uint64_t n_open = shim.calls - before;
-    int live = shim.live;
     before = shim.calls;
     ck_ok(use(device));
     uint64_t n_use = shim.calls - before;
     ck_assert_uint_gt(n_use, 300);
-    for (uint64_t n = 1; n <= n_use; n++) {
-        shim_fail_at(n, errors[n % 2]);
-        enum cinf_status status = use(device);
-        n_failed += status != CINF_OK;
-        ck_assert_msg(shim.failed != NULL, "call %d", (int)n);
-        shim_fail_at(0, 0);
-        shim.live -= live;
-        check_failure(status);
-        shim.live += live;
-    }
-    ck_assert_uint_gt(n_failed, n_use * 9 / 10);
+    for (uint64_t n = 1; n <= n_use; n += n_use / 60, n_tried++)
+        n_failed += fails_in_use(device, n, NULL);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++, n_tried += 2)
+        n_failed += fails_in_use(device, 1, names[i]) + fails_in_use(device, 3, names[i]);
+    n_failed += fails_in_use(device, 1, "clCreateProgramWithSource");
+    n_failed += fails_in_use(device, 1, "clBuildProgram");
+    ck_assert_uint_gt(n_failed, n_tried * 9 / 10);
     ck_ok(use(device));
     backend_opencl.close(device);
     for (uint64_t n = 1; n <= n_open; n++) {
         struct device *none = NULL;
-        shim_fail_at(n, errors[n % 2]);
+        shim_fail_at(n, NULL, CL_OUT_OF_RESOURCES);
         enum cinf_status status = backend_opencl.open(&none, &(struct device_options){ 0 });
         ck_assert((status == CINF_OK) == (none != NULL));
-        shim_fail_at(0, 0);
+        shim_fail_at(0, NULL, 0);
         if (none)
             backend_opencl.close(none);
         check_failure(status);
@@ -610,7 +629,7 @@ Suite *suite(void)
     tcase_add_test(t, long_chunks);
     tcase_add_test(t, found_by_any_name);
     tcase_add_test(t, memory_that_is_not_there);
-    tcase_add_test(t, every_call_fails_once);
+    tcase_add_test(t, calls_fail);
     tcase_add_test(t, cached_programs);
     tcase_add_test(t, caches_of_drivers);
 #endif

@@ -33,7 +33,8 @@ static void put_device(struct strbuf *out, const char *name, const struct cinf_d
         strbuf_printf(out, "%-14s not available: %s\n", name, cinf_last_error());
         return;
     }
-    strbuf_printf(out, "%-14s %s: %s\n%14s %s\n", name, d->name, d->description, "", d->reason);
+    strbuf_printf(out, "%-14s %s: %s, %.1f GiB\n%14s %s\n", name, d->name, d->description,
+                  (double)d->memory_total / (1 << 30), "", d->reason);
     if (d->fs_per_flop && d->fs_per_byte)
         strbuf_printf(out, "%14s measured: %.1f GFLOP/s, %.1f GB/s\n", "", 1e6 / (double)d->fs_per_flop,
                       1e6 / (double)d->fs_per_byte);

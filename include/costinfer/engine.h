@@ -23,9 +23,9 @@ extern "C" {
 
 struct cinf_engine_options {
     size_t struct_size;              /* set by CINF_ENGINE_OPTIONS */
-    const char *device;              /* "auto" (NULL), or of cinf_device_list() */
+    const char *device;              /* "auto" (NULL), of cinf_device_list(), "opencl", part of a name */
     uint32_t threads;                /* of the device; 0: its own choice */
-    uint64_t kv_memory;              /* bytes for the caches of all models; 0: a quarter of RAM */
+    uint64_t kv_memory;              /* bytes for all models' caches; 0: 1/4 of RAM, 4/5 of a GPU's */
     uint32_t queue_max;              /* requests that may wait, over all models; 0: 256 */
     uint32_t prefill_rows;           /* prompt tokens in one step at most; 0: 128 */
     bool no_prefix_reuse;            /* compute every prompt in full */
@@ -54,8 +54,9 @@ CINF_API void cinf_engine_count_error(struct cinf_engine *engine, uint32_t accou
 /* As cinf_meter_set_price(), taking effect at the next boundary. */
 CINF_API enum cinf_status cinf_engine_set_price(struct cinf_engine *engine, const char *dollars_per_hour);
 
-/* The devices of this build, fastest first, by the names that `device` above takes: index 0, 1 …; NULL after
- * the last.  Opening one tells whether this machine has it. */
+/* The devices of this build, the CPU's own first (fastest first), then those that OpenCL finds, by the names that
+ * `device` above takes: index 0, 1 …; NULL after the last.  "auto" is a GPU if OpenCL finds one, else the fastest
+ * of the CPU.  Valid for the life of the process. */
 CINF_API const char *cinf_device_list(uint32_t index);
 
 struct cinf_device_info {

@@ -190,7 +190,7 @@ static enum cinf_status open_chosen(struct device **out, const struct chosen *ch
     if (reason) {
         struct device_info info;
         chosen->backend->info(device, &info);
-        int used = snprintf(reason, DEVICE_REASON_MAX, "%s (%.60s): %.160s", info.name,
+        int used = snprintf(reason, DEVICE_REASON_MAX, "%s (%.75s): %.145s", info.name,
                             what_of(chosen->backend, &info), chosen->why);
         bool cut = used >= DEVICE_REASON_MAX;
         if (!cut && options->threads != 0 && options->threads != info.threads)

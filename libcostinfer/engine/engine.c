@@ -155,8 +155,10 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     e->queue_max = o->queue_max ? o->queue_max : QUEUE_DEFAULT;
     e->prefill_rows = o->prefill_rows ? o->prefill_rows : PREFILL_ROWS_DEFAULT;
     e->prefix_reuse = !o->no_prefix_reuse;
-    e->kv_memory = o->kv_memory ? o->kv_memory : physical_memory() / 4;
     TRY(open_device(e, o));
+    e->kv_memory = o->kv_memory            ? o->kv_memory
+                   : e->device_info.is_gpu ? e->device_info.memory_total / 5 * 4
+                                           : physical_memory() / 4;
 
     struct cinf_meter_options m = { CINF_METER_OPTIONS };
     if (o->meter.struct_size)

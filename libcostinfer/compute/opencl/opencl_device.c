@@ -126,6 +126,9 @@ static void describe(const struct found *f, struct device_info *out)
     device_text(f->id, CL_DEVICE_NAME, name, sizeof name);
     device_text(f->id, CL_DEVICE_VERSION, version, sizeof version);
     device_text(f->id, CL_DRIVER_VERSION, driver, sizeof driver);
+    char *space = strchr(version, ' '); /* "OpenCL 3.0 and what the vendor adds" */
+    if (space)
+        version[strcspn(space + 1, " ") + (size_t)(space + 1 - version)] = 0;
     *out = (struct device_info){ .is_gpu = (type & CL_DEVICE_TYPE_GPU) != 0,
                                  .shares_cpu = (type & CL_DEVICE_TYPE_CPU) != 0,
                                  .threads = device_uint(f->id, CL_DEVICE_MAX_COMPUTE_UNITS),
