@@ -37,6 +37,8 @@ void access_log(const struct access *access, const struct generation *generation
     log_u64(&line, "status", status);
     if (access->code)
         log_text(&line, "code", access->code);
+    if (access->key_name[0])
+        log_text(&line, "key", access->key_name);
     if (access->model[0])
         log_text(&line, "model", access->model);
     if (generation)

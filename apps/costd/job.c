@@ -20,7 +20,9 @@ struct job {
     struct access access;     /* of the exchange, once that is over */
     const char *endpoint;
     uint32_t account;
+    uint32_t key;
     bool stream;
+    bool refused; /* one of its requests was not accepted, and `x` is answered */
     const struct job_format *format;
     void *api;
 
@@ -306,10 +308,21 @@ static ssize_t read_out(void *context, struct exchange *x, char *bytes, size_t m
     }
 }
 
+static void add_use(struct key_use *use, const struct job *job)
+{
+    for (uint32_t i = 0; i < job->n; i++) {
+        struct cinf_report report = { CINF_REPORT };
+        cinf_request_report(job->requests[i], &report);
+        use->device_ns += report.device_ns;
+        use->cost = cinf_cost_add(use->cost, report.cost);
+    }
+}
+
 static void unlist(struct job *job)
 {
     struct job_list *jobs = &job->service->jobs;
     pthread_mutex_lock(&jobs->lock);
+    add_use(&jobs->uses[job->key], job);
     if (job->link) {
         *job->link = job->next;
         if (job->next)
@@ -338,9 +351,11 @@ static void job_free(struct job *job)
 static void finish(struct job *job)
 {
     struct generation generation = { .endpoint = job->endpoint, .stream = job->stream };
-    job_report(job, &generation.report);
-    access_log(&job->access, &generation);
-    recorder_add(job->service->recorder, &job->access, &generation);
+    if (!job->refused) {
+        job_report(job, &generation.report);
+        access_log(&job->access, &generation);
+        recorder_add(job->service->recorder, &job->access, &generation);
+    }
     job_free(job);
 }
 
@@ -431,6 +446,18 @@ static void list(struct job *job)
         cancel(job, CINF_FINISH_CANCELLED);
 }
 
+/* Those that were accepted before the refusal may have used the device already: they are somebody's bill. */
+static void refuse(struct job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    job->x = NULL;
+    pthread_mutex_unlock(&job->lock);
+    job->refused = true;
+    list(job);
+    cancel(job, CINF_FINISH_CANCELLED);
+    watcher_adopt(job->service->watcher, &job->orphan);
+}
+
 void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request_options *options, uint32_t n,
                bool stream, const struct job_format *format, void *api)
 {
@@ -451,6 +478,7 @@ void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request
     }
     job->endpoint = service_endpoints[options[0].endpoint];
     job->account = info.account;
+    job->key = exchange_access(x)->key;
     job->stream = stream;
     job->format = format;
     job->api = api;
@@ -461,7 +489,10 @@ void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request
         enum cinf_status status = cinf_request_submit(&job->requests[job->n], model, &options[job->n]);
         if (status != CINF_OK) {
             problem_answer(x, status, NULL, NO_ACCOUNT); /* the engine has counted it */
-            job_free(job);
+            if (job->n > 0)
+                refuse(job);
+            else
+                job_free(job);
             return;
         }
         job->n++;
@@ -479,10 +510,27 @@ void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request
 
 /* ---- Draining ----------------------------------------------------------------------------- */
 
-void jobs_init(struct job_list *jobs)
+enum cinf_status jobs_init(struct job_list *jobs, uint32_t n_keys)
 {
-    *jobs = (struct job_list){ 0 };
+    *jobs = (struct job_list){ .n_uses = 1 + n_keys };
+    jobs->uses = mem_new(jobs->n_uses, sizeof *jobs->uses);
     pthread_mutex_init(&jobs->lock, NULL);
+    return jobs->uses ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for %u keys", n_keys);
+}
+
+void jobs_free(struct job_list *jobs)
+{
+    pthread_mutex_destroy(&jobs->lock);
+    mem_free(jobs->uses);
+}
+
+void jobs_uses(struct job_list *jobs, struct key_use *uses)
+{
+    pthread_mutex_lock(&jobs->lock);
+    memcpy(uses, jobs->uses, jobs->n_uses * sizeof *uses);
+    for (const struct job *job = jobs->first; job; job = job->next)
+        add_use(&uses[job->key], job);
+    pthread_mutex_unlock(&jobs->lock);
 }
 
 void jobs_close(struct job_list *jobs)

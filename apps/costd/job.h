@@ -40,10 +40,14 @@ void job_report(const struct job *job, struct cinf_report *total);
 
 /* ---- Draining ----------------------------------------------------------------------------- */
 
-void jobs_init(struct job_list *jobs);
+enum cinf_status jobs_init(struct job_list *jobs, uint32_t n_keys);
+void jobs_free(struct job_list *jobs);
 void jobs_close(struct job_list *jobs); /* no new ones */
 void jobs_end(struct job_list *jobs);   /* cancels all */
 bool jobs_closed(struct job_list *jobs);
 uint32_t jobs_count(struct job_list *jobs);
+
+/* What each key has used, running requests included: uses[0 … n_keys], the first for those without one. */
+void jobs_uses(struct job_list *jobs, struct key_use *uses);
 
 #endif

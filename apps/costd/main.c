@@ -17,9 +17,12 @@
 #include <costinfer/costinfer.h>
 
 #include "clock.h"
+#include "fail.h"
 #include "fleet.h"
 #include "job.h"
+#include "keys.h"
 #include "log.h"
+#include "mem.h"
 #include "recorder.h"
 #include "routes.h"
 #include "service.h"
@@ -34,6 +37,8 @@ enum {
     QUEUE_DEFAULT = 256,
     /* After the drain's deadline: for steps under way to end, and error events to be sent. */
     CANCEL_SECONDS = 5,
+    FIRST_INHERITED = 3,
+    ADMIN_CONNECTIONS = 64,
 };
 
 const char *const service_endpoints[ENDPOINT_COUNT] = { "/v1/generate", "/v1/completions" };
@@ -116,16 +121,21 @@ static enum cinf_status open_engine(struct cinf_engine **out, const struct setti
     }
 }
 
-static void log_start(const struct service *service, const struct settings *s, const char *host,
-                      uint16_t port)
+static void log_start(const struct service *service, const struct settings *s, const struct server *server,
+                      const struct server *admin)
 {
+    char host[256] = "", port[6];
+    if (strncmp(s->listen, "unix:", 5) != 0)
+        settings_split_address(s->listen, host, port);
     struct log_line line;
     struct cinf_device_info device = { CINF_DEVICE_INFO };
     cinf_engine_device(service->engine, &device);
     log_begin(&line, "info", "listening");
     log_text(&line, "version", cinf_version());
-    log_text(&line, "host", host);
-    log_u64(&line, "port", port);
+    log_text(&line, "host", *host ? host : s->listen);
+    log_u64(&line, "port", server_port(server));
+    if (admin)
+        log_u64(&line, "metrics_port", server_port(admin));
     log_text(&line, "device", device.name);
     log_text(&line, "description", device.description);
     log_text(&line, "reason", device.reason);
@@ -179,17 +189,65 @@ static void run(struct service *service, uint32_t drain_seconds)
 
 /* ---- Serving ------------------------------------------------------------------------------ */
 
+static enum cinf_status read_keys(struct service *service, const struct settings *s)
+{
+    if (s->allow_host && !(service->allow_hosts = mem_copy_text(s->allow_host)))
+        return cinf_fail(CINF_ENOMEM, "no memory for the settings");
+    return s->keys ? keys_load(&service->keys, s->keys) : CINF_OK;
+}
+
+/* How many listening sockets systemd has opened for us, from descriptor 3 on (sd_listen_fds(3)). */
+static int count_inherited(void)
+{
+    const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+    if (!pid || !n || strtol(pid, NULL, 10) != (long)getpid())
+        return 0;
+    long count = strtol(n, NULL, 10);
+    for (int fd = FIRST_INHERITED; fd < FIRST_INHERITED + count && fd < FIRST_INHERITED + 2; fd++) {
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+        (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    }
+    return count < 0 ? 0 : count > 2 ? 2 : (int)count;
+}
+
+static enum cinf_status start_servers(struct server **server, struct server **admin, struct service *service,
+                                      const struct settings *s)
+{
+    int n_inherited = count_inherited();
+    struct server_options o = { .address = s->listen,
+                                .inherited = n_inherited > 0 ? FIRST_INHERITED : -1,
+                                .may_be_public = s->keys || s->insecure,
+                                .head_seconds = s->head_seconds,
+                                .body_seconds = s->body_seconds,
+                                .idle_seconds = s->idle_seconds,
+                                .connections = s->connections,
+                                .timers = service->timers,
+                                .handle = route,
+                                .context = service };
+    service->has_admin_listener = s->metrics_listen || n_inherited > 1;
+    TRY(server_start(server, &o));
+    if (!service->has_admin_listener)
+        return CINF_OK;
+    o.address = s->metrics_listen;
+    o.inherited = n_inherited > 1 ? FIRST_INHERITED + 1 : -1;
+    o.admin = true;
+    o.connections = ADMIN_CONNECTIONS;
+    return server_start(admin, &o);
+}
+
 /* Takes `s` over. */
 static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 {
     struct service service = { .queue_max = s->queue ? s->queue : QUEUE_DEFAULT,
                                .stall_ns = UINT64_C(1000000000) * s->stall_seconds,
                                .ping_ns = UINT64_C(1000000000) * s->ping_seconds };
-    struct server *server = NULL;
-    char host[256], port[6];
+    struct server *server = NULL, *admin = NULL;
     uint32_t drain_seconds = s->drain_seconds;
-    jobs_init(&service.jobs);
-    enum cinf_status status = open_engine(&service.engine, s, service.queue_max);
+    enum cinf_status status = read_keys(&service, s);
+    if (status == CINF_OK)
+        status = jobs_init(&service.jobs, keys_count(service.keys));
+    if (status == CINF_OK)
+        status = open_engine(&service.engine, s, service.queue_max);
     if (status == CINF_OK)
         status = watcher_start(&service.watcher);
     if (status == CINF_OK)
@@ -200,21 +258,10 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
         status = fleet_new(&service.fleet, &service, s, argc, argv, on_load_failed);
     if (status != CINF_OK)
         settings_free(s);
+    if (status == CINF_OK)
+        status = start_servers(&server, &admin, &service, s);
     if (status == CINF_OK) {
-        settings_split_address(s->listen, host, port);
-        const struct server_options options = { .host = host,
-                                                .port = port,
-                                                .head_seconds = s->head_seconds,
-                                                .body_seconds = s->body_seconds,
-                                                .idle_seconds = s->idle_seconds,
-                                                .connections = s->connections,
-                                                .timers = service.timers,
-                                                .handle = route,
-                                                .context = &service };
-        status = server_start(&server, &options);
-    }
-    if (status == CINF_OK) {
-        log_start(&service, s, host, server_port(server));
+        log_start(&service, s, server, admin);
         status = fleet_begin(service.fleet);
     }
     if (status != CINF_OK)
@@ -227,12 +274,15 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
         _exit(0);
     }
     server_stop(server);
+    server_stop(admin);
     watcher_stop(service.watcher);
     timers_stop(service.timers);
     recorder_stop(service.recorder);
     fleet_free(service.fleet);
     cinf_engine_close(service.engine);
-    pthread_mutex_destroy(&service.jobs.lock);
+    jobs_free(&service.jobs);
+    keys_free(service.keys);
+    mem_free(service.allow_hosts);
     log_message("info", "stopped", "good bye");
     return status;
 }

@@ -10,6 +10,9 @@
 
 #include "fail.h"
 #include "handlers.h"
+#include "job.h"
+#include "keys.h"
+#include "mem.h"
 #include "problem.h"
 #include "service.h"
 
@@ -114,6 +117,30 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
                          cinf_cost_of(UINT64_C(3600000000000), budget));
 }
 
+/* At every moment at which nothing runs they add to what the device has served. */
+static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service)
+{
+    uint32_t n = 1 + keys_count(service->keys);
+    struct key_use *uses = mem_new(n, sizeof *uses);
+    if (!uses)
+        return cinf_fail(CINF_ENOMEM, "no memory for %u keys", n);
+    jobs_uses(&service->jobs, uses);
+    cinf_exposition_family(page, "costd_key_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
+                           "Device time that the requests of each API key have used.");
+    for (uint32_t i = 0; i < n; i++) {
+        const struct cinf_label label = { "key", keys_name(service->keys, i) };
+        cinf_exposition_seconds(page, "costd_key_device_seconds_total", &label, 1, uses[i].device_ns);
+    }
+    cinf_exposition_family(page, "costd_key_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
+                           "What that time has cost; time without a price is not in it.");
+    for (uint32_t i = 0; i < n; i++) {
+        const struct cinf_label label = { "key", keys_name(service->keys, i) };
+        cinf_exposition_cost(page, "costd_key_cost_dollars_total", &label, 1, uses[i].cost);
+    }
+    mem_free(uses);
+    return CINF_OK;
+}
+
 void get_metrics(struct exchange *x, const char *unused)
 {
     struct service *service = service_of(x);
@@ -128,8 +155,10 @@ void get_metrics(struct exchange *x, const char *unused)
     if (status == CINF_OK) {
         add_daemon(page, service);
         add_process(page);
-        status = cinf_exposition_finish(page, &text, &n);
+        status = add_keys(page, service);
     }
+    if (status == CINF_OK)
+        status = cinf_exposition_finish(page, &text, &n);
     if (status == CINF_OK)
         exchange_send(x, 200, cinf_exposition_content_type(format), text, n);
     else

@@ -109,6 +109,25 @@ void problem_content_type(struct exchange *x)
                    "the body must be JSON, with Content-Type: application/json");
 }
 
+void problem_no_key(struct exchange *x)
+{
+    exchange_challenge(x);
+    exchange_error(x, 401, "authentication_error", NULL, "invalid_api_key",
+                   "an API key is needed: Authorization: Bearer KEY");
+}
+
+void problem_no_right(struct exchange *x)
+{
+    exchange_error(x, 403, "permission_error", NULL, "forbidden",
+                   "this needs an admin key, or the metrics listener on a private address");
+}
+
+void problem_host(struct exchange *x)
+{
+    exchange_error(x, 421, INVALID, NULL, "host_not_allowed",
+                   "this server does not go by that name (see --allow-host)");
+}
+
 void problem_loading(struct exchange *x, const char *what)
 {
     char message[400];

@@ -27,6 +27,9 @@ void problem_no_route(struct exchange *x, const char *message);
 void problem_no_model(struct exchange *x, const char *name);
 void problem_method(struct exchange *x, const char *allowed);
 void problem_content_type(struct exchange *x);
+void problem_no_key(struct exchange *x);
+void problem_no_right(struct exchange *x);
+void problem_host(struct exchange *x);
 void problem_loading(struct exchange *x, const char *what);
 void problem_draining(struct exchange *x, int64_t account);
 

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "admission.h"
 #include "fail.h"
 #include "fleet.h"
 #include "handlers.h"
@@ -42,30 +43,35 @@ static void no_embeddings(struct exchange *x, const char *unused)
     problem_no_route(x, "these models generate text and offer no embeddings");
 }
 
+enum where { MAIN = 1, ADMIN = 2, BOTH = 3 };
+
 static const struct route {
-    const char *path; /* one that ends in '/', but "/", takes the rest, decoded, as its argument */
-    bool post;        /* else GET and HEAD */
+    const char *method; /* GET: and HEAD */
+    const char *path;   /* one that ends in '/', but "/", takes the rest, decoded, as its argument */
+    enum right right;
+    enum where where; /* if there are two listeners; else everything is everywhere */
     bool quiet;       /* asked every few seconds by machines: logged only when it fails */
     void (*handle)(struct exchange *x, const char *argument);
 } routes[] = {
-    { "/v1/generate/", true, false, post_generate },
-    { "/v1/completions", true, false, post_completions },
-    { "/v1/models", false, false, get_models },
-    { "/v1/models/", false, false, get_model },
-    { "/tokenize", true, false, post_tokenize },
-    { "/detokenize", true, false, post_detokenize },
-    { "/", false, true, get_page },
-    { "/page.css", false, true, get_page },
-    { "/page.js", false, true, get_page },
-    { "/uPlot.min.css", false, true, get_page },
-    { "/uPlot.iife.min.js", false, true, get_page },
-    { "/api/history", false, true, get_history },
-    { "/api/recent", false, true, get_recent },
-    { "/metrics", false, true, get_metrics },
-    { "/health", false, true, get_health },
-    { "/ready", false, true, get_ready },
-    { "/v1/chat/completions", true, false, no_chat },
-    { "/v1/embeddings", true, false, no_embeddings },
+    { "POST", "/v1/generate/", RIGHT_USE, MAIN, false, post_generate },
+    { "POST", "/v1/completions", RIGHT_USE, MAIN, false, post_completions },
+    { "GET", "/v1/models", RIGHT_USE, BOTH, false, get_models },
+    { "GET", "/v1/models/", RIGHT_USE, BOTH, false, get_model },
+    { "POST", "/tokenize", RIGHT_USE, MAIN, false, post_tokenize },
+    { "POST", "/detokenize", RIGHT_USE, MAIN, false, post_detokenize },
+    /* The page is no secret; what it shows is. */
+    { "GET", "/", RIGHT_NONE, ADMIN, true, get_page },
+    { "GET", "/page.css", RIGHT_NONE, ADMIN, true, get_page },
+    { "GET", "/page.js", RIGHT_NONE, ADMIN, true, get_page },
+    { "GET", "/uPlot.min.css", RIGHT_NONE, ADMIN, true, get_page },
+    { "GET", "/uPlot.iife.min.js", RIGHT_NONE, ADMIN, true, get_page },
+    { "GET", "/api/history", RIGHT_USE, ADMIN, true, get_history },
+    { "GET", "/api/recent", RIGHT_USE, ADMIN, true, get_recent },
+    { "GET", "/metrics", RIGHT_USE, ADMIN, true, get_metrics },
+    { "GET", "/health", RIGHT_NONE, BOTH, true, get_health },
+    { "GET", "/ready", RIGHT_NONE, BOTH, true, get_ready },
+    { "POST", "/v1/chat/completions", RIGHT_USE, MAIN, false, no_chat },
+    { "POST", "/v1/embeddings", RIGHT_USE, MAIN, false, no_embeddings },
 };
 
 /* The rest of the path for a route that takes one, "" for the others; NULL when it is another path. */
@@ -90,21 +96,29 @@ static void run(struct exchange *x, const struct route *r, const char *rest)
     mem_free(argument);
 }
 
+static bool is_here(struct exchange *x, const struct route *r)
+{
+    return !service_of(x)->has_admin_listener || (r->where & (exchange_is_admin(x) ? ADMIN : MAIN)) != 0;
+}
+
 void route(struct exchange *x)
 {
     const char *method = exchange_method(x);
-    bool post = strcmp(method, "POST") == 0;
-    bool get = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+    if (strcmp(method, "HEAD") == 0)
+        method = "GET";
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         const struct route *r = &routes[i];
-        const char *rest = match(r, exchange_path(x));
+        const char *rest = is_here(x, r) ? match(r, exchange_path(x)) : NULL;
         if (!rest)
             continue;
-        if (r->post ? post : get)
+        if (!admit(x, r->right))
+            return;
+        if (strcmp(r->method, method) == 0)
             run(x, r, rest);
         else
-            problem_method(x, r->post ? "POST" : "GET, HEAD");
+            problem_method(x, strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method);
         return;
     }
-    problem_no_route(x, "there is nothing at this path");
+    if (admit(x, RIGHT_NONE))
+        problem_no_route(x, "there is nothing at this path");
 }

@@ -18,6 +18,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "access_log.h"
@@ -27,11 +28,13 @@
 #include "log.h"
 #include "mem.h"
 #include "problem.h"
+#include "settings.h"
 #include "strbuf.h"
 #include "timers.h"
 
 enum {
     THREADS = 2,
+    ADMIN_THREADS = 2, /* a pool of one is not a pool */
     SEND_SECONDS = 60, /* for an answer that is no stream */
     /* What the kernel keeps for a client that does not read: enough for a network, little enough to notice.
      */
@@ -49,7 +52,9 @@ struct server {
     struct MHD_Daemon *daemon;
     struct server_options options;
     uint16_t port;
-    uint64_t run; /* random; makes request ids differ between runs */
+    bool is_unix, is_private;
+    char *unlink_path; /* of a Unix socket that we made */
+    uint64_t run;      /* random; makes request ids differ between runs */
     _Atomic uint64_t n_requests;
 };
 
@@ -69,6 +74,7 @@ struct exchange {
     uint64_t body_bytes; /* received, kept or not */
     const char *allow;
     unsigned retry_after;
+    bool challenge;
     char etag[40]; /* of a file of the page; else "" */
     bool gzip;
     bool handled;
@@ -147,6 +153,21 @@ int exchange_socket(const struct exchange *x)
     return info ? info->connect_fd : -1;
 }
 
+bool exchange_is_admin(const struct exchange *x)
+{
+    return x->server->options.admin;
+}
+
+bool exchange_is_private(const struct exchange *x)
+{
+    return x->server->is_private;
+}
+
+bool exchange_is_unix(const struct exchange *x)
+{
+    return x->server->is_unix;
+}
+
 /* ---- The answer --------------------------------------------------------------------------- */
 
 void exchange_retry_after(struct exchange *x, unsigned seconds)
@@ -157,6 +178,11 @@ void exchange_retry_after(struct exchange *x, unsigned seconds)
 void exchange_allow(struct exchange *x, const char *methods)
 {
     x->allow = methods;
+}
+
+void exchange_challenge(struct exchange *x)
+{
+    x->challenge = true;
 }
 
 void exchange_page(struct exchange *x, const char *etag, bool gzip)
@@ -201,9 +227,16 @@ static void queue_response(struct exchange *x, unsigned status, const char *cont
     good = good && (!x->etag[0] || add_page_headers(x, response));
     if (good && x->allow)
         good = MHD_add_response_header(response, "Allow", x->allow) == MHD_YES;
+    if (good && x->challenge)
+        good = MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"costd\"") == MHD_YES;
     if (good && x->retry_after) {
         snprintf(seconds, sizeof seconds, "%u", x->retry_after);
         good = MHD_add_response_header(response, "Retry-After", seconds) == MHD_YES;
+        snprintf(seconds, sizeof seconds, "%u", x->retry_after * 1000);
+        good = good && MHD_add_response_header(response, "retry-after-ms", seconds) == MHD_YES;
+    } else if (good && status >= 400) {
+        /* The clients would try again what cannot become better. */
+        good = MHD_add_response_header(response, "x-should-retry", "false") == MHD_YES;
     }
     /* Proxies would collect a stream's events before they pass them on. */
     if (good && strcmp(content_type, "text/event-stream") == 0)
@@ -452,32 +485,103 @@ static void on_message(void *context, const char *format, va_list args)
 
 /* ---- Starting and stopping ---------------------------------------------------------------- */
 
-static enum cinf_status listen_on(int *out, uint16_t *bound, const char *host, const char *port)
+static bool is_loopback(const struct sockaddr_storage *address)
 {
+    if (address->ss_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
+    return address->ss_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+}
+
+/* What the socket is bound to, whoever has bound it. */
+static enum cinf_status look_at_socket(struct server *server, int fd)
+{
+    struct sockaddr_storage address = { 0 };
+    socklen_t size = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+        return cinf_fail(CINF_EIO, "the inherited descriptor %d is no socket", fd);
+    server->is_unix = address.ss_family == AF_UNIX;
+    server->is_private = server->is_unix || is_loopback(&address);
+    if (!server->is_unix)
+        server->port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                                           : ((struct sockaddr_in *)&address)->sin_port);
+    if (!server->is_private && !server->options.may_be_public)
+        return cinf_fail(CINF_EINVAL,
+                         "%s is not a loopback address: others could use the models without a key; "
+                         "give --keys FILE, or --insecure if something else keeps them out",
+                         server->options.inherited >= 0 ? "the inherited socket" : server->options.address);
+    return CINF_OK;
+}
+
+static enum cinf_status bind_tcp(int fd, const struct addrinfo *found, const char *address)
+{
+    const int on = 1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+        bind(fd, found->ai_addr, found->ai_addrlen) != 0)
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", address, strerror(errno));
+    return CINF_OK;
+}
+
+static enum cinf_status open_tcp(int *out, const char *address)
+{
+    char host[256], port[6];
     struct addrinfo *found, hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+    settings_split_address(address, host, port);
     int error = getaddrinfo(host, port, &hints, &found);
     if (error)
-        return cinf_fail(CINF_EIO, "cannot listen on %s:%s: %s", host, port, gai_strerror(error));
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    const int on = 1;
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-        bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 1024) != 0) {
-        enum cinf_status status =
-            cinf_fail(CINF_EIO, "cannot listen on %s:%s: %s", host, port, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        freeaddrinfo(found);
-        return status;
-    }
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", address, gai_strerror(error));
+    *out = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    enum cinf_status status = *out < 0
+                                  ? cinf_fail(CINF_EIO, "cannot listen on %s: %s", address, strerror(errno))
+                                  : bind_tcp(*out, found, address);
     freeaddrinfo(found);
-    struct sockaddr_storage address;
-    socklen_t size = sizeof address;
-    *bound = 0;
-    if (getsockname(fd, (struct sockaddr *)&address, &size) == 0)
-        *bound = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
-                                                     : ((struct sockaddr_in *)&address)->sin_port);
-    *out = fd;
+    return status;
+}
+
+/* A socket that is there already and that nobody listens on is the rest of a process that was killed. */
+static enum cinf_status open_unix(int *out, const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    if (strlen(path) >= sizeof address.sun_path)
+        return cinf_fail(CINF_EINVAL, "the path of the socket is too long: %s", path);
+    memcpy(address.sun_path, path, strlen(path));
+    *out = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (*out >= 0 && connect(*out, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED)
+        (void)unlink(path);
+    if (*out < 0 || bind(*out, (struct sockaddr *)&address, sizeof address) != 0)
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", path, strerror(errno));
     return CINF_OK;
+}
+
+static enum cinf_status open_socket(struct server *server, int *out)
+{
+    const char *address = server->options.address;
+    if (server->options.inherited >= 0) {
+        *out = server->options.inherited;
+        return CINF_OK;
+    }
+    if (strncmp(address, "unix:", 5) != 0)
+        return open_tcp(out, address);
+    TRY(open_unix(out, address + 5));
+    server->unlink_path = mem_copy_text(address + 5);
+    return CINF_OK;
+}
+
+static enum cinf_status listen_on(struct server *server, int *out)
+{
+    TRY(open_socket(server, out));
+    TRY(look_at_socket(server, *out));
+    if (server->options.inherited < 0 && listen(*out, 1024) != 0)
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", server->options.address, strerror(errno));
+    return CINF_OK;
+}
+
+static void free_server(struct server *server)
+{
+    if (server->unlink_path)
+        (void)unlink(server->unlink_path);
+    mem_free(server->unlink_path);
+    mem_free(server);
 }
 
 /* Room for the connections, as far as the administrator lets us. */
@@ -500,9 +604,11 @@ enum cinf_status server_start(struct server **out, const struct server_options *
     server->options = *o;
     if (getrandom(&server->run, sizeof server->run, 0) != (ssize_t)sizeof server->run)
         server->run = clock_monotonic_ns() ^ (uint64_t)getpid() << 32;
-    enum cinf_status status = listen_on(&fd, &server->port, o->host, o->port);
+    enum cinf_status status = listen_on(server, &fd);
     if (status != CINF_OK) {
-        mem_free(server);
+        if (fd >= 0)
+            close(fd);
+        free_server(server);
         return status;
     }
     raise_descriptor_limit(o->connections);
@@ -512,15 +618,16 @@ enum cinf_status server_start(struct server **out, const struct server_options *
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
             MHD_USE_ERROR_LOG,
         server->port, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-        NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_URI_LOG_CALLBACK, on_first_line,
-        NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
+        (unsigned)(o->admin ? ADMIN_THREADS : THREADS), MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 0,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+        MHD_OPTION_URI_LOG_CALLBACK, on_first_line, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+        MHD_OPTION_END);
     if (!server->daemon) {
         close(fd);
-        mem_free(server);
-        return cinf_fail(CINF_EIO, "cannot start the HTTP server on %s:%s", o->host, o->port);
+        free_server(server);
+        return cinf_fail(CINF_EIO, "cannot start the HTTP server on %s", o->address);
     }
     *out = server;
     return CINF_OK;
@@ -539,5 +646,5 @@ void server_stop(struct server *server)
     if (fd >= 0)
         close(fd);
     MHD_stop_daemon(server->daemon);
-    mem_free(server);
+    free_server(server);
 }

@@ -24,6 +24,8 @@ struct access {
     char method[16];
     char path[192]; /* cut at that length; the log escapes it */
     char model[257];
+    uint32_t key; /* number of the API key, 0: none */
+    char key_name[65];
     unsigned status;  /* 0: nothing was sent */
     const char *code; /* of the error object, or NULL */
     bool quiet;       /* not logged when it went well */
@@ -33,7 +35,10 @@ struct access {
 struct timers;
 
 struct server_options {
-    const char *host, *port;
+    const char *address; /* "HOST:PORT", "[V6]:PORT" or "unix:PATH" */
+    int inherited;       /* a socket that listens already, instead of `address`; -1: none */
+    bool may_be_public;  /* or else only loopback addresses and Unix sockets */
+    bool admin;          /* for metrics and administration alone */
     /* Absolute, so that bytes that drip in do not extend them: for a request's head, for its body, and for
      * a connection that asks nothing more. */
     uint32_t head_seconds, body_seconds, idle_seconds;
@@ -47,7 +52,7 @@ struct server_options {
 
 /* Listens at once. */
 enum cinf_status server_start(struct server **out, const struct server_options *options);
-uint16_t server_port(const struct server *server);
+uint16_t server_port(const struct server *server); /* 0: a Unix socket */
 
 /* Stops listening and closes all connections; none may be suspended.  Accepts NULL. */
 void server_stop(struct server *server);
@@ -62,12 +67,16 @@ const char *exchange_header(const struct exchange *x, const char *name); /* NULL
 const char *exchange_query(const struct exchange *x, const char *name);  /* percent-encoded; NULL: absent */
 const char *exchange_body(const struct exchange *x, size_t *n);          /* "" for none */
 int exchange_socket(const struct exchange *x);
+bool exchange_is_admin(const struct exchange *x);   /* it came to the listener for that */
+bool exchange_is_private(const struct exchange *x); /* only this machine can reach its listener */
+bool exchange_is_unix(const struct exchange *x);    /* the listener is a Unix socket */
 
 /* ---- The answer --------------------------------------------------------------------------- */
 
 /* Headers for the answer to come: seconds until a retry makes sense, and the methods of a path. */
 void exchange_retry_after(struct exchange *x, unsigned seconds);
 void exchange_allow(struct exchange *x, const char *methods);
+void exchange_challenge(struct exchange *x); /* WWW-Authenticate */
 
 /* The answer to come is a file of the built-in page: it may be kept and asked for again by its `etag`, and it
  * may load nothing from elsewhere. */

@@ -17,16 +17,25 @@ extern const char *const service_endpoints[ENDPOINT_COUNT];
 
 struct fleet;
 struct job;
+struct keys;
 struct recorder;
 struct timers;
 struct watcher;
 
-/* Generations under way, for draining. */
+/* What the requests of one API key have used. */
+struct key_use {
+    uint64_t device_ns;
+    struct cinf_cost cost;
+};
+
+/* Generations under way, for draining and for the accounts of keys. */
 struct job_list {
     pthread_mutex_t lock;
     struct job *first;
     uint32_t n;  /* also those that are about to be listed */
     bool closed; /* draining: no new ones */
+    struct key_use *uses; /* [n_uses] by ended jobs, by the number of their key */
+    uint32_t n_uses;
     bool ending; /* no time left: what is still listed later is cancelled at once */
 };
 
@@ -37,6 +46,9 @@ struct service {
     struct fleet *fleet;
     struct recorder *recorder;
     struct job_list jobs;
+    struct keys *keys; /* NULL: everybody may ask */
+    char *allow_hosts; /* "NAME,NAME", or NULL */
+    bool has_admin_listener;
     _Atomic uint64_t daily_budget; /* nano-dollars; 0: none */
     uint64_t stall_ns, ping_ns;    /* of streams */
     uint32_t queue_max;            /* requests that may wait, over all models */

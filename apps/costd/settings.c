@@ -31,6 +31,14 @@ static const struct option options[] = {
       "serve the checkpoint in folder DIR as NAME; give it once a model" },
     { "listen", TEXT, AT(listen), 0, 0, false, "HOST:PORT",
       "address to serve on (default 127.0.0.1:8000; port 0: any free one, see the log)" },
+    { "metrics-listen", TEXT, AT(metrics_listen), 0, 0, false, "HOST:PORT",
+      "serve /metrics, the page and /admin there, and no longer on --listen" },
+    { "keys", TEXT, AT(keys), 0, 0, false, "FILE",
+      "API keys, one a line: NAME SHA256-OF-THE-KEY [admin]; without: everybody may ask" },
+    { "insecure", SWITCH, AT(insecure), 0, 0, true, NULL,
+      "listen on an address that is not loopback although there are no keys" },
+    { "allow-host", TEXT, AT(allow_host), 0, 0, false, "NAME,…",
+      "names in Host headers to answer to, besides addresses and localhost" },
     { "config", TEXT, AT(config), 0, 0, true, "FILE", "read these settings from a JSON file too" },
     { "cpu-cost-per-hour", PRICE, AT(cpu_price), 0, 0, false, "DOLLARS",
       "what an hour of this machine costs when models run on the CPU" },
@@ -405,11 +413,21 @@ bool settings_split_address(const char *listen, char host[256], char port[6])
     return true;
 }
 
-static enum cinf_status check(const struct settings *s)
+static bool address_is_good(const char *listen)
 {
     char host[256], port[6];
-    if (!settings_split_address(s->listen, host, port))
-        return cinf_fail(CINF_EINVAL, "--listen: \"%s\" is not HOST:PORT", s->listen);
+    if (strncmp(listen, "unix:", 5) == 0)
+        return listen[5] != '\0';
+    return settings_split_address(listen, host, port);
+}
+
+static enum cinf_status check(const struct settings *s)
+{
+    if (!address_is_good(s->listen))
+        return cinf_fail(CINF_EINVAL, "--listen: \"%s\" is not HOST:PORT or unix:PATH", s->listen);
+    if (s->metrics_listen && !address_is_good(s->metrics_listen))
+        return cinf_fail(CINF_EINVAL, "--metrics-listen: \"%s\" is not HOST:PORT or unix:PATH",
+                         s->metrics_listen);
     if (s->n_models == 0)
         return cinf_fail(CINF_EINVAL, "no model to serve: give --model NAME=DIR, or \"models\" in the file");
     return CINF_OK;
@@ -450,6 +468,9 @@ void settings_free(struct settings *s)
     }
     mem_free(s->config);
     mem_free(s->listen);
+    mem_free(s->metrics_listen);
+    mem_free(s->keys);
+    mem_free(s->allow_host);
     mem_free(s->device);
     mem_free(s->cpu_price);
     mem_free(s->gpu_price);

@@ -21,7 +21,10 @@ struct settings {
     struct model_setting models[MODELS_MAX];
     uint32_t n_models;
 
-    char *listen; /* "HOST:PORT" */
+    char *listen;         /* "HOST:PORT" or "unix:PATH" */
+    char *metrics_listen; /* the same, or NULL: `listen` serves everything */
+    char *keys;           /* path, or NULL */
+    char *allow_host;     /* "NAME,NAME", or NULL */
     char *device; /* NULL: the engine's choice */
     enum cinf_weights weights;
     uint32_t threads, queue;
@@ -36,7 +39,7 @@ struct settings {
     uint32_t drain_seconds;
     uint32_t head_seconds, body_seconds, idle_seconds, stall_seconds, ping_seconds;
     uint32_t connections;
-    bool check_config, version, help;
+    bool insecure, check_config, version, help;
 };
 
 /* Reads the command line and the file it names.  CINF_EINVAL, with one line that names the flag or the key.

@@ -253,7 +253,7 @@ def refusals():
     refused(404, "model_not_found", server.post("/v1/completions", {"model": "nobody"}))
     refused(404, "model_not_found", server.get("/v1/models/nobody"))
     refused(400, "invalid_value", server.post("/v1/completions", {"prompt": "a"}))
-    for path in ("/", "/x", "/v1", "/v1/generate", "/v1/generate/", "/v1/models/", "/metrics/", "//health", "/%00"):
+    for path in ("/x", "/v1", "/v1/generate", "/v1/generate/", "/v1/models/", "/metrics/", "//health", "/%00"):
         refused(404, "not_found", server.ask("POST" if "generate" in path else "GET", path))
     for path in ("/v1/chat/completions", "/v1/embeddings"):
         check(len(refused(404, "not_found", server.post(path, {})).error["message"]) > 20)

@@ -1,0 +1,29 @@
+/* keys.h - API keys: who may ask, and under which name it is accounted.
+ *
+ * The file has one key a line, "NAME SHA256 [admin]": the digest of the key in hexadecimal, as
+ * `printf %s "$KEY" | sha256sum` writes it; '#' begins a comment.  The keys themselves are never stored, and
+ * never logged. */
+#ifndef KEYS_H
+#define KEYS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <costinfer/status.h>
+
+enum { KEYS_MAX = 1000, KEY_NAME_BYTES_MAX = 64, NO_KEY = 0 };
+
+struct keys;
+
+enum cinf_status keys_load(struct keys **out, const char *path);
+void keys_free(struct keys *keys); /* accepts NULL */
+
+/* The number, from 1 on, of the key that an Authorization header carries ("Bearer KEY"), or NO_KEY.  Takes
+ * the same time whichever key it is. */
+uint32_t keys_find(const struct keys *keys, const char *authorization);
+
+uint32_t keys_count(const struct keys *keys);                    /* of NULL: 0 */
+const char *keys_name(const struct keys *keys, uint32_t number); /* "anonymous" for NO_KEY */
+bool keys_is_admin(const struct keys *keys, uint32_t number);
+
+#endif

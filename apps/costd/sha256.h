@@ -1,0 +1,12 @@
+/* sha256.h - the hash of FIPS 180-4, for API keys: short inputs, whole in memory. */
+#ifndef SHA256_H
+#define SHA256_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SHA256_BYTES = 32 };
+
+void sha256(uint8_t digest[SHA256_BYTES], const void *bytes, size_t n);
+
+#endif

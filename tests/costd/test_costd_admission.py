@@ -1,0 +1,230 @@
+"""Who may ask: API keys and their accounts, the metrics listener, public addresses, names, Unix sockets, and
+sockets that systemd hands over."""
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+from costd_support import (CANARY, COSTD, LARGE, SMALL, Costd, Reply, check, equal, ns, reset, run, run_costd,
+                           temp_folder, total)
+from decimal import Decimal
+
+ALICE, BOB, ROOT = "sk-alice-" + CANARY, "sk-bob-" + CANARY, "sk-root-" + CANARY
+MODELS = ["--model", "small=" + SMALL, "--model", "large=" + LARGE]
+
+
+def digest(key):
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_file(folder, text=None):
+    path = os.path.join(folder, "keys%d" % len(os.listdir(folder)))
+    with open(path, "w") as f:
+        f.write(text if text is not None else "# who\nalice %s\n\nbob\t%s\nroot %s admin # the boss\n"
+                % (digest(ALICE), digest(BOB).upper(), digest(ROOT)))
+    return path
+
+
+def bearer(key):
+    return {"Authorization": "Bearer " + key}
+
+
+def key_files_are_judged():
+    with temp_folder() as folder:
+        good = digest("x")
+        for text, words in (
+                ("", "no key"), ("# nothing\n", "no key"), ("a\n", "line 1: a has no SHA-256"),
+                ("a %s\nb %s\n" % (good, good), "line 2: b"), ("a %s\na %s\n" % (good, digest("y")), "line 2: a"),
+                ("a %s\n" % good[:-1], "64 hexadecimal"), ("a %sg\n" % good[:-1], "64 hexadecimal"),
+                ("a %s boss\n" % good, "admin"), ("a %s admin x\n" % good, "admin"),
+                ("a/b %s\n" % good, "letters"), ("anonymous %s\n" % good, "letters"),
+                ("%s %s\n" % ("a" * 65, good), "letters"), ("a %s\n\0" % good, "no text")):
+            code, _, err = run_costd(*MODELS[:2], "--listen", "127.0.0.1:0", "--keys", key_file(folder, text))
+            equal(code, 1, (text, err))
+            check(words in err, text, err)
+        code, _, err = run_costd(*MODELS[:2], "--listen", "127.0.0.1:0", "--keys", os.path.join(folder, "absent"))
+        equal(code, 1)
+        # Of every length around the hash's blocks, by someone else's hash.
+        lengths = (1, 54, 55, 56, 63, 64, 65, 119, 120, 128, 1000)
+        path = key_file(folder, "".join("k%d %s\n" % (n, digest("k" * n)) for n in lengths))
+        with Costd(*MODELS[:2], "--keys", path) as server:
+            for n in lengths:
+                equal(server.get("/v1/models", **bearer("k" * n)).status, 200, n)
+                equal(server.get("/v1/models", **bearer("k" * (n - 1) + "l")).status, 401, n)
+
+
+def keys_are_needed_and_accounted():
+    with temp_folder() as folder, Costd(*MODELS, "--keys", key_file(folder), "--cpu-cost-per-hour", "2.5",
+                                        "--queue", "3") as server:
+        for headers in ({}, bearer("wrong"), {"Authorization": "Basic " + ALICE}, bearer(""), bearer(ALICE + "x"),
+                        {"Authorization": "Bearer"}):
+            for path in ("/v1/models", "/metrics", "/api/recent"):
+                reply = server.ask("GET", path, headers=headers)
+                equal((reply.status, reply.error["code"]), (401, "invalid_api_key"), (path, headers))
+                equal(reply.headers["www-authenticate"], 'Bearer realm="costd"')
+                equal(reply.headers["x-should-retry"], "false")
+            reply = server.ask("POST", "/v1/completions", {"model": "small", "prompt": "a"}, headers)
+            equal(reply.status, 401)
+        for path in ("/health", "/ready"):
+            equal(server.get(path).status, 200)
+
+        def complete(key, **fields):
+            return server.ask("POST", "/v1/completions", fields, bearer(key))
+
+        def metrics():
+            from costd_support import parse_metrics
+            return parse_metrics(server.get("/metrics", **bearer(BOB)).body.decode())
+
+        threads = [threading.Thread(target=complete, args=(k,), kwargs={
+            "model": m, "prompt": "Once " + CANARY, "max_tokens": 10, "n": 2, "ignore_eos": True})
+            for k, m in ((ALICE, "small"), (BOB, "large"), (ALICE, "large"), (ROOT, "small"))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        # One who hangs up, and one of whose prompts only some find room in the queue, are accounted too.
+        body = json.dumps({"model": "large", "prompt": "a", "ignore_eos": True, "max_tokens": 200,
+                           "stream": True}).encode()
+        s = socket.create_connection(("127.0.0.1", server.port))
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                  b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n" % (BOB.encode(), len(body)) + body)
+        s.recv(100)
+        reset(s)
+        replies = [complete(ALICE, model="large", prompt=["a"] * 64, max_tokens=5) for _ in range(5)]
+        check(any(r.status == 429 for r in replies), [r.status for r in replies])
+        for r in replies:
+            if r.status == 429:
+                equal((r.headers["retry-after"], r.headers["retry-after-ms"]), ("1", "1000"))
+                check("x-should-retry" not in r.headers, r.headers)
+        while True:
+            m = metrics()
+            if total(m, "model_requests_running") + total(m, "model_requests_waiting") == 0:
+                break
+        keys = ["anonymous", "alice", "bob", "root"]
+        by_key = [ns(total(m, "costd_key_device_seconds_total", key=k)) for k in keys]
+        served = sum(ns(total(m, "model_device_seconds_total", phase=p)) for p in ("prefill", "decode"))
+        equal(sum(by_key), served, by_key)
+        equal(by_key[0], 0, "everybody had a key")
+        check(all(v > 0 for v in by_key[1:]), by_key)
+        costs = [total(m, "costd_key_cost_dollars_total", key=k) for k in keys]
+        for nanoseconds, cost in zip(by_key, costs):
+            check(abs(cost - Decimal(nanoseconds) * Decimal("2.5") / (3600 * 10**9)) < Decimal("1e-11"), cost)
+        logged = {line.get("key") for line in server.requests_logged() if line.get("endpoint")}
+        equal(logged, {"alice", "bob", "root"})
+
+
+def the_metrics_listener_takes_over():
+    with Costd(*MODELS[:2], "--metrics-listen", "127.0.0.1:0") as server:
+        main = server.port
+        line = server.await_log(lambda l: l["event"] == "listening")
+        for path in ("/metrics", "/", "/api/recent"):
+            equal(server.get(path).status, 404, path)
+        equal(server.get("/health").status, 200)
+        server.generate("small", prompt="a", max_tokens=2)
+        server.port = line["metrics_port"]
+        m = server.settle()
+        equal(ns(total(m, "costd_key_device_seconds_total", key="anonymous")),
+              sum(ns(total(m, "model_device_seconds_total", phase=p)) for p in ("prefill", "decode")))
+        for path in ("/", "/api/recent", "/health", "/ready", "/v1/models"):
+            equal(server.get(path).status, 200, path)
+        equal(server.post("/v1/completions", {"prompt": "a"}).status, 404)
+        server.port = main
+
+
+def public_addresses_need_keys():
+    for listen in ("0.0.0.0:0", "[::]:0"):
+        code, _, err = run_costd(*MODELS[:2], "--listen", listen)
+        equal(code, 1, err)
+        check("not a loopback address" in err and "--insecure" in err, err)
+    code, _, err = run_costd(*MODELS[:2], "--listen", "127.0.0.1:0", "--metrics-listen", "0.0.0.0:0")
+    equal(code, 1, err)
+    with Costd(*MODELS[:2], "--listen", "0.0.0.0:0", "--insecure") as server:
+        equal(server.get("/health").status, 200)
+    with temp_folder() as folder, Costd(*MODELS[:2], "--listen", "0.0.0.0:0", "--keys", key_file(folder)) as server:
+        equal(server.get("/v1/models").status, 401)
+
+
+def other_names_are_refused():
+    with Costd(*MODELS[:2], "--allow-host", "models.example,b.example") as server:
+        for host, status in (("127.0.0.1:80", 200), ("localhost", 200), ("LOCALHOST:8000", 200), ("[::1]:8", 200),
+                             ("a.localhost", 200), ("models.example", 200), ("B.Example:8000", 200),
+                             ("evil.example", 421), ("localhost.evil.example", 421), ("models.example.evil", 421),
+                             ("models", 421), ("127.0.0.1.evil.example", 421), ("evillocalhost", 421)):
+            reply = server.ask("GET", "/v1/models", headers={"Host": host})
+            equal(reply.status, status, host)
+            check(not any(h.startswith("access-control") for h in reply.headers), "CORS:", reply.headers)
+        equal(server.ask("GET", "/nothing", headers={"Host": "evil.example"}).status, 421)
+        equal(server.ask("OPTIONS", "/v1/completions", headers={"Origin": "http://evil.example"}).status, 405)
+
+
+class Unix(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=30)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def ask_unix(path, where):
+    connection = Unix(path)
+    connection.request("GET", where, headers={"Host": "anything"})
+    response = connection.getresponse()
+    reply = Reply(response.status, {}, response.read())
+    connection.close()
+    return reply
+
+
+def a_unix_socket():
+    with temp_folder() as folder:
+        path = os.path.join(folder, "socket")
+        stale = socket.socket(socket.AF_UNIX)
+        stale.bind(path)
+        stale.close()
+        with Costd(*MODELS[:2], "--listen", "unix:" + path) as server:
+            equal(server.port, 0)
+            equal(ask_unix(path, "/v1/models").status, 200)
+            code, _, err = run_costd(*MODELS[:2], "--listen", "unix:" + path)
+            equal(code, 1)
+            check("in use" in err, err)
+            equal(ask_unix(path, "/health").status, 200, "the second one has not taken it away")
+        check(not os.path.exists(path), "the socket is left")
+        code, _, err = run_costd(*MODELS[:2], "--listen", "unix:" + "x" * 200)
+        equal(code, 1)
+        equal(run_costd(*MODELS[:2], "--listen", "unix:")[0], 2)
+
+
+def sockets_of_systemd():
+    with socket.create_server(("127.0.0.1", 0)) as main, socket.create_server(("127.0.0.1", 0)) as metrics:
+        script = ("import os, sys\n"
+                  "a, b = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]))\n"
+                  "os.dup2(a, 3); os.dup2(b, 4)\n"
+                  "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2')\n"
+                  "os.execv(sys.argv[3], sys.argv[3:])\n")
+        process = subprocess.Popen([sys.executable, "-c", script, str(main.fileno()), str(metrics.fileno()), COSTD,
+                                    *MODELS[:2], "--listen", "127.0.0.1:1"], stderr=subprocess.PIPE,
+                                   pass_fds=[main.fileno(), metrics.fileno()])
+        try:
+            for line in process.stderr:
+                if json.loads(line)["event"] == "ready":
+                    break
+            for listener, path, status in ((main, "/v1/models", 200), (main, "/metrics", 404),
+                                           (metrics, "/metrics", 200)):
+                connection = http.client.HTTPConnection(*listener.getsockname(), timeout=30)
+                connection.request("GET", path)
+                equal(connection.getresponse().status, status, path)
+                connection.close()
+        finally:
+            process.terminate()
+            process.communicate()
+        equal(process.returncode, 0)
+
+
+if __name__ == "__main__":
+    run(key_files_are_judged, keys_are_needed_and_accounted, the_metrics_listener_takes_over,
+        public_addresses_need_keys, other_names_are_refused, a_unix_socket, sockets_of_systemd)
