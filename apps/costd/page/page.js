@@ -51,7 +51,7 @@ const quantile = (s) => s >= 99.99 ? '≥ 100 s' : seconds(s);
 function span(s) {
   s = Math.floor(s);
   const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
-  return h ? h + ' h ' + m + ' min' : m ? m + ' min ' + (s % 60) + ' s' : s + ' s';
+  return h >= 48 ? Math.floor(h / 24) + ' d ' + (h % 24) + ' h' : h ? h + ' h ' + m + ' min' : m ? m + ' min ' + (s % 60) + ' s' : s + ' s';
 }
 const bytes = (n) => n >= 2 ** 30 ? number(n / 2 ** 30) + ' GiB' : number(n / 2 ** 20) + ' MiB';
 const clock = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour12: false });
@@ -87,7 +87,7 @@ function slices() {
   if (rest.length) out.push(part(rest.length + ' other models', rest, 'var(--others)'));
   out.sort((a, b) => b.value - a.value);
   out.push({ name: 'Loading', kind: 'load', time: t.load_seconds, value: amountOf(t.load_cost, t.load_seconds) });
-  out.push({ name: 'Idle, paid for', kind: 'idle', time: t.idle_seconds, value: amountOf(t.idle_cost, t.idle_seconds) });
+  out.push({ name: priced() ? 'Idle, paid for' : 'Idle', kind: 'idle', time: t.idle_seconds, value: amountOf(t.idle_cost, t.idle_seconds) });
   return out;
 }
 
@@ -283,7 +283,7 @@ class Chart {
 
   build(points, order) {
     if (this.u) this.u.destroy();
-    this.u = null;
+    this.u = this.outputs = null;
     this.zoomed = false;
     this.plot.replaceChildren();
     this.legend.replaceChildren();
@@ -299,7 +299,7 @@ class Chart {
       cursor: { sync: { key: 'costd' }, points: { size: 6 }, y: false },
       scales: { x: { range: (u, low, high) => data.times.length < 2 ? [data.times[0] - data.step_seconds, data.times[0] + data.step_seconds] : [low, high] },
         y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
-      axes: [{ ...axis, space: 70, values: (u, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false, hour: '2-digit', minute: '2-digit',
+      axes: [{ ...axis, space: 70, size: 32, values: (u, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false, hour: '2-digit', minute: '2-digit',
         ...(at.length > 1 && at[1] - at[0] < 60 ? { second: '2-digit' } : {}) })) },
         { ...axis, ...(this.spec.format === bytes ? { incrs: Array.from({ length: 24 }, (_, i) => 2 ** (i + 18)) } : {}),
           size: (u, texts) => 24 + 7 * Math.max(4, ...(texts || []).map((t) => t.length)), values: (u, at) => at.map((x) => this.spec.format(x)) }],
