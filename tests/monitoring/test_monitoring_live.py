@@ -7,12 +7,13 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
 from fractions import Fraction
 
-from monitoring_support import COSTD, DASHBOARD, DASHBOARDS, SOURCE, check, need, no, skip
+from monitoring_support import BUILD, COSTD, DASHBOARD, DASHBOARDS, SOURCE, check, need, no, skip
 
 need("prometheus", "promtool")
 sys.path.insert(0, os.path.join(SOURCE, "scripts"))
@@ -36,7 +37,7 @@ PRICE = "0.10"
 WINDOW = "10s"  # for $__rate_interval: several scrapes, one a second
 RANGE = "5m"
 COST = "model_estimated_cost_dollars_total"
-# Panels that are empty when models run on the CPU.
+# Panels that are empty when models run on the CPU; here the rows of a GPU come from the demonstration of the writer.
 GPU_PANELS = {"GPU memory", "GPU memory share over time"}
 GPU_METRIC = "gpu_memory_total_bytes"
 # The tutorial's requests: long answers of the one, short ones of the other.  Device time decides what they cost.
@@ -204,21 +205,20 @@ def scrape_findings(prometheus, targets):
     return [f"scrape: {t} was not always up" for t in targets if up.get(t) != 1]
 
 
-class SlowPage:
-    """An exporter whose page waits longer than the scrape does."""
+class Page:
+    """An exporter that shows these bytes, after a while."""
 
-    def __init__(self):
+    def __init__(self, content, seconds=0):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                time.sleep(1.5)
-                self.close_connection = True
+                time.sleep(seconds)
                 try:
                     self.send_response(200)
                     self.send_header("Content-Type", "text/plain; version=0.0.4")
                     self.end_headers()
-                    self.wfile.write(b"slow_up 1\n")
+                    self.wfile.write(content)
                 except OSError:
-                    pass
+                    pass  # nobody waited
 
             def log_message(self, *_):
                 pass
@@ -226,6 +226,15 @@ class SlowPage:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = "127.0.0.1:%d" % self.server.server_port
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def gpu_page():
+    """The rows that costd shows on a GPU, from the same writer; b"" without the program."""
+    demo = os.path.join(BUILD, "bin", "exposition_demo")
+    if not os.path.exists(demo):
+        return b""
+    page = subprocess.run([demo, "text", "used", "model"], capture_output=True, check=True).stdout
+    return b"".join(line + b"\n" for line in page.split(b"\n") if re.match(rb"(# \w+ )?gpu_", line))
 
 
 def killed_and_restarted(prometheus, arguments, before, answers):
@@ -254,15 +263,15 @@ def main():
     start = time.monotonic()
     with open(DASHBOARD, encoding="utf-8") as f:
         dashboard = json.load(f)
-    slow = SlowPage()
+    slow, gpu = Page(b"slow 1\n", seconds=1.5), Page(gpu_page())
     second = (f"--listen=127.0.0.1:{free_port()}", "--daily-budget=0.0001", "--model=idle=" + SMALL)
     daemons = [demo_traffic.Costd(COSTD, PRICE, "--daily-budget=0.0001"), demo_traffic.Costd(COSTD, PRICE, *second)]
     targets = [f"127.0.0.1:{d.port}" for d in daemons]
     try:
         fresh = daemons[0].ask("GET", "/metrics")[1]
-        has_gpu = GPU_METRIC in fresh
+        has_gpu = GPU_METRIC in fresh or bool(gpu_page())
         with tempfile.TemporaryDirectory(prefix="monitoring-") as folder, \
-                Prometheus(folder, targets + [slow.address]) as prometheus:
+                Prometheus(folder, targets + [slow.address] + [gpu.address] * bool(gpu_page())) as prometheus:
             prometheus.wait()
             prometheus.await_answer(f"count by (instance) ({COST}) > 0", lambda a: len(a) == 2)
             answers = load(daemons)
