@@ -34,6 +34,10 @@ cinf_program_test(exposition_check exposition_check.py)
 
 cinf_program_test(costd_routes costd/test_costd_routes.py)
 cinf_program_test(costd_accounting costd/test_costd_accounting.py)
+if(CINF_HAVE_OPENCL)
+  cinf_program_test(costd_accounting_opencl costd/test_costd_accounting.py)
+  set_tests_properties(costd_accounting_opencl PROPERTIES ENVIRONMENT "${on_opencl};COSTD_TEST_DEVICE=opencl")
+endif()
 cinf_program_test(costd_lifecycle costd/test_costd_lifecycle.py)
 cinf_program_test(costd_metrics costd/test_costd_metrics.py)
 cinf_program_test(costd_admission costd/test_costd_admission.py)
@@ -49,6 +53,11 @@ cinf_program_test(monitoring_mutations monitoring/test_monitoring_mutations.py)
 cinf_program_test(monitoring_live monitoring/test_monitoring_live.py SLOW)
 cinf_program_test(monitoring_demo monitoring/test_monitoring_demo.py SLOW)
 cinf_program_test(monitoring_types monitoring/test_monitoring_types.py SLOW)
+
+cinf_program_test(costd_disconnect costd/test_costd_disconnect.py)
+cinf_program_test(costd_vectors costd/test_costd_vectors.py)
+cinf_program_test(costd_disconnect_slow costd/test_costd_disconnect.py SLOW ARGUMENTS --slow)
+cinf_program_test(nginx_vectors costd/test_costd_vectors.py SLOW ARGUMENTS --nginx)
 
 # What a program that was built elsewhere relies on.
 cinf_program_test(abi_symbols abi/check_symbols.py)

@@ -13,9 +13,11 @@
 #include "opencl_shim.h"
 #include "strbuf.h"
 
-#include <sys/stat.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- Devices of other kinds ---------------------------------------------------------------- */
 
@@ -354,6 +356,88 @@ START_TEST(memory_that_is_not_there)
 }
 END_TEST
 
+/* What must be set before a driver is loaded is set for a program of its own: this one, told by the variable
+ * what to look at. */
+static int run_self(const char *environment)
+{
+    char command[600], self[256];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    ck_assert_int_gt(n, 0);
+    self[n] = 0;
+    snprintf(command, sizeof command, "env %s '%s'", environment, self);
+    int state = system(command);
+    ck_assert(WIFEXITED(state));
+    return WEXITSTATUS(state);
+}
+
+START_TEST(no_driver)
+{
+    char environment[128];
+    snprintf(environment, sizeof environment, "OPENCL_PROBE=no_driver OCL_ICD_VENDORS=%s",
+             support_temp_folder());
+    ck_assert_int_eq(run_self(environment), 0);
+}
+END_TEST
+
+static void probe_no_driver(void)
+{
+    struct device *device = NULL;
+    struct device_info info;
+    char reason[DEVICE_REASON_MAX];
+    ck_fails(backend_opencl.find(0, &info), CINF_ENOTFOUND, "no OpenCL driver is installed");
+    ck_fails(backend_opencl.open(&device, &(struct device_options){ 0 }), CINF_ENOTFOUND, "no platform");
+    ck_fails(device_open(&device, "opencl", NULL, reason), CINF_ENOTFOUND, "no OpenCL driver is installed");
+    ck_fails(device_open(&device, "opencl:0:0", NULL, reason), CINF_ENOTFOUND, "there is auto, cpu");
+    ck_assert_ptr_null(device);
+    ck_ok(device_open(&device, "auto", NULL, reason));
+    ck_assert(support_contains(reason, "no OpenCL driver is installed"));
+    device_close(device);
+    check_clean();
+}
+
+/* PoCL's own limit, 1 GiB: weights that do not fit are refused, and so is a cache; what fits is there. */
+START_TEST(limited_memory)
+{
+    ck_assert_int_eq(run_self("OPENCL_PROBE=limited POCL_MEMORY_LIMIT=1"), 0);
+}
+END_TEST
+
+static void probe_limited(void)
+{
+    struct device *device = open_first();
+    struct weights *weights = NULL;
+    struct kv *kv = NULL;
+    struct device_info info;
+    const uint64_t gib = (uint64_t)1 << 30;
+    backend_opencl.info(device, &info);
+    if (info.memory_total > gib) { /* not PoCL */
+        backend_opencl.close(device);
+        return;
+    }
+    const struct weight_spec specs[] = { { WEIGHT_MATRIX, 64, 1 << 19 }, { WEIGHT_HEAD, 1 << 20, 512 } };
+    const struct program program = {
+        .width = 64, .inner = 64, .heads = 1, .layers = 12, .vocab = 10, .positions = 1 << 18
+    };
+    ck_fails(opencl_weights_new(&weights, device, specs, 2, WEIGHTS_F32), CINF_ENOMEM, "weights of");
+    ck_fails(opencl_kv_new(&kv, device, &program, 1), CINF_ENOMEM, "in use");
+    ck_assert(!weights && !kv);
+    ck_ok(opencl_weights_new(&weights, device, specs, 1, WEIGHTS_F32));
+    backend_opencl.info(device, &info);
+    ck_assert_uint_gt(info.memory_used, 64 << 21);
+    opencl_weights_free(weights);
+    backend_opencl.close(device);
+    check_clean();
+}
+
+START_TEST(probed)
+{
+    if (strcmp(getenv("OPENCL_PROBE"), "limited") == 0)
+        probe_limited();
+    else
+        probe_no_driver();
+}
+END_TEST
+
 /* ---- Drivers that fail --------------------------------------------------------------------- */
 
 static struct rig fault_rig;
@@ -610,6 +694,13 @@ Suite *suite(void)
     suite_add_tcase(s, t);
 #if CINF_HAVE_OPENCL
     struct device_info info;
+    const char *probe = getenv("OPENCL_PROBE");
+    if (probe) {
+        t = tcase_create("probe");
+        suite_add_tcase(s, t);
+        tcase_add_test(t, probed);
+        return s;
+    }
     if (backend_opencl.find(0, &info) != CINF_OK) {
         printf("skipped: %s\n", cinf_last_error());
         exit(77);
@@ -629,6 +720,8 @@ Suite *suite(void)
     tcase_add_test(t, long_chunks);
     tcase_add_test(t, found_by_any_name);
     tcase_add_test(t, memory_that_is_not_there);
+    tcase_add_test(t, no_driver);
+    tcase_add_test(t, limited_memory);
     tcase_add_test(t, calls_fail);
     tcase_add_test(t, cached_programs);
     tcase_add_test(t, caches_of_drivers);

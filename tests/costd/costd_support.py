@@ -259,6 +259,11 @@ def reset(s):
 
 def run(*tests):
     """Runs the functions of a script, naming each with its time."""
+    if DEVICE:
+        listed = subprocess.run([os.path.join(BUILD, "bin", "costinfer"), "devices", "--json"], capture_output=True)
+        if not any(d["choice"].startswith(DEVICE) for d in json.loads(listed.stdout)):
+            print("skipped: there is no device", DEVICE)
+            sys.exit(77)
     for test in tests:
         start = time.monotonic()
         test()
