@@ -1,19 +1,32 @@
-/* packed_portable.c - the kernels in GNU C without any instruction set's own names: x86-64 without AVX2, and
- * every other processor.  A multiply-add is two operations with two roundings here. */
+/* packed_portable.c - the kernels in GNU C, for every processor without a file of its own; four lanes are
+ * what nearly all of them have.  On arm64 the three operations that GNU C cannot say well are NEON's own;
+ * elsewhere a multiply-add is two operations with two roundings. */
 #include <string.h>
 
 #include "half.h"
 #include "packed_isa.h"
 #include "packed_kernels.h"
 
-#define KERNELS      packed_kernels_portable
-#define KERNELS_NAME "portable C"
-#define LANES        4
-typedef float vf __attribute__((vector_size(16)));
+#define KERNELS packed_kernels_portable
+#define LANES   4
 typedef int32_t vi __attribute__((vector_size(16)));
+#define VI vi
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#define KERNELS_NAME      "NEON"
+#define VF                float32x4_t
+#define v_fma(a, b, c)    vfmaq_f32(c, a, b)
+#define v_load_f16(p)     vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))
+#define v_store_f16(p, x) vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x)))
+enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 4 };
+#else
+#define KERNELS_NAME   "portable C"
+typedef float vf __attribute__((vector_size(16)));
 #define VF             vf
-#define VI             vi
 #define v_fma(a, b, c) ((a) * (b) + (c))
+enum { BLOCK_ROWS = 3, BLOCK_VECTORS = 4 };
+#endif
 
 static inline VF v_load(const float *p)
 {
@@ -62,6 +75,7 @@ static inline VI widen_u16(const uint16_t *p)
     return __builtin_convertvector(x, VI);
 }
 
+#if !defined(__aarch64__)
 /* As f32_of_f16() of half.h.  An infinity or NaN, exponent 31, gets float32's exponent for these. */
 static inline VF v_load_f16(const uint16_t *p)
 {
@@ -75,6 +89,7 @@ static inline void v_store_f16(uint16_t *p, VF x)
     for (int i = 0; i < LANES; i++)
         p[i] = f16_of_f32(x[i]);
 }
+#endif
 
 static inline VF v_load_bf16(const uint16_t *p)
 {
@@ -87,7 +102,7 @@ static inline void v_narrow(int8_t *to, VI x)
         to[i] = (int8_t)x[i];
 }
 
-enum { BLOCK_ROWS = 3, BLOCK_VECTORS = 4, INT8_ROWS = 1 };
+enum { INT8_ROWS = 1 };
 
 /* Two products of 127 * 128 fit 16 bits, so the four of an output are summed as two pairs. */
 static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
