@@ -1,6 +1,6 @@
 # Tests of the whole programs, driven from outside by Python's standard library.
 #
-#   cinf_program_test(NAME script.py [SLOW])
+#   cinf_program_test(NAME script.py [SLOW] [ARGUMENTS WORD ...])
 #
 # A script exits 0 (passed), 77 (skipped, with a line that says why) or anything else.
 
@@ -13,10 +13,11 @@ function(cinf_program_test name script)
   else()
     set(python ${Python3_EXECUTABLE})
   endif()
-  add_test(NAME ${name} COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${script})
+  cmake_parse_arguments(PARSE_ARGV 2 test "SLOW" "" "ARGUMENTS")
+  add_test(NAME ${name} COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${script} ${test_ARGUMENTS})
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "${test_environment}" TIMEOUT 600
                        SKIP_RETURN_CODE 77)
-  if("SLOW" IN_LIST ARGN)
+  if(test_SLOW)
     set_tests_properties(${name} PROPERTIES LABELS slow)
   endif()
 endfunction()
