@@ -49,7 +49,7 @@ def go(code, here, env):
     folder.mkdir(exist_ok=True)
     (folder / "main.go").write_text(code)
     (folder / "go.mod").write_text("module main\n\ngo 1.19\n\nrequire costinfer v0.0.0\n\n"
-                                   f"replace costinfer => {SOURCE / 'bindings/go'}\n")
+                                   f"replace costinfer => {here.go_binding()}\n")
     run("go", "build", "-o", here.work / "gohello", ".", cwd=folder,
         env={**env, "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local"})
     run(here.work / "gohello", cwd=here.work, env=env)

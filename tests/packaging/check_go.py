@@ -1,12 +1,9 @@
 """The Go binding against the installed library: gofmt, go vet, and its tests, the shared scenario among them."""
-import shutil
-
 from packaging_support import SOURCE, Installed, need, run
 
 need("go", "gcc", "pkg-config")
 with Installed() as here:
-    tree = here.root / "go"
-    shutil.copytree(SOURCE / "bindings/go", tree)
+    tree = here.go_binding()
     env = here.env(COSTINFER_MODELS=str(here.models), CGO_ENABLED="1", GOFLAGS="-mod=mod", GOPROXY="off",
                    GOTOOLCHAIN="local", COSTINFER_SCENARIO=str(SOURCE / "tests/conformance/scenario.json"))
     assert run("gofmt", "-l", tree) == "", "gofmt has something to say"

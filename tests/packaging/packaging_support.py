@@ -62,3 +62,11 @@ class Installed:
         return {**os.environ, "PKG_CONFIG_PATH": str(self.lib / "pkgconfig"), "LD_LIBRARY_PATH": str(self.lib),
                 "CMAKE_PREFIX_PATH": str(self.prefix), "PATH": f"{self.prefix / 'bin'}:{os.environ['PATH']}",
                 "OPENBLAS_NUM_THREADS": "1", **more}
+
+    def go_binding(self):
+        """A copy of the Go binding.  Go keeps what it built, with the flags that pkg-config gave for another
+        prefix; a file that names this one makes it build anew."""
+        tree = self.root / "go"
+        shutil.copytree(SOURCE / "bindings/go", tree)
+        (tree / "prefix.go").write_text(f"package costinfer\n\n// Built for {self.prefix}.\n")
+        return tree
