@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <costinfer/costinfer.h>
+
 #include "fail.h"
 #include "fields.h"
 #include "handlers.h"
@@ -29,6 +31,9 @@ struct choice {
     struct logprobs logprobs;
     struct cinf_decoder decoder; /* for offsets: how much text the tokens so far stand for */
     uint64_t n_characters;       /* from the beginning of the prompt */
+    double logprob_sum;          /* of its n_tokens tokens, for best_of */
+    uint32_t n_tokens;
+    bool chosen;
     enum cinf_finish finish;
     bool said_finish;
 };
@@ -39,7 +44,8 @@ struct completion {
     int64_t created;
     bool stream, include_usage, echo, logprobs;
     uint32_t n_top;
-    uint32_t n;           /* choices of a prompt */
+    uint32_t n;           /* choices of a prompt (best_of) */
+    uint32_t n_answered;  /* the best of these */
     uint32_t n_choices;   /* of all */
     bool *prompt_is_seen; /* [n_choices / n] */
     struct choice *choices;
@@ -171,11 +177,14 @@ static void put_head(struct strbuf *out, const struct completion *c)
     strbuf_printf(out, "{\"id\":\"%s\",\"object\":\"text_completion\",\"created\":%lld,", c->id,
                   (long long)c->created);
     put_text(out, "model", info.name, strlen(info.name));
+    /* With the same one, and the same seed, the answer is the same. */
+    strbuf_printf(out, ",\"system_fingerprint\":\"costinfer-%s-%s\"", cinf_version(),
+                  cinf_weights_name(info.weights));
 }
 
-static void put_choice(struct strbuf *out, const struct completion *c, uint32_t index)
+static void put_choice(struct strbuf *out, const struct completion *c, const struct choice *choice,
+                       uint32_t index)
 {
-    const struct choice *choice = &c->choices[index];
     strbuf_putc(out, '{');
     put_text(out, "text", choice->text.text ? choice->text.text : "", choice->text.len);
     strbuf_printf(out, ",\"index\":%u,", index);
@@ -239,7 +248,7 @@ static void put_chunk(struct strbuf *out, const struct completion *c, uint32_t i
     strbuf_puts(out, "data: ");
     put_head(out, c);
     strbuf_puts(out, ",\"choices\":[");
-    put_choice(out, c, index);
+    put_choice(out, c, choice, index);
     strbuf_puts(out, c->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
     clear_choice(choice);
 }
@@ -301,10 +310,35 @@ static void on_event(void *api, const struct job *job, uint32_t prompt, const st
     strbuf_add(&choice->text, event->text, event->text_bytes);
     if (event->kind == CINF_EVENT_TOKEN && c->logprobs)
         add_logprob(choice, tokenizer, event);
+    if (event->kind == CINF_EVENT_TOKEN) {
+        choice->logprob_sum += (double)event->logprob; /* not a number, and not used, without best_of */
+        choice->n_tokens++;
+    }
     if (event->kind == CINF_EVENT_FINISH)
         choice->finish = event->finish;
     if (c->stream)
         put_chunk(out, c, index);
+}
+
+static double mean_logprob(const struct choice *choice)
+{
+    return choice->n_tokens ? choice->logprob_sum / choice->n_tokens : -INFINITY;
+}
+
+/* Of a prompt's choices the best that has not been taken yet: the most likely a token, the first of equals.
+ */
+static struct choice *next_best(const struct completion *c, uint32_t prompt)
+{
+    struct choice *best = NULL;
+    for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++) {
+        struct choice *choice = &c->choices[i];
+        if (choice->chosen)
+            continue;
+        if (!best || (c->n_answered < c->n && mean_logprob(choice) > mean_logprob(best)))
+            best = choice;
+    }
+    best->chosen = true;
+    return best;
 }
 
 static void on_end(void *api, const struct job *job, struct strbuf *out)
@@ -316,9 +350,9 @@ static void on_end(void *api, const struct job *job, struct strbuf *out)
     }
     put_head(out, c);
     strbuf_puts(out, ",\"choices\":[");
-    for (uint32_t i = 0; i < c->n_choices; i++) {
+    for (uint32_t i = 0; i < c->n_choices / c->n * c->n_answered; i++) {
         strbuf_puts(out, i ? "," : "");
-        put_choice(out, c, i);
+        put_choice(out, c, next_best(c, i / c->n_answered), i);
     }
     strbuf_puts(out, "],");
     put_usage(out, job);
@@ -439,16 +473,22 @@ static enum cinf_status read_prompts(struct prompts *p, struct fields *f, uint32
 
 /* ---- Reading ------------------------------------------------------------------------------ */
 
-static enum cinf_status refuse_others(struct fields *f, uint32_t n)
+static enum cinf_status read_choices(struct fields *f, struct completion *c)
 {
     const char *suffix = NULL;
+    int64_t n = 1;
+    TRY(field_int(f, "n", 1, CHOICES_MAX, &n));
     int64_t best_of = n;
     TRY(field_text(f, "suffix", &suffix));
     if (suffix && *suffix)
         return cinf_fail(CINF_EUNSUPPORTED, "\"suffix\" is not supported: GPT-2 only goes on");
     TRY(field_int(f, "best_of", 1, CHOICES_MAX, &best_of));
-    if (best_of != n)
-        return cinf_fail(CINF_EUNSUPPORTED, "\"best_of\" is supported where it equals \"n\" only");
+    if (best_of < n)
+        return cinf_fail(CINF_EINVAL, "\"best_of\" is less than \"n\"");
+    if (best_of > n && c->stream)
+        return cinf_fail(CINF_EINVAL, "\"best_of\" cannot be streamed: which is best is known at the end");
+    c->n = f->options.n = (uint32_t)best_of;
+    c->n_answered = (uint32_t)n;
     return CINF_OK;
 }
 
@@ -467,15 +507,14 @@ static enum cinf_status read_stream(struct fields *f, struct completion *c)
 static enum cinf_status read_fields(struct fields *f, struct completion *c)
 {
     struct cinf_request_options *o = &f->options;
-    int64_t n = 1, max_tokens = MAX_TOKENS_DEFAULT, top = -1;
+    int64_t max_tokens = MAX_TOKENS_DEFAULT, top = -1;
     o->temperature = 1;
     TRY(read_stream(f, c));
-    TRY(field_int(f, "n", 1, CHOICES_MAX, &n));
-    c->n = o->n = (uint32_t)n;
-    TRY(refuse_others(f, c->n));
+    TRY(read_choices(f, c));
     TRY(field_bool(f, "echo", &c->echo));
     TRY(field_int(f, "logprobs", 0, CINF_TOP_LOGPROBS_MAX, &top));
-    c->logprobs = o->logprobs = top >= 0;
+    c->logprobs = top >= 0;
+    o->logprobs = c->logprobs || c->n_answered < c->n;
     c->n_top = o->top_logprobs = top > 0 ? (uint32_t)top : 0;
     o->prompt_logprobs = c->logprobs && c->echo;
     TRY(fields_sampling(f));

@@ -12,7 +12,14 @@
 #include "mem.h"
 #include "service.h"
 
-enum { STOP_SECONDS = 2 };
+enum { STOP_SECONDS = 2, ORDERS_MAX = 64 };
+
+/* A change by hand. */
+struct order {
+    enum { LOAD, UNLOAD, PRICE } kind;
+    char *name, *value; /* the model; its folder, or the price */
+    struct order *next;
+};
 
 struct fleet {
     struct service *service;
@@ -27,6 +34,8 @@ struct fleet {
     struct settings settings; /* the ones in force: what is served, or about to be */
     bool working;             /* models are coming or going */
     bool first_done, reload, stop, stopped;
+    struct order *orders; /* first come, first served */
+    uint32_t n_orders;
 };
 
 const char *fleet_price(const struct settings *settings, bool is_gpu)
@@ -179,6 +188,90 @@ static void reload(struct fleet *f)
     log_message("info", "reload", "the settings were read again");
 }
 
+/* ---- Orders ------------------------------------------------------------------------------- */
+
+static void free_order(struct order *order)
+{
+    if (order) {
+        mem_free(order->name);
+        mem_free(order->value);
+    }
+    mem_free(order);
+}
+
+static enum cinf_status put_order(struct fleet *f, int kind, const char *name, const char *value)
+{
+    struct order *order = mem_new(1, sizeof *order);
+    if (order) {
+        order->kind = kind;
+        order->name = name ? mem_copy_text(name) : NULL;
+        order->value = value ? mem_copy_text(value) : NULL;
+    }
+    if (!order || (name && !order->name) || (value && !order->value)) {
+        free_order(order);
+        return cinf_fail(CINF_ENOMEM, "no memory for the change");
+    }
+    pthread_mutex_lock(&f->lock);
+    bool full = f->n_orders == ORDERS_MAX;
+    if (!full) {
+        struct order **end = &f->orders;
+        while (*end)
+            end = &(*end)->next;
+        *end = order;
+        f->n_orders++;
+        pthread_cond_broadcast(&f->changed);
+    }
+    pthread_mutex_unlock(&f->lock);
+    if (!full)
+        return CINF_OK;
+    free_order(order);
+    return cinf_fail(CINF_EFULL, "%d changes are waiting already", ORDERS_MAX);
+}
+
+enum cinf_status fleet_load(struct fleet *f, const char *name, const char *folder)
+{
+    struct settings scratch = { 0 };
+    TRY(settings_put_model(&scratch, name, folder));
+    settings_free(&scratch);
+    return put_order(f, LOAD, name, folder);
+}
+
+enum cinf_status fleet_unload(struct fleet *f, const char *name)
+{
+    return put_order(f, UNLOAD, name, NULL);
+}
+
+enum cinf_status fleet_set_price(struct fleet *f, const char *dollars)
+{
+    uint64_t nanodollars;
+    if (dollars)
+        TRY(cinf_price_parse(&nanodollars, dollars));
+    return put_order(f, PRICE, NULL, dollars);
+}
+
+static void carry_out(struct fleet *f, const struct order *order)
+{
+    struct settings old;
+    enum cinf_status status = settings_copy_served(&old, &f->settings);
+    if (status == CINF_OK) {
+        pthread_mutex_lock(&f->lock);
+        if (order->kind == LOAD)
+            status = settings_put_model(&f->settings, order->name, order->value);
+        else if (order->kind == UNLOAD)
+            settings_drop_model(&f->settings, order->name);
+        else
+            status = settings_put_price(&f->settings, f->is_gpu, order->value);
+        pthread_mutex_unlock(&f->lock);
+        if (status == CINF_OK) {
+            reprice(f, fleet_price(&old, f->is_gpu), fleet_price(&f->settings, f->is_gpu));
+            apply(f, &old);
+        }
+        settings_free(&old);
+    }
+    if (status != CINF_OK)
+        log_message("error", "admin", "nothing has changed: %s", cinf_last_error());
+}
+
 /* ---- The thread --------------------------------------------------------------------------- */
 
 static void *fleet_run(void *context)
@@ -187,14 +280,23 @@ static void *fleet_run(void *context)
     load_first(f);
     pthread_mutex_lock(&f->lock);
     while (!f->stop) {
-        if (!f->reload) {
+        struct order *order = f->reload ? NULL : f->orders;
+        if (!f->reload && !order) {
             pthread_cond_wait(&f->changed, &f->lock);
             continue;
         }
         f->reload = false;
         f->working = true;
+        if (order) {
+            f->orders = order->next;
+            f->n_orders--;
+        }
         pthread_mutex_unlock(&f->lock);
-        reload(f);
+        if (order)
+            carry_out(f, order);
+        else
+            reload(f);
+        free_order(order);
         pthread_mutex_lock(&f->lock);
         f->working = false;
     }
@@ -286,6 +388,11 @@ void fleet_free(struct fleet *f)
         return;
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->changed);
+    while (f->orders) {
+        struct order *order = f->orders;
+        f->orders = order->next;
+        free_order(order);
+    }
     settings_free(&f->settings);
     mem_free(f);
 }

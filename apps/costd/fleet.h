@@ -21,6 +21,13 @@ enum cinf_status fleet_begin(struct fleet *fleet);
 /* Has the thread read the settings again.  A file that is wrong changes nothing but the log. */
 void fleet_reload(struct fleet *fleet);
 
+/* Asks the thread to load a model (a name that is there already: from the new folder), to unload one, or to
+ * change the price; the log tells what came of it.  CINF_EINVAL for what cannot be meant.  `dollars` NULL:
+ * unknown from then on.  The next reading of the settings puts all back to what they say. */
+enum cinf_status fleet_load(struct fleet *fleet, const char *name, const char *folder);
+enum cinf_status fleet_unload(struct fleet *fleet, const char *name);
+enum cinf_status fleet_set_price(struct fleet *fleet, const char *dollars);
+
 bool fleet_loading(struct fleet *fleet);                   /* the first models are not all there yet */
 bool fleet_expects(struct fleet *fleet, const char *name); /* the model may be on its way */
 

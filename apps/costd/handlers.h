@@ -24,6 +24,12 @@ void get_model(struct exchange *x, const char *name);
  * NULL: the model, if only one is loaded. */
 struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_model_info *info);
 
+/* admin_api.c */
+void admin_load(struct exchange *x, const char *unused);
+void admin_unload(struct exchange *x, const char *name);
+void admin_price(struct exchange *x, const char *unused);
+void get_props(struct exchange *x, const char *unused);
+
 /* metrics_page.c */
 void get_metrics(struct exchange *x, const char *unused);
 

@@ -478,6 +478,52 @@ void settings_free(struct settings *s)
     *s = (struct settings){ 0 };
 }
 
+enum cinf_status settings_put_model(struct settings *s, const char *name, const char *folder)
+{
+    return set_model(s, name, folder);
+}
+
+void settings_drop_model(struct settings *s, const char *name)
+{
+    for (uint32_t i = 0; i < s->n_models; i++) {
+        if (strcmp(s->models[i].name, name) != 0)
+            continue;
+        mem_free(s->models[i].name);
+        mem_free(s->models[i].folder);
+        s->models[i] = s->models[--s->n_models];
+        s->models[s->n_models] = (struct model_setting){ 0 };
+        return;
+    }
+}
+
+enum cinf_status settings_put_price(struct settings *s, bool is_gpu, const char *dollars)
+{
+    char **price = is_gpu ? &s->gpu_price : &s->cpu_price;
+    if (dollars)
+        return set_price(price, dollars);
+    mem_free(*price);
+    *price = NULL;
+    return CINF_OK;
+}
+
+enum cinf_status settings_copy_served(struct settings *out, const struct settings *s)
+{
+    struct settings copy = { 0 };
+    enum cinf_status status = CINF_OK;
+    for (uint32_t i = 0; i < s->n_models && status == CINF_OK; i++)
+        status = set_model(&copy, s->models[i].name, s->models[i].folder);
+    if (status == CINF_OK && s->cpu_price)
+        status = set_text(&copy.cpu_price, s->cpu_price);
+    if (status == CINF_OK && s->gpu_price)
+        status = set_text(&copy.gpu_price, s->gpu_price);
+    if (status != CINF_OK) {
+        settings_free(&copy);
+        return status;
+    }
+    *out = copy;
+    return CINF_OK;
+}
+
 enum cinf_status settings_check_models(const struct settings *s)
 {
     for (uint32_t i = 0; i < s->n_models; i++) {

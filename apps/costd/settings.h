@@ -47,6 +47,14 @@ struct settings {
 enum cinf_status settings_read(struct settings *out, int argc, char *const argv[]);
 void settings_free(struct settings *settings);
 
+/* Changes by hand: a model under a new or known name, one less, another price (NULL: none). */
+enum cinf_status settings_put_model(struct settings *settings, const char *name, const char *folder);
+void settings_drop_model(struct settings *settings, const char *name);
+enum cinf_status settings_put_price(struct settings *settings, bool is_gpu, const char *dollars);
+
+/* A copy of the models and prices alone. */
+enum cinf_status settings_copy_served(struct settings *out, const struct settings *settings);
+
 /* "HOST:PORT" or "[V6]:PORT" in two parts; true when it is one. */
 bool settings_split_address(const char *listen, char host[256], char port[6]);
 
