@@ -29,7 +29,8 @@ def run(*command, cwd=None, env=None, ok=(0,), quiet=True, input=None):
     command = [str(c) for c in command]
     result = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True, input=input)
     if result.returncode not in ok:
-        raise AssertionError(f"{' '.join(command)}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
+        said = f"{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+        raise AssertionError(f"{' '.join(command)}: exit {result.returncode}\n{said}")
     if not quiet:
         print(result.stdout, end="")
     return result.stdout
