@@ -177,7 +177,8 @@ def check_locale():
     with tempfile.TemporaryDirectory() as folder:
         made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", os.path.join(folder, "de_DE.UTF-8")],
                               capture_output=True)
-        if made.returncode > 1:  # 1: made, with warnings
+        # 1: made, with warnings; or, by a system without the package "locales", nothing made at all.
+        if made.returncode > 1 or not os.path.exists(os.path.join(folder, "de_DE.UTF-8")):
             print("the locale de_DE.UTF-8 could not be made: not checked")
             return
         german = {"LOCPATH": folder, "LC_ALL": "de_DE.UTF-8"}
