@@ -75,7 +75,7 @@ static double unix_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return (double)t.tv_sec + (double)(t.tv_nsec / 1000000) / 1e3;
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 /* ---- One answer --------------------------------------------------------------------------- */
