@@ -184,7 +184,7 @@ TRAPS = [
      "many-to-many"),
     ('direction="output"}[$__rate_interval])) > 0)', 'direction="output"}[$__rate_interval])))', "nan"),
     (f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))",
-     f"60 * sum by (model_name) (rate({COST}{{{S}}}[1s]))", "empty"),
+     f"60 * sum by (model_name) (rate({COST}{{{S}}}[900ms]))", "empty"),
     (f"60 * sum by (model_name) (rate({COST}{{", "60 * sum by (model_name) (rate(model_estimated_cost_dollars{", "empty"),
     ("sum by (le) (rate(model_request_duration", "sum (rate(model_request_duration", "empty"),
     ("model_request_duration_seconds_bucket{", 'model_request_duration_seconds_bucket{le="10", ', "empty"),
