@@ -46,7 +46,8 @@ static struct device *open_reference(void)
     return open_device("cpu-reference");
 }
 
-/* The build's device of that index, or NULL behind the last one; if CINF_TEST_DEVICE names one, that alone. */
+/* The build's device of that index, or NULL behind the last one; if CINF_TEST_DEVICE names one, that alone.
+ */
 static struct device *open_listed(uint32_t index)
 {
     const char *only = getenv("CINF_TEST_DEVICE");

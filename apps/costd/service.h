@@ -32,8 +32,8 @@ struct key_use {
 struct job_list {
     pthread_mutex_t lock;
     struct job *first;
-    uint32_t n;  /* also those that are about to be listed */
-    bool closed; /* draining: no new ones */
+    uint32_t n;           /* also those that are about to be listed */
+    bool closed;          /* draining: no new ones */
     struct key_use *uses; /* [n_uses] by ended jobs, by the number of their key */
     uint32_t n_uses;
     bool ending; /* no time left: what is still listed later is cancelled at once */

@@ -25,7 +25,7 @@ struct settings {
     char *metrics_listen; /* the same, or NULL: `listen` serves everything */
     char *keys;           /* path, or NULL */
     char *allow_host;     /* "NAME,NAME", or NULL */
-    char *device; /* NULL: the engine's choice */
+    char *device;         /* NULL: the engine's choice */
     enum cinf_weights weights;
     uint32_t threads, queue;
     uint64_t kv_memory; /* bytes */

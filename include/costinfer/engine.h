@@ -54,9 +54,9 @@ CINF_API void cinf_engine_count_error(struct cinf_engine *engine, uint32_t accou
 /* As cinf_meter_set_price(), taking effect at the next boundary. */
 CINF_API enum cinf_status cinf_engine_set_price(struct cinf_engine *engine, const char *dollars_per_hour);
 
-/* The devices of this build, the CPU's own first (fastest first), then those that OpenCL finds, by the names that
- * `device` above takes: index 0, 1 …; NULL after the last.  "auto" is a GPU if OpenCL finds one, else the fastest
- * of the CPU.  Valid for the life of the process. */
+/* The devices of this build, the CPU's own first (fastest first), then those that OpenCL finds, by the names
+ * that `device` above takes: index 0, 1 …; NULL after the last.  "auto" is a GPU if OpenCL finds one, else
+ * the fastest of the CPU.  Valid for the life of the process. */
 CINF_API const char *cinf_device_list(uint32_t index);
 
 struct cinf_device_info {
