@@ -13,7 +13,6 @@
 
 /* An integer beyond this is not exact in JSON's numbers. */
 enum { BODY_DEPTH_MAX = 8 };
-#define EXACT_MAX (INT64_C(1) << 53)
 
 void fields_init(struct fields *f, const cJSON *body, const struct cinf_model_info *model)
 {
@@ -129,7 +128,7 @@ static enum cinf_status read_seed(struct fields *f)
 {
     const uint64_t zero = UINT64_C(0x9E3779B97F4A7C15);
     int64_t seed = 0;
-    TRY(field_int(f, "seed", -EXACT_MAX, EXACT_MAX, &seed));
+    TRY(field_int(f, "seed", -SEED_MAX, SEED_MAX, &seed));
     if (json_member(f->body, "seed"))
         f->options.seed = seed ? (uint64_t)seed : zero;
     return CINF_OK;

@@ -12,6 +12,9 @@
 #include "server.h"
 #include "strbuf.h"
 
+/* The largest integer whose neighbours a double tells apart. */
+#define SEED_MAX 9007199254740991
+
 enum {
     STOPS_MAX = 4,
     LOGIT_BIASES_MAX = 1024,

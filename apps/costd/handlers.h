@@ -30,6 +30,9 @@ void admin_unload(struct exchange *x, const char *name);
 void admin_price(struct exchange *x, const char *unused);
 void get_props(struct exchange *x, const char *unused);
 
+/* openapi_api.c */
+void get_openapi(struct exchange *x, const char *unused);
+
 /* metrics_page.c */
 void get_metrics(struct exchange *x, const char *unused);
 

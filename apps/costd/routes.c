@@ -72,6 +72,7 @@ static const struct route {
     { "POST", "/admin/models", RIGHT_ADMIN, ADMIN, false, admin_load },
     { "DELETE", "/admin/models/", RIGHT_ADMIN, ADMIN, false, admin_unload },
     { "PUT", "/admin/price", RIGHT_ADMIN, ADMIN, false, admin_price },
+    { "GET", "/openapi.json", RIGHT_NONE, BOTH, false, get_openapi },
     { "GET", "/health", RIGHT_NONE, BOTH, true, get_health },
     { "GET", "/ready", RIGHT_NONE, BOTH, true, get_ready },
     { "POST", "/v1/chat/completions", RIGHT_USE, MAIN, false, no_chat },
