@@ -31,7 +31,8 @@ def log_softmax(row):
 def expected(folder, ids, n_context):
     """The sum over the continuation, and whether each of its tokens is the likeliest."""
     with tempfile.NamedTemporaryFile() as file:
-        subprocess.run([PROGRAM, "logits", "--weights", "f32", "--model", folder, "--tokens", ",".join(map(str, ids)), "--out",
+        subprocess.run([PROGRAM, "logits", "--weights", "f32", "--model", folder, "--tokens",
+                        ",".join(map(str, ids)), "--out",
                         file.name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         logits = array.array("f", file.read())
     n_vocab = len(logits) // len(ids)

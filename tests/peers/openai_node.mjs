@@ -1,9 +1,10 @@
 // OpenAI's own client for Node against costd.  Started by openai_node.py, which says where three daemons
-// listen: one to talk to, one with a single slot and a queue of one, one to be sent SIGTERM.
+// listen: one to talk to, one that asks for a key, one with a single slot and a queue of one, one to be sent
+// SIGTERM.
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 
-const { MAIN, NARROW, DRAINED, DRAINED_PID } = process.env;
+const { MAIN, KEYED, NARROW, DRAINED, DRAINED_PID } = process.env;
 const PROMPT = "Once upon a time";
 const LONG = { max_tokens: 240, temperature: 0, ignore_eos: true };
 const clientOf = (base, options = {}) =>
@@ -144,6 +145,14 @@ const scenarios = {
       const error = await fails(OpenAI.BadRequestError, () => complete({ [field]: value }));
       assert.deepEqual([error.status, error.param, error.type], [400, field, "invalid_request_error"]);
     }
+  },
+
+  async keysAreAskedFor() {
+    const error = await fails(OpenAI.AuthenticationError, () => clientOf(KEYED, { apiKey: "wrong" }).models.list());
+    assert.equal(error.status, 401);
+    assert.match(error.requestID, /^req-/);
+    const right = clientOf(KEYED, { apiKey: "secret-key" });
+    assert.equal((await right.completions.create({ model: "small", prompt: "a", max_tokens: 3 })).usage.completion_tokens, 3);
   },
 
   async unknownRoutesSayWhy() {

@@ -4,6 +4,7 @@
     tests/peers/openai_node.py
 
 Without CINF_BUILD costd is taken from build/."""
+import hashlib
 import os
 import shutil
 import subprocess
@@ -32,11 +33,15 @@ if not os.path.exists(stamp):
     open(stamp, "w").close()
 # A module finds its packages beside itself.
 shutil.copy(os.path.join(HERE, "openai_node.mjs"), FOLDER)
-with Costd(*TWO, *PRICES) as main, Costd(*TWO, "--drain-seconds", "60") as drained, \
+keys = os.path.join(FOLDER, "keys")
+with open(keys, "w") as file:
+    file.write("tester %s\n" % hashlib.sha256(b"secret-key").hexdigest())
+os.chmod(keys, 0o600)
+with Costd(*TWO, *PRICES) as main, Costd(*TWO, "--keys", keys) as keyed, Costd(*TWO, "--drain-seconds", "60") as drained, \
         Costd("--model", TWO[3], "--queue", "1", "--kv-memory", "7M") as narrow:
     equal(narrow.get("/v1/models/large").json["meta"]["slots"], 1)
     names = {name: "http://127.0.0.1:%d" % costd.port
-             for name, costd in (("MAIN", main), ("NARROW", narrow), ("DRAINED", drained))}
+             for name, costd in (("MAIN", main), ("KEYED", keyed), ("NARROW", narrow), ("DRAINED", drained))}
     ran = subprocess.run(["node", "openai_node.mjs"], cwd=FOLDER, timeout=300, check=False,
                          env={**os.environ, **names, "DRAINED_PID": str(drained.process.pid)})
     equal(ran.returncode, 0, "node's exit status")

@@ -5,6 +5,7 @@
 
 The client's version is pinned in openai-requirements.txt; without CINF_BUILD costd is taken from build/."""
 import asyncio
+import hashlib
 import os
 import signal
 import socket
@@ -180,21 +181,18 @@ def bad_requests_name_their_field():
 
 
 def keys_are_asked_for():
-    if "--keys" not in run_costd("--help")[1] and "--key-file" not in run_costd("--help")[1]:
-        print("  no flag for keys: not tried")
-        return
-    import hashlib
-    flag = "--keys" if "--keys" in run_costd("--help")[1] else "--key-file"
     with temp_folder() as folder:
         path = os.path.join(folder, "keys")
         with open(path, "w") as f:
-            f.write("%s tester\n" % hashlib.sha256(b"secret-key").hexdigest())
+            f.write("tester %s\n" % hashlib.sha256(b"secret-key").hexdigest())
         os.chmod(path, 0o600)
-        with Costd(*TWO, flag, path) as other:
-            error = fails(openai.AuthenticationError,
-                          lambda: client_of(other.port, api_key="wrong").models.list())
-            check(error.status_code == 401 and error.request_id, repr(error))
-            equal(len(list(client_of(other.port, api_key="secret-key").models.list())), 2)
+        with Costd(*TWO, "--keys", path) as other:
+            wrong, right = client_of(other.port, api_key="wrong"), client_of(other.port, api_key="secret-key")
+            for call in (wrong.models.list, lambda: wrong.completions.create(model="small", prompt="a")):
+                error = fails(openai.AuthenticationError, call)
+                check(error.status_code == 401 and error.code and error.request_id, repr(error))
+            equal([m.id for m in right.models.list()], ["small", "large"])
+            equal(right.completions.create(model="small", prompt="a", max_tokens=3).usage.completion_tokens, 3)
 
 
 def unknown_routes_say_why():
