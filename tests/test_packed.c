@@ -353,10 +353,11 @@ START_TEST(products)
     }
     const void *panel = type == WEIGHTS_F32 ? (const void *)b : (const void *)halves;
     const size_t element = type == WEIGHTS_F32 ? 4 : 2;
+    const struct ahead nothing = { NULL, 0 }, next = { panel, sizeof halves };
     for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
         uint32_t k = lengths[l];
         for (uint32_t r = 0; r < KERNEL_ROWS; r++) {
-            product(alone + r * PANEL, PANEL, a + r * ld_a, ld_a, 1, panel, PANEL, k, false);
+            product(alone + r * PANEL, PANEL, a + r * ld_a, ld_a, 1, panel, PANEL, k, false, nothing);
             for (uint32_t o = 0; o < PANEL; o++) {
                 double exact = 0, size = 0;
                 for (uint32_t i = 0; i < k; i++) {
@@ -372,11 +373,11 @@ START_TEST(products)
                 for (size_t i = 0; i < sizeof acc / sizeof *acc; i++)
                     acc[i] = guard;
                 if (parts == 1) {
-                    product(acc, ld, a, ld_a, n, panel, PANEL, k, false);
+                    product(acc, ld, a, ld_a, n, panel, PANEL, k, false, nothing);
                 } else {
-                    product(acc, ld, a, ld_a, n, panel, PANEL, half, false);
+                    product(acc, ld, a, ld_a, n, panel, PANEL, half, false, next);
                     product(acc, ld, a + half, ld_a, n, (const char *)panel + half * PANEL * element, PANEL,
-                            k - half, true);
+                            k - half, true, nothing);
                 }
                 for (size_t i = 0; i < sizeof acc / sizeof *acc; i++) {
                     size_t row = i / ld, o = i % ld;

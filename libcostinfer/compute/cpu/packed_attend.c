@@ -10,6 +10,8 @@ struct part {
     float *values; /* [value_width] */
 };
 
+static const struct ahead nothing_special;
+
 /* A worker's scratch. */
 struct room {
     float *scores; /* [ROWS_BLOCK][ATTEND_CHUNK] */
@@ -53,7 +55,7 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     for (uint32_t t = 0; t < most; t += PANEL)
         product(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n,
                 keys + packed_kv_bytes(kv, (size_t)(begin + t) * kv->head_width), PANEL, kv->head_width,
-                false);
+                false, nothing_special);
     for (uint32_t i = 0; i < n; i++)
         a->kernels->softmax(room->scores + i * ATTEND_CHUNK, seen(a, row + i, begin), a->scale, &parts[i].max,
                             &parts[i].sum);
@@ -62,14 +64,14 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     for (uint32_t c = 0; c < kv->value_width; c += PANEL) {
         product(room->parts + c, kv->value_width, room->scores, ATTEND_CHUNK, n,
                 values + packed_kv_bytes(kv, (size_t)begin * kv->value_width + c), kv->value_width, least,
-                false);
+                false, nothing_special);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t own = seen(a, row + i, begin);
             if (own > least)
                 product(room->parts + i * kv->value_width + c, kv->value_width,
                         room->scores + i * ATTEND_CHUNK + least, ATTEND_CHUNK, 1,
                         values + packed_kv_bytes(kv, (size_t)(begin + least) * kv->value_width + c),
-                        kv->value_width, own - least, true);
+                        kv->value_width, own - least, true, nothing_special);
         }
     }
     for (uint32_t i = 0; i < n; i++)

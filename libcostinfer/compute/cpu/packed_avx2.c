@@ -39,7 +39,7 @@ enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 2, INT8_ROWS = 4 };
 
 /* 16 of the panel's 32 outputs, from `panel` on. */
 INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                          const uint8_t *panel, uint32_t k)
+                          const uint8_t *panel, uint32_t k, struct pace pace)
 {
     const int8_t *q = a->q + row * a->stride;
     const size_t stride = a->stride;
@@ -56,7 +56,8 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
                 w[v] = _mm256_xor_si256(w[v], middle);
                 size[v] = _mm256_abs_epi8(w[v]);
             }
-            _mm_prefetch((const char *)panel + PREFETCH_BYTES, _MM_HINT_T0);
+            __builtin_prefetch(pace.next);
+            pace.next += pace.step;
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;
@@ -84,12 +85,12 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
 
 #define INT8_CASE(n)                                                                                         \
     case n:                                                                                                  \
-        block_int8_of(n, acc, a, row, panel, k);                                                             \
-        block_int8_of(n, acc + 16, a, row, panel + 64, k);                                                   \
+        block_int8_of(n, acc, a, row, panel, k, pace);                                                       \
+        block_int8_of(n, acc + 16, a, row, panel + 64, k, (struct pace){ pace.next + 64, pace.step });       \
         break;
 
 static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k)
+                       const uint8_t *panel, uint32_t k, struct pace pace)
 {
     switch (rows) {
         INT8_CASE(1)

@@ -35,7 +35,7 @@ enum { BLOCK_ROWS = 12, BLOCK_VECTORS = 2, INT8_ROWS = 12 };
 #define DOT4(c, w, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(w), "v"(x))
 
 INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                          const uint8_t *panel, uint32_t k)
+                          const uint8_t *panel, uint32_t k, struct pace pace)
 {
     const int8_t *base[4];
     UNROLL for (uint32_t i = 0; i < (rows + 2) / 3; i++) base[i] = a->q + (row + 3 * i) * a->stride;
@@ -47,8 +47,9 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
             _mm512_set1_epi32(a->offsets[(row + r) * a->groups + group]);
         for (uint32_t i = 0; i < n; i += 4, panel += 4 * PANEL) {
             __m512i w0 = _mm512_loadu_si512(panel), w1 = _mm512_loadu_si512(panel + 64);
-            _mm_prefetch((const char *)panel + PREFETCH_BYTES, _MM_HINT_T0);
-            _mm_prefetch((const char *)panel + PREFETCH_BYTES + 64, _MM_HINT_T0);
+            __builtin_prefetch(pace.next);
+            __builtin_prefetch(pace.next + 64);
+            pace.next += pace.step;
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;
@@ -73,11 +74,11 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
 
 #define INT8_CASE(n)                                                                                         \
     case n:                                                                                                  \
-        block_int8_of(n, acc, a, row, panel, k);                                                             \
+        block_int8_of(n, acc, a, row, panel, k, pace);                                                       \
         break;
 
 static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k)
+                       const uint8_t *panel, uint32_t k, struct pace pace)
 {
     switch (rows) {
         INT8_CASE(1)

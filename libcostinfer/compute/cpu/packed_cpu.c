@@ -195,18 +195,20 @@ static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32
         product_kernel *product = type == WEIGHTS_F32   ? kernels->product_f32
                                   : type == WEIGHTS_F16 ? kernels->product_f16
                                                         : kernels->product_bf16;
-        product(acc, PANEL, in, ld, n, elements, PANEL, m->k, false);
+        product(acc, PANEL, in, ld, n, elements, PANEL, m->k, false, (struct ahead){ NULL, 0 });
         return;
     }
+    const size_t line = m->panel_bytes / m->k;
     for (uint32_t k = 0; k < m->k; k += K_BLOCK) {
         uint32_t lines = smaller(K_BLOCK, m->k - k);
-        const void *block = elements + (size_t)k * PANEL * (type == WEIGHTS_F32 ? 4 : 2);
+        const unsigned char *block = elements + k * line;
+        struct ahead ahead = { block + K_BLOCK * line, K_BLOCK * line };
         if (type == WEIGHTS_F16)
-            kernels->expand_f16(expanded, block, (size_t)lines * PANEL);
+            kernels->expand_f16(expanded, (const uint16_t *)(const void *)block, (size_t)lines * PANEL);
         if (type == WEIGHTS_BF16)
-            kernels->expand_bf16(expanded, block, (size_t)lines * PANEL);
-        kernels->product_f32(acc, PANEL, in + k, ld, n, type == WEIGHTS_F32 ? block : expanded, PANEL, lines,
-                             k > 0);
+            kernels->expand_bf16(expanded, (const uint16_t *)(const void *)block, (size_t)lines * PANEL);
+        kernels->product_f32(acc, PANEL, in + k, ld, n, type == WEIGHTS_F32 ? (const void *)block : expanded,
+                             PANEL, lines, k > 0, ahead);
     }
 }
 
@@ -363,7 +365,7 @@ static void add_product(struct packed_prepared *p, struct job *job, uint32_t row
 
     uint32_t wide = (uint32_t)(TILE_BYTES / (job->m->panel_bytes + 1)),
              many = job->m->n_panels / (4 * threads);
-    uint32_t panels = job->n_rows > ROWS_BLOCK ? 1 : smaller(wide, many);
+    uint32_t panels = job->n_rows > 4 * ROWS_BLOCK ? 1 : smaller(wide, many);
     job->panels_tile = panels > 0 ? panels : 1;
     job->n_panel_tiles = (job->m->n_panels + job->panels_tile - 1) / job->panels_tile;
     add_phase(p, job, product_tile, n_row_tiles * job->n_panel_tiles);
@@ -664,7 +666,7 @@ static void measure_tile(const void *argument, uint32_t tile, uint32_t worker)
     const size_t panel = (size_t)MEASURE_K * PANEL;
     job->kernels->product_f32(job->acc + (size_t)worker * MEASURE_ROWS * PANEL, PANEL, job->rows,
                               row_stride(MEASURE_K), job->n_rows, job->panels + tile * panel, PANEL,
-                              MEASURE_K, false);
+                              MEASURE_K, false, (struct ahead){ NULL, 0 });
 }
 
 /* The median of some runs, fewer when they take until `deadline_ns`: opening a device must not take long on

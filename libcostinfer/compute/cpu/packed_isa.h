@@ -2,6 +2,8 @@
 #ifndef PACKED_ISA_H
 #define PACKED_ISA_H
 
+#include <stddef.h>
+
 struct packed_kernels;
 
 #if defined(__x86_64__)
@@ -22,5 +24,11 @@ extern const struct packed_kernels packed_kernels_portable;
  * of a page and does not keep all of memory's lanes busy.  Measured from 1 to 16 KiB, one thread: 8 rows of
  * f16 go from 23 to 31 GB/s, 12 rows of f32 from 28 to 39. */
 enum { PREFETCH_BYTES = 8192 };
+
+/* Where a pass over k lines asks for what comes next, and how far it goes on with each line. */
+struct pace {
+    const char *next;
+    size_t step;
+};
 
 #endif

@@ -45,9 +45,16 @@ struct int8_rows {
     size_t stride, groups;
 };
 
+/* What will be read next, so that it can be asked for while there is something to compute.  start NULL:
+ * nothing special, only what follows the operand. */
+struct ahead {
+    const void *start;
+    size_t bytes;
+};
+
 /* acc[rows][0…31] = a[rows][k] * b[k][32], or += when `add`.  ld_: elements from one row to the next. */
 typedef void product_kernel(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
-                            const void *b, size_t ld_b, uint32_t k, bool add);
+                            const void *b, size_t ld_b, uint32_t k, bool add, struct ahead ahead);
 
 struct packed_kernels {
     const char *name; /* "AVX-512 VNNI" */

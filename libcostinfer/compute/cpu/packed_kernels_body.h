@@ -38,10 +38,23 @@ INLINE VF load_as(enum stored as, const void *b, size_t at)
 
 /* ---- Products ----------------------------------------------------------------------------- */
 
+/* Pass number `pass` of several over the same operand.  Each asks for one cache line a line of its own until
+ * all of `ahead` is asked for: memory then delivers at an even pace while the passes compute. */
+INLINE struct pace pace_of(struct ahead ahead, uint32_t pass, uint32_t k, const void *operand,
+                           size_t line_bytes)
+{
+    size_t done = (size_t)pass * k * 64;
+    if (!ahead.start)
+        return (struct pace){ (const char *)operand + PREFETCH_BYTES, line_bytes };
+    if (done >= ahead.bytes)
+        return (struct pace){ operand, 0 };
+    return (struct pace){ (const char *)ahead.start + done, 64 };
+}
+
 /* acc[rows][vectors] at `b` of a panel.  Row r is addressed as base[r / 3] + (r % 3) * ld_a, which x86 does
  * in one operand from four pointers; twelve pointers would not fit its registers. */
 INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, size_t ld_acc, const float *a,
-                  size_t ld_a, const void *b, size_t at, size_t ld_b, uint32_t k, bool add)
+                  size_t ld_a, const void *b, size_t at, size_t ld_b, uint32_t k, bool add, struct pace pace)
 {
     VF c[ROWS_BLOCK][VECTORS];
     const float *base[ROWS_BLOCK / 3];
@@ -56,7 +69,8 @@ INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, s
         UNROLL for (uint32_t v = 0; v < vectors; v++) w[v] = load_as(as, b, at + v * LANES);
         const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
         UNROLL for (uint32_t line = 0; line < vectors * LANES * size; line += 64)
-            __builtin_prefetch((const char *)b + at * size + line + PREFETCH_BYTES);
+            __builtin_prefetch(pace.next + line);
+        pace.next += pace.step;
         UNROLL for (uint32_t r = 0; r < rows; r++)
         {
             VF x = v_set1(base[r / 3][r % 3 * ld_a + i]);
@@ -71,26 +85,29 @@ INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, s
 
 /* A panel's line at once where the accumulators allow it, in passes otherwise. */
 INLINE void block_passes(uint32_t rows, enum stored as, float *acc, size_t ld_acc, const float *a,
-                         size_t ld_a, const void *b, size_t ld_b, uint32_t k, bool add)
+                         size_t ld_a, const void *b, size_t ld_b, uint32_t k, bool add, struct pace pace)
 {
     const uint32_t vectors = rows * VECTORS <= BLOCK_ROWS * BLOCK_VECTORS ? VECTORS : BLOCK_VECTORS;
     for (uint32_t v = 0; v < VECTORS; v += vectors)
-        block(rows, vectors, as, acc + v * LANES, ld_acc, a, ld_a, b, v * LANES, ld_b, k, add);
+        block(rows, vectors, as, acc + v * LANES, ld_acc, a, ld_a, b, v * LANES, ld_b, k, add, pace);
 }
 
 /* A constant number of rows for each case; those beyond BLOCK_ROWS are never reached and cost nothing. */
 #define BLOCK_CASE(n)                                                                                        \
     case (n):                                                                                                \
         if ((n) <= BLOCK_ROWS)                                                                               \
-            block_passes((n), as, acc, ld_acc, a, ld_a, b, ld_b, k, add);                                    \
+            block_passes((n), as, acc, ld_acc, a, ld_a, b, ld_b, k, add, pace);                              \
         break;
 
 INLINE void product(enum stored as, float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
-                    const void *b, size_t ld_b, uint32_t k, bool add)
+                    const void *b, size_t ld_b, uint32_t k, bool add, struct ahead ahead)
 {
+    const size_t line_bytes = ld_b * (as == STORED_F32 ? sizeof(float) : sizeof(uint16_t));
+    uint32_t pass = 0;
     /* Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. */
     for (uint32_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS; blocks > 0; blocks--) {
         uint32_t n = (rows + blocks - 1) / blocks;
+        struct pace pace = pace_of(ahead, pass++, k, b, line_bytes);
         switch (n) {
             BLOCK_CASE(1)
             BLOCK_CASE(2)
@@ -112,21 +129,21 @@ INLINE void product(enum stored as, float *acc, size_t ld_acc, const float *a, s
 }
 
 static void product_f32(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
-                        size_t ld_b, uint32_t k, bool add)
+                        size_t ld_b, uint32_t k, bool add, struct ahead ahead)
 {
-    product(STORED_F32, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add);
+    product(STORED_F32, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, ahead);
 }
 
 static void product_f16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
-                        size_t ld_b, uint32_t k, bool add)
+                        size_t ld_b, uint32_t k, bool add, struct ahead ahead)
 {
-    product(STORED_F16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add);
+    product(STORED_F16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, ahead);
 }
 
 static void product_bf16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
-                         size_t ld_b, uint32_t k, bool add)
+                         size_t ld_b, uint32_t k, bool add, struct ahead ahead)
 {
-    product(STORED_BF16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add);
+    product(STORED_BF16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, ahead);
 }
 
 INLINE void expand(enum stored as, float *to, const uint16_t *from, size_t n)
@@ -172,10 +189,13 @@ static void add_outliers(float *acc, const struct int8_rows *a, uint32_t row, co
 static void product_int8(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
                          const uint8_t *panel, uint32_t k)
 {
-    uint32_t row = first_row, left = rows;
+    uint32_t row = first_row, left = rows, pass = 0;
+    const struct ahead next_panel = { panel + (size_t)k * PANEL, (size_t)k * PANEL };
+    const struct ahead ahead = rows > INT8_ROWS ? next_panel : (struct ahead){ NULL, 0 };
     for (uint32_t blocks = (rows + INT8_ROWS - 1) / INT8_ROWS; blocks > 0; blocks--) {
         uint32_t n = (left + blocks - 1) / blocks;
-        block_int8(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k);
+        struct pace pace = pace_of(ahead, pass++, k / 4, panel, 4 * PANEL);
+        block_int8(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, pace);
         row += n;
         left -= n;
     }

@@ -106,9 +106,10 @@ enum { INT8_ROWS = 1 };
 
 /* Two products of 127 * 128 fit 16 bits, so the four of an output are summed as two pairs. */
 static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k)
+                       const uint8_t *panel, uint32_t k, struct pace pace)
 {
     (void)rows; /* 1 */
+    (void)pace;
     const int8_t *q = a->q + row * a->stride;
     for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
         uint32_t n = k - first < GROUP ? k - first : GROUP;
