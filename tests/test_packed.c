@@ -353,7 +353,7 @@ START_TEST(products)
     }
     const void *panel = type == WEIGHTS_F32 ? (const void *)b : (const void *)halves;
     const size_t element = type == WEIGHTS_F32 ? 4 : 2;
-    const struct ahead nothing = { NULL, 0 }, next = { panel, sizeof halves };
+    const struct ahead nothing = { NULL, 0, 0 }, next = { panel, sizeof halves, 64 };
     for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
         uint32_t k = lengths[l];
         for (uint32_t r = 0; r < KERNEL_ROWS; r++) {

@@ -10,8 +10,6 @@ struct part {
     float *values; /* [value_width] */
 };
 
-static const struct ahead nothing_special;
-
 /* A worker's scratch. */
 struct room {
     float *scores; /* [ROWS_BLOCK][ATTEND_CHUNK] */
@@ -52,26 +50,36 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     product_kernel *product = kv->half ? a->kernels->product_f16 : a->kernels->product_f32;
     const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
     uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
-    for (uint32_t t = 0; t < most; t += PANEL)
+    /* While keys are read, the values of the same positions are asked for, and with these the next keys. */
+    const size_t line = packed_kv_bytes(kv, PANEL);
+    for (uint32_t t = 0; t < most; t += PANEL) {
+        struct ahead ahead = { values + packed_kv_bytes(kv, (size_t)(begin + t) * kv->value_width),
+                               PANEL * packed_kv_bytes(kv, kv->value_width), line };
         product(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n,
                 keys + packed_kv_bytes(kv, (size_t)(begin + t) * kv->head_width), PANEL, kv->head_width,
-                false, nothing_special);
+                false, ahead);
+    }
     for (uint32_t i = 0; i < n; i++)
         a->kernels->softmax(room->scores + i * ATTEND_CHUNK, seen(a, row + i, begin), a->scale, &parts[i].max,
                             &parts[i].sum);
     /* The positions that all rows see, then each row's own: a value that a row must not see may be anything,
      * a NaN even, and 0 * NaN is not 0. */
+    bool goes_on = a->positions[row + n - 1] >= begin + ATTEND_CHUNK;
     for (uint32_t c = 0; c < kv->value_width; c += PANEL) {
+        const unsigned char *next =
+            keys + packed_kv_bytes(kv, (size_t)(begin + ATTEND_CHUNK) * kv->head_width);
+        struct ahead ahead = { next + c / PANEL * ATTEND_CHUNK * line, goes_on ? ATTEND_CHUNK * line : 0,
+                               line };
         product(room->parts + c, kv->value_width, room->scores, ATTEND_CHUNK, n,
                 values + packed_kv_bytes(kv, (size_t)begin * kv->value_width + c), kv->value_width, least,
-                false, nothing_special);
+                false, ahead);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t own = seen(a, row + i, begin);
             if (own > least)
                 product(room->parts + i * kv->value_width + c, kv->value_width,
                         room->scores + i * ATTEND_CHUNK + least, ATTEND_CHUNK, 1,
                         values + packed_kv_bytes(kv, (size_t)(begin + least) * kv->value_width + c),
-                        kv->value_width, own - least, true, nothing_special);
+                        kv->value_width, own - least, true, (struct ahead){ values, 0, line });
         }
     }
     for (uint32_t i = 0; i < n; i++)

@@ -195,14 +195,14 @@ static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32
         product_kernel *product = type == WEIGHTS_F32   ? kernels->product_f32
                                   : type == WEIGHTS_F16 ? kernels->product_f16
                                                         : kernels->product_bf16;
-        product(acc, PANEL, in, ld, n, elements, PANEL, m->k, false, (struct ahead){ NULL, 0 });
+        product(acc, PANEL, in, ld, n, elements, PANEL, m->k, false, (struct ahead){ NULL, 0, 0 });
         return;
     }
     const size_t line = m->panel_bytes / m->k;
     for (uint32_t k = 0; k < m->k; k += K_BLOCK) {
         uint32_t lines = smaller(K_BLOCK, m->k - k);
         const unsigned char *block = elements + k * line;
-        struct ahead ahead = { block + K_BLOCK * line, K_BLOCK * line };
+        struct ahead ahead = { block + K_BLOCK * line, K_BLOCK * line, 64 };
         if (type == WEIGHTS_F16)
             kernels->expand_f16(expanded, (const uint16_t *)(const void *)block, (size_t)lines * PANEL);
         if (type == WEIGHTS_BF16)
@@ -666,7 +666,7 @@ static void measure_tile(const void *argument, uint32_t tile, uint32_t worker)
     const size_t panel = (size_t)MEASURE_K * PANEL;
     job->kernels->product_f32(job->acc + (size_t)worker * MEASURE_ROWS * PANEL, PANEL, job->rows,
                               row_stride(MEASURE_K), job->n_rows, job->panels + tile * panel, PANEL,
-                              MEASURE_K, false, (struct ahead){ NULL, 0 });
+                              MEASURE_K, false, (struct ahead){ NULL, 0, 0 });
 }
 
 /* The median of some runs, fewer when they take until `deadline_ns`: opening a device must not take long on

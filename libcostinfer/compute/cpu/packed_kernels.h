@@ -50,6 +50,7 @@ struct int8_rows {
 struct ahead {
     const void *start;
     size_t bytes;
+    size_t step; /* bytes to ask for with each line: 64, or 128 where a line has as many */
 };
 
 /* acc[rows][0…31] = a[rows][k] * b[k][32], or += when `add`.  ld_: elements from one row to the next. */

@@ -38,17 +38,17 @@ INLINE VF load_as(enum stored as, const void *b, size_t at)
 
 /* ---- Products ----------------------------------------------------------------------------- */
 
-/* Pass number `pass` of several over the same operand.  Each asks for one cache line a line of its own until
- * all of `ahead` is asked for: memory then delivers at an even pace while the passes compute. */
+/* Pass number `pass` of several over the same operand.  Each asks for ahead.step bytes with a line of its own
+ * until all of `ahead` is asked for: memory then delivers at an even pace while the passes compute. */
 INLINE struct pace pace_of(struct ahead ahead, uint32_t pass, uint32_t k, const void *operand,
                            size_t line_bytes)
 {
-    size_t done = (size_t)pass * k * 64;
+    size_t done = (size_t)pass * k * ahead.step;
     if (!ahead.start)
         return (struct pace){ (const char *)operand + PREFETCH_BYTES, line_bytes };
     if (done >= ahead.bytes)
         return (struct pace){ operand, 0 };
-    return (struct pace){ (const char *)ahead.start + done, 64 };
+    return (struct pace){ (const char *)ahead.start + done, ahead.step };
 }
 
 /* acc[rows][vectors] at `b` of a panel.  Row r is addressed as base[r / 3] + (r % 3) * ld_a, which x86 does
@@ -190,8 +190,8 @@ static void product_int8(float *acc, const struct int8_rows *a, uint32_t first_r
                          const uint8_t *panel, uint32_t k)
 {
     uint32_t row = first_row, left = rows, pass = 0;
-    const struct ahead next_panel = { panel + (size_t)k * PANEL, (size_t)k * PANEL };
-    const struct ahead ahead = rows > INT8_ROWS ? next_panel : (struct ahead){ NULL, 0 };
+    const struct ahead next_panel = { panel + (size_t)k * PANEL, (size_t)k * PANEL, 64 };
+    const struct ahead ahead = rows > INT8_ROWS ? next_panel : (struct ahead){ NULL, 0, 0 };
     for (uint32_t blocks = (rows + INT8_ROWS - 1) / INT8_ROWS; blocks > 0; blocks--) {
         uint32_t n = (left + blocks - 1) / blocks;
         struct pace pace = pace_of(ahead, pass++, k / 4, panel, 4 * PANEL);
