@@ -707,7 +707,6 @@ Suite *suite(void)
     }
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, programs, 0, PROGRAMS);
-    tcase_add_loop_test(t, kernels_of_all_kinds, 0, 8);
     tcase_add_loop_test(t, precision, 0, 2);
     tcase_add_loop_test(t, copies, 0, 2);
     tcase_add_loop_test(t, extremes, 0, 2);
@@ -725,6 +724,10 @@ Suite *suite(void)
     tcase_add_test(t, calls_fail);
     tcase_add_test(t, cached_programs);
     tcase_add_test(t, caches_of_drivers);
+    TCase *kinds = tcase_create("kinds"); /* small enough for a simulator */
+    tcase_set_timeout(kinds, 120);
+    tcase_add_loop_test(kinds, kernels_of_all_kinds, 0, 8);
+    suite_add_tcase(s, kinds);
 #endif
     return s;
 }
