@@ -783,7 +783,8 @@ START_TEST(tensors_of_several_chunks_arrive_whole)
     run(model, &r);
     const float *logits = logits_of(model, 0);
     assert_near(logits, g.logits, 61, "before the padding");
-    ck_assert_float_eq(logits[ROWS - 1], logits[5]);
+    /* The same embedding; a BLAS may sum the last rows of a matrix in another order than the first. */
+    ck_assert_float_eq_tol(logits[ROWS - 1], logits[5], 1e-5f);
     for (uint32_t i = 61; i < ROWS - 1; i++)
         ck_assert_float_eq(logits[i], 0);
     assert_near(logits_of(model, 2), logits_of(model, 1), ROWS, "the same embedding");
