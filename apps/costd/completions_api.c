@@ -3,6 +3,7 @@
  * A body may hold several prompts and ask for n choices of each; each prompt is one request to the engine,
  * and choice c of prompt p has index p * n + c.  What a choice has to say is collected in struct choice:
  * until the end, or until the next chunk of a stream. */
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -337,6 +338,7 @@ static struct choice *next_best(const struct completion *c, uint32_t prompt)
         if (!best || (c->n_answered < c->n && mean_logprob(choice) > mean_logprob(best)))
             best = choice;
     }
+    assert(best); /* asked no more often than there are choices */
     best->chosen = true;
     return best;
 }

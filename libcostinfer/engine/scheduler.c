@@ -311,6 +311,7 @@ static void build_step(struct cinf_engine *e, struct step *step)
                 next_ns = report.device_ns;
             }
         }
+        assert(next);
         uint32_t part = (budget + n_prefilling - 1) / n_prefilling;
         uint32_t left = next->n_prompt - next->n_computed;
         uint32_t n = left < part ? left : part;

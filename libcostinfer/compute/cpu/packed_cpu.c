@@ -708,6 +708,8 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
             cpu_new(&device->cpu, (size_t)pool_threads(device->pool) * MEASURE_ROWS * PANEL, sizeof(float)),
     };
     bool complete = job.panels && job.rows && job.acc;
+    const size_t read_bytes = n_panels * panel * sizeof(float);
+    assert(read_bytes > 0);
     if (complete) {
         /* A page that nobody wrote is the one page of zeros, which would be read from the cache. */
         for (size_t i = 0; i < n_panels * panel; i += 4096 / sizeof(float))
@@ -715,7 +717,7 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
         uint64_t product_ns = time_of(device->pool, &job, MEASURE_ROWS, PRODUCT_PANELS, start + 100000000);
         uint64_t read_ns = time_of(device->pool, &job, 1, n_panels, start + 160000000);
         uint64_t per_flop = product_ns * 1000000 / (2 * MEASURE_ROWS * PRODUCT_PANELS * panel);
-        uint64_t per_byte = read_ns * 1000000 / (n_panels * panel * sizeof(float));
+        uint64_t per_byte = read_ns * 1000000 / read_bytes;
         out->fs_per_flop = per_flop > 0 ? per_flop : 1;
         out->fs_per_byte = per_byte > 0 ? per_byte : 1;
     }
