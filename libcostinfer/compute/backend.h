@@ -119,6 +119,7 @@ struct device_info {
     char name[96];         /* "cpu-blas", "opencl:0:0" */
     char description[160]; /* hardware and library: "AMD EPYC …, OpenBLAS 0.3.21, 2 threads" */
     bool is_gpu;
+    bool shows_memory;     /* in the gpu_* metrics: every OpenCL device, whatever its type */
     bool shares_cpu;       /* it computes on the processor that the CPU's own backends use */
     uint32_t threads;      /* 0: unknown */
     uint64_t memory_total; /* bytes of the device; RAM for a CPU */

@@ -166,8 +166,10 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     m.device = e->device_info.name;
     TRY(cinf_meter_new(&e->meter, &m));
     cinf_meter_set_split(e->meter, e->device_info.fs_per_flop, e->device_info.fs_per_byte);
-    if (e->device_info.is_gpu)
-        cinf_meter_set_gpu_memory(e->meter, atomic_load(&e->memory_used), e->device_info.memory_total);
+    struct device_info info;
+    e->device->backend->info(e->device, &info);
+    if (info.shows_memory)
+        cinf_meter_set_gpu_memory(e->meter, info.memory_used, info.memory_total);
     int error = pthread_create(&e->thread, NULL, scheduler_main, e);
     return error ? cinf_fail(CINF_EIO, "cannot start the scheduler thread: %s", strerror(error)) : CINF_OK;
 }

@@ -542,7 +542,7 @@ static void show_memory(struct cinf_engine *e)
     struct device_info info;
     e->device->backend->info(e->device, &info);
     atomic_store(&e->memory_used, info.memory_used);
-    if (info.is_gpu)
+    if (info.shows_memory)
         cinf_meter_set_gpu_memory(e->meter, info.memory_used, info.memory_total);
 }
 

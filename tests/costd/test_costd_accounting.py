@@ -5,7 +5,7 @@ import threading
 import time
 from decimal import ROUND_HALF_UP, Decimal
 
-from costd_support import TWO, Costd, check, equal, ns, reset, run, total
+from costd_support import DEVICE, TWO, Costd, check, equal, ns, reset, run, total
 
 RATE = Decimal("0.10")
 PRICES = ["--cpu-cost-per-hour", str(RATE)]
@@ -208,5 +208,18 @@ def the_cpu_basis_and_no_price():
         check(after - before < Decimal("0.3"), "sleeping was charged:", after - before)
 
 
+def an_opencl_device_shows_its_memory_and_a_cpu_has_none():
+    with Costd(*TWO) as server:
+        names = ("gpu_utilization_percent", "gpu_memory_used_bytes", "gpu_memory_total_bytes")
+        page = server.settle()
+        if not (DEVICE or "").startswith("opencl"):
+            check(not any(line.startswith("gpu_") for line in server.get("/metrics").body.decode().splitlines()),
+                  "gpu rows")
+            return
+        percent, used, whole = (total(page, name) for name in names)
+        check(used > 10_000_000, "less than the weights", used)
+        check(abs(percent - 100 * used / whole) < Decimal("1e-6"), percent, used, whole)
+
+
 run(a_lone_request_costs_its_latency, overlapping_streams_with_clients_that_leave, a_departed_client_stops_costing,
-    the_cpu_basis_and_no_price)
+    the_cpu_basis_and_no_price, an_opencl_device_shows_its_memory_and_a_cpu_has_none)

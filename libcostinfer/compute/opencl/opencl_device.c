@@ -296,6 +296,7 @@ static void info_of(const struct device *base, struct device_info *out)
 {
     const struct opencl_device *device = (const struct opencl_device *)base;
     *out = (struct device_info){ .is_gpu = device->is_gpu,
+                                 .shows_memory = true,
                                  .shares_cpu = device->sleeps,
                                  .threads = device->units,
                                  .memory_total = device->memory_total,
