@@ -3,7 +3,7 @@ import re
 import subprocess
 
 # Grows by itself, or at loading, before anything was asked.
-EARLY = re.compile(r'process_|costd_|costinfer_|model_loaded|model_device_seconds_total\{.*phase="load"')
+EARLY = re.compile(r'process_|costd_|costinfer_|gpu_|model_loaded|model_device_seconds_total\{.*phase="load"')
 
 
 def samples(text):
