@@ -214,6 +214,7 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                       const struct settings *s)
 {
     int n_inherited = count_inherited();
+    service->has_admin_listener = s->metrics_listen || n_inherited > 1;
     struct server_options o = { .address = s->listen,
                                 .inherited = n_inherited > 0 ? FIRST_INHERITED : -1,
                                 .may_be_public = s->keys || s->insecure,
@@ -221,10 +222,10 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                 .body_seconds = s->body_seconds,
                                 .idle_seconds = s->idle_seconds,
                                 .connections = s->connections,
+                                .others = service->has_admin_listener ? ADMIN_CONNECTIONS : 0,
                                 .timers = service->timers,
                                 .handle = route,
                                 .context = service };
-    service->has_admin_listener = s->metrics_listen || n_inherited > 1;
     TRY(server_start(server, &o));
     if (!service->has_admin_listener)
         return CINF_OK;
@@ -232,6 +233,7 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
     o.inherited = n_inherited > 1 ? FIRST_INHERITED + 1 : -1;
     o.admin = true;
     o.connections = ADMIN_CONNECTIONS;
+    o.others = 0;
     return server_start(admin, &o);
 }
 

@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access_log.h"
@@ -46,6 +47,8 @@ enum {
      * unacknowledged data when we send. */
     PROBE_AFTER_SECONDS = 5,
     VANISHED_AFTER_MS = 10000,
+    SPARE_DESCRIPTORS = 24, /* for the HTTP threads themselves, models' files and what /metrics reads */
+    MESSAGES_A_SECOND = 2,  /* of libmicrohttpd; the first ones say it all */
 };
 
 struct server {
@@ -56,6 +59,7 @@ struct server {
     char *unlink_path; /* of a Unix socket that we made */
     uint64_t run;      /* random; makes request ids differ between runs */
     _Atomic uint64_t n_requests;
+    _Atomic uint64_t n_messages, messages_second; /* in the second of the monotonic clock that is named */
 };
 
 struct connection {
@@ -467,10 +471,24 @@ static size_t keep_escapes(void *context, struct MHD_Connection *connection, cha
     return strlen(text);
 }
 
+static bool may_log(struct server *server)
+{
+    uint64_t second = clock_monotonic_ns() / 1000000000;
+    if (atomic_exchange(&server->messages_second, second) != second)
+        atomic_store(&server->n_messages, 0);
+    return atomic_fetch_add(&server->n_messages, 1) < MESSAGES_A_SECOND;
+}
+
+/* What libmicrohttpd has to say.  When accept() finds no descriptor for a thread's first connection, it would
+ * call it again without a pause, and log each time; as that thread has nothing else to do, it waits here. */
 static void on_message(void *context, const char *format, va_list args)
 {
+    static const struct timespec pause = { .tv_nsec = 50000000 };
     struct strbuf message = { 0 };
-    (void)context;
+    if (strstr(format, "FIRST connection"))
+        (void)nanosleep(&pause, NULL);
+    if (!may_log(context))
+        return;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     strbuf_vprintf(&message, format, args);
@@ -584,15 +602,28 @@ static void free_server(struct server *server)
     mem_free(server);
 }
 
-/* Room for the connections, as far as the administrator lets us. */
-static void raise_descriptor_limit(uint32_t connections)
+/* Makes room for the connections, as far as the administrator lets us, and returns how many there is room
+ * for: who comes when it is full waits in the kernel's queue, which costs no descriptor. */
+static uint32_t room_for_connections(const struct server_options *o, int fd)
 {
     struct rlimit limit;
-    rlim_t wanted = connections + 256;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
+    int next = dup(fd); /* the lowest number that is free: about as many are open */
+    rlim_t taken = (rlim_t)(next < 0 ? fd : next) + SPARE_DESCRIPTORS + o->others;
+    rlim_t wanted = taken + o->connections;
+    if (next >= 0)
+        close(next);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return o->connections;
+    if (limit.rlim_cur < wanted) {
         limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
+    if (limit.rlim_cur >= wanted)
+        return o->connections;
+    rlim_t room = limit.rlim_cur > taken + THREADS ? limit.rlim_cur - taken : THREADS;
+    log_message("warn", "connections", "the descriptor limit has room for %u of %u (see ulimit -n)",
+                (unsigned)room, (unsigned)o->connections);
+    return (uint32_t)room;
 }
 
 enum cinf_status server_start(struct server **out, const struct server_options *o)
@@ -611,15 +642,15 @@ enum cinf_status server_start(struct server **out, const struct server_options *
         free_server(server);
         return status;
     }
-    raise_descriptor_limit(o->connections);
+    uint32_t connections = room_for_connections(o, fd);
     /* epoll is asked for: the automatic choice may be poll() or a thread a connection, which cannot suspend.
      */
     server->daemon = MHD_start_daemon(
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
             MHD_USE_ERROR_LOG,
-        server->port, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
+        server->port, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_message, server,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
-        (unsigned)(o->admin ? ADMIN_THREADS : THREADS), MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections,
+        (unsigned)(o->admin ? ADMIN_THREADS : THREADS), MHD_OPTION_CONNECTION_LIMIT, (unsigned)connections,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 0,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
         MHD_OPTION_URI_LOG_CALLBACK, on_first_line, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,

@@ -42,7 +42,8 @@ struct server_options {
     /* Absolute, so that bytes that drip in do not extend them: for a request's head, for its body, and for
      * a connection that asks nothing more. */
     uint32_t head_seconds, body_seconds, idle_seconds;
-    uint32_t connections; /* at most; more are closed at once */
+    /* At most, and what another server of this process may have: fewer, if the descriptor limit is low. */
+    uint32_t connections, others;
     struct timers *timers;
     /* Called with each request when its body is there; answers by exchange_send(), exchange_begin() or
      * exchange_stream(). */
