@@ -242,8 +242,8 @@ int main(int argc, char **argv)
     for (long round = 0; round < rounds; round++) {
         struct device_speed speed;
         check(backend->measure(device, &speed));
-        product_gflops[round] = 1e6 / (double)speed.fs_per_flop;
-        measured_gbs[round] = 1e6 / (double)speed.fs_per_byte;
+        product_gflops[round] = 1e9 / (double)speed.as_per_flop;
+        measured_gbs[round] = 1e9 / (double)speed.as_per_byte;
         read_gbs[round] = read_rate(block);
         for (size_t i = 0; i < N_CASES; i++)
             step_ns[i][round] = run_case(backend, prepared, &cases[i]);

@@ -4,7 +4,7 @@
  * operation and a byte of memory take.  From that follows the least a token can take, as one token needs two
  * operations a parameter and every weight's bytes once:
  *
- *     t >= max(2 x parameters x fs_per_flop, bytes of weights x fs_per_byte)
+ *     t >= max(2 x parameters x as_per_flop, bytes of weights x as_per_byte)
  *
  * and so the least it can cost.  cpu-reference computes in the plainest way, the same bits on every machine:
  * slow, and good for tests. */
@@ -45,7 +45,7 @@ int main(int argc, char *argv[])
                                                           .max_tokens = 64, .ignore_eos = true },
                           NULL, NULL));
         printf("%-14s %-14s %6.1f GFLOP/s %6.1f GB/s %8.0f tokens/s  %s\n", names[i], device.name,
-               1e6 / (double)device.fs_per_flop, 1e6 / (double)device.fs_per_byte,
+               1e9 / (double)device.as_per_flop, 1e9 / (double)device.as_per_byte,
                result->report.output_tokens * 1e9 / (double)result->report.decode_ns, device.reason);
         cinf_result_free(result);
         cinf_model_release(model);

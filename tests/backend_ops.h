@@ -624,8 +624,8 @@ static void check_measure(const struct backend *backend, uint64_t limit_ns)
     uint64_t start = clock_monotonic_ns();
     ck_ok(backend->measure(device, &speed));
     ck_assert_uint_lt(clock_monotonic_ns() - start, limit_ns);
-    ck_assert_uint_gt(speed.fs_per_flop, 0);
-    ck_assert_uint_gt(speed.fs_per_byte, 0);
+    ck_assert_uint_gt(speed.as_per_flop, 0);
+    ck_assert_uint_gt(speed.as_per_byte, 0);
     backend->info(device, &info);
     ck_assert(strncmp(info.name, backend->name, strlen(backend->name)) == 0); /* "opencl:0:0" */
     ck_assert_uint_gt(strlen(info.description), 0);

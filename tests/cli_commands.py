@@ -311,7 +311,7 @@ def test_bench():
 def test_devices():
     seen = {d["choice"]: d for d in parsed("devices", "--json")}
     assert seen["auto"]["available"] and seen["cpu-reference"]["available"]
-    assert seen["auto"]["reason"] and seen["cpu-reference"]["fs_per_byte"] > 0
+    assert seen["auto"]["reason"] and seen["cpu-reference"]["as_per_byte"] > 0
     assert "cpu-reference" in good("devices").decode()
 
 

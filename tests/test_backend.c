@@ -247,10 +247,23 @@ START_TEST(batches)
 }
 END_TEST
 
+START_TEST(each_of_many)
+{
+    ck_assert_uint_eq(attoseconds_each(1, 1), 1000000000);
+    ck_assert_uint_eq(attoseconds_each(7, 2), 3500000000);
+    ck_assert_uint_eq(attoseconds_each(250000000, 250000000), 1000000000);
+    ck_assert_uint_eq(attoseconds_each(2000000, UINT64_C(2000000000000)), 1000); /* 1 PFLOPS */
+    ck_assert_uint_eq(attoseconds_each(60000000000, 1), UINT64_MAX);
+    ck_assert_uint_eq(attoseconds_each(0, 5), 1);
+    ck_assert_uint_eq(attoseconds_each(1, UINT64_MAX), 1);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("backend");
     TCase *t = tcase_create("choice");
+    tcase_add_test(t, each_of_many);
     tcase_add_test(t, choices);
     tcase_add_test(t, every_name_opens);
     tcase_add_test(t, unknown_names);

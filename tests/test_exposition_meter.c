@@ -102,7 +102,7 @@ START_TEST(what_is_unknown_is_absent)
 
     ck_ok(cinf_meter_set_price(meter, "0"));
     cinf_meter_set_gpu_memory(meter, 0, 0);
-    cinf_meter_set_split(meter, 100000, 0);
+    cinf_meter_set_split(meter, 100000000, 0);
     text = text_of(meter);
     has(text, "costinfer_price_dollars_per_hour{device=\"cpu\"} 0"); /* free of charge is known */
     has(text, "gpu_memory_used_bytes{gpu=\"cpu\"} 0");

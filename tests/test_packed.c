@@ -114,7 +114,7 @@ START_TEST(allocations_of_measure)
         ck_fails(backend_cpu_packed.measure(device, &speed), CINF_ENOMEM, "measure");
         mem_fail_at(0);
     }
-    ck_assert_uint_eq(speed.fs_per_flop, 0);
+    ck_assert_uint_eq(speed.as_per_flop, 0);
     backend_cpu_packed.info(device, &info);
     ck_assert_uint_eq(info.memory_used, 0);
     backend_cpu_packed.close(device);

@@ -183,7 +183,7 @@ static bool measure_decode(struct bench *b)
         uint64_t cache = (uint64_t)2 * c->n_layer * c->n_embd * 4 * (depth + b->tokens / 2);
         uint64_t bytes = bytes_per_token(&b->info) + cache;
         double gigabytes = speed * (double)bytes / 1e9;
-        double share = gigabytes * (double)b->device.fs_per_byte / 1e6;
+        double share = gigabytes * (double)b->device.as_per_byte / 1e9;
         strbuf_printf(&b->decode,
                       "%s{\"depth\":%" PRIu32 ",\"tokens\":%" PRIu64 ",\"tokens_per_second\":%.3f",
                       b->decode.len ? "," : "", depth, s.n, speed);
@@ -224,8 +224,8 @@ static int print_bench(const struct bench *b, bool json)
 {
     struct strbuf out = { 0 };
     const struct cinf_model_info *info = &b->info;
-    double bandwidth = b->device.fs_per_byte ? 1e6 / (double)b->device.fs_per_byte : 0;
-    double flops = b->device.fs_per_flop ? 1e6 / (double)b->device.fs_per_flop : 0;
+    double bandwidth = b->device.as_per_byte ? 1e9 / (double)b->device.as_per_byte : 0;
+    double flops = b->device.as_per_flop ? 1e9 / (double)b->device.as_per_flop : 0;
     if (json) {
         strbuf_puts(&out, "{\"model\":");
         strbuf_put_json(&out, info->name, strlen(info->name));

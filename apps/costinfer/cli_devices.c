@@ -17,9 +17,9 @@ static void put_device_json(struct strbuf *out, const char *name, const struct c
         strbuf_put_json(out, d->reason, strlen(d->reason));
         strbuf_printf(out,
                       ",\"is_gpu\":%s,\"threads\":%" PRIu32 ",\"memory_bytes\":%" PRIu64
-                      ",\"fs_per_flop\":%" PRIu64 ",\"fs_per_byte\":%" PRIu64 "}",
-                      d->is_gpu ? "true" : "false", d->threads, d->memory_total, d->fs_per_flop,
-                      d->fs_per_byte);
+                      ",\"as_per_flop\":%" PRIu64 ",\"as_per_byte\":%" PRIu64 "}",
+                      d->is_gpu ? "true" : "false", d->threads, d->memory_total, d->as_per_flop,
+                      d->as_per_byte);
     } else {
         strbuf_puts(out, ",\"available\":false,\"reason\":");
         strbuf_put_json(out, cinf_last_error(), strlen(cinf_last_error()));
@@ -35,9 +35,9 @@ static void put_device(struct strbuf *out, const char *name, const struct cinf_d
     }
     strbuf_printf(out, "%-14s %s: %s, %.1f GiB\n%14s %s\n", name, d->name, d->description,
                   (double)d->memory_total / (1 << 30), "", d->reason);
-    if (d->fs_per_flop && d->fs_per_byte)
-        strbuf_printf(out, "%14s measured: %.1f GFLOP/s, %.1f GB/s\n", "", 1e6 / (double)d->fs_per_flop,
-                      1e6 / (double)d->fs_per_byte);
+    if (d->as_per_flop && d->as_per_byte)
+        strbuf_printf(out, "%14s measured: %.1f GFLOP/s, %.1f GB/s\n", "", 1e9 / (double)d->as_per_flop,
+                      1e9 / (double)d->as_per_byte);
 }
 
 static int run(const struct command *self, int argc, char **argv)

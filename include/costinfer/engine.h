@@ -67,7 +67,7 @@ struct cinf_device_info {
     bool is_gpu;
     uint32_t threads;
     uint64_t memory_total, memory_used; /* bytes; used by this engine */
-    uint64_t fs_per_flop, fs_per_byte;  /* the measured constants that steps are split by */
+    uint64_t as_per_flop, as_per_byte;  /* attoseconds: the measured constants that steps are split by */
 };
 #define CINF_DEVICE_INFO .struct_size = sizeof(struct cinf_device_info)
 CINF_API void cinf_engine_device(const struct cinf_engine *engine, struct cinf_device_info *info);

@@ -211,9 +211,9 @@ CINF_API void cinf_meter_count_error(struct cinf_meter *meter, uint32_t model, e
 /* A GPU's memory as allocated by us, and in all; the rows are absent until this is called. */
 CINF_API void cinf_meter_set_gpu_memory(struct cinf_meter *meter, uint64_t used_bytes, uint64_t total_bytes);
 
-/* The constants behind the weights of shares, exported so that a split can be checked: femtoseconds a
+/* The constants behind the weights of shares, exported so that a split can be checked: attoseconds a
  * floating-point operation and a byte. */
-CINF_API void cinf_meter_set_split(struct cinf_meter *meter, uint64_t fs_per_flop, uint64_t fs_per_byte);
+CINF_API void cinf_meter_set_split(struct cinf_meter *meter, uint64_t as_per_flop, uint64_t as_per_byte);
 
 /* ---- Reading ------------------------------------------------------------------------------ */
 

@@ -128,9 +128,12 @@ struct device_info {
 
 /* What a step costs, for splitting its time fairly: measured once when the engine opens. */
 struct device_speed {
-    uint64_t fs_per_flop; /* femtoseconds a floating-point operation of a big matrix product */
-    uint64_t fs_per_byte; /* femtoseconds a byte of weights read from memory */
+    uint64_t as_per_flop; /* attoseconds a floating-point operation of a big matrix product */
+    uint64_t as_per_byte; /* attoseconds a byte of weights read from memory */
 };
+
+/* What each of n takes in attoseconds when all of them take `ns`; at least 1. */
+uint64_t attoseconds_each(uint64_t ns, uint64_t n);
 
 /* Each backend's own types begin with these. */
 struct device {

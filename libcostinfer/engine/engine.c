@@ -141,8 +141,8 @@ static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_eng
     d->is_gpu = info.is_gpu;
     d->threads = info.threads;
     d->memory_total = info.memory_total;
-    d->fs_per_flop = speed.fs_per_flop;
-    d->fs_per_byte = speed.fs_per_byte;
+    d->as_per_flop = speed.as_per_flop;
+    d->as_per_byte = speed.as_per_byte;
     atomic_store(&e->memory_used, info.memory_used);
     return CINF_OK;
 }
@@ -165,7 +165,7 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
         TRY(options_read(&m, sizeof m, &o->meter));
     m.device = e->device_info.name;
     TRY(cinf_meter_new(&e->meter, &m));
-    cinf_meter_set_split(e->meter, e->device_info.fs_per_flop, e->device_info.fs_per_byte);
+    cinf_meter_set_split(e->meter, e->device_info.as_per_flop, e->device_info.as_per_byte);
     struct device_info info;
     e->device->backend->info(e->device, &info);
     if (info.shows_memory)

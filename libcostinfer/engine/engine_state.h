@@ -81,9 +81,9 @@ struct cinf_request {
     uint32_t n_computed;       /* prompt tokens in the cache */
     uint32_t n_reported;       /* of them, how many the bill knows */
     uint32_t n_cached;
-    uint64_t copy_weight; /* of prefix copies since the last charge */
-    uint32_t step_rows;   /* in this step */
-    bool sits_out;        /* this step: it was paused when the step was built */
+    uint64_t copied_bytes; /* by prefix copies since the last charge */
+    uint32_t step_rows;    /* in this step */
+    bool sits_out;         /* this step: it was paused when the step was built */
     struct cinf_share share;
     struct gpt2_work work;
     struct cinf_choice_state *choices; /* [n_choices] */

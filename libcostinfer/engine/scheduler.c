@@ -19,6 +19,7 @@
 #include "engine_state.h"
 #include "fail.h"
 #include "mem.h"
+#include "step_weight.h"
 
 enum {
     LOAD_PIECE_NS = 10000000, /* a piece of a load between two steps */
@@ -77,13 +78,13 @@ static void give_slot(struct cinf_engine *e, struct cinf_choice_state *choice, s
     slot->last_used = e->step;
 }
 
-static enum cinf_status copy_prefix(struct cinf_engine *e, struct cinf_request *r, struct slot *to,
-                                    const struct slot *from, uint32_t n)
+static enum cinf_status copy_prefix(struct cinf_request *r, struct slot *to, const struct slot *from,
+                                    uint32_t n)
 {
     if (to != from) {
         TRY(gpt2_copy_prefix(r->model->gpt2, slot_index(r->model, to), slot_index(r->model, from), n));
         memcpy(to->tokens, from->tokens, n * sizeof *to->tokens);
-        r->copy_weight += gpt2_copy_bytes(r->model->gpt2, n) * e->device_info.fs_per_byte;
+        r->copied_bytes += gpt2_copy_bytes(r->model->gpt2, n);
     }
     to->n_tokens = n;
     return CINF_OK;
@@ -106,7 +107,7 @@ static void admit(struct cinf_engine *e, struct cinf_request *r)
     struct slot *first = r->choices[0].slot;
     /* Another of its own slots may be the source, so the content of these goes only after the copy.  If the
      * copy fails the prompt is computed in full, and says what is wrong with the device. */
-    if (cached && copy_prefix(e, r, first, source, cached) != CINF_OK)
+    if (cached && copy_prefix(r, first, source, cached) != CINF_OK)
         cached = 0;
     for (uint32_t i = 0; i < r->n_choices; i++)
         r->choices[i].slot->n_tokens = i == 0 ? cached : 0;
@@ -249,12 +250,9 @@ static void add_work(struct cinf_request *r, struct gpt2_work work)
         r->work.weight_bytes = work.weight_bytes;
 }
 
-/* What a request's part of the step would have taken alone, in femtoseconds. */
-static uint64_t weight_of(const struct cinf_engine *e, const struct cinf_request *r)
+static wide weight_of(const struct cinf_engine *e, const struct cinf_request *r)
 {
-    uint64_t compute = r->work.flops * e->device_info.fs_per_flop;
-    uint64_t read = r->work.weight_bytes * e->device_info.fs_per_byte;
-    return (compute > read ? compute : read) + r->work.kv_bytes * e->device_info.fs_per_byte + r->copy_weight;
+    return step_weight(&r->work, r->copied_bytes, e->device_info.as_per_flop, e->device_info.as_per_byte);
 }
 
 static bool is_prefilling(const struct cinf_request *r)
@@ -359,7 +357,7 @@ static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *
 static enum cinf_status fork_choices(struct cinf_engine *e, struct cinf_request *r, const float *logits)
 {
     for (uint32_t i = 1; i < r->n_choices; i++) {
-        TRY(copy_prefix(e, r, r->choices[i].slot, r->choices[0].slot, r->n_prompt));
+        TRY(copy_prefix(r, r->choices[i].slot, r->choices[0].slot, r->n_prompt));
         TRY(sample(e, &r->choices[i], logits));
     }
     return CINF_OK;
@@ -395,12 +393,16 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
 static uint64_t charge(struct cinf_engine *e, const struct step *step)
 {
     uint32_t n = 0;
+    wide total = 0;
+    for (struct cinf_request *r = step->model->running; r; r = r->next)
+        total += r->step_rows > 0 ? weight_of(e, r) : 0;
+    unsigned shift = step_weight_shift(total);
     for (struct cinf_request *r = step->model->running; r; r = r->next) {
         if (r->step_rows == 0)
             continue;
         struct cinf_share *share = &e->shares[n++];
         bool prefill = r->n_reported < r->n_prompt;
-        uint64_t weight = weight_of(e, r);
+        uint64_t weight = (uint64_t)(weight_of(e, r) >> shift);
         *share = (struct cinf_share){ .bill = r->bill,
                                       .prefill_weight = prefill ? weight : 0,
                                       .decode_weight = prefill ? 0 : weight,
@@ -409,7 +411,7 @@ static uint64_t charge(struct cinf_engine *e, const struct step *step)
         for (uint32_t i = 0; i < r->n_choices; i++)
             share->output_tokens += r->choices[i].sampled >= 0;
         r->n_reported = r->n_computed;
-        r->copy_weight = 0;
+        r->copied_bytes = 0;
     }
     return cinf_meter_charge(e->meter, e->shares, n);
 }

@@ -217,10 +217,10 @@ static void device_families(struct view *v)
                                "interval is split over its requests.");
         labels[1] = (struct cinf_label){ "per", "flop" };
         cinf_exposition_number(page, "costinfer_split_seconds", labels, 2,
-                               (double)atomic_load(&v->meter->split_flop_fs) / 1e15);
+                               (double)atomic_load(&v->meter->split_flop_as) / 1e18);
         labels[1].value = "byte";
         cinf_exposition_number(page, "costinfer_split_seconds", labels, 2,
-                               (double)atomic_load(&v->meter->split_byte_fs) / 1e15);
+                               (double)atomic_load(&v->meter->split_byte_as) / 1e18);
     }
 }
 

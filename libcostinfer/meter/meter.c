@@ -333,10 +333,10 @@ void cinf_meter_set_gpu_memory(struct cinf_meter *meter, uint64_t used_bytes, ui
     atomic_store(&meter->has_gpu, true);
 }
 
-void cinf_meter_set_split(struct cinf_meter *meter, uint64_t fs_per_flop, uint64_t fs_per_byte)
+void cinf_meter_set_split(struct cinf_meter *meter, uint64_t as_per_flop, uint64_t as_per_byte)
 {
-    atomic_store(&meter->split_flop_fs, fs_per_flop);
-    atomic_store(&meter->split_byte_fs, fs_per_byte);
+    atomic_store(&meter->split_flop_as, as_per_flop);
+    atomic_store(&meter->split_byte_as, as_per_byte);
     atomic_store(&meter->has_split, true);
 }
 

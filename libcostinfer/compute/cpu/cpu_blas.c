@@ -417,8 +417,8 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
     cpu_free(device, y);
     const size_t line_bytes = n_lines * WIDTH * sizeof(float);
     assert(line_bytes > 0);
-    out->fs_per_flop = 1 + cpu_median(product_ns, n_products) * 1000000 / (2ull * ROWS * WIDTH * WIDTH);
-    out->fs_per_byte = 1 + cpu_median(read_ns, n_reads) * 1000000 / line_bytes;
+    out->as_per_flop = attoseconds_each(cpu_median(product_ns, n_products), 2ull * ROWS * WIDTH * WIDTH);
+    out->as_per_byte = attoseconds_each(cpu_median(read_ns, n_reads), line_bytes);
     return CINF_OK;
 }
 

@@ -234,8 +234,8 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
     }
     (void)keep;
     cpu_free(device, numbers);
-    out->fs_per_flop = 1 + cpu_median(product_ns, REPEATS) * 1000000 / (2 * ROWS * WIDTH * WIDTH);
-    out->fs_per_byte = 1 + cpu_median(read_ns, REPEATS) * 1000000 / (n * sizeof(float));
+    out->as_per_flop = attoseconds_each(cpu_median(product_ns, REPEATS), 2 * ROWS * WIDTH * WIDTH);
+    out->as_per_byte = attoseconds_each(cpu_median(read_ns, REPEATS), n * sizeof(float));
     return CINF_OK;
 }
 

@@ -716,10 +716,8 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
             job.panels[i] = 1;
         uint64_t product_ns = time_of(device->pool, &job, MEASURE_ROWS, PRODUCT_PANELS, start + 100000000);
         uint64_t read_ns = time_of(device->pool, &job, 1, n_panels, start + 160000000);
-        uint64_t per_flop = product_ns * 1000000 / (2 * MEASURE_ROWS * PRODUCT_PANELS * panel);
-        uint64_t per_byte = read_ns * 1000000 / read_bytes;
-        out->fs_per_flop = per_flop > 0 ? per_flop : 1;
-        out->fs_per_byte = per_byte > 0 ? per_byte : 1;
+        out->as_per_flop = attoseconds_each(product_ns, 2 * MEASURE_ROWS * PRODUCT_PANELS * panel);
+        out->as_per_byte = attoseconds_each(read_ns, read_bytes);
     }
     cpu_free(&device->cpu, job.panels);
     cpu_free(&device->cpu, job.rows);

@@ -736,9 +736,9 @@ static enum cinf_status measure(struct opencl_device *device, struct trial *t, s
     TRY(opencl_kernel_new(&t->many, device, device->program, "matrix_f32"));
     struct device_speed speed;
     TRY(time_product(device, t, rows, n, k, &ns));
-    speed.fs_per_flop = 1 + ns * 1000000 / (2 * (uint64_t)rows * n * k);
+    speed.as_per_flop = attoseconds_each(ns, 2 * (uint64_t)rows * n * k);
     TRY(time_product(device, t, 1, tall, k, &ns));
-    speed.fs_per_byte = 1 + ns * 1000000 / ((uint64_t)tall * k * sizeof(float));
+    speed.as_per_byte = attoseconds_each(ns, (uint64_t)tall * k * sizeof(float));
     *out = speed;
     return CINF_OK;
 }

@@ -46,7 +46,7 @@ class EngineOptions(Sized):
 class DeviceInfo(Sized):
     _fields_ = [("struct_size", c_size_t), ("name", c_char * 96), ("description", c_char * 160),
                 ("reason", c_char * 256), ("is_gpu", c_bool), ("threads", c_uint32), ("memory_total", c_uint64),
-                ("memory_used", c_uint64), ("fs_per_flop", c_uint64), ("fs_per_byte", c_uint64)]
+                ("memory_used", c_uint64), ("as_per_flop", c_uint64), ("as_per_byte", c_uint64)]
 
 
 class ModelOptions(Sized):

@@ -1,0 +1,19 @@
+/* step_weight.c - flops and bytes as time on this device.  In 128 bits: attoseconds are fine enough for any
+ * device, and a long step of a slow one has more of them than 64 bits hold. */
+#include "step_weight.h"
+
+wide step_weight(const struct gpt2_work *work, uint64_t copied_bytes, uint64_t as_per_flop,
+                 uint64_t as_per_byte)
+{
+    wide compute = (wide)work->flops * as_per_flop;
+    wide read = (wide)work->weight_bytes * as_per_byte;
+    return (compute > read ? compute : read) + ((wide)work->kv_bytes + copied_bytes) * as_per_byte;
+}
+
+unsigned step_weight_shift(wide total)
+{
+    unsigned shift = 0;
+    while (total >> shift > UINT64_MAX)
+        shift++;
+    return shift;
+}
