@@ -97,3 +97,6 @@ set_tests_properties(transformers_agreement PROPERTIES TIMEOUT 1200)
 # OpenAI's clients, from PyPI and npm, installed in the build folder when they are not there.
 cinf_program_test(openai_python peers/openai_python.py SLOW)
 cinf_program_test(openai_node peers/openai_node.py SLOW)
+
+# A linter from npm, the same way.
+cinf_program_test(openapi_lint peers/openapi_lint.py SLOW)

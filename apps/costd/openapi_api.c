@@ -124,11 +124,11 @@ static void put_operation(struct strbuf *out, const struct operation *o)
                          "\"schema\":{\"type\":\"string\"}}]");
     if (o->body)
         put_body(out, o->body);
-    strbuf_printf(
-        out,
-        ",\"responses\":{\"%s\":{\"description\":\"well\"},\"default\":{\"description\":\"an error\","
-        "\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/Error\"}}}}}}}",
-        o->good);
+    strbuf_printf(out,
+                  ",\"responses\":{\"%s\":{\"description\":\"well\"},"
+                  "\"4XX\":{\"$ref\":\"#/components/responses/Error\"},"
+                  "\"5XX\":{\"$ref\":\"#/components/responses/Error\"}}}}",
+                  o->good);
 }
 
 void get_openapi(struct exchange *x, const char *unused)
@@ -137,7 +137,9 @@ void get_openapi(struct exchange *x, const char *unused)
     (void)unused;
     strbuf_printf(&out,
                   "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"costd\",\"version\":\"%s\",\"description\":"
-                  "\"GPT-2 over HTTP, with the exact cost of every request\"},\"security\":[{},{\"key\":[]}],"
+                  "\"GPT-2 over HTTP, with the exact cost of every request\","
+                  "\"license\":{\"name\":\"MIT\",\"identifier\":\"MIT\"}},"
+                  "\"servers\":[{\"url\":\"/\"}],\"security\":[{},{\"key\":[]}],"
                   "\"paths\":{",
                   cinf_version());
     for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
@@ -147,6 +149,8 @@ void get_openapi(struct exchange *x, const char *unused)
     strbuf_printf(
         &out,
         "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\"}},"
+        "\"responses\":{\"Error\":{\"description\":\"an error\",\"content\":{\"application/json\":{"
+        "\"schema\":{\"$ref\":\"#/components/schemas/Error\"}}}}},"
         "\"schemas\":{\"Stop\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":%d},"
         "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{"
         "\"type\":\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],\"properties\":{"
