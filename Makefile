@@ -1,5 +1,5 @@
 # Verbs for daily use; the build itself is CMake's (CMakePresets.json).
-.PHONY: all test test-all test-packaging bench fmt lint fuzz install clean
+.PHONY: all test test-all test-packaging bench docs fmt lint fuzz install clean
 
 JOBS ?= $(shell nproc)
 
@@ -21,6 +21,10 @@ test-packaging: all
 
 bench: all
 	bench/run.sh
+
+# The API reference: build/reference/html/index.html
+docs: build/build.ninja
+	@ninja -C build docs
 
 fmt:
 	git ls-files '*.c' '*.h' | grep -v -e '/unicode_table' | xargs clang-format-14 -i

@@ -9,11 +9,11 @@ set -euo pipefail
 
 build=(gcc g++ make cmake ninja-build pkg-config ccache git ca-certificates
        libopenblas-dev libcjson-dev libmicrohttpd-dev python3 ocl-icd-opencl-dev opencl-headers libclblast-dev)
-tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev curl
+tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev curl doxygen
        python3-numpy python3-prometheus-client python3-yaml prometheus prometheus-alertmanager pocl-opencl-icd clinfo locales)
 slow=(chromium python3-torch python3-venv python3-pip clang-tidy-14 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
       mandoc golang-go dpkg-dev debhelper lintian fakeroot dh-python pybuild-plugin-pyproject python3-all python3-setuptools
-      nodejs npm nginx-light wrk slowhttptest iproute2)
+      nodejs npm nginx-light wrk slowhttptest iproute2 oclgrind)
 
 wanted=("${build[@]}")
 case "${1:-}" in

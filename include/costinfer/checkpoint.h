@@ -19,6 +19,7 @@
 extern "C" {
 #endif
 
+/* How an element is stored. */
 enum cinf_dtype {
     CINF_DTYPE_F32 = 0,
     CINF_DTYPE_F16,
@@ -27,33 +28,36 @@ enum cinf_dtype {
     CINF_DTYPE_OTHER, /* known to the file format, listed, but not readable as numbers here */
 };
 
-enum { CINF_DIMS_MAX = 8 };
+enum { CINF_DIMS_MAX = 8 }; /* dimensions of a tensor at most */
 
+/* A named array of numbers in the checkpoint's files. */
 struct cinf_tensor {
-    const char *name; /* UTF-8; valid while the checkpoint is */
-    const char *file; /* the file it lies in, likewise */
-    enum cinf_dtype dtype;
-    const char *dtype_name; /* as safetensors spells it: "F32", "BF16", "U8" … */
-    uint32_t n_dims;        /* 0: a scalar */
-    uint64_t dims[CINF_DIMS_MAX];
-    uint64_t n_elements;
-    uint64_t n_bytes;
+    const char *name;             /* UTF-8; valid while the checkpoint is */
+    const char *file;             /* the file it lies in, likewise */
+    enum cinf_dtype dtype;        /* of its elements */
+    const char *dtype_name;       /* as safetensors spells it: "F32", "BF16", "U8" … */
+    uint32_t n_dims;              /* 0: a scalar */
+    uint64_t dims[CINF_DIMS_MAX]; /* [n_dims], the slowest first */
+    uint64_t n_elements;          /* product of dims; 1 for a scalar */
+    uint64_t n_bytes;             /* as stored */
 };
 
-struct cinf_checkpoint;
+struct cinf_checkpoint; /* an open checkpoint; immutable, for any number of threads */
 
 /* `path` is a folder (safetensors go before pickles, one file before shards), an index of shards, or a single
  * file: one named .safetensors or .bin must be what its name says, any other is taken by its first bytes.
  * CINF_ENOTFOUND, CINF_EFORMAT, CINF_EIO, or CINF_EUNSUPPORTED for what is well-formed but unusual: expanded
  * views, big-endian elements, more than 65,536 tensors.  Checksums of zip archives are not verified. */
 CINF_API enum cinf_status cinf_checkpoint_open(struct cinf_checkpoint **out, const char *path);
-CINF_API void cinf_checkpoint_free(struct cinf_checkpoint *checkpoint);
+CINF_API void cinf_checkpoint_free(struct cinf_checkpoint *checkpoint); /* accepts NULL */
 
 /* "safetensors", "safetensors, 3 shards", "pytorch zip", "pytorch legacy" … */
 CINF_API const char *cinf_checkpoint_format(const struct cinf_checkpoint *checkpoint);
 
-/* Tensors are ordered by name; NULL from `count` on. */
+/* How many tensors there are. */
 CINF_API uint32_t cinf_checkpoint_count(const struct cinf_checkpoint *checkpoint);
+
+/* Tensor `index` in the order of names, valid while the checkpoint is; NULL from the count on. */
 CINF_API const struct cinf_tensor *cinf_checkpoint_tensor(const struct cinf_checkpoint *checkpoint,
                                                           uint32_t index);
 
@@ -70,32 +74,33 @@ CINF_API enum cinf_status cinf_checkpoint_read(const struct cinf_checkpoint *che
 
 /* ---- config.json and generation_config.json ----------------------------------------------- */
 
+/* The function between the two linear layers of a block. */
 enum cinf_activation {
     CINF_ACTIVATION_GELU_NEW = 0, /* 0.5x(1 + tanh(sqrt(2/pi)(x + 0.044715x^3))) */
     CINF_ACTIVATION_GELU,         /* x * normal CDF(x), by erf */
-    CINF_ACTIVATION_RELU,
-    CINF_ACTIVATION_SILU,
+    CINF_ACTIVATION_RELU,         /* max(x, 0) */
+    CINF_ACTIVATION_SILU,         /* x / (1 + exp(-x)) */
     CINF_ACTIVATION_TANH,
 };
 
-enum { CINF_EOS_MAX = 16 };
+enum { CINF_EOS_MAX = 16 }; /* tokens that end a text, at most */
 
 /* What changes the result, with GPT-2's defaults where a key is absent. */
 struct cinf_config {
-    uint32_t vocab_size;  /* V */
-    uint32_t n_positions; /* P, the context */
-    uint32_t n_embd;      /* D */
-    uint32_t n_layer;     /* L */
-    uint32_t n_head;      /* H; divides D */
-    uint32_t n_inner;     /* I; 4D where null or absent */
-    enum cinf_activation activation;
-    float layer_norm_epsilon;
-    bool scale_attn_weights;
-    bool scale_attn_by_inverse_layer_idx;
-    bool tie_word_embeddings;
-    uint32_t n_eos; /* tokens that end a text; generation_config.json goes before config.json */
-    int32_t eos[CINF_EOS_MAX];
-    int32_t bos; /* -1: none */
+    uint32_t vocab_size;                  /* V */
+    uint32_t n_positions;                 /* P, the context */
+    uint32_t n_embd;                      /* D */
+    uint32_t n_layer;                     /* L */
+    uint32_t n_head;                      /* H; divides D */
+    uint32_t n_inner;                     /* I; 4D where null or absent */
+    enum cinf_activation activation;      /* of the feed-forward layer */
+    float layer_norm_epsilon;             /* added to the variance */
+    bool scale_attn_weights;              /* attention scores are divided by sqrt(D / H) */
+    bool scale_attn_by_inverse_layer_idx; /* and by the layer's number, from 1 */
+    bool tie_word_embeddings;             /* the embeddings are the output layer, too */
+    uint32_t n_eos;            /* tokens that end a text; generation_config.json goes before config.json */
+    int32_t eos[CINF_EOS_MAX]; /* [n_eos] */
+    int32_t bos;               /* the token that begins a text; -1: none */
 };
 
 /* Reads folder/config.json, and folder/generation_config.json if there is one.  CINF_ENOTFOUND; CINF_EFORMAT

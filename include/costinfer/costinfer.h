@@ -57,7 +57,7 @@
 extern "C" {
 #endif
 
-#define CINF_VERSION "0.1.0"
+#define CINF_VERSION "0.1.0" /* of these headers */
 
 /* The version of the library that is running, which may differ from CINF_VERSION of this header. */
 CINF_API const char *cinf_version(void);

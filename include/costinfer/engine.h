@@ -21,6 +21,7 @@
 extern "C" {
 #endif
 
+/* What to compute on and within which bounds.  Zero means the default, in every field. */
 struct cinf_engine_options {
     size_t struct_size;              /* set by CINF_ENGINE_OPTIONS */
     const char *device;              /* "auto" (NULL), of cinf_device_list(), "opencl", part of a name */
@@ -31,9 +32,10 @@ struct cinf_engine_options {
     bool no_prefix_reuse;            /* compute every prompt in full */
     struct cinf_meter_options meter; /* price, basis, endpoints …; `device` is filled in.  Zeroed: defaults */
 };
+/* begins an initializer */
 #define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options), .meter = { CINF_METER_OPTIONS }
 
-struct cinf_engine;
+struct cinf_engine; /* an open device with its models and its books */
 
 /* Opens the device, measures it (a quarter of a second at most) and starts the scheduler.  CINF_EBUSY while
  * another engine has the device.  `options` may be NULL. */
@@ -59,21 +61,27 @@ CINF_API enum cinf_status cinf_engine_set_price(struct cinf_engine *engine, cons
  * the fastest of the CPU.  Valid for the life of the process. */
 CINF_API const char *cinf_device_list(uint32_t index);
 
+/* What an engine computes on. */
 struct cinf_device_info {
-    size_t struct_size; /* set by CINF_DEVICE_INFO before the struct is filled */
-    char name[96];
-    char description[160];
-    char reason[256]; /* why this device */
-    bool is_gpu;
-    uint32_t threads;
-    uint64_t memory_total, memory_used; /* bytes; used by this engine */
-    uint64_t as_per_flop, as_per_byte;  /* attoseconds: the measured constants that steps are split by */
+    size_t struct_size;    /* set by CINF_DEVICE_INFO before the struct is filled */
+    char name[96];         /* as cinf_device_list() has it */
+    char description[160]; /* of the hardware, as it calls itself */
+    char reason[256];      /* why this device */
+    bool is_gpu;           /* the price of a GPU applies, and its memory is exported */
+    uint32_t threads;      /* that compute; compute units of an OpenCL device */
+    uint64_t memory_total; /* bytes of the device */
+    uint64_t memory_used;  /* bytes used by this engine */
+    uint64_t as_per_flop; /* attoseconds a floating-point operation: with the next, what steps are split by */
+    uint64_t as_per_byte; /* attoseconds a byte of weights or cache; both measured at opening */
 };
-#define CINF_DEVICE_INFO .struct_size = sizeof(struct cinf_device_info)
+#define CINF_DEVICE_INFO .struct_size = sizeof(struct cinf_device_info) /* begins an initializer */
+
+/* Fills *info, whose struct_size says how much of it the caller knows. */
 CINF_API void cinf_engine_device(const struct cinf_engine *engine, struct cinf_device_info *info);
 
 /* ---- Models ------------------------------------------------------------------------------- */
 
+/* How weights are kept on the device. */
 enum cinf_weights {
     CINF_WEIGHTS_AUTO = 0, /* what the checkpoint stores, as far as the device can hold it */
     CINF_WEIGHTS_F32,
@@ -83,22 +91,25 @@ enum cinf_weights {
     CINF_WEIGHTS_INT4,
 };
 CINF_API const char *cinf_weights_name(enum cinf_weights weights); /* "auto", "f32" … */
+
+/* The reverse: CINF_EINVAL for any other name. */
 CINF_API enum cinf_status cinf_weights_parse(enum cinf_weights *out, const char *name);
 
+/* What to load, and how.  Zero means the default, in every field. */
 struct cinf_model_options {
     size_t struct_size; /* set by CINF_MODEL_OPTIONS */
     const char *name;   /* label and handle; NULL: the folder's last part */
     const char *folder; /* a checkpoint with its tokenizer; or NULL, and: */
     const char *shape;  /* a published shape ("gpt2") with made-up weights and no tokenizer, for benchmarks */
-    enum cinf_weights weights;
-    uint32_t slots;   /* requests served at once at most; 0: 16, or what the cache's memory allows */
+    enum cinf_weights weights; /* CINF_EUNSUPPORTED when the device does not keep them so */
+    uint32_t slots;            /* requests served at once at most; 0: 16, or what the cache's memory allows */
     bool untied_head; /* use a lm_head.weight that differs from the embeddings although they are tied */
     void (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total); /* on the calling thread */
-    void *progress_context;
+    void *progress_context;                                                     /* handed to it */
 };
-#define CINF_MODEL_OPTIONS .struct_size = sizeof(struct cinf_model_options)
+#define CINF_MODEL_OPTIONS .struct_size = sizeof(struct cinf_model_options) /* begins an initializer */
 
-struct cinf_model;
+struct cinf_model; /* a counted handle on a model of an engine */
 
 /* Loads a model beside whatever is being served and returns when it can serve.  CINF_EEXIST when a loaded
  * model has that name. */
@@ -117,20 +128,23 @@ CINF_API uint32_t cinf_model_list(struct cinf_engine *engine, struct cinf_model 
 CINF_API enum cinf_status cinf_model_unload(struct cinf_model *model);
 CINF_API void cinf_model_release(struct cinf_model *model); /* accepts NULL */
 
+/* What is known of a model. */
 struct cinf_model_info {
-    size_t struct_size; /* set by CINF_MODEL_INFO before the struct is filled */
-    const char *name;   /* this and the next two are valid while the handle is */
-    const char *folder; /* "" for a made-up one */
-    const char *notes;  /* what the operator should know about the checkpoint, or "" */
-    uint32_t account;   /* index in the meter's snapshot */
-    struct cinf_config config;
-    enum cinf_weights weights;
-    uint64_t parameters;
-    uint32_t slots;
-    bool loaded;
-    int64_t loaded_at; /* Unix time in seconds */
+    size_t struct_size;        /* set by CINF_MODEL_INFO before the struct is filled */
+    const char *name;          /* this and the next two are valid while the handle is */
+    const char *folder;        /* "" for a made-up one */
+    const char *notes;         /* what the operator should know about the checkpoint, or "" */
+    uint32_t account;          /* index in the meter's snapshot */
+    struct cinf_config config; /* its shape */
+    enum cinf_weights weights; /* as they are kept, never CINF_WEIGHTS_AUTO */
+    uint64_t parameters;       /* numbers in its weights, tied ones once */
+    uint32_t slots;            /* requests served at once at most */
+    bool loaded;               /* false once cinf_model_unload() has begun */
+    int64_t loaded_at;         /* Unix time in seconds */
 };
-#define CINF_MODEL_INFO .struct_size = sizeof(struct cinf_model_info)
+#define CINF_MODEL_INFO .struct_size = sizeof(struct cinf_model_info) /* begins an initializer */
+
+/* Fills *info, whose struct_size says how much of it the caller knows. */
 CINF_API void cinf_model_info(const struct cinf_model *model, struct cinf_model_info *info);
 
 /* NULL for a made-up model.  Valid while the handle is. */

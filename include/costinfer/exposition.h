@@ -21,39 +21,49 @@
 extern "C" {
 #endif
 
+/* The two formats. */
 enum cinf_exposition_format {
     CINF_EXPOSITION_TEXT = 0,    /* text/plain; version=0.0.4 */
     CINF_EXPOSITION_OPENMETRICS, /* application/openmetrics-text; version=1.0.0 */
 };
 
+/* What a family's numbers mean: a count that only grows, a value that goes up and down, a distribution. */
 enum cinf_metric_type { CINF_METRIC_COUNTER, CINF_METRIC_GAUGE, CINF_METRIC_HISTOGRAM };
 
+/* One of the labels that tell a family's samples apart. */
 struct cinf_label {
-    const char *name, *value;
+    const char *name;  /* [a-zA-Z_][a-zA-Z0-9_]* */
+    const char *value; /* any UTF-8 */
 };
 
 /* What an Accept header asks for: the supported type of the highest q; text for NULL, wildcards and
  * everything that cannot be understood.  Among equals, the one named first. */
 CINF_API enum cinf_exposition_format cinf_exposition_negotiate(const char *accept);
+/* The Content-Type header to send with a page. */
 CINF_API const char *cinf_exposition_content_type(enum cinf_exposition_format format);
 
-struct cinf_exposition;
+struct cinf_exposition; /* a page being written */
+
+/* An empty page.  What goes wrong while it is filled is told by cinf_exposition_finish(). */
 CINF_API enum cinf_status cinf_exposition_new(struct cinf_exposition **out,
                                               enum cinf_exposition_format format);
-CINF_API void cinf_exposition_free(struct cinf_exposition *page);
+CINF_API void cinf_exposition_free(struct cinf_exposition *page); /* accepts NULL */
 
 /* Starts a family; its samples must follow at once.  A counter's name ends in "_total".  `unit` (the
  * suffix of the name, before "_total") or NULL. */
 CINF_API void cinf_exposition_family(struct cinf_exposition *page, const char *name,
                                      enum cinf_metric_type type, const char *unit, const char *help);
 
-/* One sample of the family just started, under its full name. */
+/* One sample of the family just started, under its full name: a number, */
 CINF_API void cinf_exposition_number(struct cinf_exposition *page, const char *name,
                                      const struct cinf_label *labels, uint32_t n_labels, double value);
+/* a count, exactly, */
 CINF_API void cinf_exposition_integer(struct cinf_exposition *page, const char *name,
                                       const struct cinf_label *labels, uint32_t n_labels, uint64_t value);
+/* nanoseconds, written as seconds without rounding, */
 CINF_API void cinf_exposition_seconds(struct cinf_exposition *page, const char *name,
                                       const struct cinf_label *labels, uint32_t n_labels, uint64_t ns);
+/* or an amount, written as dollars with 12 decimals. */
 CINF_API void cinf_exposition_cost(struct cinf_exposition *page, const char *name,
                                    const struct cinf_label *labels, uint32_t n_labels, struct cinf_cost cost);
 

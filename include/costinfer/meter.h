@@ -52,18 +52,20 @@ extern "C" {
 /* An exact amount: a 128-bit count (hi * 2^64 + lo) of nanoseconds x nano-dollars an hour, that is
  * of 1/3.6e21 dollars.  Amounts add without rounding, also across a change of price. */
 struct cinf_cost {
-    uint64_t hi, lo;
+    uint64_t hi; /* the upper 64 bits */
+    uint64_t lo; /* the lower 64 bits */
 };
 
-enum { CINF_COST_TEXT_MAX = 40 };
+enum { CINF_COST_TEXT_MAX = 40 }; /* bytes of the longest amount as text, with its NUL */
 
+/* What a time costs at a price: the product, which is never rounded. */
 CINF_API struct cinf_cost cinf_cost_of(uint64_t ns, uint64_t nanodollars_per_hour);
-CINF_API struct cinf_cost cinf_cost_add(struct cinf_cost a, struct cinf_cost b);
-CINF_API int cinf_cost_compare(struct cinf_cost a, struct cinf_cost b); /* <0, 0, >0 */
+CINF_API struct cinf_cost cinf_cost_add(struct cinf_cost a, struct cinf_cost b); /* a + b, exactly */
+CINF_API int cinf_cost_compare(struct cinf_cost a, struct cinf_cost b);          /* <0, 0, >0 */
 
 /* Dollars with 12 decimals, rounded half up ("0.000555555556"), in every locale.  Returns text. */
 CINF_API const char *cinf_cost_format(char text[CINF_COST_TEXT_MAX], struct cinf_cost cost);
-CINF_API double cinf_cost_dollars(struct cinf_cost cost);
+CINF_API double cinf_cost_dollars(struct cinf_cost cost); /* for plots and ratios */
 
 /* "2.50" dollars to 2500000000 nano-dollars: digits, with or without a point and one to
  * nine decimals, at most 1000000.  CINF_EINVAL otherwise; never a rounded price. */
@@ -71,15 +73,17 @@ CINF_API enum cinf_status cinf_price_parse(uint64_t *nanodollars_per_hour, const
 
 /* ---- A meter ------------------------------------------------------------------------------ */
 
+/* Which time is charged. */
 enum cinf_basis {
     CINF_BASIS_WALL = 0, /* the machine is rented by the hour: monotonic wall time */
     CINF_BASIS_CPU,      /* a shared box: CPU time of this process, the rate is per core-hour */
 };
 
+/* What a meter is told once.  Zero means the default, in every field. */
 struct cinf_meter_options {
-    size_t struct_size; /* set by CINF_METER_OPTIONS */
-    const char *device; /* label of the device; NULL: "cpu" */
-    enum cinf_basis basis;
+    size_t struct_size;            /* set by CINF_METER_OPTIONS */
+    const char *device;            /* label of the device; NULL: "cpu" */
+    enum cinf_basis basis;         /* which time is charged */
     const char *dollars_per_hour;  /* as for cinf_price_parse(); NULL: unpriced */
     const char *const *endpoints;  /* names that requests are counted by; NULL: {"api"} */
     uint32_t n_endpoints;          /* at most 16 */
@@ -88,15 +92,15 @@ struct cinf_meter_options {
     /* Replaces the clocks, for tests and simulations: returns nanoseconds, never going back, and is
      * called from every thread that calls the meter.  NULL: the host's. */
     uint64_t (*clock_ns)(void *context);
-    void *clock_context;
+    void *clock_context; /* handed to it */
 };
-#define CINF_METER_OPTIONS .struct_size = sizeof(struct cinf_meter_options)
+#define CINF_METER_OPTIONS .struct_size = sizeof(struct cinf_meter_options) /* begins an initializer */
 
-struct cinf_meter;
+struct cinf_meter; /* a timeline and its accounts */
 
 /* The timeline starts now, in idle.  `options` may be NULL.  Free it after every bill. */
 CINF_API enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter_options *options);
-CINF_API void cinf_meter_free(struct cinf_meter *meter);
+CINF_API void cinf_meter_free(struct cinf_meter *meter); /* accepts NULL */
 
 /* The account of a model, created with all its series at 0, or the existing one of that name: a model
  * that is unloaded keeps its series, and goes on with them when it comes back.  `name` is UTF-8 of 1
@@ -123,12 +127,12 @@ CINF_API void cinf_meter_idle(struct cinf_meter *meter);
 /* One request's part in an interval.  The weights are what its work would have taken alone, in any
  * unit; together with all other shares of the interval they must stay below 2^64. */
 struct cinf_share {
-    struct cinf_bill *bill;
-    uint64_t prefill_weight;
-    uint64_t decode_weight;
-    uint32_t input_tokens;  /* prompt tokens dealt with, cached ones included */
-    uint32_t cached_tokens; /* those of them that were copied instead of computed */
-    uint32_t output_tokens; /* tokens sampled */
+    struct cinf_bill *bill;  /* whose it is */
+    uint64_t prefill_weight; /* of reading prompts: its part goes to the report's prefill_ns */
+    uint64_t decode_weight;  /* of making tokens: to decode_ns */
+    uint32_t input_tokens;   /* prompt tokens dealt with, cached ones included */
+    uint32_t cached_tokens;  /* those of them that were copied instead of computed */
+    uint32_t output_tokens;  /* tokens sampled */
 };
 
 /* Charges the time since the last boundary to the requests that used it, and returns it.  A bill stands
@@ -143,6 +147,7 @@ CINF_API uint64_t cinf_meter_charge_load(struct cinf_meter *meter, uint32_t mode
 
 /* ---- Bills: one request each -------------------------------------------------------------- */
 
+/* How a request ended. */
 enum cinf_finish {
     CINF_FINISH_RUNNING = 0, /* not finished */
     CINF_FINISH_STOP,        /* end-of-text token or stop string */
@@ -159,8 +164,8 @@ CINF_API const char *cinf_finish_name(enum cinf_finish finish);
 
 /* What a request used so far, or in all. */
 struct cinf_report {
-    size_t struct_size; /* set by CINF_REPORT before the struct is filled */
-    enum cinf_finish finish;
+    size_t struct_size;      /* set by CINF_REPORT before the struct is filled */
+    enum cinf_finish finish; /* CINF_FINISH_RUNNING until it has ended */
     uint32_t model;          /* its account */
     uint32_t input_tokens;   /* prompt tokens dealt with: computed or cached; once a request */
     uint32_t cached_tokens;  /* of these, copied from an earlier request */
@@ -169,14 +174,14 @@ struct cinf_report {
     uint64_t latency_ns;     /* from the start of its first interval to the end of its last */
     uint64_t first_token_ns; /* from submission to its first token; 0: none yet */
     uint64_t device_ns;      /* its part of the device's time; the sum of the next two */
-    uint64_t prefill_ns;
-    uint64_t decode_ns;
-    uint64_t unpriced_ns;  /* part of device_ns during which no price was known */
-    struct cinf_cost cost; /* of the priced part */
+    uint64_t prefill_ns;     /* for its prompt */
+    uint64_t decode_ns;      /* for what it generated */
+    uint64_t unpriced_ns;    /* part of device_ns during which no price was known */
+    struct cinf_cost cost;   /* of the priced part */
 };
-#define CINF_REPORT .struct_size = sizeof(struct cinf_report)
+#define CINF_REPORT .struct_size = sizeof(struct cinf_report) /* begins an initializer */
 
-struct cinf_bill;
+struct cinf_bill; /* one request's side of a meter */
 
 /* A request that waits to be served; its clock of queueing starts.  `endpoint` indexes the options'
  * list.  From any thread. */
@@ -195,6 +200,7 @@ CINF_API void cinf_bill_free(struct cinf_bill *bill);
 
 /* ---- Refusals and gauges, from any thread ------------------------------------------------- */
 
+/* Why a request was refused or failed. */
 enum cinf_error_kind {
     CINF_ERROR_INVALID_REQUEST = 0,
     CINF_ERROR_CONTEXT_LENGTH,
@@ -206,6 +212,8 @@ enum cinf_error_kind {
     CINF_ERROR_KINDS,
 };
 CINF_API const char *cinf_error_kind_name(enum cinf_error_kind kind); /* "invalid_request" … */
+
+/* Counts a refusal or a failure under a model.  Opens no bill and charges nothing. */
 CINF_API void cinf_meter_count_error(struct cinf_meter *meter, uint32_t model, enum cinf_error_kind kind);
 
 /* A GPU's memory as allocated by us, and in all; the rows are absent until this is called. */
@@ -217,56 +225,69 @@ CINF_API void cinf_meter_set_split(struct cinf_meter *meter, uint64_t as_per_flo
 
 /* ---- Reading ------------------------------------------------------------------------------ */
 
-enum { CINF_ENDPOINTS_MAX = 16 };
+enum { CINF_ENDPOINTS_MAX = 16 }; /* names that requests are counted by, at most */
 
+/* One model's account, in all. */
 struct cinf_model_totals {
-    const char *name;
-    bool loaded;
-    uint64_t serve_ns; /* = prefill_ns + decode_ns */
-    uint64_t prefill_ns;
-    uint64_t decode_ns;
-    uint64_t load_ns;
-    uint64_t unpriced_ns; /* of serve_ns */
-    struct cinf_cost serve_cost;
-    struct cinf_cost load_cost;
-    uint64_t input_tokens, cached_tokens, output_tokens;
-    uint64_t requests[CINF_ENDPOINTS_MAX]; /* ended, by endpoint */
-    uint64_t finished[CINF_FINISH_COUNT];  /* ended, by reason */
-    uint64_t finished_ns[CINF_FINISH_COUNT];
-    uint64_t errors[CINF_ERROR_KINDS];
-    uint64_t running, waiting;
+    const char *name;                        /* as it was added */
+    bool loaded;                             /* as cinf_meter_set_loaded() said */
+    uint64_t serve_ns;                       /* = prefill_ns + decode_ns */
+    uint64_t prefill_ns;                     /* for prompts */
+    uint64_t decode_ns;                      /* for generated tokens */
+    uint64_t load_ns;                        /* for reading its weights; no request's */
+    uint64_t unpriced_ns;                    /* of serve_ns */
+    struct cinf_cost serve_cost;             /* of the priced part */
+    struct cinf_cost load_cost;              /* likewise */
+    uint64_t input_tokens;                   /* of prompts, computed or cached */
+    uint64_t cached_tokens;                  /* of these, copied instead of computed */
+    uint64_t output_tokens;                  /* sampled */
+    uint64_t requests[CINF_ENDPOINTS_MAX];   /* ended, by endpoint */
+    uint64_t finished[CINF_FINISH_COUNT];    /* ended, by reason */
+    uint64_t finished_ns[CINF_FINISH_COUNT]; /* device_ns of those */
+    uint64_t errors[CINF_ERROR_KINDS];       /* refusals and failures, by kind */
+    uint64_t running;                        /* requests that are being served now */
+    uint64_t waiting;                        /* requests whose first interval is to come */
 };
 
 /* Time under one price: facts that any other price can be put on later. */
 struct cinf_price_period {
-    uint64_t from_ns; /* when it took effect, since the meter was opened */
-    bool priced;
-    uint64_t nanodollars_per_hour; /* 0 when not priced */
-    uint64_t serve_ns, load_ns, idle_ns;
+    uint64_t from_ns;               /* when it took effect, since the meter was opened */
+    bool priced;                    /* false: no price was known */
+    uint64_t nanodollars_per_hour;  /* 0 when not priced */
+    uint64_t serve_ns;              /* each account's time in this period */
+    uint64_t load_ns;               /* likewise */
+    uint64_t idle_ns;               /* likewise */
     const uint64_t *model_serve_ns; /* [n_models] */
     const uint64_t *model_load_ns;  /* [n_models] */
 };
 
+/* A device's books at one moment; its pointers are valid until cinf_snapshot_free(). */
 struct cinf_snapshot {
-    size_t struct_size; /* set by CINF_SNAPSHOT before the struct is filled */
-    const char *device;
-    enum cinf_basis basis;
-    uint64_t as_of_ns;                   /* since opened: now while idle, else the last boundary */
-    uint64_t serve_ns, load_ns, idle_ns; /* add to as_of_ns */
-    uint64_t unpriced_ns;                /* of these, without a price */
-    struct cinf_cost serve_cost, load_cost, idle_cost;
-    uint32_t n_endpoints;
-    const char *const *endpoints;
-    uint32_t n_models;
+    size_t struct_size;                     /* set by CINF_SNAPSHOT before the struct is filled */
+    const char *device;                     /* its label */
+    enum cinf_basis basis;                  /* which time is charged */
+    uint64_t as_of_ns;                      /* since opened: now while idle, else the last boundary */
+    uint64_t serve_ns;                      /* the requests'; with the next two it adds to as_of_ns */
+    uint64_t load_ns;                       /* the models' while they were loaded */
+    uint64_t idle_ns;                       /* nobody's */
+    uint64_t unpriced_ns;                   /* of these, without a price */
+    struct cinf_cost serve_cost;            /* of the priced part of serve_ns */
+    struct cinf_cost load_cost;             /* likewise */
+    struct cinf_cost idle_cost;             /* likewise */
+    uint32_t n_endpoints;                   /* how many */
+    const char *const *endpoints;           /* [n_endpoints] names that requests are counted by */
+    uint32_t n_models;                      /* how many */
     const struct cinf_model_totals *models; /* [n_models], in the order they were added */
-    uint32_t n_prices;
+    uint32_t n_prices;                      /* how many */
     const struct cinf_price_period *prices; /* oldest first; the last one is in force */
     void *memory;                           /* what the pointers above point into */
 };
-#define CINF_SNAPSHOT .struct_size = sizeof(struct cinf_snapshot)
+#define CINF_SNAPSHOT .struct_size = sizeof(struct cinf_snapshot) /* begins an initializer */
 
 /* One consistent picture: all identities hold within it.  Changes nothing and waits for nobody. */
 CINF_API enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cinf_meter *meter);
+
+/* Frees what a snapshot points to, not the struct itself.  Nothing for one that was never filled. */
 CINF_API void cinf_snapshot_free(struct cinf_snapshot *snapshot);
 
 #ifdef __cplusplus

@@ -25,18 +25,21 @@
 extern "C" {
 #endif
 
+/* A change to how likely a token is. */
 struct cinf_logit_bias {
-    int32_t token;
-    float bias; /* added to the token's logit */
+    int32_t token; /* its id */
+    float bias;    /* added to its logit, from -100 to 100 */
 };
 
+/* Bounds of a request. */
 enum {
-    CINF_CHOICES_MAX = 64,
-    CINF_STOPS_MAX = 16,
-    CINF_STOP_BYTES_MAX = 256, /* of one stop string */
-    CINF_TOP_LOGPROBS_MAX = 20,
+    CINF_CHOICES_MAX = 64,      /* continuations of one prompt */
+    CINF_STOPS_MAX = 16,        /* stop strings */
+    CINF_STOP_BYTES_MAX = 256,  /* bytes of one of them */
+    CINF_TOP_LOGPROBS_MAX = 20, /* log-probabilities beside a token's own */
 };
 
+/* A prompt, how to go on from it, and what to report.  Zero means off or the default, in every field. */
 struct cinf_request_options {
     size_t struct_size; /* set by CINF_REQUEST_OPTIONS */
 
@@ -44,19 +47,19 @@ struct cinf_request_options {
     const char *prompt;
     size_t prompt_bytes;       /* 0: prompt is NUL-terminated */
     const int32_t *prompt_ids; /* goes before `prompt` when not NULL */
-    uint32_t n_prompt_ids;
-    unsigned tokenize_flags; /* CINF_TOKENIZE_SPECIAL */
+    uint32_t n_prompt_ids;     /* how many */
+    unsigned tokenize_flags;   /* CINF_TOKENIZE_SPECIAL */
 
     uint32_t max_tokens;     /* 0: as many as the context takes */
     bool prompt_only;        /* compute the prompt and sample nothing, for scoring */
     bool ignore_eos;         /* end-of-text does not end the text */
     const char *const *stop; /* strings that end the text; they are not part of it */
-    uint32_t n_stop;
-    uint32_t n; /* independent continuations; 0: 1 */
+    uint32_t n_stop;         /* at most CINF_STOPS_MAX */
+    uint32_t n;              /* independent continuations, at most CINF_CHOICES_MAX; 0: 1 */
 
     /* Sampling, applied in this order to a copy of the logits.  Zero is off everywhere. */
-    const struct cinf_logit_bias *logit_bias;
-    uint32_t n_logit_bias;
+    const struct cinf_logit_bias *logit_bias; /* for one token several times: the sum */
+    uint32_t n_logit_bias;                    /* how many, at most V */
     float repetition_penalty; /* > 0: positive logits of tokens seen (prompt too) are divided by it, negative
                                  ones multiplied (Keskar et al. 2019); 0 and 1: off */
     float presence_penalty;   /* taken off once from each token generated so far */
@@ -79,15 +82,17 @@ struct cinf_request_options {
     /* Called by the scheduler when an event can be pulled where before there was none.  Must not block and
      * must not call the library.  Not called any more once cinf_request_free() has returned. */
     void (*notify)(void *context);
-    void *notify_context;
+    void *notify_context; /* handed to it */
 };
-#define CINF_REQUEST_OPTIONS .struct_size = sizeof(struct cinf_request_options)
+#define CINF_REQUEST_OPTIONS .struct_size = sizeof(struct cinf_request_options) /* begins an initializer */
 
+/* A token and its log-probability. */
 struct cinf_logprob {
-    int32_t token;
-    float logprob;
+    int32_t token; /* its id */
+    float logprob; /* natural logarithm */
 };
 
+/* What an event tells. */
 enum cinf_event_kind {
     CINF_EVENT_PROMPT, /* a token of the prompt (prompt_logprobs) */
     CINF_EVENT_TOKEN,  /* a token of a choice.  End-of-text and stop strings give none */
@@ -95,23 +100,24 @@ enum cinf_event_kind {
     CINF_EVENT_END,    /* the request has ended, its report is final; pulled again for ever after */
 };
 
+/* One step of a request, as pulled by cinf_request_next(). */
 struct cinf_event {
-    size_t struct_size; /* set by CINF_EVENT before the struct is filled */
-    enum cinf_event_kind kind;
-    uint32_t choice; /* 0 … n - 1 */
-    int32_t token;
-    float logprob; /* NaN for the first token of a prompt, and where logprobs are not asked for */
+    size_t struct_size;        /* set by CINF_EVENT before the struct is filled */
+    enum cinf_event_kind kind; /* which of the fields below mean something */
+    uint32_t choice;           /* 0 … n - 1 */
+    int32_t token;             /* of CINF_EVENT_PROMPT and CINF_EVENT_TOKEN */
+    float logprob;             /* NaN for the first token of a prompt, and where logprobs are not asked for */
     /* Whole UTF-8 that became certain with this token, perhaps none (the rest of a character, or a possible
      * stop string, is still to come).  NUL-terminated.  This and `top` are valid until the next pull. */
     const char *text;
-    size_t text_bytes;
+    size_t text_bytes;              /* without the NUL */
     const struct cinf_logprob *top; /* most likely first */
-    uint32_t n_top;
-    enum cinf_finish finish; /* of CINF_EVENT_FINISH and CINF_EVENT_END */
+    uint32_t n_top;                 /* top_logprobs, or 0 */
+    enum cinf_finish finish;        /* of CINF_EVENT_FINISH and CINF_EVENT_END */
 };
-#define CINF_EVENT .struct_size = sizeof(struct cinf_event)
+#define CINF_EVENT .struct_size = sizeof(struct cinf_event) /* begins an initializer */
 
-struct cinf_request;
+struct cinf_request; /* a request from its submission until it is freed */
 
 /* Checks and queues a request.  What the options point to is copied (but prompt_logits).  CINF_EINVAL,
  * CINF_ECONTEXT (prompt longer than the context), CINF_EFULL (queue), CINF_ECLOSED (unloading). */
@@ -137,6 +143,8 @@ CINF_API void cinf_request_report(const struct cinf_request *request, struct cin
 
 /* The tokens of the prompt as it is computed; valid while the request is. */
 CINF_API const int32_t *cinf_request_prompt(const struct cinf_request *request, uint32_t *n);
+
+/* The seed in use: the options' own, or the one that was drawn, which repeats the texts. */
 CINF_API uint64_t cinf_request_seed(const struct cinf_request *request);
 
 /* Why a request ended as CINF_FINISH_FAILED, in one line; "" otherwise. */
@@ -147,19 +155,21 @@ CINF_API void cinf_request_free(struct cinf_request *request);
 
 /* ---- Blocking calls ------------------------------------------------------------------------ */
 
+/* One continuation, whole. */
 struct cinf_choice {
-    char *text; /* NUL-terminated UTF-8, the continuation alone */
-    size_t text_bytes;
-    int32_t *ids;    /* [n_ids] without end-of-text and stop strings */
-    float *logprobs; /* [n_ids], or NULL when not asked for */
-    uint32_t n_ids;
-    enum cinf_finish finish;
+    char *text;              /* NUL-terminated UTF-8, the continuation alone */
+    size_t text_bytes;       /* without the NUL */
+    int32_t *ids;            /* [n_ids] without end-of-text and stop strings */
+    float *logprobs;         /* [n_ids], or NULL when not asked for */
+    uint32_t n_ids;          /* tokens of `text` */
+    enum cinf_finish finish; /* why it ended */
 };
 
+/* What cinf_generate() gives; all of it is freed by cinf_result_free(). */
 struct cinf_result {
-    struct cinf_choice *choices;
-    uint32_t n_choices;
-    struct cinf_report report;
+    struct cinf_choice *choices; /* [n_choices] */
+    uint32_t n_choices;          /* n of the options */
+    struct cinf_report report;   /* of the whole request */
 };
 
 /* Returning false from it cancels the request. */
@@ -170,7 +180,7 @@ typedef bool cinf_text_fn(void *context, uint32_t choice, const char *text, size
 CINF_API enum cinf_status cinf_generate(struct cinf_result **out, struct cinf_model *model,
                                         const struct cinf_request_options *options, cinf_text_fn *on_text,
                                         void *context);
-CINF_API void cinf_result_free(struct cinf_result *result);
+CINF_API void cinf_result_free(struct cinf_result *result); /* accepts NULL */
 
 /* logprobs[i] = log P(ids[i] | ids[0..i)), natural logarithm, i = 1 … n - 1; logprobs[0] is NaN.  n tokens at
  * most the context.  `report` may be NULL. */

@@ -17,13 +17,14 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define CINF_API                 __attribute__((visibility("default")))
-#define CINF_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
+#define CINF_API                 __attribute__((visibility("default"))) /* what the library exports */
+#define CINF_PRINTF(text, first) __attribute__((__format__(__printf__, text, first))) /* checked formats */
 #else
 #define CINF_API
 #define CINF_PRINTF(text, first)
 #endif
 
+/* Why a call failed.  Codes keep their values; later libraries may have more. */
 enum cinf_status {
     CINF_OK = 0,
     CINF_EINVAL,       /* an argument or option is out of its range */

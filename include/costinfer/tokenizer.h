@@ -14,13 +14,13 @@
 extern "C" {
 #endif
 
-struct cinf_tokenizer;
+struct cinf_tokenizer; /* a vocabulary and its merges */
 
 /* Opens vocab.json + merges.txt in `folder`, or tokenizer.json where these are absent.  CINF_EFORMAT names
  * the file and its fault, CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not have.
  */
 CINF_API enum cinf_status cinf_tokenizer_open(struct cinf_tokenizer **out, const char *folder);
-CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer);
+CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer); /* accepts NULL */
 
 /* One more than the largest id. */
 CINF_API uint32_t cinf_tokenizer_size(const struct cinf_tokenizer *tokenizer);
@@ -37,7 +37,7 @@ enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" in the text is its token,
  * another. */
 CINF_API enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text,
                                                 size_t n, unsigned flags, int32_t **ids, size_t *n_ids);
-CINF_API void cinf_ids_free(int32_t *ids);
+CINF_API void cinf_ids_free(int32_t *ids); /* accepts NULL */
 
 /* The bytes of one token, not terminated and perhaps not UTF-8; valid while the tokenizer is.  NULL when
  * there is no such id. */
@@ -50,18 +50,21 @@ CINF_API int32_t cinf_tokenizer_find(const struct cinf_tokenizer *tokenizer, con
  * CINF_EINVAL names an id that is not in the vocabulary.  Freed by cinf_text_free(). */
 CINF_API enum cinf_status cinf_tokenizer_decode(const struct cinf_tokenizer *tokenizer, const int32_t *ids,
                                                 size_t n_ids, char **text, size_t *n);
-CINF_API void cinf_text_free(char *text);
+CINF_API void cinf_text_free(char *text); /* accepts NULL */
 
 /* Decoding as tokens arrive: a struct of the caller's, zeroed to begin with.  The texts of all pushes and
  * the flush, joined, equal the one-shot decoding, and each of them is whole UTF-8. */
 struct cinf_decoder {
-    char pending[4]; /* the beginning of a character that has not ended yet */
-    uint8_t n_pending;
+    char pending[4];   /* the beginning of a character that has not ended yet */
+    uint8_t n_pending; /* its bytes so far */
 };
 
-/* Writes the text that token `id` completes to out[0..*n): perhaps nothing, at most
- * CINF_DECODER_TEXT_MAX(bytes of the token) bytes, not terminated. */
+/* The most bytes of text that a token of that many bytes can complete. */
 #define CINF_DECODER_TEXT_MAX(token_bytes) (3 * ((token_bytes) + 3))
+
+/* Writes the text that token `id` completes to out[0..*n): perhaps nothing, at most
+ * CINF_DECODER_TEXT_MAX(bytes of the token) bytes, not terminated.  CINF_EINVAL for an id that is not in the
+ * vocabulary. */
 CINF_API enum cinf_status cinf_decoder_push(struct cinf_decoder *decoder,
                                             const struct cinf_tokenizer *tokenizer, int32_t id, char *out,
                                             size_t *n);
