@@ -1,0 +1,157 @@
+/* The kernels of the OpenCL backend on Oclgrind, which simulates every work-item and reports data races and
+ * accesses outside of a buffer.  A thousand times slower than a device, so the shapes are tiny; slow.
+ *
+ * Oclgrind is taken as a driver, not preloaded by its command: it calls OpenCL's functions by their names,
+ * which in a program that defines some of them itself (opencl_shim.h) are not Oclgrind's. */
+#include "support.h"
+
+#if CINF_HAVE_OPENCL
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function" /* what takes Oclgrind too long */
+#include "backend_ops.h"
+#pragma GCC diagnostic pop
+#include "half.h"
+#include "opencl_device.h"
+
+static const struct opencl_tuning tunings[] = {
+    { .lanes = 1, .tile_rows = 4, .split_length = 4 },   /* as a CPU */
+    { .lanes = 8, .tile_rows = 4, .split_length = 4 },   /* as a small GPU */
+    { .lanes = 64, .tile_rows = 32, .split_length = 8 }, /* as GPUs are */
+};
+static const char *const names[] = { "as a CPU", "as a small GPU", "as a GPU" };
+enum { TUNINGS = sizeof tunings / sizeof *tunings };
+
+static const struct opencl_tuning *tuning;
+static enum weights_type type;
+
+static enum cinf_status open_tuned(struct device **out, const struct device_options *options)
+{
+    return opencl_open_tuned(out, options, tuning);
+}
+
+static enum cinf_status weights_new(struct weights **out, struct device *device,
+                                    const struct weight_spec *specs, uint32_t n_specs, enum weights_type any)
+{
+    (void)any;
+    return opencl_weights_new(out, device, specs, n_specs, type);
+}
+
+/* What Oclgrind wrote since the last time, as text. */
+static const char *reports(void)
+{
+    static char text[65536];
+    static long from;
+    const char *path = getenv("OCLGRIND_LOG");
+    ck_assert(path);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return "";
+    fseek(file, from, SEEK_SET);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    from = ftell(file);
+    fclose(file);
+    return text;
+}
+
+/* One row, a few, a tile and the end of another, more than 16, pasts in pieces: every kernel there is. */
+static void check_small_steps(struct rig *rig, const char *what)
+{
+    static const struct {
+        struct run_of_rows runs[SLOTS];
+        enum wants wants;
+    } steps[] = {
+        { { { 0, 0, 1 } }, WANT_ALL },
+        { { { 1, 0, 17 } }, WANT_LAST },
+        { { { 0, 1, 1 }, { 1, 17, 1 }, { 3, 0, 1 } }, WANT_ALL },
+        { { { 2, 0, 5 }, { 1, 18, 1 } }, WANT_ALL },
+    };
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        struct step_rows s;
+        step_begin(&s);
+        for (size_t k = 0; k < SLOTS; k++)
+            step_add(&s, steps[i].runs[k], rig->program.vocab, steps[i].wants);
+        step_check(rig, &s.batch, what);
+    }
+    ck_ok(rig->backend->kv_copy(rig->kv, 2, 1, 19));
+}
+
+START_TEST(no_races)
+{
+    static const enum weights_type types[] = { WEIGHTS_F32, WEIGHTS_F16 };
+    tuning = &tunings[_i % TUNINGS];
+    type = types[_i / TUNINGS];
+    struct backend backend = backend_opencl;
+    backend.open = open_tuned;
+    backend.weights_new = weights_new;
+    struct rig rig;
+    rig_begin(&rig, (struct shape){ 12, 2, 20, 18, 24, 1 });
+    add_program(&rig, PROGRAM_GPT2);
+    for (uint32_t w = 0; type == WEIGHTS_F16 && w < rig.program.n_specs; w++) {
+        for (size_t i = 0; i < (size_t)rig.specs[w].rows * rig.specs[w].cols; i++)
+            rig.values[w][i] = f32_of_f16(f16_of_f32(rig.values[w][i]));
+    }
+    rig_start(&rig, &backend, 24);
+    check_small_steps(&rig, names[_i % TUNINGS]);
+    rig_end(&rig);
+    ck_assert_str_eq(reports(), "");
+}
+END_TEST
+
+/* That a race would be told, and an access outside: work-items read what others write. */
+START_TEST(planted_races)
+{
+    static const char *const source[] = {
+        "__kernel void race(__global int *x)\n"
+        "{\n"
+        "    __local int shared[8];\n"
+        "    shared[get_local_id(0)] = x[get_local_id(0)];\n"
+        "    x[get_local_id(0)] = shared[7 - get_local_id(0)];\n"
+        "    x[8] = 1;\n"
+        "}\n",
+    };
+    struct device *device;
+    tuning = &tunings[0];
+    ck_ok(opencl_open_tuned(&device, &(struct device_options){ 0 }, tuning));
+    struct opencl_device *d = (struct opencl_device *)device;
+    cl_program program;
+    cl_kernel kernel;
+    struct opencl_buffer x;
+    ck_ok(opencl_program_new(&program, d, "", source, 1));
+    ck_ok(opencl_kernel_new(&kernel, d, program, "race"));
+    ck_ok(opencl_buffer_new(&x, d, 8 * sizeof(cl_int), 0, true, "a race"));
+    const struct opencl_argument arguments[] = { ARGUMENT(x.mem), { 0 } };
+    ck_ok(opencl_arguments(d, kernel, arguments));
+    ck_ok(opencl_launch(d, kernel, (const size_t[]){ 8, 1, 1 }, (const size_t[]){ 8, 1, 1 }, NULL));
+    clFinish(d->queue);
+    const char *said = reports();
+    ck_assert_msg(strstr(said, "data race at local memory") != NULL, "%s", said);
+    ck_assert_msg(strstr(said, "Invalid write") != NULL, "%s", said);
+    opencl_buffer_free(d, &x);
+    clReleaseKernel(kernel);
+    clReleaseProgram(program);
+    backend_opencl.close(device);
+}
+END_TEST
+#endif
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("opencl_races");
+    TCase *t = tcase_create("races");
+    suite_add_tcase(s, t);
+#if CINF_HAVE_OPENCL
+    struct device_info info;
+    if (backend_opencl.find(0, &info) != CINF_OK || !strstr(info.description, "Oclgrind")) {
+        printf("skipped: the first OpenCL device is not Oclgrind's\n");
+        exit(77);
+    }
+    tcase_set_timeout(t, 600);
+    tcase_add_test(t, planted_races);
+    tcase_add_loop_test(t, no_races, 0, 2 * TUNINGS);
+#endif
+    return s;
+}
