@@ -69,6 +69,24 @@ START_TEST(threads_that_cannot_be_had_are_told)
 }
 END_TEST
 
+START_TEST(a_cache_that_cannot_be_had_is_refused)
+{
+    struct device *device = NULL;
+    struct device_options half = { .threads = 1, .half_cache = true };
+    struct device_info info;
+    ck_fails(device_open(&device, "cpu-reference", &half, NULL), CINF_EUNSUPPORTED, "f16");
+    ck_assert_ptr_null(device);
+    ck_ok(device_open(&device, "cpu", &half, NULL)); /* the refusal has taken nothing */
+    device->backend->info(device, &info);
+    ck_assert(info.half_cache);
+    device_close(device);
+    ck_ok(device_open(&device, "cpu", NULL, NULL));
+    device->backend->info(device, &info);
+    ck_assert(!info.half_cache);
+    device_close(device);
+}
+END_TEST
+
 /* All CPU backends are one device. */
 START_TEST(one_opener)
 {
@@ -268,6 +286,7 @@ Suite *suite(void)
     tcase_add_test(t, every_name_opens);
     tcase_add_test(t, unknown_names);
     tcase_add_test(t, threads_that_cannot_be_had_are_told);
+    tcase_add_test(t, a_cache_that_cannot_be_had_is_refused);
     tcase_add_test(t, one_opener);
     tcase_add_test(t, one_opener_among_threads);
     suite_add_tcase(s, t);

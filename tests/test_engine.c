@@ -974,6 +974,36 @@ START_TEST(two_busy_models_get_the_same_share)
 }
 END_TEST
 
+START_TEST(keys_and_values_are_kept_as_asked)
+{
+    enum cinf_kv kv = CINF_KV_F16;
+    ck_ok(cinf_kv_parse(&kv, "f32"));
+    ck_assert_int_eq(kv, CINF_KV_F32);
+    ck_ok(cinf_kv_parse(&kv, "f16"));
+    ck_assert_int_eq(kv, CINF_KV_F16);
+    ck_fails(cinf_kv_parse(&kv, "int8"), CINF_EINVAL, "f32 and f16");
+    ck_assert_int_eq(kv, CINF_KV_F16);
+    ck_assert_str_eq(cinf_kv_name(CINF_KV_F16), "f16");
+    ck_assert_str_eq(cinf_kv_name((enum cinf_kv)2), "unknown");
+
+    teardown();
+    struct cinf_engine *none = NULL;
+    struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = "cpu-reference", .kv = CINF_KV_F16 };
+    ck_fails(cinf_engine_open(&none, &o), CINF_EUNSUPPORTED, "cpu-reference");
+    o.kv = (enum cinf_kv)2;
+    ck_fails(cinf_engine_open(&none, &o), CINF_EINVAL, "kv is 2");
+    ck_assert_ptr_null(none);
+
+    for (int half = 0; half < 2; half++) {
+        struct cinf_device_info device = { CINF_DEVICE_INFO };
+        open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu", .kv = (enum cinf_kv)half });
+        cinf_engine_device(engine, &device);
+        ck_assert_int_eq(device.kv, half);
+        teardown();
+    }
+}
+END_TEST
+
 /* ---- Memory ----------------------------------------------------------------------------------- */
 
 static enum cinf_status open_once(const char *folder)
@@ -1070,6 +1100,7 @@ Suite *suite(void)
     tcase_add_test(t, unloading_drains_and_keeps_the_series);
     tcase_add_test(t, an_engine_closes_under_its_requests);
     tcase_add_test(t, one_device_has_one_engine);
+    tcase_add_test(t, keys_and_values_are_kept_as_asked);
     tcase_add_test(t, names_and_folders_that_are_wrong_are_named);
     tcase_add_loop_test(t, overlapping_requests_add_up_to_the_machines_time, 0, 5);
     tcase_add_test(t, a_price_change_applies_from_its_moment_on);

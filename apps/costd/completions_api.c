@@ -41,6 +41,7 @@ struct choice {
 
 struct completion {
     struct cinf_model *model;
+    enum cinf_kv kv;
     char id[48];
     int64_t created;
     bool stream, include_usage, echo, logprobs;
@@ -179,8 +180,8 @@ static void put_head(struct strbuf *out, const struct completion *c)
                   (long long)c->created);
     put_text(out, "model", info.name, strlen(info.name));
     /* With the same one, and the same seed, the answer is the same. */
-    strbuf_printf(out, ",\"system_fingerprint\":\"costinfer-%s-%s\"", cinf_version(),
-                  cinf_weights_name(info.weights));
+    strbuf_printf(out, ",\"system_fingerprint\":\"costinfer-%s-%s%s\"", cinf_version(),
+                  cinf_weights_name(info.weights), c->kv == CINF_KV_F16 ? "-kv-f16" : "");
 }
 
 static void put_choice(struct strbuf *out, const struct completion *c, const struct choice *choice,
@@ -568,6 +569,9 @@ void post_completions(struct exchange *x, const char *unused)
     enum cinf_status status = field_text(&f, "model", &name);
     if (status == CINF_OK) {
         read.model = model_for(x, name, &info);
+        struct cinf_device_info device = { CINF_DEVICE_INFO };
+        cinf_engine_device(service_of(x)->engine, &device);
+        read.kv = device.kv;
         if (!read.model) {
             cJSON_Delete(body);
             return;

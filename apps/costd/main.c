@@ -100,6 +100,7 @@ static enum cinf_status open_engine(struct cinf_engine **out, const struct setti
         struct cinf_engine_options options = { CINF_ENGINE_OPTIONS };
         options.device = s->device;
         options.threads = s->threads;
+        options.kv = s->kv;
         options.kv_memory = s->kv_memory;
         options.queue_max = queue_max;
         options.meter.basis = s->basis;

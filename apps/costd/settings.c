@@ -13,7 +13,7 @@
 
 enum { CONFIG_BYTES_MAX = 1 << 20, MODEL_NAME_BYTES_MAX = 256 };
 
-enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, BASIS, BUCKETS, MODEL, SWITCH };
+enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, KV, BASIS, BUCKETS, MODEL, SWITCH };
 
 struct option {
     const char *flag; /* "cpu-cost-per-hour"; the file's key has '_' for '-' */
@@ -55,6 +55,8 @@ static const struct option options[] = {
       "threads of the device (default 0: its own choice)" },
     { "weights", WEIGHTS, AT(weights), 0, 0, false, "TYPE",
       "type of the weights in memory: auto (default, as stored), f32, f16, bf16, int8 or int4" },
+    { "kv", KV, AT(kv), 0, 0, false, "f32|f16",
+      "type of cached keys and values: f32 (default) or f16, half the memory, on device cpu" },
     { "kv-memory", SIZE, AT(kv_memory), 0, UINT64_C(1) << 50, false, "BYTES",
       "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM)" },
     { "queue", COUNT, AT(queue), 1, 65536, false, "N",
@@ -232,6 +234,8 @@ static enum cinf_status set_option(struct settings *s, const struct option *o, c
         return set_price(member_at(s, o), text);
     case WEIGHTS:
         return cinf_weights_parse(member_at(s, o), text);
+    case KV:
+        return cinf_kv_parse(member_at(s, o), text);
     case BASIS:
         return set_basis(member_at(s, o), text);
     case BUCKETS:

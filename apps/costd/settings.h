@@ -27,6 +27,7 @@ struct settings {
     char *allow_host;     /* "NAME,NAME", or NULL */
     char *device;         /* NULL: the engine's choice */
     enum cinf_weights weights;
+    enum cinf_kv kv;
     uint32_t threads, queue;
     uint64_t kv_memory; /* bytes */
 

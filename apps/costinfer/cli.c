@@ -28,6 +28,7 @@ bool session_open(struct session *session, const struct common_flags *common,
         m = *model;
     e.device = common->device;
     e.threads = common->threads;
+    e.kv = common->kv;
     e.meter.dollars_per_hour = common->price;
     m.weights = common->weights;
     if (!m.shape)

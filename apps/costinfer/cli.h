@@ -22,6 +22,7 @@ struct common_flags {
     const char *device;
     uint32_t threads;
     enum cinf_weights weights;
+    enum cinf_kv kv;
     const char *price;
 };
 
@@ -38,9 +39,17 @@ struct common_flags {
       0,                                                                                                     \
       "NAME",                                                                                                \
       "What to compute on (default auto; `costinfer devices` lists them)." },                                \
+        { "threads",                                                                                         \
+          FLAG_U32,                                                                                          \
+          &(common)->threads,                                                                                \
+          0,                                                                                                 \
+          1024,                                                                                              \
+          "N",                                                                                               \
+          "Threads of the device (default: its choice)." },                                                  \
     {                                                                                                        \
-        "threads", FLAG_U32, &(common)->threads, 0, 1024, "N",                                               \
-            "Threads of the device (default: its choice)."                                                   \
+        "kv", FLAG_KV, &(common)->kv, 0, 0, "TYPE",                                                          \
+            "How keys and values of past tokens are kept: f32 (default) or f16 (device cpu), which\n"        \
+            "halves their memory and what attention reads."                                                  \
     }
 #define WEIGHTS_FLAG(common)                                                                                 \
     {                                                                                                        \

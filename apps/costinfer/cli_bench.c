@@ -179,8 +179,9 @@ static bool measure_decode(struct bench *b)
         if (!measure(b, DECODE, depth, &s, &runs))
             return false;
         double speed = rate_of(s.n, s.ns);
-        /* Keys and values of every layer, float32, at the middle of the tokens decoded. */
-        uint64_t cache = (uint64_t)2 * c->n_layer * c->n_embd * 4 * (depth + b->tokens / 2);
+        /* Keys and values of every layer at the middle of the tokens decoded. */
+        uint64_t element = b->device.kv == CINF_KV_F16 ? 2 : 4;
+        uint64_t cache = 2 * element * c->n_layer * c->n_embd * (depth + b->tokens / 2);
         uint64_t bytes = bytes_per_token(&b->info) + cache;
         double gigabytes = speed * (double)bytes / 1e9;
         double share = gigabytes * (double)b->device.as_per_byte / 1e9;
@@ -229,8 +230,9 @@ static int print_bench(const struct bench *b, bool json)
     if (json) {
         strbuf_puts(&out, "{\"model\":");
         strbuf_put_json(&out, info->name, strlen(info->name));
-        strbuf_printf(&out, ",\"synthetic\":%s,\"weights\":\"%s\",\"parameters\":%" PRIu64,
-                      info->folder[0] ? "false" : "true", cinf_weights_name(info->weights), info->parameters);
+        strbuf_printf(&out, ",\"synthetic\":%s,\"weights\":\"%s\",\"kv\":\"%s\",\"parameters\":%" PRIu64,
+                      info->folder[0] ? "false" : "true", cinf_weights_name(info->weights),
+                      cinf_kv_name(b->device.kv), info->parameters);
         strbuf_puts(&out, ",\"device\":");
         strbuf_put_json(&out, b->device.name, strlen(b->device.name));
         strbuf_puts(&out, ",\"device_description\":");

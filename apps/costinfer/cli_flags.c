@@ -141,6 +141,10 @@ static int flag_set(const struct command *command, const struct flag *f, const c
         if (cinf_weights_parse(f->to, value) != CINF_OK)
             return flag_error(command, f->name, "must be auto, f32, f16, bf16, int8 or int4", value);
         return FLAGS_GO;
+    case FLAG_KV:
+        if (cinf_kv_parse(f->to, value) != CINF_OK)
+            return flag_error(command, f->name, "must be f32 or f16", value);
+        return FLAGS_GO;
     }
     return FLAGS_GO;
 }

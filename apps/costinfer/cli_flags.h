@@ -25,6 +25,7 @@ enum flag_kind {
     FLAG_IDS,     /* struct ids: 1,2,3 */
     FLAG_PRICE,   /* const char *, checked as a price */
     FLAG_WEIGHTS, /* enum cinf_weights */
+    FLAG_KV,      /* enum cinf_kv */
 };
 
 enum { TEXTS_MAX = 16 };

@@ -147,6 +147,7 @@ type Options struct {
 	Device         string // "" is "auto"
 	Threads        uint32
 	KVMemory       uint64
+	KV             string // type of keys and values: "f32" ("") or "f16"
 	QueueMax       uint32
 	DollarsPerHour string // "": unpriced
 }
@@ -188,6 +189,12 @@ func Open(o Options) (*Engine, error) {
 	options.device = t.orNil(o.Device)
 	options.threads = C.uint32_t(o.Threads)
 	options.kv_memory = C.uint64_t(o.KVMemory)
+	if o.KV != "" {
+		name := t.orNil(o.KV)
+		if err := call(func() C.enum_cinf_status { return C.cinf_kv_parse(&options.kv, name) }); err != nil {
+			return nil, err
+		}
+	}
 	options.queue_max = C.uint32_t(o.QueueMax)
 	options.meter.dollars_per_hour = t.orNil(o.DollarsPerHour)
 	e := new(Engine)

@@ -495,6 +495,10 @@ class engine_options
     {
         return options_.kv_memory = bytes, *this;
     }
+    engine_options &kv(cinf_kv type)
+    {
+        return options_.kv = type, *this;
+    }
     engine_options &queue_max(uint32_t n)
     {
         return options_.queue_max = n, *this;

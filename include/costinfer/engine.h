@@ -21,6 +21,16 @@
 extern "C" {
 #endif
 
+/* How keys and values of past positions are kept on the device. */
+enum cinf_kv {
+    CINF_KV_F32 = 0,
+    CINF_KV_F16, /* half the memory and half of what attention reads; device "cpu" */
+};
+CINF_API const char *cinf_kv_name(enum cinf_kv kv); /* "f32", "f16" */
+
+/* The reverse: CINF_EINVAL for any other name. */
+CINF_API enum cinf_status cinf_kv_parse(enum cinf_kv *out, const char *name);
+
 /* What to compute on and within which bounds.  Zero means the default, in every field. */
 struct cinf_engine_options {
     size_t struct_size;              /* set by CINF_ENGINE_OPTIONS */
@@ -31,6 +41,7 @@ struct cinf_engine_options {
     uint32_t prefill_rows;           /* prompt tokens in one step at most; 0: 128 */
     bool no_prefix_reuse;            /* compute every prompt in full */
     struct cinf_meter_options meter; /* price, basis, endpoints …; `device` is filled in.  Zeroed: defaults */
+    enum cinf_kv kv;                 /* CINF_EUNSUPPORTED when the device does not keep them so */
 };
 /* begins an initializer */
 #define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options), .meter = { CINF_METER_OPTIONS }
@@ -73,6 +84,7 @@ struct cinf_device_info {
     uint64_t memory_used;  /* bytes used by this engine */
     uint64_t as_per_flop; /* attoseconds a floating-point operation: with the next, what steps are split by */
     uint64_t as_per_byte; /* attoseconds a byte of weights or cache; both measured at opening */
+    enum cinf_kv kv;      /* how it keeps keys and values */
 };
 #define CINF_DEVICE_INFO .struct_size = sizeof(struct cinf_device_info) /* begins an initializer */
 

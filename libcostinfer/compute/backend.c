@@ -187,10 +187,15 @@ static enum cinf_status open_chosen(struct device **out, const struct chosen *ch
         atomic_store(chosen->taken, false);
         return status;
     }
+    struct device_info info;
+    chosen->backend->info(device, &info);
+    if (options->half_cache && !info.half_cache) {
+        chosen->backend->close(device);
+        atomic_store(chosen->taken, false);
+        return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps keys and values as f32, not as f16", info.name);
+    }
     device->taken = chosen->taken;
     if (reason) {
-        struct device_info info;
-        chosen->backend->info(device, &info);
         int used = snprintf(reason, DEVICE_REASON_MAX, "%s (%.75s): %.145s", info.name,
                             what_of(chosen->backend, &info), chosen->why);
         bool cut = used >= DEVICE_REASON_MAX;
@@ -215,7 +220,7 @@ enum cinf_status device_open(struct device **out, const char *name, const struct
     }
     if (choose_gpu(&chosen, &info)) {
         enum cinf_status status = open_chosen(out, &chosen, options, reason);
-        if (status == CINF_OK || status == CINF_EBUSY)
+        if (status == CINF_OK || status == CINF_EBUSY || status == CINF_EUNSUPPORTED)
             return status;
         snprintf(chosen.why, sizeof chosen.why, "; the GPU cannot be used: %.120s", cinf_last_error());
     }

@@ -112,7 +112,7 @@ struct batch {
 struct device_options {
     uint32_t threads;  /* workers of the backend; 0: its own choice */
     const char *which; /* of a backend with find(): a device_info's name; NULL: the best it has */
-    bool half_cache;   /* keys and values in f16, where the backend can: "cpu" */
+    bool half_cache;   /* keys and values in f16; CINF_EUNSUPPORTED where info() then denies it */
 };
 
 struct device_info {
@@ -120,6 +120,7 @@ struct device_info {
     char description[160]; /* hardware and library: "AMD EPYC …, OpenBLAS 0.3.21, 2 threads" */
     bool is_gpu;
     bool shows_memory;     /* in the gpu_* metrics: every OpenCL device, whatever its type */
+    bool half_cache;       /* keys and values are kept in f16 */
     bool shares_cpu;       /* it computes on the processor that the CPU's own backends use */
     uint32_t threads;      /* 0: unknown */
     uint64_t memory_total; /* bytes of the device; RAM for a CPU */

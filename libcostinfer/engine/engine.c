@@ -65,6 +65,24 @@ enum cinf_status cinf_weights_parse(enum cinf_weights *out, const char *name)
                      "\"%.40s\" is no type of weights; there are auto, f32, f16, bf16, int8, int4", name);
 }
 
+static const char *const kv_names[] = { "f32", "f16" };
+enum { KV_NAMES = sizeof kv_names / sizeof *kv_names };
+
+const char *cinf_kv_name(enum cinf_kv kv)
+{
+    return (unsigned)kv < KV_NAMES ? kv_names[kv] : "unknown";
+}
+
+enum cinf_status cinf_kv_parse(enum cinf_kv *out, const char *name)
+{
+    for (int i = 0; i < KV_NAMES; i++)
+        if (strcmp(name, kv_names[i]) == 0) {
+            *out = (enum cinf_kv)i;
+            return CINF_OK;
+        }
+    return cinf_fail(CINF_EINVAL, "\"%.40s\" is no type of keys and values; there are f32 and f16", name);
+}
+
 enum cinf_weights engine_weights_of(enum weights_type type)
 {
     return (enum cinf_weights)(type - WEIGHTS_F32 + CINF_WEIGHTS_F32);
@@ -126,7 +144,7 @@ static uint64_t physical_memory(void)
 
 static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_engine_options *o)
 {
-    struct device_options device_options = { .threads = o->threads };
+    struct device_options device_options = { .threads = o->threads, .half_cache = o->kv == CINF_KV_F16 };
     struct device_info info;
     struct device_speed speed;
     char reason[DEVICE_REASON_MAX];
@@ -143,6 +161,7 @@ static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_eng
     d->memory_total = info.memory_total;
     d->as_per_flop = speed.as_per_flop;
     d->as_per_byte = speed.as_per_byte;
+    d->kv = info.half_cache ? CINF_KV_F16 : CINF_KV_F32;
     atomic_store(&e->memory_used, info.memory_used);
     return CINF_OK;
 }
@@ -152,6 +171,8 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     if (o->prefill_rows > PREFILL_ROWS_MAX)
         return cinf_fail(CINF_EINVAL, "prefill_rows is %u; it can be %d at most", o->prefill_rows,
                          PREFILL_ROWS_MAX);
+    if ((unsigned)o->kv >= KV_NAMES)
+        return cinf_fail(CINF_EINVAL, "kv is %d, which is no type of keys and values", (int)o->kv);
     e->queue_max = o->queue_max ? o->queue_max : QUEUE_DEFAULT;
     e->prefill_rows = o->prefill_rows ? o->prefill_rows : PREFILL_ROWS_DEFAULT;
     e->prefix_reuse = !o->no_prefix_reuse;

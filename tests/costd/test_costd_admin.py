@@ -53,6 +53,7 @@ def change(server):
     server.await_log(lambda l: l["event"] == "price")
     props = server.get("/props").json
     equal((props["limits"]["choices"], props["limits"]["logprobs"]), (64, 20))
+    equal(props["device"]["kv"], "f32")
 
 
 def the_private_metrics_listener_changes_things():

@@ -29,7 +29,7 @@ def flags_and_files_are_judged():
                 (["--cpu-cost-per-hour", "-1"], ["--cpu-cost-per-hour"]),
                 (["--cpu-cost-per-hour", "0.1234567891"], ["--cpu-cost-per-hour"]),
                 (["--gpu-cost-per-hour", "abc"], ["--gpu-cost-per-hour"]), (["--daily-budget", "1e3"], ["--daily"]),
-                (["--basis", "hours"], ["--basis"]), (["--weights", "f17"], ["--weights"]),
+                (["--basis", "hours"], ["--basis"]), (["--weights", "f17"], ["--weights"]), (["--kv", "int8"], ["--kv", "f16"]),
                 (["--latency-buckets", "1,0.5"], ["--latency-buckets"]),
                 (["--latency-buckets", "1,,2"], ["--latency-buckets"]), (["--latency-buckets", ""], ["--latency"]),
                 (["--listen", "8000", *model], ["--listen"]), (["--listen", "a:99999", *model], ["--listen"]),
@@ -55,7 +55,7 @@ def flags_and_files_are_judged():
         code, out, err = run_costd("--help")
         equal((code, err), (0, ""))
         for flag in ("--model", "--listen", "--cpu-cost-per-hour", "--gpu-cost-per-hour", "--basis", "--device",
-                     "--threads", "--weights", "--kv-memory", "--queue", "--daily-budget", "--latency-buckets",
+                     "--threads", "--weights", "--kv", "--kv-memory", "--queue", "--daily-budget", "--latency-buckets",
                      "--drain-seconds", "--config", "--check-config", "--version"):
             check(flag in out, flag, "is not in --help")
         equal(run_costd("--version")[:2], (0, "costd 0.1.0\n"))

@@ -618,6 +618,12 @@ static void close_device(struct device *base)
     mem_free(base);
 }
 
+static void info(const struct device *device, struct device_info *out)
+{
+    cpu_device_info(device, out);
+    out->half_cache = ((const struct packed_device *)device)->half_cache;
+}
+
 static enum cinf_status open_device(struct device **out, const struct device_options *options)
 {
     const struct packed_kernels *kernels = packed_kernels_best();
@@ -729,7 +735,7 @@ const struct backend backend_cpu_packed = {
     .name = "cpu",
     .open = open_device,
     .close = close_device,
-    .info = cpu_device_info,
+    .info = info,
     .measure = measure,
     .weights_new = packed_weights_new,
     .weights_free = packed_weights_free,

@@ -36,6 +36,7 @@ class Device:
     threads: int
     memory_total: int
     memory_used: int
+    kv: str
 
 
 @dataclass(frozen=True)
@@ -360,11 +361,14 @@ class Engine:
     """
 
     def __init__(self, *, device: str | None = None, threads: int = 0, kv_memory: int = 0, queue_max: int = 0,
-                 prefix_reuse: bool = True, dollars_per_hour: str | None = None, basis: str = "wall") -> None:
+                 prefix_reuse: bool = True, dollars_per_hour: str | None = None, basis: str = "wall",
+                 kv: str = "f32") -> None:
         if basis not in ("wall", "cpu"):
             raise _errors.InvalidArgument(f"basis is {basis!r}; it can be 'wall' or 'cpu'")
+        kv_type = ctypes.c_uint()
+        call("kv_parse", ctypes.byref(kv_type), kv.encode())
         o = _ffi.EngineOptions(threads=threads, kv_memory=kv_memory, queue_max=queue_max,
-                               no_prefix_reuse=not prefix_reuse)
+                               no_prefix_reuse=not prefix_reuse, kv=kv_type.value)
         o.meter.struct_size = ctypes.sizeof(_ffi.MeterOptions)
         o.meter.basis = ("wall", "cpu").index(basis)
         if device is not None:
@@ -414,7 +418,7 @@ class Engine:
         i = _ffi.DeviceInfo()
         lib.cinf_engine_device(self._handle, ctypes.byref(i))
         return Device(text(i.name), text(i.description), text(i.reason), i.is_gpu, i.threads, i.memory_total,
-                      i.memory_used)
+                      i.memory_used, text(lib.cinf_kv_name(i.kv)))
 
     def set_price(self, dollars_per_hour: str | None) -> None:
         """From the next boundary on; what has been measured keeps its price."""

@@ -40,13 +40,14 @@ class MeterOptions(Sized):
 class EngineOptions(Sized):
     _fields_ = [("struct_size", c_size_t), ("device", c_char_p), ("threads", c_uint32), ("kv_memory", c_uint64),
                 ("queue_max", c_uint32), ("prefill_rows", c_uint32), ("no_prefix_reuse", c_bool),
-                ("meter", MeterOptions)]
+                ("meter", MeterOptions), ("kv", c_uint)]
 
 
 class DeviceInfo(Sized):
     _fields_ = [("struct_size", c_size_t), ("name", c_char * 96), ("description", c_char * 160),
                 ("reason", c_char * 256), ("is_gpu", c_bool), ("threads", c_uint32), ("memory_total", c_uint64),
-                ("memory_used", c_uint64), ("as_per_flop", c_uint64), ("as_per_byte", c_uint64)]
+                ("memory_used", c_uint64), ("as_per_flop", c_uint64), ("as_per_byte", c_uint64),
+                ("kv", c_uint)]
 
 
 class ModelOptions(Sized):
@@ -153,6 +154,7 @@ _FALLIBLE: dict[str, list[Any]] = {
     "model_find": [_PP, _P, c_char_p],
     "model_unload": [_P],
     "weights_parse": [POINTER(c_uint), c_char_p],
+    "kv_parse": [POINTER(c_uint), c_char_p],
     "request_submit": [_PP, _P, POINTER(RequestOptions)],
     "request_next": [_P, c_uint64, POINTER(Event)],
     "score": [_P, POINTER(c_int32), c_uint32, POINTER(c_float), POINTER(Report)],
@@ -180,6 +182,7 @@ _OTHERS: dict[str, tuple[Any, list[Any]]] = {
     "model_info": (None, [_P, POINTER(ModelInfo)]),
     "model_tokenizer": (_P, [_P]),
     "weights_name": (c_char_p, [c_uint]),
+    "kv_name": (c_char_p, [c_uint]),
     "request_cancel": (None, [_P, c_uint]),
     "request_report": (None, [_P, POINTER(Report)]),
     "request_prompt": (POINTER(c_int32), [_P, POINTER(c_uint32)]),
