@@ -124,6 +124,8 @@ static uint64_t characters_of(struct choice *c, const struct cinf_tokenizer *tok
     uint64_t count = 0;
     if (text && cinf_decoder_push(&c->decoder, tokenizer, id, text, &n) == CINF_OK)
         count = count_characters(text, n);
+    else
+        c->text.failed = true;
     mem_free(text);
     return count;
 }
@@ -283,11 +285,12 @@ static void begin_prompt(struct completion *c, const struct job *job, uint32_t p
     c->prompt_is_seen[prompt] = true;
     if ((!c->echo && !c->logprobs) || empty)
         return;
-    if (cinf_tokenizer_decode(tokenizer, ids, n_ids, &text, &n) != CINF_OK)
-        return;
+    bool failed = cinf_tokenizer_decode(tokenizer, ids, n_ids, &text, &n) != CINF_OK;
     for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++) {
         /* With logprobs the prompt's own tokens follow as events, and count themselves. */
-        if (!c->echo)
+        if (failed)
+            c->choices[i].text.failed = true;
+        else if (!c->echo)
             c->choices[i].n_characters = count_characters(text, n);
         else
             strbuf_add(&c->choices[i].text, text, n);

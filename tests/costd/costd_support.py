@@ -39,7 +39,7 @@ for path in (COSTD, SMALL, LARGE):
 def check(condition, *what):
     """An assertion that says what it saw."""
     if not condition:
-        raise AssertionError(" ".join(str(w) for w in what))
+        raise AssertionError(" ".join(str(w) for w in what)[:4000])
 
 
 def equal(seen, wanted, what=""):
