@@ -3,22 +3,12 @@ none of them, installed, used (C by pkg-config, costd, Python) and purged withou
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import tempfile
 
-from packaging_support import SOURCE, need, run
+from packaging_support import SOURCE, copy_sources, need, run
 
 NAMES = ["libcostinfer0", "libcostinfer-dev", "costd", "python3-costinfer"]
-
-
-def copy_sources(target):
-    """What git tracks or would, as it lies in the tree."""
-    listed = run("git", "-c", f"safe.directory={SOURCE}", "-C", SOURCE, "ls-files", "-co", "--exclude-standard")
-    for name in listed.splitlines():
-        if (SOURCE / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(SOURCE / name, target / name)
 
 
 def use(work):
@@ -54,7 +44,6 @@ need("dpkg-buildpackage", "dh", "lintian", "fakeroot", "pkg-config")
 with tempfile.TemporaryDirectory(prefix="costinfer-deb-") as name:
     root = pathlib.Path(name)
     tree = root / "costinfer-0.1.0"
-    tree.mkdir()
     copy_sources(tree)
     # Nothing of the tester's own tool chain or paths.
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(root), "LC_ALL": "C.UTF-8",

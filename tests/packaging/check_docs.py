@@ -1,17 +1,37 @@
-"""The code blocks of the documentation, extracted and run as printed, with the installed programs in a folder
-that has examples/models.
+"""The code blocks of the documentation, extracted and run as printed.
 
-A shell block that begins with "# needs the internet" or "# not run: why" is listed and left out."""
+Those of README.md and examples/README.md run one after another in a copy of the tree, where build/ is the build that
+is tested and `make` has nothing left to do; a block of C is the example.c that the commands after it compile.  Those of all other
+documents run with the installed programs, in a folder that has examples/models; a block of C without a main() gets an
+engine and a model.
+
+A block behind "<!-- not run: why -->" is listed and left out."""
 import re
 import shutil
 import socket
 import subprocess
 import sys
 
-from packaging_support import SOURCE, Installed, run
+from packaging_support import BUILD, SOURCE, Installed, copy_sources, run
 
-FILES = ["docs/quickstart.md", "docs/cost-model.md", "docs/tuning.md", "docs/faq.md", "docs/tutorial-server.md",
-         "bindings/python/README.md", "bindings/go/README.md", "examples/README.md"]
+MAIN = """#include <assert.h>
+#include <costinfer/costinfer.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+int main(void)
+{
+    struct cinf_engine *engine;
+    struct cinf_model *model;
+    if (cinf_engine_open(&engine, NULL) != CINF_OK ||
+        cinf_model_load(&model, engine, &(struct cinf_model_options){
+            CINF_MODEL_OPTIONS, .folder = "examples/models/stories-small" }) != CINF_OK)
+        return 1;
+    %s
+    cinf_model_release(model);
+    cinf_engine_close(engine);
+}
+"""
 
 
 def free_port():
@@ -21,11 +41,23 @@ def free_port():
 
 
 def shell(code, here, env):
+    port = free_port()
+    if "costd --model" in code and "--listen" not in code:
+        code = code.replace("costd --model", f"costd --listen 127.0.0.1:{port} --model")
     script = "set -eu -o pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\nset -m\n" + code
-    script = script.replace("127.0.0.1:8000", "127.0.0.1:" + free_port())
+    script = re.sub(r"(127\.0\.0\.1|localhost):8000", rf"\1:{port}", script)
     script = script.replace("/usr/local/share/costinfer", str(here.prefix / "share/costinfer"))
     subprocess.run(["bash", "-c", script], cwd=here.work, env=env, check=True, timeout=120, capture_output=True,
                    text=True)
+
+
+def c(code, here, env):
+    if "int main(" not in code:
+        code = MAIN % code
+    (here.work / "example.c").write_text(code)
+    flags = run("pkg-config", "--cflags", "--libs", "libcostinfer", env=env).split()
+    run("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "example.c", "-o", "block", *flags, cwd=here.work)
+    run("./block", cwd=here.work, env=env)
 
 
 def python(code, here, env):
@@ -55,24 +87,48 @@ def go(code, here, env):
     run(here.work / "gohello", cwd=here.work, env=env)
 
 
-RUNNERS = {"sh": shell, "python": python, "cpp": cpp, "go": go}
-TAG = re.compile(r"# (needs the internet|not run: .*)\n")
+RUNNERS = {"sh": shell, "c": c, "python": python, "cpp": cpp, "go": go}
+NOT_CODE = {"promql"}  # docs/METRICS.md, which monitoring_files checks
 
-ran = 0
+
+def check(name, here, env):
+    """Runs the blocks of a document and returns how many."""
+    ran = 0
+    fenced = re.compile(r"^(?:<!-- not run: ([^\n]*) -->\n)?```(\w+)\n(.*?)^```", re.M | re.S)
+    for why_not, language, code in fenced.findall((SOURCE / name).read_text()):
+        if language in NOT_CODE:
+            continue
+        if why_not:
+            print(f"{name}: left out: {why_not}: {code.splitlines()[0]}")
+            continue
+        try:
+            RUNNERS[language](code, here, env)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired, AssertionError) as error:
+            sys.exit(f"{name}:\n{code}\n{error}\n{getattr(error, 'stdout', '')}\n{getattr(error, 'stderr', '')}")
+        ran += 1
+    return ran
+
+
+def readme(here, env):
+    tree = here.work = here.root / "tree"
+    copy_sources(tree)
+    (tree / "build").mkdir()
+    for folder in ("bin", "lib"):
+        (tree / "build" / folder).symlink_to(BUILD / folder)
+    for lesson in (SOURCE / "examples").glob("*.c"):
+        shutil.copy(lesson, tree)
+    stubs = here.root / "stubs"
+    stubs.mkdir()
+    (stubs / "make").symlink_to("/bin/true")
+    env = {**env, "PATH": f"{stubs}:{env['PATH']}"}
+    return check("README.md", here, env) + check("examples/README.md", here, env)
+
+
 with Installed() as here:
     env = here.env()
     (here.work / "examples").mkdir()
     (here.work / "examples/models").symlink_to(here.models)
-    shutil.copy(SOURCE / "examples/01_hello.c", here.work)
-    for name in FILES:
-        for language, code in re.findall(r"^```(\w+)\n(.*?)^```", (SOURCE / name).read_text(), re.M | re.S):
-            tag = TAG.match(code)
-            if tag:
-                print(f"{name}: left out: {tag[1]}")
-                continue
-            try:
-                RUNNERS[language](code, here, env)
-            except subprocess.CalledProcessError as error:
-                sys.exit(f"{name}:\n{code}\n{error}\n{error.stdout}\n{error.stderr}")
-            ran += 1
-print(ran, "blocks ran")
+    names = [p.relative_to(SOURCE) for folder in ("docs", "bindings/python", "bindings/go", "dashboards")
+             for p in sorted((SOURCE / folder).glob("*.md"))]
+    ran = sum([check(str(name), here, env) for name in names])
+    print(ran + readme(here, env), "blocks ran")

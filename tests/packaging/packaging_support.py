@@ -36,6 +36,15 @@ def run(*command, cwd=None, env=None, ok=(0,), quiet=True, input=None):
     return result.stdout
 
 
+def copy_sources(target):
+    """What git tracks or would, as it lies in the tree."""
+    listed = run("git", "-c", f"safe.directory={SOURCE}", "-C", SOURCE, "ls-files", "-co", "--exclude-standard")
+    for name in listed.splitlines():
+        if (SOURCE / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(SOURCE / name, target / name)
+
+
 class Installed:
     """A temporary folder with `prefix` and `work`, gone at the end."""
 
