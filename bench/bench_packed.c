@@ -1,11 +1,12 @@
 /* bench_packed.c - the packed CPU backend against the machine's own limits, measured in the same moments.
  *
  *     bench_packed [--types f32,f16,bf16,int8] [--threads N] [--model gpt2] [--rounds N] [--device cpu]
- * [--half-cache]
+ *                  [--half-cache] [--depths]
  *
- * A line of JSON for each case.  Every round measures the machine (bytes read a second, multiply-adds a
- * second, by the same threads) and then the step; the ratios are medians of the rounds' own ratios, because
- * on a shared machine only numbers of the same moment can be compared. */
+ * A line of JSON for each case; --depths: only one stream, at four depths.  Every round measures the machine
+ * (bytes read a second, multiply-adds a second, by the same threads) and then the step; the ratios are
+ * medians of the rounds' own ratios, because on a shared machine only numbers of the same moment can be
+ * compared. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,7 +201,8 @@ static void bench_case(struct bench *b, uint32_t streams, uint32_t rows, uint32_
     double bytes = (double)b->weight_bytes + (double)work.kv_bytes * streams;
     double flops = (double)work.flops * streams, peak_flops = fma_flops(&b->machine);
     if (depth > 0) {
-        step_time(b, 1, depth < ROWS_MAX ? depth : ROWS_MAX, 0);
+        for (uint32_t at = 0; at < depth; at += ROWS_MAX)
+            step_time(b, 1, depth - at < ROWS_MAX ? depth - at : ROWS_MAX, at);
         for (uint32_t s = 1; s < streams; s++)
             check(gpt2_copy_prefix(b->model, s, 0, depth));
     }
@@ -228,6 +230,32 @@ static void bench_case(struct bench *b, uint32_t streams, uint32_t rows, uint32_
     fflush(stdout);
 }
 
+/* One stream's steps at several depths, in turns: what the past costs against none, median of the rounds' own
+ * ratios. */
+static void bench_depths(struct bench *b)
+{
+    enum { DEPTHS = 4 };
+    static const uint32_t depths[DEPTHS] = { 0, 128, 512, 960 };
+    double ns[DEPTHS][ROUNDS_MAX], loss[DEPTHS][ROUNDS_MAX];
+    for (uint32_t at = 0; at < depths[DEPTHS - 1]; at += ROWS_MAX)
+        step_time(b, 1, depths[DEPTHS - 1] - at < ROWS_MAX ? depths[DEPTHS - 1] - at : ROWS_MAX, at);
+    for (uint32_t i = 0; i < b->rounds; i++) {
+        for (int d = 0; d < DEPTHS; d++) {
+            step_time(b, 1, 1, depths[d]);
+            ns[d][i] = (double)step_time(b, 1, 1, depths[d]).wall;
+            loss[d][i] = 1 - ns[0][i] / ns[d][i];
+        }
+    }
+    for (int d = 0; d < DEPTHS; d++) {
+        double step = median(ns[d], b->rounds);
+        printf("{\"case\":\"depths\",\"weights\":\"%s\",\"threads\":%u,\"depth\":%u,\"step_ms\":%.3f,"
+               "\"best_ms\":%.3f,\"loss\":%.3f}\n",
+               b->type, pool_threads(b->machine.pool), depths[d], step / 1e6, ns[d][0] / 1e6,
+               median(loss[d], b->rounds));
+    }
+    fflush(stdout);
+}
+
 /* Whether "f32,f16" names it. */
 static bool lists(const char *types, const char *name)
 {
@@ -243,6 +271,7 @@ int main(int argc, char **argv)
 {
     static const char *const names[] = { "f32", "f16", "bf16", "int8" };
     static struct bench b = { .rounds = 9 };
+    bool depths_only = false;
     const char *types = "f32,f16,int8", *model = "gpt2", *name = "cpu";
     struct device_options options = { 0 };
     for (int i = 1; i < argc; i++) {
@@ -257,11 +286,13 @@ int main(int argc, char **argv)
             b.rounds = (uint32_t)atoi(value), i++;
         else if (strcmp(argv[i], "--device") == 0)
             name = value, i++;
+        else if (strcmp(argv[i], "--depths") == 0)
+            depths_only = true;
         else if (strcmp(argv[i], "--half-cache") == 0)
             options.half_cache = true;
         else {
             fprintf(stderr, "usage: bench_packed [--types f32,f16,bf16,int8] [--threads N] [--model gpt2] "
-                            "[--rounds N] [--device cpu] [--half-cache]\n");
+                            "[--rounds N] [--device cpu] [--half-cache] [--depths]\n");
             return 2;
         }
     }
@@ -287,6 +318,11 @@ int main(int argc, char **argv)
         printf("{\"case\":\"load\",\"weights\":\"%s\",\"seconds\":%.2f,\"weight_mb\":%.1f}\n", b.type,
                (double)(clock_monotonic_ns() - start) / 1e9, (double)b.weight_bytes / 1e6);
         static const uint32_t streams[] = { 1, 8, 32 };
+        bench_depths(&b);
+        if (depths_only) {
+            gpt2_free(b.model);
+            continue;
+        }
         for (int s = 0; s < 3; s++) {
             bench_case(&b, streams[s], 1, 0);
             bench_case(&b, streams[s], 1, 512);
