@@ -281,5 +281,11 @@ def run_costd(*arguments):
     return p.returncode, p.stdout, p.stderr
 
 
+def sanitized():
+    """Whether costd is built with a sanitizer: it has its own malloc, and memory says nothing."""
+    linked = subprocess.run(["ldd", COSTD], capture_output=True).stdout
+    return b"libasan" in linked or b"libtsan" in linked
+
+
 def temp_folder():
     return tempfile.TemporaryDirectory(prefix="costd-test-")

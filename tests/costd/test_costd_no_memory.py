@@ -15,8 +15,8 @@ import threading
 import time
 from decimal import Decimal
 
-from costd_support import (CANARY, COSTD, SMALL, TWO, Costd, Reply, check, equal, ns, parse_metrics, run, skip,
-                           temp_folder, total)
+from costd_support import (CANARY, SMALL, TWO, Costd, Reply, check, equal, ns, parse_metrics, run, sanitized,
+                           skip, temp_folder, total)
 
 CLIENTS, REQUESTS = 6, 60  # of each client, for each seed
 PER_MILLE_AND_SEED = [(20, seed) for seed in range(1, 6)] + [(2, seed) for seed in range(6, 11)]
@@ -25,8 +25,7 @@ PROMPT = "Once upon a time, %s" % CANARY
 compiler = shutil.which("cc") or shutil.which("gcc")
 if not compiler:
     skip("there is no C compiler")
-if b"libasan" in subprocess.run(["ldd", COSTD], capture_output=True).stdout or \
-        b"libtsan" in subprocess.run(["ldd", COSTD], capture_output=True).stdout:
+if sanitized():
     skip("a sanitizer has its own malloc")
 
 
