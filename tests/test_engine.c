@@ -600,6 +600,90 @@ START_TEST(a_paused_request_can_end)
 }
 END_TEST
 
+/* Waits until a request of which nothing is read has its first tokens and gets no more; how many it has. */
+static uint32_t await_standstill(const struct cinf_request *r)
+{
+    const struct timespec a_while = { .tv_nsec = 100000000 };
+    struct cinf_report now = { CINF_REPORT };
+    for (uint32_t before = 0;; before = now.output_tokens) {
+        nanosleep(&a_while, NULL);
+        cinf_request_report(r, &now);
+        if (now.output_tokens > 0 && now.output_tokens == before)
+            return before;
+    }
+}
+
+START_TEST(who_does_not_read_gets_no_more)
+{
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = (const int32_t[]){ 7, 8 },
+                                      .n_prompt_ids = 2, .max_tokens = 60, .ignore_eos = true,
+                                      .unread_max = 4 };
+    struct cinf_event event = { CINF_EVENT };
+    struct cinf_request *r = submit(small, &o);
+    uint32_t n = await_standstill(r);
+    ck_assert_uint_ge(n, 4);
+    ck_assert_uint_lt(n, 4 + 16); /* a step may give several */
+    /* Nobody else is there: the scheduler sleeps. */
+    uint64_t cpu = clock_process_cpu_ns();
+    const struct timespec a_while = { .tv_nsec = 200000000 };
+    nanosleep(&a_while, NULL);
+    ck_assert_uint_lt(clock_process_cpu_ns() - cpu, 100000000);
+    /* It goes on when enough was read, and not before. */
+    for (uint32_t i = 0; i < n - 4; i++)
+        ck_ok(cinf_request_next(r, 0, &event));
+    ck_assert_uint_eq(await_standstill(r), n);
+    ck_ok(cinf_request_next(r, 0, &event));
+    ck_assert_uint_gt(await_standstill(r), n);
+    /* Others are served meanwhile, and the slot stays taken. */
+    struct cinf_result *other;
+    o.unread_max = 0;
+    ck_ok(cinf_generate(&other, small, &o, NULL, NULL));
+    ck_assert_uint_eq(other->report.output_tokens, 60);
+    cinf_result_free(other);
+    struct cinf_snapshot s = snapshot_now();
+    ck_assert_uint_eq(s.models[0].running, 1);
+    check_identities(&s);
+    cinf_snapshot_free(&s);
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_LENGTH);
+    cinf_request_free(r);
+
+    /* It can be cancelled, time out and be let go of. */
+    o.unread_max = 1;
+    r = submit(small, &o);
+    (void)await_standstill(r);
+    cinf_request_cancel(r, CINF_FINISH_CLIENT_GONE);
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_CLIENT_GONE);
+    cinf_request_free(r);
+    o.timeout_ns = 150000000;
+    r = submit(small, &o);
+    (void)await_standstill(r);
+    nanosleep(&a_while, NULL); /* the deadline passes */
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_TIMEOUT);
+    cinf_request_free(r);
+    o.timeout_ns = 0;
+    r = submit(small, &o);
+    (void)await_standstill(r);
+    cinf_request_free(r);
+    ck_ok(cinf_model_unload(small));
+}
+END_TEST
+
+START_TEST(what_a_step_gives_is_taken_whole)
+{
+    /* More choices than the limit, and more tokens of the prompt. */
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = (const int32_t[]){ 7, 8, 9 },
+                                      .n_prompt_ids = 3, .max_tokens = 3, .n = 4, .ignore_eos = true,
+                                      .prompt_logprobs = true, .unread_max = 2 };
+    struct cinf_request *r = submit(small, &o);
+    ck_assert_uint_eq(await_standstill(r), 4);
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_LENGTH);
+    struct cinf_report report = { CINF_REPORT };
+    cinf_request_report(r, &report);
+    ck_assert_uint_eq(report.output_tokens, 12);
+    cinf_request_free(r);
+}
+END_TEST
+
 START_TEST(requests_wait_for_the_slots_of_paused_ones)
 {
     teardown();
@@ -1084,6 +1168,8 @@ Suite *suite(void)
         tcase_add_test(t, two_busy_models_get_the_same_share);
         tcase_add_test(t, a_paused_request_keeps_its_slot_and_costs_nothing);
         tcase_add_test(t, a_paused_request_can_end);
+        tcase_add_test(t, who_does_not_read_gets_no_more);
+        tcase_add_test(t, what_a_step_gives_is_taken_whole);
         tcase_add_test(t, requests_wait_for_the_slots_of_paused_ones);
     }
     tcase_add_test(t, a_lone_request_costs_its_latency);

@@ -4,7 +4,7 @@
  *   scheduler   everything of a running request, slots, gpt2, the meter's writing side: no locks
  *   engine.lock the model list, the waiting lists and counts, jobs, loads, `closing`
  *   request.lock the events on their way to the reader
- * The scheduler takes a request's lock while it holds none; nobody takes engine.lock under a request's. */
+ * A request's lock may be taken under engine.lock, never the other way round. */
 #ifndef ENGINE_STATE_H
 #define ENGINE_STATE_H
 
@@ -83,7 +83,7 @@ struct cinf_request {
     uint32_t n_cached;
     uint64_t copied_bytes; /* by prefix copies since the last charge */
     uint32_t step_rows;    /* in this step */
-    bool sits_out;         /* this step: it was paused when the step was built */
+    bool sits_out;         /* this step, as it was built */
     struct cinf_share share;
     struct gpt2_work work;
     struct cinf_choice_state *choices; /* [n_choices] */
@@ -95,6 +95,7 @@ struct cinf_request {
     bool ended;
     enum cinf_finish finish;
     char failure[256];
+    uint32_t unread_max; /* UINT32_MAX: no limit */
     bool prompt_published;
     float *prompt_logits;            /* the caller's, NULL once it let go of the request */
     float *prompt_logprob;           /* [n_prompt], when asked for */
@@ -197,8 +198,10 @@ void model_unref(struct cinf_model *model);
 enum cinf_status engine_reserve_rows(struct cinf_engine *engine, uint32_t rows);
 enum cinf_weights engine_weights_of(enum weights_type type);
 
-/* request.c: the scheduler's side of a request.  request_publish hands over what has become certain;
- * request_end closes the bill and queues the last event, then drops the scheduler's reference. */
+/* request.c: the scheduler's side of a request.  request_sits_out: it enters no step now, being paused or not
+ * read.  request_publish hands over what has become certain; request_end closes the bill and queues the last
+ * event, then drops the scheduler's reference. */
+bool request_sits_out(struct cinf_request *request);
 void request_publish(struct cinf_request *request);
 void request_end(struct cinf_request *request, enum cinf_finish finish);
 void request_cancel(struct cinf_request *request, enum cinf_finish why);

@@ -189,6 +189,7 @@ static enum cinf_status fill_request(struct cinf_request *r, const struct cinf_r
     r->wants_all = o->prompt_logprobs || o->prompt_logits;
     r->notify = o->notify;
     r->notify_context = o->notify_context;
+    r->unread_max = o->unread_max ? o->unread_max : UINT32_MAX;
     r->deadline_ns = UINT64_MAX;
     uint64_t now = clock_monotonic_ns();
     if (o->timeout_ns && o->timeout_ns < UINT64_MAX - now)
@@ -389,6 +390,14 @@ static void announce(struct cinf_request *r, uint32_t n_before)
         r->notify(r->notify_context);
 }
 
+bool request_sits_out(struct cinf_request *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool unread = r->n_in - r->n_out >= r->unread_max;
+    pthread_mutex_unlock(&r->lock);
+    return unread || atomic_load(&r->paused);
+}
+
 void request_publish(struct cinf_request *r)
 {
     pthread_mutex_lock(&r->lock);
@@ -491,6 +500,15 @@ static enum cinf_status fill_event(struct cinf_request *r, const struct queued_e
     return CINF_OK;
 }
 
+/* It may be waiting because nobody is there but requests that sit out. */
+static void wake_scheduler(struct cinf_request *r)
+{
+    struct cinf_engine *e = r->model->engine;
+    pthread_mutex_lock(&e->lock);
+    pthread_cond_signal(&e->work);
+    pthread_mutex_unlock(&e->lock);
+}
+
 enum cinf_status cinf_request_next(struct cinf_request *r, uint64_t timeout_ns, struct cinf_event *event)
 {
     struct cinf_event whole;
@@ -499,23 +517,18 @@ enum cinf_status cinf_request_next(struct cinf_request *r, uint64_t timeout_ns, 
     if (status == CINF_OK)
         status = fill_event(r, &r->events[r->n_out], &whole);
     /* The last event stays: it can be pulled for ever. */
+    bool sat_out = r->n_in - r->n_out >= r->unread_max;
     if (status == CINF_OK && whole.kind != CINF_EVENT_END)
         r->n_out++;
+    bool goes_on = sat_out && r->n_in - r->n_out < r->unread_max;
     pthread_mutex_unlock(&r->lock);
+    if (goes_on)
+        wake_scheduler(r);
     TRY(status);
     size_t size = event->struct_size < sizeof whole ? event->struct_size : sizeof whole;
     whole.struct_size = size;
     memcpy(event, &whole, size);
     return CINF_OK;
-}
-
-/* It may be waiting because nobody but paused requests is there. */
-static void wake_scheduler(struct cinf_request *r)
-{
-    struct cinf_engine *e = r->model->engine;
-    pthread_mutex_lock(&e->lock);
-    pthread_cond_signal(&e->work);
-    pthread_mutex_unlock(&e->lock);
 }
 
 void cinf_request_cancel(struct cinf_request *r, enum cinf_finish why)

@@ -191,11 +191,11 @@ static void admit_waiting(struct cinf_engine *e, struct cinf_model *model)
     pthread_mutex_unlock(&e->lock);
 }
 
-/* Under the lock: somebody who is not paused, or a waiting request that fits. */
+/* Under the lock: somebody who does not sit out, or a waiting request that fits. */
 static bool has_work(const struct cinf_model *model)
 {
-    for (const struct cinf_request *r = model->running; r; r = r->next)
-        if (!atomic_load(&r->paused))
+    for (struct cinf_request *r = model->running; r; r = r->next)
+        if (!request_sits_out(r))
             return true;
     return model->waiting && n_free_slots(model) >= model->waiting->n_choices;
 }
@@ -280,7 +280,7 @@ static void build_step(struct cinf_engine *e, struct step *step)
     for (struct cinf_request *r = step->model->running; r; r = r->next) {
         r->step_rows = 0;
         r->work = (struct gpt2_work){ 0 };
-        r->sits_out = atomic_load(&r->paused);
+        r->sits_out = request_sits_out(r);
         if (r->sits_out)
             continue;
         if (is_prefilling(r)) {
@@ -741,7 +741,7 @@ void *scheduler_main(void *engine)
             cinf_meter_idle(e->meter);
             if (e->closing && !e->models)
                 break;
-            /* Those that stay are paused, or wait for the slots of such ones. */
+            /* Those that stay sit out, or wait for the slots of such ones. */
             wait_for_work(e, next_deadline(e));
         }
     }
