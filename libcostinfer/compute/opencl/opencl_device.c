@@ -228,16 +228,23 @@ static enum cinf_status build_device_program(struct opencl_device *device)
     return opencl_program_new(&device->program, device, options, sources, n);
 }
 
-static void close_device(struct device *base)
+static void stop(struct opencl_device *device)
 {
-    struct opencl_device *device = (struct opencl_device *)base;
     if (device->program)
         clReleaseProgram(device->program);
     if (device->queue)
         clReleaseCommandQueue(device->queue);
     if (device->context)
         clReleaseContext(device->context);
-    mem_free(device);
+    device->program = NULL;
+    device->queue = NULL;
+    device->context = NULL;
+}
+
+static void close_device(struct device *base)
+{
+    stop((struct opencl_device *)base);
+    mem_free(base);
 }
 
 static enum cinf_status start(struct opencl_device *device)
@@ -263,6 +270,60 @@ enum cinf_status opencl_open_tuned(struct device **out, const struct device_opti
         return cinf_fail(CINF_ENOMEM, "no memory for device %s", info.name);
     device->base.backend = &backend_opencl;
     device->id = found.id;
+/* The kernels for CPUs are the plain ones: no barriers, no local memory, no assumption about the hardware. */
+static struct opencl_tuning tuning_as(bool cpu)
+{
+    return cpu ? (struct opencl_tuning){ .lanes = 1, .tile_rows = 4, .split_length = 256 }
+               : (struct opencl_tuning){
+                     .lanes = 64, .tile_rows = 32, .split_length = 256, .clblast = true, .check = true
+                 };
+}
+
+/* By the device's type; COSTINFER_OPENCL_SHAPE = cpu or gpu has it the other way. */
+static struct opencl_tuning tuning_of(const struct opencl_device *device, bool cpu)
+{
+    const char *shape = getenv("COSTINFER_OPENCL_SHAPE");
+    bool as_cpu = shape && (strcmp(shape, "cpu") == 0 || strcmp(shape, "gpu") == 0) ? *shape == 'c' : cpu;
+    struct opencl_tuning tuning = tuning_as(as_cpu);
+    tuning.clblast = tuning.clblast && !cpu; /* a CPU takes a minute to compile it */
+    tuning.cache = opencl_cache_wanted(device->id);
+    return tuning;
+}
+
+/* What is special is done without where it is wrong, and the device's description says so. */
+static void step_aside(struct opencl_device *device, const char *what)
+{
+    size_t used = strlen(device->description);
+    snprintf(device->description + used, sizeof device->description - used, "; without %s: %s", what,
+             cinf_last_error());
+}
+
+static enum cinf_status start_checked(struct opencl_device *device)
+{
+    const struct opencl_tuning tuning = device->tuning;
+    device->tuning.clblast = false;
+    enum cinf_status status = start(device);
+    if (status == CINF_OK && tuning.check)
+        status = opencl_check(device);
+    if (status == CINF_EDEVICE && tuning.check) {
+        step_aside(device, "kernels for GPUs");
+        stop(device);
+        device->tuning = tuning_as(true);
+        device->tuning.cache = tuning.cache;
+        status = start(device);
+        if (status == CINF_OK)
+            status = opencl_check(device);
+    }
+    if (status == CINF_OK && tuning.clblast) {
+        device->tuning.clblast = true;
+        if (tuning.check && opencl_check(device) == CINF_EDEVICE) {
+            step_aside(device, "CLBlast");
+            device->tuning.clblast = false;
+        }
+    }
+    return status;
+}
+
     device->is_gpu = info.is_gpu;
     device->sleeps = info.shares_cpu;
     device->units = info.threads;
@@ -270,15 +331,9 @@ enum cinf_status opencl_open_tuned(struct device **out, const struct device_opti
     device->alloc_max = device_number(found.id, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
     memcpy(device->name, info.name, sizeof device->name);
     memcpy(device->description, info.description, sizeof device->description);
-    device->tuning =
-        tuning ? *tuning
-        : info.shares_cpu
-            ? (struct opencl_tuning){ .lanes = 1, .tile_rows = 4, .split_length = 256 }
-            : (struct opencl_tuning){ .lanes = 64, .tile_rows = 32, .split_length = 256, .clblast = true };
+    device->tuning = tuning ? *tuning : tuning_of(device, info.shares_cpu);
     device->tuning.clblast = device->tuning.clblast && opencl_blas_exists();
-    if (!tuning)
-        device->tuning.cache = opencl_cache_wanted(device->id);
-    enum cinf_status status = start(device);
+    enum cinf_status status = start_checked(device);
     if (status != CINF_OK) {
         close_device(&device->base);
         return status;
@@ -372,8 +427,9 @@ enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *devic
         return cinf_fail(CINF_EINVAL, "a program of %u sources", n_sources);
     for (uint32_t i = 0; i < n_sources; i++)
         texts[i] = source_of(sources[i]);
-    snprintf(all, sizeof all, "-cl-std=CL1.2 -cl-mad-enable -DLANES=%u -DTILE_ROWS=%u %s",
-             device->tuning.lanes, device->tuning.tile_rows, options);
+    snprintf(all, sizeof all, "-cl-std=CL1.2 -cl-mad-enable -DLANES=%u -DTILE_ROWS=%u %s %s",
+             device->tuning.lanes, device->tuning.tile_rows, options,
+             device->tuning.options ? device->tuning.options : "");
 
     cl_program program = NULL;
     struct strbuf key = { 0 };

@@ -28,6 +28,8 @@ struct opencl_tuning {
     uint32_t split_length; /* a single row's past is attended to in pieces of about so many positions */
     bool clblast;          /* products of many rows by CLBlast */
     bool cache;            /* keep built programs in files */
+    bool check;            /* compare the kernels with the CPU's at opening, and do without those that are wrong */
+    const char *options;   /* of the kernels' compiler, besides ours; or NULL */
 };
 
 struct opencl_device {
@@ -122,6 +124,10 @@ enum cinf_status opencl_open_tuned(struct device **out, const struct device_opti
                                    const struct opencl_tuning *tuning);
 
 /* ---- Entries of struct backend, each in its file -------------------------------------------- */
+
+/* Whether the device's kernels compute what they should: CINF_EDEVICE if not.  Some milliseconds, and what
+ * compiling takes. */
+enum cinf_status opencl_check(struct opencl_device *device);
 
 enum cinf_status opencl_measure(struct device *device, struct device_speed *out);
 

@@ -210,7 +210,8 @@ static enum cinf_status allocate_blas(struct opencl_prepared *p)
         uint64_t bytes = stride * sizeof(float);
         TRY(opencl_buffer_new(&p->panel, device, bytes > PANEL_BYTES ? bytes : PANEL_BYTES, 0, false,
                               "widened weights"));
-        TRY(opencl_kernel_new(&p->widen, device, device->program, "widen"));
+        TRY(opencl_kernel_new(&p->widen, device, device->program,
+                              p->weights->type == WEIGHTS_F16 ? "widen_f16" : "widen_int8"));
     }
     return temp ? opencl_buffer_new(&p->temp, device, temp, 0, false, "CLBlast's memory") : CINF_OK;
 }
@@ -725,7 +726,7 @@ static enum cinf_status time_product(struct opencl_device *device, struct trial 
 /* A product of many rows, and of one row with weights that no device's cache holds. */
 static enum cinf_status measure(struct opencl_device *device, struct trial *t, struct device_speed *out)
 {
-    bool cpu = device->tuning.lanes == 1;
+    bool cpu = device->sleeps;
     const uint32_t rows = cpu ? 64 : 1024, k = 1024, n = cpu ? 512 : 1024, tall = cpu ? 8192 : 65536;
     uint64_t ns = 0;
     TRY(opencl_buffer_new(&t->w, device, (uint64_t)tall * k * sizeof(float), 0, true, "weights to measure"));

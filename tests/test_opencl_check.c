@@ -1,0 +1,140 @@
+/* The kernels as GPUs get them, on whatever OpenCL device there is, and what happens to kernels that are
+ * wrong. */
+#include "support.h"
+
+#if CINF_HAVE_OPENCL
+#include <stdio.h>
+#include <stdlib.h>
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function" /* test_opencl.c has them */
+#include "backend_ops.h"
+#pragma GCC diagnostic pop
+#include "fail.h"
+#include "opencl_device.h"
+
+enum { SHAPED_PROGRAMS = 4 };
+
+static struct opencl_device *open_as(const struct opencl_tuning *tuning)
+{
+    struct device *device;
+    ck_ok(opencl_open_tuned(&device, &(struct device_options){ 0 }, tuning));
+    return (struct opencl_device *)device;
+}
+
+static enum cinf_status open_by_type(struct device **out, const struct device_options *options)
+{
+    TRY(opencl_open_tuned(out, options, NULL));
+    ck_assert_uint_eq(((struct opencl_device *)*out)->tuning.lanes, 64);
+    return CINF_OK;
+}
+
+/* As a GPU is opened: what uses all of its kernels. */
+START_TEST(shape_of_gpus)
+{
+    static const int which[] = { PROGRAM_NORM_IN_PLACE, PROGRAM_RESIDUAL, PROGRAM_ATTEND, PROGRAM_GPT2 };
+    struct backend backend = backend_opencl;
+    backend.open = open_by_type;
+    setenv("COSTINFER_OPENCL_SHAPE", "gpu", 1);
+    if (_i < SHAPED_PROGRAMS)
+        check_program(&backend, which[_i]);
+    else if (_i == SHAPED_PROGRAMS)
+        check_copy(&backend);
+    else
+        check_extremes(&backend);
+}
+END_TEST
+
+START_TEST(shape_by_name)
+{
+    static const struct {
+        const char *shape;
+        uint32_t lanes;
+    } shapes[] = { { "gpu", 64 }, { "cpu", 1 }, { "", 0 }, { "both", 0 } };
+    unsetenv("COSTINFER_OPENCL_SHAPE");
+    struct opencl_device *device = open_as(NULL);
+    uint32_t by_type = device->tuning.lanes;
+    backend_opencl.close(&device->base);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        setenv("COSTINFER_OPENCL_SHAPE", shapes[i].shape, 1);
+        device = open_as(NULL);
+        ck_assert_uint_eq(device->tuning.lanes, shapes[i].lanes ? shapes[i].lanes : by_type);
+        ck_assert(strstr(device->description, "without") == NULL);
+        backend_opencl.close(&device->base);
+    }
+}
+END_TEST
+
+START_TEST(right_kernels_stay)
+{
+    static const struct opencl_tuning tuning = {
+        .lanes = 16, .tile_rows = 8, .split_length = 256, .check = true
+    };
+    struct opencl_device *device = open_as(&tuning);
+    ck_assert_uint_eq(device->tuning.lanes, 16);
+    ck_assert_uint_eq(device->tuning.split_length, 256);
+    ck_assert(strstr(device->description, "without") == NULL);
+    uint64_t start = clock_monotonic_ns();
+    ck_ok(opencl_check(device));
+    printf("checked in %.1f ms\n", (double)(clock_monotonic_ns() - start) / 1e6);
+    ck_assert_uint_eq(atomic_load(&device->memory_used), 0);
+    backend_opencl.close(&device->base);
+}
+END_TEST
+
+/* An activation that no one knows, and kernels that no one can compile. */
+START_TEST(wrong_kernels_step_aside)
+{
+    static const struct {
+        const char *options, *why;
+    } faults[] = { { "-DACTIVATION_GELU_NEW=99", "20 rows is wrong" },
+                   { "-DLANES=nonsense", "CL_BUILD_PROGRAM_FAILURE" } };
+    struct opencl_tuning tuning = { .lanes = 16, .tile_rows = 8, .split_length = 16 };
+    tuning.options = faults[0].options;
+    struct opencl_device *device = open_as(&tuning); /* unchecked */
+    ck_fails(opencl_check(device), CINF_EDEVICE, "is wrong by");
+    ck_assert_uint_eq(atomic_load(&device->memory_used), 0);
+    backend_opencl.close(&device->base);
+
+    tuning.check = true;
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        tuning.options = faults[i].options;
+        device = open_as(&tuning);
+        ck_assert_uint_eq(device->tuning.lanes, 1);
+        ck_assert_ptr_null(device->tuning.options);
+        ck_assert_msg(strstr(device->description, "without kernels for GPUs: ") != NULL, "%s",
+                      device->description);
+        ck_assert_msg(strstr(device->description, faults[i].why) != NULL, "%s", device->description);
+        ck_ok(opencl_check(device)); /* what is left computes right */
+        backend_opencl.close(&device->base);
+    }
+    tuning.check = false;
+    struct device *none = NULL;
+    ck_fails(opencl_open_tuned(&none, &(struct device_options){ 0 }, &tuning), CINF_EDEVICE, "BUILD");
+    ck_assert_ptr_null(none);
+}
+END_TEST
+#endif
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("opencl_check");
+    TCase *t = tcase_create("check");
+    suite_add_tcase(s, t);
+#if CINF_HAVE_OPENCL
+    struct device_info info;
+    if (backend_opencl.find(0, &info) != CINF_OK) {
+        printf("skipped: %s\n", cinf_last_error());
+        exit(77);
+    }
+    tcase_set_timeout(t, 300);
+    tcase_add_test(t, right_kernels_stay);
+    tcase_add_test(t, wrong_kernels_step_aside);
+    tcase_add_test(t, shape_by_name);
+    t = tcase_create("shapes");
+    tcase_set_timeout(t, 300);
+    tcase_add_loop_test(t, shape_of_gpus, 0, SHAPED_PROGRAMS + 2);
+    suite_add_tcase(s, t);
+#endif
+    return s;
+}
