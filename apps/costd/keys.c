@@ -65,7 +65,8 @@ static enum cinf_status add_line(struct keys *keys, char *line)
     if (!name_is_good(name))
         return cinf_fail(CINF_EINVAL, "a name is 1 to %d letters, digits and ._-@", KEY_NAME_BYTES_MAX);
     if (!digest || !read_digest(key.digest, digest))
-        return cinf_fail(CINF_EINVAL, "%s has no SHA-256 digest of 64 hexadecimal digits", name);
+        /* What stands there instead may be the key itself. */
+        return cinf_fail(CINF_EINVAL, "a name and a SHA-256 digest of 64 hexadecimal digits are needed");
     if (role && (strcmp(role, "admin") != 0 || strtok_r(NULL, " \t\r", &rest)))
         return cinf_fail(CINF_EINVAL, "%s: nothing but \"admin\" may follow the digest", name);
     for (uint32_t i = 0; i < keys->n; i++)

@@ -37,7 +37,7 @@ def key_files_are_judged():
     with temp_folder() as folder:
         good = digest("x")
         for text, words in (
-                ("", "no key"), ("# nothing\n", "no key"), ("a\n", "line 1: a has no SHA-256"),
+                ("", "no key"), ("# nothing\n", "no key"), ("a\n", "line 1: a name and a SHA-256"),
                 ("a %s\nb %s\n" % (good, good), "line 2: b"), ("a %s\na %s\n" % (good, digest("y")), "line 2: a"),
                 ("a %s\n" % good[:-1], "64 hexadecimal"), ("a %sg\n" % good[:-1], "64 hexadecimal"),
                 ("a %s boss\n" % good, "admin"), ("a %s admin x\n" % good, "admin"),
