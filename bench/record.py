@@ -23,7 +23,7 @@ def main():
     same = [datetime.date.today().isoformat(), commit, seen["model"], seen["weights"], seen["device"],
             seen["threads"]]
     rows = [["load", seen["load_seconds"], "s"], ["resident", seen["resident_bytes"], "bytes"],
-            ["memory_speed", seen["device_gb_per_second"], "GB/s"]]
+            ["memory_speed", seen["machine_gb_per_second"], "GB/s"]]
     rows += [[f"prefill_{p['tokens']}", p["tokens_per_second"], "tokens/s"] for p in seen["prefill"]]
     for d in seen["decode"]:
         rows.append([f"decode_{d['depth']}", d["tokens_per_second"], "tokens/s"])

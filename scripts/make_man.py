@@ -14,7 +14,7 @@ import textwrap
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
 DATE = "2026-11-21"  # of the pages' last change in form; their words come with the version
-FILES_AFTER = {"--config", "--prompt-file", "--out"}
+FILES_AFTER = {"--config", "--prompt-file", "--out", "--text"}
 FOLDERS_AFTER = {"--model"}
 WORDS_AFTER = {
     "--device": "auto cpu cpu-blas cpu-reference",

@@ -10,7 +10,7 @@ import tempfile
 from array import array
 from fractions import Fraction
 
-from cli_support import GOLDEN, MODELS, PROGRAM, expected, good, main, parsed, refused, run
+from cli_support import GOLDEN, MODELS, PROGRAM, SOURCE, expected, good, main, parsed, refused, run
 
 COMMANDS = ["inspect", "tokenize", "run", "logits", "perplexity", "bench", "devices"]
 SMALL, LARGE = MODELS
@@ -296,16 +296,35 @@ def test_golden():
 
 
 def test_bench():
-    seen = parsed("bench", "--model", SMALL, "--json", "--runs", "1", "--tokens", "4", "--seconds", "0")
+    quick = ["--runs", "1", "--tokens", "4", "--seconds", "0"]
+    seen = parsed("bench", "--model", SMALL, "--json", *quick, "--text", os.path.join(SOURCE, "README.md"))
     assert seen["model"] == "stories-small" and seen["synthetic"] is False and seen["device"]
-    assert seen["parameters"] == 1088256 and seen["load_seconds"] > 0
+    assert seen["kv"] == "f32" and seen["parameters"] == 1088256 and seen["load_seconds"] > 0
     assert seen["resident_peak_bytes"] >= seen["weight_bytes_per_token"] > 0 and seen["resident_bytes"] > 0
     assert [p["tokens"] for p in seen["prefill"]] == [128]
     assert [d["depth"] for d in seen["decode"]] == [0, 128]
     assert [s["streams"] for s in seen["parallel"]] == [1, 2, 4, 8, 16, 32]
     for row in seen["prefill"] + seen["decode"] + seen["parallel"]:
         assert row["tokens_per_second"] > 0 and row["runs"] == 1
+        assert row["seconds"] > 0 and row["device_seconds"] > 0
     assert all(d["gb_per_second"] > 0 and d["bytes_per_token"] > 0 for d in seen["decode"])
+    assert all(p["gflop_per_second"] > 0 for p in seen["prefill"])
+    assert seen["machine_gb_per_second"] > 0 and seen["machine_gflop_per_second"] >= 0
+    accounting, tokenizer = seen["accounting"], seen["tokenizer"]
+    assert 0 < accounting["charge_1_ns"] < 1e6 and accounting["page_us"] > 0 and accounting["page_bytes"] > 1000
+    assert tokenizer["bytes"] == os.path.getsize(os.path.join(SOURCE, "README.md"))
+    assert tokenizer["encode_mb_per_second"] > 0 and tokenizer["decode_mb_per_second"] > 0
+
+    lines = good("bench", "--model", SMALL, "--csv", *quick).decode().splitlines()
+    assert lines[0] == "figure,value,unit" and all(line.count(",") == 2 for line in lines)
+    rows = {line.split(",")[0]: float(line.split(",")[1]) for line in lines[1:]}
+    assert len(rows) == len(lines) - 1 and rows["decode_128"] > 0 and rows["parallel_32"] > 0
+    assert "tokenizer_encode" not in rows
+    table = good("bench", "--model", SMALL, *quick).decode()
+    assert "128 tokens" in table and "32 at once" in table and "GB/s" in table
+    refused(2, ["--text", "--model"], "bench", "--shape", "gpt2", "--text", "README.md")
+    refused(2, ["--json", "--csv"], "bench", "--model", SMALL, "--json", "--csv")
+    refused(1, ["no-such-text"], "bench", "--model", SMALL, *quick, "--text", "no-such-text")
 
 
 def test_devices():

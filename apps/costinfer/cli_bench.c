@@ -1,8 +1,8 @@
 /* cli_bench.c - how fast a model runs here.
  *
- * Speeds come from the requests' own reports: time on the device, which is what a request is billed for.
- * Each figure is the median of several runs after one that is thrown away.  Prompts are made-up ids, never
- * reused from an earlier run's cache. */
+ * Two clocks: the time on the device that requests are billed for, and the time that the caller waits, which
+ * is the one to compare with other programs.  A figure is the median of several runs after one that is thrown
+ * away.  Prompts are made-up ids, and nothing is reused from an earlier run's cache. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,29 +10,44 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "cli_machine.h"
 #include "clock.h"
 #include "mem.h"
 
-enum { STREAMS_MAX = 32, RUNS_MAX = 99 };
+enum { STREAMS_MAX = 32, RUNS_MAX = 99, FIGURES_MAX = 16, CHARGES = 2000, PAGES = 20, TEXT_PASSES = 5 };
 
 static const uint32_t prefill_sizes[] = { 128, 512 };
 static const uint32_t depths[] = { 0, 128, 512, 960 };
 static const uint32_t stream_counts[] = { 1, 2, 4, 8, 16, 32 };
 
+enum kind { PREFILL, DECODE, STREAMS };
+
+/* What a run gave: so many tokens, in so long. */
+struct sample {
+    uint64_t tokens, device_ns, wall_ns;
+};
+
+struct figure {
+    enum kind kind;
+    uint32_t size; /* a prompt's length, the tokens before, or the number of streams */
+    uint32_t runs; /* that `sample` is the median of */
+    struct sample sample;
+};
+
 struct bench {
     struct cinf_model *model;
     struct cinf_model_info info;
     struct cinf_device_info device;
-    uint32_t runs, tokens;            /* measured runs a figure; tokens decoded in each */
-    uint64_t budget_ns;               /* after so long a figure makes do with the runs it has */
-    uint64_t load_ns, resident_bytes; /* of loading, and after it */
-    int32_t *prompt;                  /* [n_positions] made-up ids */
-    struct strbuf prefill, decode, parallel, table;
-};
-
-/* What one run gives: n tokens in ns. */
-struct sample {
-    uint64_t n, ns;
+    struct machine_speed machine;
+    uint32_t runs, tokens; /* measured runs a figure; tokens decoded in each */
+    uint64_t budget_ns;    /* after so long a figure makes do with the runs it has */
+    uint64_t load_ns, resident_bytes, resident_peak_bytes;
+    int32_t *prompt; /* [n_positions] made-up ids */
+    struct figure figures[FIGURES_MAX];
+    uint32_t n_figures;
+    uint64_t charge_ns[2];                     /* to split a step over 1 and over STREAMS_MAX requests */
+    uint64_t page_ns, page_bytes;              /* to write the metrics of the engine */
+    uint64_t text_bytes, encode_ns, decode_ns; /* of the tokenizer; 0: no text was given */
 };
 
 static uint64_t resident_now(void)
@@ -74,7 +89,38 @@ static uint64_t bytes_per_token(const struct cinf_model_info *info)
     }
 }
 
-/* Runs `n` requests at once to their ends and adds up what they took.  False after saying what went wrong. */
+/* What a decode step reads: weights, and keys and values of every layer at the middle of the tokens decoded.
+ */
+static uint64_t step_bytes(const struct bench *b, uint32_t depth)
+{
+    const struct cinf_config *c = &b->info.config;
+    uint64_t element = b->device.kv == CINF_KV_F16 ? 2 : 4;
+    return bytes_per_token(&b->info) + 2 * element * c->n_layer * c->n_embd * (depth + b->tokens / 2);
+}
+
+/* Multiplications and additions of a prompt's products and attention.  The head is needed for one row. */
+static double prompt_flops(const struct cinf_config *c, uint32_t n)
+{
+    double d = c->n_embd, layer = 2 * (4 * d * d + 2 * d * c->n_inner) * n + 2 * d * n * (n + 1.0);
+    return layer * c->n_layer + 2 * d * c->vocab_size;
+}
+
+/* ---- Measuring ------------------------------------------------------------------------------ */
+
+static bool failed(void)
+{
+    fail_last();
+    return false;
+}
+
+/* The least of what was seen, 0 being nothing. */
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a == 0 || b < a ? b : a;
+}
+
+/* Runs `n` requests at once to their ends and adds up what they took; first_token_ns is the last one's. False
+ * after saying what went wrong. */
 static bool run_requests(struct cinf_model *model, const struct cinf_request_options *options, uint32_t n,
                          struct cinf_report *sum)
 {
@@ -94,6 +140,7 @@ static bool run_requests(struct cinf_model *model, const struct cinf_request_opt
         sum->prefill_ns += report.prefill_ns;
         sum->decode_ns += report.decode_ns;
         sum->device_ns += report.device_ns;
+        sum->first_token_ns = report.first_token_ns;
         good = report.finish != CINF_FINISH_FAILED;
         if (!good)
             fail_with("%s", cinf_request_failure(requests[i]));
@@ -105,166 +152,322 @@ static bool run_requests(struct cinf_model *model, const struct cinf_request_opt
     return status == CINF_OK && good;
 }
 
-static int by_speed(const void *a, const void *b)
-{
-    const struct sample *x = a, *y = b;
-    double s = rate_of(x->n, x->ns), t = rate_of(y->n, y->ns);
-    return s < t ? -1 : s > t;
-}
-
-enum what { PREFILL, DECODE, STREAMS };
-
-static struct sample take_sample(const struct cinf_report *sum, enum what what, uint32_t size)
-{
-    if (what == PREFILL)
-        return (struct sample){ size, sum->prefill_ns };
-    /* The first token of a request comes out of its prompt's last step. */
-    if (what == DECODE)
-        return (struct sample){ sum->output_tokens - 1, sum->decode_ns };
-    return (struct sample){ sum->output_tokens, sum->device_ns };
-}
-
-/* The median of the runs of one figure: size is a prompt's length, a depth, or a number of streams. */
-static bool measure(struct bench *b, enum what what, uint32_t size, struct sample *median, uint32_t *n_runs)
+static bool take_sample(const struct bench *b, enum kind kind, uint32_t size, struct sample *out)
 {
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = b->prompt, .ignore_eos = true };
-    o.n_prompt_ids = what == STREAMS || size == 0 ? 1 : size;
-    o.prompt_only = what == PREFILL;
-    o.max_tokens = what == PREFILL ? 0 : b->tokens + 1;
-    struct sample samples[RUNS_MAX];
+    o.n_prompt_ids = kind == STREAMS || size == 0 ? 1 : size;
+    o.prompt_only = kind == PREFILL;
+    o.max_tokens = kind == PREFILL ? 0 : b->tokens + (kind == DECODE);
     struct cinf_report sum;
+    uint64_t start = clock_monotonic_ns();
+    if (!run_requests(b->model, &o, kind == STREAMS ? size : 1, &sum))
+        return false;
+    uint64_t wall_ns = clock_monotonic_ns() - start;
+    if (kind == PREFILL)
+        *out = (struct sample){ size, sum.prefill_ns, wall_ns };
+    else if (kind == DECODE) /* the first token of a request comes out of its prompt's last step */
+        *out = (struct sample){ sum.output_tokens - 1, sum.decode_ns, wall_ns - sum.first_token_ns };
+    else
+        *out = (struct sample){ sum.output_tokens, sum.device_ns, wall_ns };
+    return true;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct sample *x = a, *y = b;
+    return x->wall_ns < y->wall_ns ? -1 : x->wall_ns > y->wall_ns;
+}
+
+/* Adds a figure, unless it does not fit the context or the cache. */
+static bool measure(struct bench *b, enum kind kind, uint32_t size)
+{
+    uint32_t positions = kind == PREFILL ? size : kind == DECODE ? size + b->tokens + 2 : b->tokens + 2;
+    if (positions > b->info.config.n_positions || (kind == STREAMS && size > b->info.slots))
+        return true;
+    struct sample samples[RUNS_MAX];
     uint32_t n = 0;
     uint64_t start = clock_monotonic_ns();
-    if (!run_requests(b->model, &o, what == STREAMS ? size : 1, &sum))
+    if (!take_sample(b, kind, size, &samples[0]))
         return false;
-    samples[0] = take_sample(&sum, what, size);
-    while (n < b->runs && (n == 0 || clock_monotonic_ns() - start < b->budget_ns)) {
-        if (!run_requests(b->model, &o, what == STREAMS ? size : 1, &sum))
+    while (n < b->runs && (n == 0 || clock_monotonic_ns() - start < b->budget_ns))
+        if (!take_sample(b, kind, size, &samples[n++]))
             return false;
-        samples[n++] = take_sample(&sum, what, size);
-    }
-    qsort(samples, n, sizeof *samples, by_speed);
-    *median = samples[n / 2];
-    *n_runs = n;
+    qsort(samples, n, sizeof *samples, by_time);
+    b->figures[b->n_figures++] = (struct figure){ kind, size, n, samples[n / 2] };
     return true;
 }
 
-static bool measure_prefill(struct bench *b)
+static bool measure_figures(struct bench *b)
 {
-    for (size_t i = 0; i < sizeof prefill_sizes / sizeof *prefill_sizes; i++) {
-        struct sample s;
-        uint32_t size = prefill_sizes[i], runs;
-        if (size > b->info.config.n_positions)
-            continue;
-        if (!measure(b, PREFILL, size, &s, &runs))
-            return false;
-        double speed = rate_of(s.n, s.ns);
-        strbuf_printf(&b->prefill, "%s{\"tokens\":%" PRIu32 ",\"seconds\":%.9f,\"tokens_per_second\":%.3f",
-                      b->prefill.len ? "," : "", size, seconds_of(s.ns), speed);
-        strbuf_printf(&b->prefill, ",\"runs\":%" PRIu32 "}", runs);
-        strbuf_printf(&b->table, "prefill   %5" PRIu32 " tokens   %10.1f tokens/s  %9.3f s\n", size, speed,
-                      seconds_of(s.ns));
+    bool good = true;
+    for (size_t i = 0; i < sizeof prefill_sizes / sizeof *prefill_sizes && good; i++)
+        good = measure(b, PREFILL, prefill_sizes[i]);
+    for (size_t i = 0; i < sizeof depths / sizeof *depths && good; i++)
+        good = measure(b, DECODE, depths[i]);
+    for (size_t i = 0; i < sizeof stream_counts / sizeof *stream_counts && good; i++)
+        good = measure(b, STREAMS, stream_counts[i]);
+    return good;
+}
+
+/* What keeping accounts adds to a step: on a meter of its own, a step is split over n requests. */
+static bool measure_charge(uint64_t *out, uint32_t n)
+{
+    struct cinf_meter *meter;
+    struct cinf_share shares[STREAMS_MAX];
+    uint32_t model, n_bills = 0;
+    enum cinf_status status =
+        cinf_meter_new(&meter, &(struct cinf_meter_options){ CINF_METER_OPTIONS, .dollars_per_hour = "1" });
+    if (status != CINF_OK)
+        return failed();
+    status = cinf_meter_add_model(meter, "bench", &model);
+    while (status == CINF_OK && n_bills < n) {
+        shares[n_bills] = (struct cinf_share){ .decode_weight = 1000 + n_bills, .output_tokens = 1 };
+        status = cinf_bill_open(&shares[n_bills].bill, meter, model, 0);
+        n_bills += status == CINF_OK;
+    }
+    cinf_meter_busy(meter);
+    uint64_t start = clock_monotonic_ns();
+    for (uint32_t i = 0; i < CHARGES && status == CINF_OK; i++)
+        cinf_meter_charge(meter, shares, n);
+    *out = (clock_monotonic_ns() - start) / CHARGES;
+    for (uint32_t i = 0; i < n_bills; i++) {
+        cinf_bill_close(shares[i].bill, CINF_FINISH_STOP);
+        cinf_bill_free(shares[i].bill);
+    }
+    cinf_meter_free(meter);
+    return status == CINF_OK || failed();
+}
+
+/* The metrics of the engine as a scrape would get them: the shortest of some times. */
+static bool measure_page(struct bench *b, const struct cinf_meter *meter)
+{
+    for (uint32_t i = 0; i < PAGES; i++) {
+        struct cinf_exposition *page;
+        const char *text;
+        size_t length = 0;
+        uint64_t start = clock_monotonic_ns();
+        if (cinf_exposition_new(&page, CINF_EXPOSITION_TEXT) != CINF_OK)
+            return failed();
+        enum cinf_status status = cinf_exposition_meter(page, meter);
+        if (status == CINF_OK)
+            status = cinf_exposition_finish(page, &text, &length);
+        uint64_t ns = clock_monotonic_ns() - start;
+        cinf_exposition_free(page);
+        if (status != CINF_OK)
+            return failed();
+        b->page_ns = least(b->page_ns, ns);
+        b->page_bytes = length;
     }
     return true;
 }
 
-static bool measure_decode(struct bench *b)
+static bool measure_tokenizer(struct bench *b, const char *path)
+{
+    const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(b->model);
+    struct strbuf text = { 0 };
+    if (!tokenizer) {
+        fail_with("%s has no tokenizer to measure", b->info.name);
+        return false;
+    }
+    if (!read_all(&text, path))
+        return false;
+    b->text_bytes = text.len;
+    bool good = true;
+    for (uint32_t i = 0; i < TEXT_PASSES && good; i++) {
+        int32_t *ids = NULL;
+        char *back = NULL;
+        size_t n_ids, n_back;
+        uint64_t start = clock_monotonic_ns();
+        good = cinf_tokenizer_encode(tokenizer, text.text, text.len, 0, &ids, &n_ids) == CINF_OK;
+        uint64_t encoded = clock_monotonic_ns();
+        good = good && cinf_tokenizer_decode(tokenizer, ids, n_ids, &back, &n_back) == CINF_OK;
+        uint64_t decoded = clock_monotonic_ns();
+        b->encode_ns = least(b->encode_ns, encoded - start);
+        b->decode_ns = least(b->decode_ns, decoded - encoded);
+        cinf_text_free(back);
+        cinf_ids_free(ids);
+    }
+    strbuf_free(&text);
+    return good || failed();
+}
+
+/* ---- Printing ------------------------------------------------------------------------------- */
+
+static double share_of(double part, double whole)
+{
+    return whole > 0 ? part / whole : 0;
+}
+
+/* One figure's own numbers, by the names they have in JSON and CSV. */
+struct derived {
+    double tokens_per_second;        /* of the device's time */
+    double caller_tokens_per_second; /* of the time the caller waited */
+    double speed, limit;             /* DECODE: GB/s, PREFILL: GFLOP/s; and what the machine can do */
+};
+
+static struct derived derive(const struct bench *b, const struct figure *f)
+{
+    const struct sample *s = &f->sample;
+    struct derived d = { rate_of(s->tokens, s->device_ns), rate_of(s->tokens, s->wall_ns), 0, 0 };
+    if (f->kind == DECODE) {
+        d.speed = d.caller_tokens_per_second * (double)step_bytes(b, f->size) / 1e9;
+        d.limit = b->machine.gb_per_second;
+    } else if (f->kind == PREFILL && s->wall_ns) {
+        d.speed = prompt_flops(&b->info.config, f->size) / (double)s->wall_ns;
+        d.limit = b->machine.gflop_per_second;
+    }
+    return d;
+}
+
+static const char *const kind_names[] = { "prefill", "decode", "parallel" };
+static const char *const size_names[] = { "tokens", "depth", "streams" };
+
+static void put_json_figures(struct strbuf *out, const struct bench *b, enum kind kind)
+{
+    const char *comma = "";
+    strbuf_printf(out, ",\n\"%s\":[", kind_names[kind]);
+    for (uint32_t i = 0; i < b->n_figures; i++) {
+        const struct figure *f = &b->figures[i];
+        if (f->kind != kind)
+            continue;
+        struct derived d = derive(b, f);
+        strbuf_printf(out, "%s\n{\"%s\":%" PRIu32 ",\"runs\":%" PRIu32 ",\"device_seconds\":%.9f", comma,
+                      size_names[kind], f->size, f->runs, seconds_of(f->sample.device_ns));
+        strbuf_printf(out, ",\"seconds\":%.9f,\"tokens_per_second\":%.3f,\"device_tokens_per_second\":%.3f",
+                      seconds_of(f->sample.wall_ns), d.caller_tokens_per_second, d.tokens_per_second);
+        if (kind == DECODE)
+            strbuf_printf(out,
+                          ",\"bytes_per_token\":%" PRIu64 ",\"gb_per_second\":%.3f,\"bandwidth_share\":%.4f",
+                          step_bytes(b, f->size), d.speed, share_of(d.speed, d.limit));
+        else if (kind == PREFILL)
+            strbuf_printf(out, ",\"gflop_per_second\":%.2f,\"peak_share\":%.4f", d.speed,
+                          share_of(d.speed, d.limit));
+        strbuf_puts(out, "}");
+        comma = ",";
+    }
+    strbuf_puts(out, "]");
+}
+
+static void put_json(struct strbuf *out, const struct bench *b)
+{
+    const struct cinf_model_info *info = &b->info;
+    strbuf_puts(out, "{\"model\":");
+    strbuf_put_json(out, info->name, strlen(info->name));
+    strbuf_printf(out, ",\"synthetic\":%s,\"weights\":\"%s\",\"kv\":\"%s\",\"parameters\":%" PRIu64,
+                  info->folder[0] ? "false" : "true", cinf_weights_name(info->weights),
+                  cinf_kv_name(b->device.kv), info->parameters);
+    strbuf_puts(out, ",\"device\":");
+    strbuf_put_json(out, b->device.name, strlen(b->device.name));
+    strbuf_puts(out, ",\"device_description\":");
+    strbuf_put_json(out, b->device.description, strlen(b->device.description));
+    strbuf_printf(out,
+                  ",\"threads\":%" PRIu32 ",\"machine_gflop_per_second\":%.2f,\"machine_gb_per_second\":%.2f",
+                  b->device.threads, b->machine.gflop_per_second, b->machine.gb_per_second);
+    strbuf_printf(out,
+                  ",\"load_seconds\":%.6f,\"resident_bytes\":%" PRIu64 ",\"resident_peak_bytes\":%" PRIu64
+                  ",\"weight_bytes_per_token\":%" PRIu64,
+                  seconds_of(b->load_ns), b->resident_bytes, b->resident_peak_bytes, bytes_per_token(info));
+    for (enum kind kind = PREFILL; kind <= STREAMS; kind++)
+        put_json_figures(out, b, kind);
+    strbuf_printf(out,
+                  ",\n\"accounting\":{\"charge_1_ns\":%" PRIu64 ",\"charge_%d_ns\":%" PRIu64
+                  ",\"page_us\":%.1f,\"page_bytes\":%" PRIu64 "}",
+                  b->charge_ns[0], STREAMS_MAX, b->charge_ns[1], (double)b->page_ns / 1e3, b->page_bytes);
+    if (b->text_bytes)
+        strbuf_printf(out,
+                      ",\n\"tokenizer\":{\"bytes\":%" PRIu64
+                      ",\"encode_mb_per_second\":%.2f,\"decode_mb_per_second\":%.2f}",
+                      b->text_bytes, rate_of(b->text_bytes, b->encode_ns) / 1e6,
+                      rate_of(b->text_bytes, b->decode_ns) / 1e6);
+    strbuf_puts(out, "}");
+}
+
+/* One figure a line. */
+static void put_csv(struct strbuf *out, const struct bench *b)
+{
+    strbuf_printf(out,
+                  "figure,value,unit\nload,%.6f,s\nresident,%" PRIu64 ",bytes\nresident_peak,%" PRIu64
+                  ",bytes\nmachine_read,%.3f,GB/s\nmachine_fma,%.2f,GFLOP/s\n",
+                  seconds_of(b->load_ns), b->resident_bytes, b->resident_peak_bytes, b->machine.gb_per_second,
+                  b->machine.gflop_per_second);
+    for (uint32_t i = 0; i < b->n_figures; i++) {
+        const struct figure *f = &b->figures[i];
+        struct derived d = derive(b, f);
+        strbuf_printf(out, "%s_%" PRIu32 ",%.3f,tokens/s\n", kind_names[f->kind], f->size,
+                      d.caller_tokens_per_second);
+        if (f->kind != STREAMS)
+            strbuf_printf(out, "%s_%" PRIu32 "_%s,%.3f,%s\n", kind_names[f->kind], f->size,
+                          f->kind == DECODE ? "read" : "compute", d.speed,
+                          f->kind == DECODE ? "GB/s" : "GFLOP/s");
+    }
+    strbuf_printf(out, "charge_1,%" PRIu64 ",ns\ncharge_%d,%" PRIu64 ",ns\nmetrics_page,%" PRIu64 ",ns",
+                  b->charge_ns[0], STREAMS_MAX, b->charge_ns[1], b->page_ns);
+    if (b->text_bytes)
+        strbuf_printf(out, "\ntokenizer_encode,%.2f,MB/s\ntokenizer_decode,%.2f,MB/s",
+                      rate_of(b->text_bytes, b->encode_ns) / 1e6, rate_of(b->text_bytes, b->decode_ns) / 1e6);
+}
+
+static void put_table(struct strbuf *out, const struct bench *b)
+{
+    const struct cinf_model_info *info = &b->info;
+    strbuf_printf(out, "model     %s%s, %s, %.1f M parameters, context %" PRIu32 "\n", info->name,
+                  info->folder[0] ? "" : " (made-up weights)", cinf_weights_name(info->weights),
+                  (double)info->parameters / 1e6, info->config.n_positions);
+    strbuf_printf(out, "device    %s: %s\n", b->device.name, b->device.description);
+    strbuf_printf(out, "machine   reads %.1f GB/s, multiplies and adds %.1f GFLOP/s\n",
+                  b->machine.gb_per_second, b->machine.gflop_per_second);
+    strbuf_printf(out, "memory    %.1f MB resident after loading in %.2f s, %.1f MB at most\n",
+                  (double)b->resident_bytes / 1e6, seconds_of(b->load_ns),
+                  (double)b->resident_peak_bytes / 1e6);
+    strbuf_printf(out, "weights   %.1f MB read a token\n", (double)bytes_per_token(info) / 1e6);
+    strbuf_printf(out, "accounts  %.2f us a step of 1 request, %.2f us of %d; metrics page %.0f us\n",
+                  (double)b->charge_ns[0] / 1e3, (double)b->charge_ns[1] / 1e3, STREAMS_MAX,
+                  (double)b->page_ns / 1e3);
+    if (b->text_bytes)
+        strbuf_printf(out, "tokenizer %.1f MB/s into tokens, %.1f MB/s back\n",
+                      rate_of(b->text_bytes, b->encode_ns) / 1e6, rate_of(b->text_bytes, b->decode_ns) / 1e6);
+    for (uint32_t i = 0; i < b->n_figures; i++) {
+        const struct figure *f = &b->figures[i];
+        struct derived d = derive(b, f);
+        double speed = d.caller_tokens_per_second;
+        strbuf_putc(out, '\n');
+        if (f->kind == PREFILL)
+            strbuf_printf(
+                out, "prefill   %5" PRIu32 " tokens   %10.1f tokens/s  %9.3f s  %10.1f GFLOP/s (%.0f %%)",
+                f->size, speed, seconds_of(f->sample.wall_ns), d.speed, 100 * share_of(d.speed, d.limit));
+        else if (f->kind == DECODE)
+            strbuf_printf(
+                out, "decode    %5" PRIu32 " before   %10.1f tokens/s  %9.3f ms each  %6.2f GB/s (%.0f %%)",
+                f->size, speed, speed > 0 ? 1e3 / speed : 0, d.speed, 100 * share_of(d.speed, d.limit));
+        else
+            strbuf_printf(out, "streams   %5" PRIu32 " at once  %10.1f tokens/s  %9.1f tokens/s each",
+                          f->size, speed, speed / f->size);
+    }
+}
+
+static bool measure_everything(struct bench *b, const struct session *session, const char *text_path)
 {
     const struct cinf_config *c = &b->info.config;
-    for (size_t i = 0; i < sizeof depths / sizeof *depths; i++) {
-        struct sample s;
-        uint32_t depth = depths[i], runs;
-        if ((uint64_t)depth + b->tokens + 2 > c->n_positions)
-            continue;
-        if (!measure(b, DECODE, depth, &s, &runs))
-            return false;
-        double speed = rate_of(s.n, s.ns);
-        /* Keys and values of every layer at the middle of the tokens decoded. */
-        uint64_t element = b->device.kv == CINF_KV_F16 ? 2 : 4;
-        uint64_t cache = 2 * element * c->n_layer * c->n_embd * (depth + b->tokens / 2);
-        uint64_t bytes = bytes_per_token(&b->info) + cache;
-        double gigabytes = speed * (double)bytes / 1e9;
-        double share = gigabytes * (double)b->device.as_per_byte / 1e9;
-        strbuf_printf(&b->decode,
-                      "%s{\"depth\":%" PRIu32 ",\"tokens\":%" PRIu64 ",\"tokens_per_second\":%.3f",
-                      b->decode.len ? "," : "", depth, s.n, speed);
-        strbuf_printf(&b->decode,
-                      ",\"bytes_per_token\":%" PRIu64 ",\"gb_per_second\":%.3f,\"bandwidth_share\":%.4f,"
-                      "\"runs\":%" PRIu32 "}",
-                      bytes, gigabytes, share, runs);
-        strbuf_printf(&b->table,
-                      "decode    %5" PRIu32
-                      " before   %10.1f tokens/s  %9.3f ms each  %6.2f GB/s (%.0f %%)\n",
-                      depth, speed, speed > 0 ? 1e3 / speed : 0, gigabytes, 100 * share);
+    b->prompt = mem_new(c->n_positions, sizeof *b->prompt);
+    if (!b->prompt) {
+        fail_with("no memory for a prompt of %" PRIu32 " tokens", c->n_positions);
+        return false;
     }
-    return true;
+    for (uint32_t i = 0; i < c->n_positions; i++)
+        b->prompt[i] = (int32_t)(((uint64_t)i * 7919 + 13) % c->vocab_size);
+    bool good = measure_figures(b) && measure_charge(&b->charge_ns[0], 1) &&
+                measure_charge(&b->charge_ns[1], STREAMS_MAX) &&
+                measure_page(b, cinf_engine_meter(session->engine)) &&
+                (!text_path || measure_tokenizer(b, text_path));
+    mem_free(b->prompt);
+    b->resident_peak_bytes = resident_peak(); /* before the machine's own measuring adds to it */
+    b->machine = machine_measure(b->device.threads);
+    return good;
 }
 
-static bool measure_streams(struct bench *b)
-{
-    for (size_t i = 0; i < sizeof stream_counts / sizeof *stream_counts; i++) {
-        struct sample s;
-        uint32_t streams = stream_counts[i], runs;
-        if (streams > b->info.slots || b->tokens + 2 > b->info.config.n_positions)
-            continue;
-        if (!measure(b, STREAMS, streams, &s, &runs))
-            return false;
-        double speed = rate_of(s.n, s.ns);
-        strbuf_printf(&b->parallel,
-                      "%s{\"streams\":%" PRIu32 ",\"tokens\":%" PRIu64 ",\"tokens_per_second\":%.3f,"
-                      "\"tokens_per_second_per_stream\":%.3f",
-                      b->parallel.len ? "," : "", streams, s.n, speed, speed / streams);
-        strbuf_printf(&b->parallel, ",\"runs\":%" PRIu32 "}", runs);
-        strbuf_printf(&b->table, "streams   %5" PRIu32 " at once  %10.1f tokens/s  %9.1f tokens/s each\n",
-                      streams, speed, speed / streams);
-    }
-    return true;
-}
+enum form { FORM_TABLE, FORM_JSON, FORM_CSV };
 
-static int print_bench(const struct bench *b, bool json)
-{
-    struct strbuf out = { 0 };
-    const struct cinf_model_info *info = &b->info;
-    double bandwidth = b->device.as_per_byte ? 1e9 / (double)b->device.as_per_byte : 0;
-    double flops = b->device.as_per_flop ? 1e9 / (double)b->device.as_per_flop : 0;
-    if (json) {
-        strbuf_puts(&out, "{\"model\":");
-        strbuf_put_json(&out, info->name, strlen(info->name));
-        strbuf_printf(&out, ",\"synthetic\":%s,\"weights\":\"%s\",\"kv\":\"%s\",\"parameters\":%" PRIu64,
-                      info->folder[0] ? "false" : "true", cinf_weights_name(info->weights),
-                      cinf_kv_name(b->device.kv), info->parameters);
-        strbuf_puts(&out, ",\"device\":");
-        strbuf_put_json(&out, b->device.name, strlen(b->device.name));
-        strbuf_puts(&out, ",\"device_description\":");
-        strbuf_put_json(&out, b->device.description, strlen(b->device.description));
-        strbuf_printf(&out,
-                      ",\"threads\":%" PRIu32
-                      ",\"device_gflop_per_second\":%.2f,\"device_gb_per_second\":%.2f"
-                      ",\"load_seconds\":%.6f,\"resident_bytes\":%" PRIu64 ",\"resident_peak_bytes\":%" PRIu64
-                      ",\"weight_bytes_per_token\":%" PRIu64,
-                      b->device.threads, flops, bandwidth, seconds_of(b->load_ns), b->resident_bytes,
-                      resident_peak(), bytes_per_token(info));
-        strbuf_printf(&out, ",\n\"prefill\":[%s],\n\"decode\":[%s],\n\"parallel\":[%s]}",
-                      b->prefill.len ? b->prefill.text : "", b->decode.len ? b->decode.text : "",
-                      b->parallel.len ? b->parallel.text : "");
-    } else {
-        strbuf_printf(&out, "model     %s%s, %s, %.1f M parameters, context %" PRIu32 "\n", info->name,
-                      info->folder[0] ? "" : " (made-up weights)", cinf_weights_name(info->weights),
-                      (double)info->parameters / 1e6, info->config.n_positions);
-        strbuf_printf(&out, "device    %s: %s\n", b->device.name, b->device.description);
-        strbuf_printf(&out, "          measured %.1f GFLOP/s, %.1f GB/s\n", flops, bandwidth);
-        strbuf_printf(&out, "memory    %.1f MB resident after loading in %.2f s, %.1f MB at most\n",
-                      (double)b->resident_bytes / 1e6, seconds_of(b->load_ns), (double)resident_peak() / 1e6);
-        strbuf_printf(&out, "weights   %.1f MB read a token\n\n%s", (double)bytes_per_token(info) / 1e6,
-                      b->table.len ? b->table.text : "nothing fits the context\n");
-        out.text[--out.len] = '\0'; /* print_document() ends the last line */
-    }
-    int status = print_document(&out);
-    strbuf_free(&out);
-    return status;
-}
-
-static int run_bench(struct bench *b, const struct session *session, bool json)
+static int run_bench(struct bench *b, const struct session *session, const char *text_path, enum form form)
 {
     b->model = session->model;
     b->load_ns = session->load_ns;
@@ -273,28 +476,20 @@ static int run_bench(struct bench *b, const struct session *session, bool json)
     cinf_model_info(session->model, &b->info);
     cinf_engine_device(session->engine, &b->device);
     b->resident_bytes = resident_now();
-    const struct cinf_config *c = &b->info.config;
-    b->prompt = mem_new(c->n_positions, sizeof *b->prompt);
-    if (!b->prompt)
-        return fail_with("no memory for a prompt of %" PRIu32 " tokens", c->n_positions);
-    for (uint32_t i = 0; i < c->n_positions; i++)
-        b->prompt[i] = (int32_t)(((uint64_t)i * 7919 + 13) % c->vocab_size);
-    int status = 1;
-    if (measure_prefill(b) && measure_decode(b) && measure_streams(b))
-        status = print_bench(b, json);
-    mem_free(b->prompt);
-    strbuf_free(&b->prefill);
-    strbuf_free(&b->decode);
-    strbuf_free(&b->parallel);
-    strbuf_free(&b->table);
+    if (!measure_everything(b, session, text_path))
+        return 1;
+    struct strbuf out = { 0 };
+    (form == FORM_JSON ? put_json : form == FORM_CSV ? put_csv : put_table)(&out, b);
+    int status = print_document(&out);
+    strbuf_free(&out);
     return status;
 }
 
 static int run(const struct command *self, int argc, char **argv)
 {
     struct common_flags common = { 0 };
-    const char *shape = NULL;
-    bool json = false;
+    const char *shape = NULL, *text_path = NULL;
+    bool json = false, csv = false;
     uint32_t seconds = 20;
     struct bench bench = { .runs = 5, .tokens = 32 };
     const struct flag flags[] = {
@@ -306,7 +501,10 @@ static int run(const struct command *self, int argc, char **argv)
         { "tokens", FLAG_U32, &bench.tokens, 1, 4096, "N", "Tokens decoded in a run (default 32)." },
         { "seconds", FLAG_U32, &seconds, 0, 86400, "N",
           "A figure makes do with fewer runs after so long (default 20)." },
+        { "text", FLAG_TEXT, &text_path, 0, 0, "FILE",
+          "Also measures the tokenizer, on this text (\"-\": standard input)." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL, "One JSON object." },
+        { "csv", FLAG_SWITCH, &csv, 0, 0, NULL, "Lines of figure,value,unit." },
         DEVICE_FLAGS(&common),
         WEIGHTS_FLAG(&common),
     };
@@ -315,13 +513,17 @@ static int run(const struct command *self, int argc, char **argv)
         return status;
     if ((common.model != NULL) + (shape != NULL) != 1)
         return usage_error(self, "exactly one of --model and --shape is needed");
+    if (text_path && !common.model)
+        return usage_error(self, "--text needs --model: a made-up model has no tokenizer");
+    if (json && csv)
+        return usage_error(self, "--json and --csv exclude each other");
     bench.budget_ns = (uint64_t)seconds * 1000000000;
     struct cinf_engine_options engine = { CINF_ENGINE_OPTIONS, .no_prefix_reuse = true };
     struct cinf_model_options model = { CINF_MODEL_OPTIONS, .shape = shape, .slots = STREAMS_MAX };
     struct session session;
     if (!session_open(&session, &common, &engine, &model))
         return 1;
-    status = run_bench(&bench, &session, json);
+    status = run_bench(&bench, &session, text_path, json ? FORM_JSON : csv ? FORM_CSV : FORM_TABLE);
     session_close(&session);
     return status;
 }
@@ -329,12 +531,16 @@ static int run(const struct command *self, int argc, char **argv)
 const struct command command_bench = {
     .name = "bench",
     .summary = "how fast a model runs here",
-    .synopsis = "(--model DIR | --shape NAME) [--json]",
+    .synopsis = "(--model DIR | --shape NAME) [--json | --csv]",
     .manual =
         "Measures prefill (prompts of 128 and 512 tokens), decode (with 0, 128, 512 and 960 tokens\n"
         "before) and parallel streams (1 to 32 requests of one token each that decode together), as far\n"
-        "as the context and the cache's memory allow.  Figures are medians, from the time on the device\n"
-        "that requests are billed for.  GB/s is what a decode step has to read, weights and cache, times\n"
-        "steps a second; the percentage is its share of the speed of memory measured at opening.\n",
+        "as the context and the cache's memory allow; loading, memory, what keeping accounts costs a\n"
+        "step, and with --text the tokenizer.  Figures are medians, in the time that a caller waits;\n"
+        "--json also has the time on the device that requests are billed for.\n"
+        "\n"
+        "GB/s is what a decode step has to read, weights and cache, times steps a second; GFLOP/s what\n"
+        "a prompt has to compute.  Percentages are of what the machine was seen to do at most, right\n"
+        "after the figures: reading memory, and float32 multiply-adds (int8 can exceed those).\n",
     .run = run,
 };

@@ -1,0 +1,75 @@
+/* bench_sampler.c - how long it takes to get a token out of the logits of a step, on one thread.
+ *
+ *     bench_sampler [VOCABULARY]        50257 by default
+ *
+ * One line of JSON: microseconds, the medians of 200 calls on made-up logits (normal, deviation 2). */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "clock.h"
+#include "mem.h"
+#include "sampler.h"
+
+enum { CALLS = 200, TEXT = 128 };
+
+static int by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median_us(struct sampler *sampler, const float *logits, uint32_t vocab,
+                        const struct sampling *how, bool logprobs)
+{
+    uint64_t ns[CALLS];
+    int32_t text[TEXT];
+    struct cinf_logprob top[5];
+    for (int32_t i = 0; i < TEXT; i++)
+        text[i] = i % (int32_t)vocab;
+    for (uint32_t i = 0; i < CALLS; i++) {
+        uint64_t start = clock_monotonic_ns();
+        int32_t token = sampler_pick(sampler, logits, vocab, NULL, how, i, text, TEXT, TEXT / 2);
+        float logprob;
+        if (logprobs)
+            sampler_logprobs(sampler, logits, vocab, token, &logprob, top, 5);
+        ns[i] = clock_monotonic_ns() - start;
+    }
+    qsort(ns, CALLS, sizeof *ns, by_size);
+    return (double)ns[CALLS / 2] / 1e3;
+}
+
+int main(int argc, char **argv)
+{
+    struct sampler sampler = { 0 };
+    uint32_t vocab = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 50257;
+    float *logits = mem_new(vocab, sizeof *logits);
+    if (vocab == 0 || !logits || sampler_reserve(&sampler, vocab) != CINF_OK) {
+        fprintf(stderr, "bench_sampler: no memory for %" PRIu32 " logits\n", vocab);
+        return 1;
+    }
+    for (uint32_t i = 0; i < vocab; i++)
+        logits[i] = (float)(2 * sqrt(-2 * log(1 - sampler_random(1, 0, i))) *
+                            cos(6.283185307 * sampler_random(1, 1, i)));
+    const struct {
+        const char *name;
+        struct sampling how;
+        bool logprobs;
+    } cases[] = {
+        { "greedy", { .seed = 1 }, false },
+        { "temperature", { .temperature = 0.8F, .seed = 1 }, false },
+        { "top_k", { .temperature = 0.8F, .top_k = 40, .seed = 1 }, false },
+        { "top_p", { .temperature = 0.8F, .top_p = 0.95F, .seed = 1 }, false },
+        { "penalties", { .repetition_penalty = 1.2F, .frequency_penalty = 0.5F }, false },
+        { "greedy_logprobs", { .seed = 1 }, true },
+    };
+    printf("{\"benchmark\":\"sampler\",\"vocabulary\":%" PRIu32, vocab);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        printf(",\"%s_us\":%.1f", cases[i].name,
+               median_us(&sampler, logits, vocab, &cases[i].how, cases[i].logprobs));
+    printf("}\n");
+    sampler_free(&sampler);
+    mem_free(logits);
+    return 0;
+}
