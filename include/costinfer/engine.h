@@ -42,6 +42,7 @@ struct cinf_engine_options {
     bool no_prefix_reuse;            /* compute every prompt in full */
     struct cinf_meter_options meter; /* price, basis, endpoints …; `device` is filled in.  Zeroed: defaults */
     enum cinf_kv kv;                 /* CINF_EUNSUPPORTED when the device does not keep them so */
+    bool no_speculation;             /* one token of a text in a step, never guesses at the next ones */
 };
 /* begins an initializer */
 #define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options), .meter = { CINF_METER_OPTIONS }
@@ -85,6 +86,7 @@ struct cinf_device_info {
     uint64_t as_per_flop; /* attoseconds a floating-point operation: with the next, what steps are split by */
     uint64_t as_per_byte; /* attoseconds a byte of weights or cache; both measured at opening */
     enum cinf_kv kv;      /* how it keeps keys and values */
+    bool speculation;     /* texts may get several tokens in a step: the same ones, sooner */
 };
 #define CINF_DEVICE_INFO .struct_size = sizeof(struct cinf_device_info) /* begins an initializer */
 

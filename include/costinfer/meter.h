@@ -164,20 +164,22 @@ CINF_API const char *cinf_finish_name(enum cinf_finish finish);
 
 /* What a request used so far, or in all. */
 struct cinf_report {
-    size_t struct_size;      /* set by CINF_REPORT before the struct is filled */
-    enum cinf_finish finish; /* CINF_FINISH_RUNNING until it has ended */
-    uint32_t model;          /* its account */
-    uint32_t input_tokens;   /* prompt tokens dealt with: computed or cached; once a request */
-    uint32_t cached_tokens;  /* of these, copied from an earlier request */
-    uint32_t output_tokens;  /* every token sampled */
-    uint64_t queue_ns;       /* from submission to the start of its first interval (to its end, if none) */
-    uint64_t latency_ns;     /* from the start of its first interval to the end of its last */
-    uint64_t first_token_ns; /* from submission to its first token; 0: none yet */
-    uint64_t device_ns;      /* its part of the device's time; the sum of the next two */
-    uint64_t prefill_ns;     /* for its prompt */
-    uint64_t decode_ns;      /* for what it generated */
-    uint64_t unpriced_ns;    /* part of device_ns during which no price was known */
-    struct cinf_cost cost;   /* of the priced part */
+    size_t struct_size;       /* set by CINF_REPORT before the struct is filled */
+    enum cinf_finish finish;  /* CINF_FINISH_RUNNING until it has ended */
+    uint32_t model;           /* its account */
+    uint32_t input_tokens;    /* prompt tokens dealt with: computed or cached; once a request */
+    uint32_t cached_tokens;   /* of these, copied from an earlier request */
+    uint32_t output_tokens;   /* every token sampled */
+    uint64_t queue_ns;        /* from submission to the start of its first interval (to its end, if none) */
+    uint64_t latency_ns;      /* from the start of its first interval to the end of its last */
+    uint64_t first_token_ns;  /* from submission to its first token; 0: none yet */
+    uint64_t device_ns;       /* its part of the device's time; the sum of the next two */
+    uint64_t prefill_ns;      /* for its prompt */
+    uint64_t decode_ns;       /* for what it generated */
+    uint64_t unpriced_ns;     /* part of device_ns during which no price was known */
+    struct cinf_cost cost;    /* of the priced part */
+    uint32_t drafted_tokens;  /* guessed by speculation and computed along; their time is in decode_ns */
+    uint32_t accepted_tokens; /* of these, the ones that came true: output tokens that took no step */
 };
 #define CINF_REPORT .struct_size = sizeof(struct cinf_report) /* begins an initializer */
 
@@ -187,6 +189,10 @@ struct cinf_bill; /* one request's side of a meter */
  * list.  From any thread. */
 CINF_API enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,
                                          uint32_t endpoint);
+
+/* Before a charge, by the thread that makes it: of the work it stands for, `drafted` tokens were guessed, and
+ * `accepted` of these are among its output tokens, each in one step with the token before it. */
+CINF_API void cinf_bill_count_drafts(struct cinf_bill *bill, uint32_t drafted, uint32_t accepted);
 
 /* The request has ended: counts it, by reason (not RUNNING), and its histograms.  The bill stays readable
  * until freed, and can neither be charged nor closed again. */

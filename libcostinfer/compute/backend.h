@@ -121,6 +121,7 @@ struct device_info {
     bool is_gpu;
     bool shows_memory;     /* in the gpu_* metrics: every OpenCL device, whatever its type */
     bool half_cache;       /* keys and values are kept in f16 */
+    bool rows_independent; /* a row's result has the same bits whatever other rows are in its step */
     bool shares_cpu;       /* it computes on the processor that the CPU's own backends use */
     uint32_t threads;      /* 0: unknown */
     uint64_t memory_total; /* bytes of the device; RAM for a CPU */

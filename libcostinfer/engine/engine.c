@@ -162,6 +162,7 @@ static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_eng
     d->as_per_flop = speed.as_per_flop;
     d->as_per_byte = speed.as_per_byte;
     d->kv = info.half_cache ? CINF_KV_F16 : CINF_KV_F32;
+    d->speculation = info.rows_independent && !o->no_speculation;
     atomic_store(&e->memory_used, info.memory_used);
     return CINF_OK;
 }

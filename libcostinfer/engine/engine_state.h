@@ -19,6 +19,7 @@
 #include "backend.h"
 #include "gpt2.h"
 #include "sampler.h"
+#include "speculate.h"
 #include "textflow.h"
 
 /* One place in a model's KV cache. */
@@ -39,7 +40,9 @@ struct cinf_choice_state {
     uint32_t n_new;           /* sampled ones among them */
     float *logprobs;          /* [max_new] */
     struct cinf_logprob *top; /* [max_new, n_top] */
-    int32_t sampled;          /* in this step, -1: nothing */
+    uint32_t n_sampled;       /* in this step */
+    uint32_t n_drafted;       /* guesses among its rows in this step */
+    struct draft draft;
     struct textflow flow;
     size_t *ends;   /* [max_new] where each token's text ends in the flow */
     uint32_t n_out; /* tokens that were handed to the reader */
@@ -92,10 +95,10 @@ struct cinf_request {
     pthread_cond_t arrived;
     struct queued_event *events; /* a queue that is never full: [n_events_max] */
     uint32_t n_events_max, n_in, n_out;
+    uint32_t unread_max; /* UINT32_MAX: no limit */
     bool ended;
     enum cinf_finish finish;
     char failure[256];
-    uint32_t unread_max; /* UINT32_MAX: no limit */
     bool prompt_published;
     float *prompt_logits;            /* the caller's, NULL once it let go of the request */
     float *prompt_logprob;           /* [n_prompt], when asked for */
@@ -134,6 +137,7 @@ struct cinf_model {
     struct cinf_request *running;
     uint64_t served_ns; /* for fairness: the model that got least goes first */
     bool was_active;
+    float row_time; /* what one row more takes, in steps of one row; 0: no speculation */
 };
 
 /* A model on its way in. */
@@ -145,6 +149,8 @@ struct model_load {
     enum cinf_status status;
     char message[512];
     atomic_uint_fast64_t bytes_done, bytes_total;
+    uint32_t n_timed;     /* steps that were run to see what a row more takes, */
+    uint64_t least_ns[2]; /* and the shortest of them, of one row and of TIMED_ROWS more */
 };
 
 /* Something the scheduler does for another thread between two steps. */

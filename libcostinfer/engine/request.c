@@ -122,7 +122,7 @@ static bool make_choices(struct cinf_request *r)
         struct cinf_choice_state *choice = &r->choices[i];
         choice->request = r;
         choice->index = i;
-        choice->sampled = -1;
+        draft_init(&choice->draft);
         choice->ids = mem_new(r->n_prompt + r->max_new, sizeof *choice->ids);
         choice->ends = mem_new(r->max_new, sizeof *choice->ends);
         choice->logprobs = mem_new(r->max_new, sizeof *choice->logprobs);

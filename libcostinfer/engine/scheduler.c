@@ -25,7 +25,12 @@ enum {
     LOAD_PIECE_NS = 10000000, /* a piece of a load between two steps */
     LOAD_WAIT_NS = 20000000,  /* how often time is charged while a load waits for its reader */
     PREFIX_SHORTEST = 4,      /* copying fewer tokens is not worth a call */
+    DRAFT_STREAMS = 4,        /* texts in a step with guesses at most */
+    DRAFT_ROWS = 12,          /* and its rows: up to here one more takes about the same each time */
+    TIMED_ROWS = 4,           /* rows more when that is measured */
+    TIMED_STEPS = 6,
 };
+static const float ROW_TIME_LEAST = 0.01f;
 
 /* ---- Slots and prefixes ------------------------------------------------------------------- */
 
@@ -230,12 +235,12 @@ struct step {
     uint32_t n_rows;
 };
 
-static void add_row(struct cinf_engine *e, struct step *step, struct cinf_choice_state *choice,
+static void add_row(struct cinf_engine *e, struct step *step, struct cinf_choice_state *choice, int32_t token,
                     uint32_t position, bool wants_logits)
 {
     assert(step->n_rows < e->rows_cap);
     uint32_t i = step->n_rows++;
-    e->row_tokens[i] = choice->ids[position];
+    e->row_tokens[i] = token;
     e->row_positions[i] = position;
     e->row_slots[i] = slot_index(step->model, choice->slot);
     e->row_wants[i] = wants_logits;
@@ -265,37 +270,72 @@ static void add_prompt_rows(struct cinf_engine *e, struct step *step, struct cin
     uint32_t first = r->n_computed, wanted = 0;
     for (uint32_t i = first; i < first + n; i++) {
         bool wants = r->wants_all || (i + 1 == r->n_prompt && !r->prompt_only);
-        add_row(e, step, &r->choices[0], i, wants);
+        add_row(e, step, &r->choices[0], r->prompt[i], i, wants);
         wanted += wants;
     }
     r->step_rows = n;
     add_work(r, gpt2_work_of(step->model->gpt2, first, n, wanted));
 }
 
-/* Decode rows first: everyone who is generating gets one.  Then the prompts, the one that has used least of
- * the device first and none more than its part, so that a long prompt does not hold up a short one. */
+/* A text's row, and the guesses at what follows it for which there is room and which pay. */
+static void add_decode_rows(struct cinf_engine *e, struct step *step, struct cinf_choice_state *choice,
+                            uint32_t room, struct draft_step *drafts)
+{
+    struct cinf_request *r = choice->request;
+    uint32_t last = choice->n_ids - 1, left = r->max_new - choice->n_new - 1;
+    if (drafts) {
+        draft_find(&choice->draft, choice->ids, choice->n_ids);
+        choice->n_drafted = draft_length(&choice->draft, left < room ? left : room, drafts);
+    }
+    add_row(e, step, choice, choice->ids[last], last, true);
+    for (uint32_t i = 0; i < choice->n_drafted; i++)
+        add_row(e, step, choice, choice->draft.tokens[i], last + 1 + i, true);
+    uint32_t n = 1 + choice->n_drafted;
+    add_work(r, gpt2_work_of(step->model->gpt2, last, n, n));
+    r->step_rows += n;
+}
+
+/* Everyone who is generating gets a row.  While there are few of them and no prompts, guesses are added. */
+static void add_texts(struct cinf_engine *e, struct step *step, uint32_t n_texts, bool alone)
+{
+    struct cinf_model *model = step->model;
+    struct draft_step drafts = { .tokens = (float)n_texts,
+                                 .time = 1 + (float)n_texts * model->row_time - model->row_time,
+                                 .row_time = model->row_time };
+    bool quiet = alone && n_texts <= DRAFT_STREAMS && model->row_time > 0;
+    uint32_t most = n_texts + e->prefill_rows < DRAFT_ROWS ? n_texts + e->prefill_rows : DRAFT_ROWS;
+    for (struct cinf_request *r = model->running; r; r = r->next) {
+        if (r->sits_out || is_prefilling(r))
+            continue;
+        for (uint32_t i = 0; i < r->n_choices; i++) {
+            struct cinf_choice_state *choice = &r->choices[i];
+            if (choice->finish != CINF_FINISH_RUNNING)
+                continue;
+            add_decode_rows(e, step, choice, quiet ? most - step->n_rows - n_texts : 0,
+                            quiet ? &drafts : NULL);
+            n_texts--;
+        }
+    }
+}
+
+/* Texts first.  Then the prompts, the one that has used least of the device first and none more than its
+ * part, so that a long prompt does not hold up a short one. */
 static void build_step(struct cinf_engine *e, struct step *step)
 {
-    uint32_t n_prefilling = 0, budget = e->prefill_rows;
+    uint32_t n_texts = 0, n_prefilling = 0, budget = e->prefill_rows;
     for (struct cinf_request *r = step->model->running; r; r = r->next) {
         r->step_rows = 0;
         r->work = (struct gpt2_work){ 0 };
         r->sits_out = request_sits_out(r);
         if (r->sits_out)
             continue;
-        if (is_prefilling(r)) {
-            n_prefilling++;
-            continue;
-        }
+        n_prefilling += is_prefilling(r);
         for (uint32_t i = 0; i < r->n_choices; i++) {
-            struct cinf_choice_state *choice = &r->choices[i];
-            if (choice->finish != CINF_FINISH_RUNNING)
-                continue;
-            add_row(e, step, choice, choice->n_ids - 1, true);
-            add_work(r, gpt2_work_of(step->model->gpt2, choice->n_ids - 1, 1, 1));
-            r->step_rows++;
+            r->choices[i].n_sampled = r->choices[i].n_drafted = 0;
+            n_texts += !is_prefilling(r) && r->choices[i].finish == CINF_FINISH_RUNNING;
         }
     }
+    add_texts(e, step, n_texts, n_prefilling == 0);
     while (n_prefilling > 0 && budget > 0) {
         struct cinf_request *next = NULL;
         uint64_t next_ns = 0;
@@ -337,6 +377,38 @@ static void take_prompt_logits(struct cinf_engine *e, struct cinf_request *r, ui
                          r->n_top);
 }
 
+static bool is_eos(const struct cinf_config *config, int32_t token)
+{
+    for (uint32_t i = 0; i < config->n_eos; i++)
+        if (config->eos[i] == token)
+            return true;
+    return false;
+}
+
+/* The sampled token becomes part of the text, and may end it. */
+static enum cinf_status take_token(struct cinf_choice_state *choice, int32_t token)
+{
+    struct cinf_request *r = choice->request;
+    const struct cinf_model *model = r->model;
+    if (!r->ignore_eos && is_eos(&model->config, token)) {
+        choice->finish = CINF_FINISH_STOP;
+        return CINF_OK;
+    }
+    pthread_mutex_lock(&r->lock);
+    enum cinf_status status = textflow_push(&choice->flow, model->tokenizer, token, r->stops, r->n_stops);
+    choice->ids[choice->n_ids++] = token;
+    choice->ends[choice->n_new++] = choice->flow.text.len;
+    pthread_mutex_unlock(&r->lock);
+    TRY(status);
+    if (choice->flow.stopped)
+        choice->finish = CINF_FINISH_STOP;
+    else if (choice->n_new == r->max_new)
+        choice->finish = CINF_FINISH_LENGTH;
+    return CINF_OK;
+}
+
+/* The next token of a text; nobody sees it before its time has been charged.  What fails here fails the
+ * device (broken logits) or, without memory, this request alone. */
 static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *choice, const float *logits)
 {
     struct cinf_request *r = choice->request;
@@ -349,7 +421,11 @@ static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *
     if (r->logprobs)
         sampler_logprobs(&e->sampler, logits, vocab, token, &choice->logprobs[choice->n_new],
                          choice->top + (size_t)choice->n_new * r->n_top, r->n_top);
-    choice->sampled = token;
+    choice->n_sampled++;
+    if (take_token(choice, token) != CINF_OK) {
+        choice->finish = CINF_FINISH_FAILED;
+        snprintf(r->failure, sizeof r->failure, "%s", cinf_last_error());
+    }
     return CINF_OK;
 }
 
@@ -363,13 +439,25 @@ static enum cinf_status fork_choices(struct cinf_engine *e, struct cinf_request 
     return CINF_OK;
 }
 
+/* A guess that did not come true is not part of the text, nor is what follows it: its logits go unseen, and
+ * its keys and values are overwritten by the row that has this position next. */
+static bool is_in_text(const struct cinf_choice_state *choice, uint32_t position, int32_t token)
+{
+    return position < choice->request->n_prompt ||
+           (choice->finish == CINF_FINISH_RUNNING && position + 1 == choice->n_ids &&
+            choice->ids[position] == token);
+}
+
 static enum cinf_status take_logits(struct cinf_engine *e, const struct step *step)
 {
     uint32_t wanted = 0;
     for (uint32_t i = 0; i < step->n_rows; i++) {
         struct cinf_choice_state *choice = e->row_choices[i];
         struct cinf_request *r = choice->request;
-        uint32_t position = e->row_positions[i];
+        uint32_t position = e->row_positions[i], nth = wanted;
+        wanted += e->row_wants[i];
+        if (!is_in_text(choice, position, e->row_tokens[i]))
+            continue;
         choice->slot->tokens[position] = e->row_tokens[i];
         choice->slot->n_tokens = position + 1;
         if (position < r->n_prompt)
@@ -377,7 +465,7 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
         if (!e->row_wants[i])
             continue;
         const float *logits;
-        TRY(gpt2_logits(step->model->gpt2, wanted++, &logits));
+        TRY(gpt2_logits(step->model->gpt2, nth, &logits));
         if (position < r->n_prompt)
             take_prompt_logits(e, r, position, logits);
         if (position + 1 < r->n_prompt || r->prompt_only)
@@ -408,44 +496,18 @@ static uint64_t charge(struct cinf_engine *e, const struct step *step)
                                       .decode_weight = prefill ? 0 : weight,
                                       .input_tokens = r->n_computed - r->n_reported,
                                       .cached_tokens = r->n_reported == 0 ? r->n_cached : 0 };
-        for (uint32_t i = 0; i < r->n_choices; i++)
-            share->output_tokens += r->choices[i].sampled >= 0;
+        uint32_t drafted = 0, accepted = 0;
+        for (uint32_t i = 0; i < r->n_choices; i++) {
+            const struct cinf_choice_state *choice = &r->choices[i];
+            share->output_tokens += choice->n_sampled;
+            drafted += choice->n_drafted;
+            accepted += choice->n_sampled > 1 ? choice->n_sampled - 1 : 0;
+        }
+        cinf_bill_count_drafts(r->bill, drafted, accepted);
         r->n_reported = r->n_computed;
         r->copied_bytes = 0;
     }
     return cinf_meter_charge(e->meter, e->shares, n);
-}
-
-static bool is_eos(const struct cinf_config *config, int32_t token)
-{
-    for (uint32_t i = 0; i < config->n_eos; i++)
-        if (config->eos[i] == token)
-            return true;
-    return false;
-}
-
-/* The sampled token becomes part of the choice, and may end it. */
-static enum cinf_status take_token(struct cinf_choice_state *choice)
-{
-    struct cinf_request *r = choice->request;
-    const struct cinf_model *model = r->model;
-    int32_t token = choice->sampled;
-    choice->sampled = -1;
-    if (!r->ignore_eos && is_eos(&model->config, token)) {
-        choice->finish = CINF_FINISH_STOP;
-        return CINF_OK;
-    }
-    pthread_mutex_lock(&r->lock);
-    enum cinf_status status = textflow_push(&choice->flow, model->tokenizer, token, r->stops, r->n_stops);
-    choice->ids[choice->n_ids++] = token;
-    choice->ends[choice->n_new++] = choice->flow.text.len;
-    pthread_mutex_unlock(&r->lock);
-    TRY(status);
-    if (choice->flow.stopped)
-        choice->finish = CINF_FINISH_STOP;
-    else if (choice->n_new == r->max_new)
-        choice->finish = CINF_FINISH_LENGTH;
-    return CINF_OK;
 }
 
 /* Hands out what a step gave a request.  Returns how it ended; CINF_FINISH_RUNNING: it did not. */
@@ -454,10 +516,9 @@ static enum cinf_finish deliver(struct cinf_request *r)
     bool running = false, length = false;
     for (uint32_t i = 0; i < r->n_choices; i++) {
         struct cinf_choice_state *choice = &r->choices[i];
-        if (choice->sampled >= 0 && take_token(choice) != CINF_OK) {
-            snprintf(r->failure, sizeof r->failure, "%s", cinf_last_error());
+        if (choice->finish == CINF_FINISH_FAILED)
             return CINF_FINISH_FAILED;
-        }
+        draft_learn(&choice->draft, choice->ids, choice->n_ids);
         if (r->prompt_only && !is_prefilling(r))
             choice->finish = CINF_FINISH_LENGTH;
         running = running || choice->finish == CINF_FINISH_RUNNING;
@@ -548,6 +609,27 @@ static void show_memory(struct cinf_engine *e)
         cinf_meter_set_gpu_memory(e->meter, info.memory_used, info.memory_total);
 }
 
+/* One short step, to see what a row more takes; *done after the last of them. */
+static enum cinf_status time_step(struct model_load *load, bool *done)
+{
+    static const int32_t tokens[1 + TIMED_ROWS] = { 0 };
+    static const uint32_t positions[1 + TIMED_ROWS] = { 0, 1, 2, 3, 4 }, slots[1 + TIMED_ROWS] = { 0 };
+    static const uint8_t wants[1 + TIMED_ROWS] = { 1, 1, 1, 1, 1 };
+    uint32_t more = load->n_timed % 2;
+    struct batch batch = { 1 + more * TIMED_ROWS, tokens, positions, slots, wants };
+    uint64_t start = clock_monotonic_ns();
+    TRY(gpt2_run(load->model->gpt2, &batch));
+    TRY(gpt2_wait(load->model->gpt2));
+    uint64_t ns = clock_monotonic_ns() - start, *least = &load->least_ns[more];
+    *least = *least == 0 || ns < *least ? ns : *least;
+    *done = ++load->n_timed == TIMED_STEPS;
+    if (*done) {
+        float share = ((float)load->least_ns[1] / (float)load->least_ns[0] - 1) / TIMED_ROWS;
+        load->model->row_time = share > ROW_TIME_LEAST ? share : ROW_TIME_LEAST;
+    }
+    return CINF_OK;
+}
+
 static enum cinf_status finish_load(struct cinf_engine *e, struct model_load *load)
 {
     struct cinf_model *model = load->model;
@@ -555,13 +637,24 @@ static enum cinf_status finish_load(struct cinf_engine *e, struct model_load *lo
     pthread_mutex_lock(&e->lock);
     e->kv_used += gpt2_kv_bytes(model->gpt2);
     pthread_mutex_unlock(&e->lock);
-    enum cinf_status status = make_slots(e, model);
-    if (status != CINF_OK) {
-        drop_weights(e, model);
-        return status;
-    }
+    TRY(make_slots(e, model));
     model->weights = engine_weights_of(gpt2_weights_type(model->gpt2));
     model->parameters = gpt2_parameters(model->gpt2);
+    return CINF_OK;
+}
+
+static enum cinf_status load_piece(struct cinf_engine *e, struct model_load *load, bool *done)
+{
+    const struct cinf_model *model = load->model;
+    if (model->gpt2)
+        return time_step(load, done);
+    enum cinf_status status = gpt2_load_step(load->loader, e->device, LOAD_PIECE_NS, done);
+    atomic_store(&load->bytes_done, gpt2_load_bytes_done(load->loader));
+    if (status != CINF_OK || !*done)
+        return status;
+    TRY(finish_load(e, load));
+    *done = !e->device_info.speculation || e->prefill_rows < TIMED_ROWS ||
+            model->config.n_positions <= TIMED_ROWS;
     return CINF_OK;
 }
 
@@ -570,16 +663,15 @@ static void run_load(struct cinf_engine *e, struct model_load *load)
 {
     bool done = false;
     cinf_meter_busy(e->meter);
-    enum cinf_status status = gpt2_load_step(load->loader, e->device, LOAD_PIECE_NS, &done);
-    atomic_store(&load->bytes_done, gpt2_load_bytes_done(load->loader));
-    if (status == CINF_OK && done)
-        status = finish_load(e, load);
+    enum cinf_status status = load_piece(e, load, &done);
     cinf_meter_charge_load(e->meter, load->model->account);
     if (status == CINF_OK && !done)
         return;
 
     struct cinf_model *model = load->model;
-    if (status == CINF_OK) {
+    if (status != CINF_OK && model->gpt2) {
+        drop_weights(e, model);
+    } else if (status == CINF_OK) {
         cinf_meter_set_loaded(e->meter, model->account, true);
         show_memory(e);
     }
@@ -651,8 +743,18 @@ static void run_jobs(struct cinf_engine *e)
     }
 }
 
+/* Under the lock, which it lets go of meanwhile. */
 static void close_all(struct cinf_engine *e)
 {
+    for (struct model_load *load = e->loads; load;) {
+        bool on_device = load->model->gpt2 != NULL;
+        if (on_device) {
+            pthread_mutex_unlock(&e->lock);
+            drop_weights(e, load->model);
+            pthread_mutex_lock(&e->lock);
+        }
+        load = on_device ? e->loads : load->next;
+    }
     for (struct cinf_model *m = e->models; m; m = m->next) {
         m->unloading = true;
         struct cinf_request *lists[] = { m->waiting, m->running };

@@ -59,6 +59,16 @@ static uint64_t prefill_of(const struct cinf_share *share, uint64_t ns)
     return (uint64_t)(((wide)ns * share->prefill_weight + weight / 2) / weight);
 }
 
+/* Whoever reads along has waited once for tokens that come together, and not at all for all but the first. */
+static void observe_gaps(struct cinf_bill *bill, uint64_t gap_ns, uint32_t tokens)
+{
+    struct histogram *h = &bill->account->facts.inter_token;
+    uint32_t together = bill->together < tokens ? bill->together : tokens - 1;
+    histogram_observe(h, &histogram_inter_token_bounds, gap_ns, tokens - together);
+    if (together > 0)
+        histogram_observe(h, &histogram_inter_token_bounds, 0, together);
+}
+
 static void add_tokens(struct cinf_bill *bill, const struct cinf_share *share)
 {
     struct bill_facts *b = &bill->facts;
@@ -68,10 +78,10 @@ static void add_tokens(struct cinf_bill *bill, const struct cinf_share *share)
         if (b->output_tokens == 0)
             b->first_token_ns = since(bill->submitted_wall_ns, now);
         else
-            histogram_observe(&m->inter_token, &histogram_inter_token_bounds, now - bill->token_wall_ns,
-                              share->output_tokens);
+            observe_gaps(bill, now - bill->token_wall_ns, share->output_tokens);
         bill->token_wall_ns = now;
     }
+    bill->together = 0;
     b->input_tokens += share->input_tokens;
     b->cached_tokens += share->cached_tokens;
     b->output_tokens += share->output_tokens;
@@ -112,6 +122,16 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns)
     add_tokens(bill, share);
     touch_account(bill->meter, bill->account);
     touch_bill(bill->meter, bill);
+}
+
+void cinf_bill_count_drafts(struct cinf_bill *bill, uint32_t drafted, uint32_t accepted)
+{
+    assert(accepted <= drafted);
+    bill->facts.drafted_tokens += drafted;
+    bill->facts.accepted_tokens += accepted;
+    bill->account->facts.drafted_tokens += drafted;
+    bill->account->facts.accepted_tokens += accepted;
+    bill->together += accepted;
 }
 
 void cinf_bill_close(struct cinf_bill *bill, enum cinf_finish finish)

@@ -68,6 +68,16 @@ static void model_counts(struct view *v)
     for (uint32_t m = 0; m < n; m++)
         put_count(v, "model_cached_tokens_total", m, NULL, NULL, models[m].facts.cached_tokens);
 
+    cinf_exposition_family(page, "model_draft_tokens_total", CINF_METRIC_COUNTER, NULL,
+                           "Tokens guessed by speculation and computed along: those that became output "
+                           "(accepted) and those that did not (rejected).");
+    for (uint32_t m = 0; m < n; m++) {
+        const struct model_facts *f = &models[m].facts;
+        put_count(v, "model_draft_tokens_total", m, "outcome", "accepted", f->accepted_tokens);
+        put_count(v, "model_draft_tokens_total", m, "outcome", "rejected",
+                  f->drafted_tokens - f->accepted_tokens);
+    }
+
     cinf_exposition_family(page, "model_requests_finished_total", CINF_METRIC_COUNTER, NULL,
                            "Requests that have ended, by reason.");
     for (uint32_t m = 0; m < n; m++)

@@ -54,6 +54,7 @@ struct model_facts {
     struct cinf_cost serve_cost, load_cost;
     uint64_t price_serve_ns, price_load_ns; /* under the price in force */
     uint64_t input_tokens, cached_tokens, output_tokens;
+    uint64_t drafted_tokens, accepted_tokens;
     uint64_t requests[CINF_ENDPOINTS_MAX];
     uint64_t finished[CINF_FINISH_COUNT];
     uint64_t finished_ns[CINF_FINISH_COUNT];
@@ -65,6 +66,7 @@ struct model_facts {
 struct bill_facts {
     uint64_t finish;
     uint64_t input_tokens, cached_tokens, output_tokens;
+    uint64_t drafted_tokens, accepted_tokens;
     uint64_t queue_ns, latency_ns, first_token_ns;
     uint64_t prefill_ns, decode_ns;
     uint64_t unpriced_ns;
@@ -94,6 +96,7 @@ struct cinf_bill {
     uint64_t submitted_wall_ns;
     uint64_t start_wall_ns; /* of its first interval */
     uint64_t token_wall_ns; /* of its last token */
+    uint32_t together;      /* tokens of the next charge that come along with another of their text */
     bool started;
     struct split_part part; /* scratch of a charge */
     struct cinf_bill *next_touched;

@@ -166,6 +166,8 @@ void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
         .decode_ns = f.decode_ns,
         .unpriced_ns = f.unpriced_ns,
         .cost = f.cost,
+        .drafted_tokens = (uint32_t)f.drafted_tokens,
+        .accepted_tokens = (uint32_t)f.accepted_tokens,
     };
     memcpy(report, &r, report->struct_size < sizeof r ? report->struct_size : sizeof r);
 }

@@ -622,6 +622,7 @@ static void info(const struct device *device, struct device_info *out)
 {
     cpu_device_info(device, out);
     out->half_cache = ((const struct packed_device *)device)->half_cache;
+    out->rows_independent = true;
 }
 
 static enum cinf_status open_device(struct device **out, const struct device_options *options)
