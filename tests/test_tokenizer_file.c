@@ -2,7 +2,9 @@
 
 #include <costinfer/tokenizer.h>
 
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "support.h"
 #include "tiny_tokenizer.h"
@@ -11,7 +13,7 @@ static enum cinf_status read_pair(struct bpe *b, const char *vocab, const char *
 {
     *b = (struct bpe){ 0 };
     return vocabulary_read(b, &(struct file_text){ "V", vocab, strlen(vocab) },
-                           &(struct file_text){ "M", merges, strlen(merges) });
+                           &(struct file_text){ "M", merges, strlen(merges) }, NULL);
 }
 
 static enum cinf_status read_single(struct bpe *b, const char *text)
@@ -276,6 +278,86 @@ START_TEST(folders_are_read_by_what_they_have)
 }
 END_TEST
 
+/* The file that transformers 4.57.1 wrote for GPT-2's tokenizer after add_special_tokens() and add_tokens(),
+ * and what it decodes [17250, 220, 50258, 220, 50260, 50261, 50257] to, token by token. */
+#define ADDED_TOKENS                                                                                         \
+    "{\n  \" n\xC3\xA9\": 50261,\n  \"<|in\xC3\xAD"                                                          \
+    "cio|>\": 50259,\n  \"<|pad|>\": 50257,\n"                                                               \
+    "  \"<|user|>\": 50258,\n  \"covfefe\": 50260\n}\n"
+
+START_TEST(added_tokens_of_a_fine_tuned_model)
+{
+    if (!support_have(support_shared("data/gpt2-tokenizer/vocab.json")))
+        return;
+    char *folder = support_temp_folder(), path[4096];
+    static const char *const files[] = { "vocab.json", "merges.txt" };
+    for (int i = 0; i < 2; i++) {
+        char from[4096];
+        snprintf(path, sizeof path, "data/gpt2-tokenizer/%s", files[i]);
+        snprintf(from, sizeof from, "%s", support_shared(path));
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        ck_assert_int_eq(symlink(from, path), 0);
+    }
+    support_write(folder, "added_tokens.json", ADDED_TOKENS, -1);
+    struct cinf_tokenizer *t;
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    ck_assert_uint_eq(cinf_tokenizer_size(t), 50262);
+    ck_assert_int_eq(cinf_tokenizer_end_of_text(t), 50256);
+    static const int32_t ids[] = { 17250, 220, 50258, 220, 50260, 50261, 50257 };
+    char *text;
+    size_t n;
+    ck_ok(cinf_tokenizer_decode(t, ids, sizeof ids / sizeof *ids, &text, &n));
+    ck_assert_str_eq(text, "Hi <|user|> covfefe n\xC3\xA9<|pad|>");
+    cinf_text_free(text);
+    /* Not spelled: U+00ED is two bytes here, while in vocab.json it is the byte 0xED. */
+    ck_assert_int_eq(cinf_tokenizer_find(t,
+                                         "<|in\xC3\xAD"
+                                         "cio|>",
+                                         11),
+                     50259);
+    /* In a text they are ordinary characters. */
+    int32_t *written;
+    size_t n_written;
+    ck_ok(cinf_tokenizer_encode(t, "covfefe", 7, CINF_TOKENIZE_SPECIAL, &written, &n_written));
+    for (size_t i = 0; i < n_written; i++)
+        ck_assert_int_lt(written[i], 50256);
+    cinf_ids_free(written);
+    cinf_tokenizer_free(t);
+}
+END_TEST
+
+START_TEST(faults_of_added_tokens)
+{
+    static const struct {
+        const char *text, *words;
+    } faults[] = {
+        { "[]", "/added_tokens.json: the vocabulary is not an object of tokens and their ids" },
+        { "{\"x\": 1.5}", "/added_tokens.json: the id of token \"x\" is not an integer" },
+        { "{\"x\": 0}", "/added_tokens.json: token \"x\": id 0 is another token's already" },
+        { "{\"\": 9}", "/added_tokens.json: the token of id 9 is empty" },
+        { "{\"x\": 9", "/added_tokens.json: JSON: " },
+    };
+    struct cinf_tokenizer *t, *untouched = (struct cinf_tokenizer *)&t;
+    char *folder = support_temp_folder();
+    support_write(folder, "vocab.json", "{\"a\":0,\"<|endoftext|>\":6}", -1);
+    support_write(folder, "merges.txt", "#version: 0.2\n", -1);
+    t = untouched;
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        support_write(folder, "added_tokens.json", faults[i].text, -1);
+        ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT, faults[i].words);
+        ck_assert_ptr_eq(t, untouched);
+    }
+    /* Empty, as old versions write it, or naming again what the vocabulary has. */
+    static const char *const good[] = { "{}", "{\"<|endoftext|>\": 6}" };
+    for (int i = 0; i < 2; i++) {
+        support_write(folder, "added_tokens.json", good[i], -1);
+        ck_ok(cinf_tokenizer_open(&t, folder));
+        ck_assert_uint_eq(cinf_tokenizer_size(t), 7);
+        cinf_tokenizer_free(t);
+    }
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("tokenizer_file");
@@ -291,5 +373,7 @@ Suite *suite(void)
     tcase_add_test(c, faults_of_tokenizer_json);
     tcase_add_test(c, too_many_values_are_refused);
     tcase_add_test(c, folders_are_read_by_what_they_have);
+    tcase_add_test(c, added_tokens_of_a_fine_tuned_model);
+    tcase_add_test(c, faults_of_added_tokens);
     return s;
 }

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include "checkpoint_builder.h"
 #include "zip_directory.h"
 
@@ -290,6 +292,41 @@ START_TEST(zip64_extra_field)
 }
 END_TEST
 
+START_TEST(checksums)
+{
+    static struct zip_checker checker;
+    crc32_init(&checker.crc);
+    for (int wrong = 0; wrong < 2; wrong++) {
+        build(true);
+        set_number(&b, z.at_directory + z.entries[1] + 16, wrong ? 0xA684C7C7 : 0xA684C7C6, 4);
+        ck_ok(read_it());
+        struct zip_entry *e = zip_directory_find(&zip, "m/data/10", 9);
+        ck_assert(!e->intact);
+        ck_ok(zip_entry_check(e, &f, &checker));
+        ck_assert_int_eq(e->intact, !wrong);
+        /* Without a checksum nothing is checked. */
+        e = zip_directory_find(&zip, "m/data.pkl", 10);
+        ck_assert_uint_eq(e->crc, 0);
+        ck_ok(zip_entry_check(e, &f, &checker));
+        ck_assert(e->intact);
+    }
+    /* One that is longer than the buffer, and a file that shrinks. */
+    static char bytes[3 * sizeof checker.bytes / 2];
+    uint32_t sum = crc32_add(&checker.crc, 0, bytes, sizeof bytes);
+    zip_begin(&z, &b);
+    zip_add(&z, &b, "long", bytes, sizeof bytes);
+    zip_finish(&z, &b, false);
+    set_number(&b, z.at_directory + 16, sum, 4);
+    ck_ok(read_it());
+    ck_ok(zip_entry_check(&zip.entries[0], &f, &checker));
+    ck_assert(zip.entries[0].intact);
+    zip.entries[0].intact = false;
+    ck_assert_int_eq(truncate(f.path, 40000), 0);
+    ck_assert_int_eq(zip_entry_check(&zip.entries[0], &f, &checker), CINF_EIO);
+    ck_assert(!zip.entries[0].intact);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("zip_directory");
@@ -303,6 +340,7 @@ Suite *suite(void)
     tcase_add_test(t, local_headers);
     tcase_add_test(t, names_twice);
     tcase_add_test(t, zip64_extra_field);
+    tcase_add_test(t, checksums);
     suite_add_tcase(s, t);
     return s;
 }

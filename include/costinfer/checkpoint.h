@@ -47,7 +47,9 @@ struct cinf_checkpoint; /* an open checkpoint; immutable, for any number of thre
 /* `path` is a folder (safetensors go before pickles, one file before shards), an index of shards, or a single
  * file: one named .safetensors or .bin must be what its name says, any other is taken by its first bytes.
  * CINF_ENOTFOUND, CINF_EFORMAT, CINF_EIO, or CINF_EUNSUPPORTED for what is well-formed but unusual: expanded
- * views, big-endian elements, more than 65,536 tensors.  Checksums of zip archives are not verified. */
+ * views, big-endian elements, more than 65,536 tensors.
+ * A pytorch_model.bin that is a zip archive is read once as a whole, to compare it with its checksums; bytes
+ * that differ are CINF_EFORMAT. */
 CINF_API enum cinf_status cinf_checkpoint_open(struct cinf_checkpoint **out, const char *path);
 CINF_API void cinf_checkpoint_free(struct cinf_checkpoint *checkpoint); /* accepts NULL */
 

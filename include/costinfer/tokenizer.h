@@ -16,8 +16,9 @@ extern "C" {
 
 struct cinf_tokenizer; /* a vocabulary and its merges */
 
-/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json where these are absent.  CINF_EFORMAT names
- * the file and its fault, CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not have.
+/* Opens vocab.json + merges.txt in `folder`, with the tokens of added_tokens.json where a fine-tuned model
+ * has some, or tokenizer.json where the two are absent.  CINF_EFORMAT names the file and its fault,
+ * CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not have.
  */
 CINF_API enum cinf_status cinf_tokenizer_open(struct cinf_tokenizer **out, const char *folder);
 CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer); /* accepts NULL */

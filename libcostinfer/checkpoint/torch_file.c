@@ -165,14 +165,14 @@ static enum cinf_status place(const struct state *s)
 /* ---- the zip kind ------------------------------------------------------------------------------ */
 
 /* NAME/data.pkl for any NAME; exactly one. */
-static enum cinf_status find_pickle(const struct zip_entry **out, const struct zip_directory *zip,
+static enum cinf_status find_pickle(struct zip_entry **out, const struct zip_directory *zip,
                                     const struct file *f)
 {
     static const char tail[] = "/data.pkl";
     const size_t n_tail = sizeof tail - 1;
-    const struct zip_entry *found = NULL;
+    struct zip_entry *found = NULL;
     for (size_t i = 0; i < zip->n; i++) {
-        const struct zip_entry *e = &zip->entries[i];
+        struct zip_entry *e = &zip->entries[i];
         if (e->n_name <= n_tail || memcmp(e->name + e->n_name - n_tail, tail, n_tail) != 0 ||
             memchr(e->name, '/', e->n_name - n_tail))
             continue;
@@ -188,7 +188,7 @@ static enum cinf_status find_pickle(const struct zip_entry **out, const struct z
 }
 
 /* Entry NAME/`rest`, where NAME/ is the beginning of the pickle's own name; NULL when there is none. */
-static enum cinf_status find_beside(const struct zip_entry **out, struct strbuf *scratch,
+static enum cinf_status find_beside(struct zip_entry **out, struct strbuf *scratch,
                                     const struct zip_directory *zip, const struct zip_entry *pickle,
                                     const char *rest)
 {
@@ -204,7 +204,7 @@ static enum cinf_status find_beside(const struct zip_entry **out, struct strbuf 
 static enum cinf_status check_byte_order(const struct zip_directory *zip, const struct zip_entry *pickle,
                                          const struct file *f, struct strbuf *scratch)
 {
-    const struct zip_entry *e;
+    struct zip_entry *e;
     char order[6];
     TRY(find_beside(&e, scratch, zip, pickle, "byteorder"));
     if (!e)
@@ -216,13 +216,16 @@ static enum cinf_status check_byte_order(const struct zip_directory *zip, const 
     return CINF_OK;
 }
 
+/* Storages are checked here, when the checkpoint is opened: whatever is read later is what was written.  It
+ * costs one reading of the file, which is in memory then. */
 static enum cinf_status find_in_zip(struct state *s, const struct zip_directory *zip,
-                                    const struct zip_entry *pickle, struct strbuf *scratch)
+                                    const struct zip_entry *pickle, struct strbuf *scratch,
+                                    struct zip_checker *checker)
 {
     for (size_t i = 0; i < s->n; i++) {
         struct claim *c = &s->claims[i];
         const struct tensor *t = &s->table->items[c->tensor];
-        const struct zip_entry *e;
+        struct zip_entry *e;
         struct strbuf rest = { 0 };
         strbuf_puts(&rest, "data/");
         strbuf_puts(&rest, c->key);
@@ -236,23 +239,32 @@ static enum cinf_status find_in_zip(struct state *s, const struct zip_directory 
         if (e->size != c->n_bytes)
             return tensor_fault(t, "its storage, data/%.40s, has %" PRIu64 " bytes instead of %" PRIu64,
                                 c->key, e->size, c->n_bytes);
+        TRY(zip_entry_check(e, s->file, checker));
+        if (!e->intact)
+            return tensor_fault(
+                t, "its storage, data/%.40s, is damaged: the archive's checksum is of other bytes", c->key);
         c->at = e->offset;
     }
     return CINF_OK;
 }
 
 static enum cinf_status load_zip_entries(struct state *s, const struct zip_directory *zip,
-                                         struct strbuf *scratch)
+                                         struct strbuf *scratch, struct zip_checker *checker)
 {
-    const struct zip_entry *entry = NULL;
+    struct zip_entry *entry = NULL;
     struct pickle p;
     TRY(find_pickle(&entry, zip, s->file));
+    TRY(zip_entry_check(entry, s->file, checker));
+    if (!entry->intact)
+        return cinf_fail(CINF_EFORMAT,
+                         "%s: zip: data.pkl is damaged: the archive's checksum is of other bytes",
+                         s->file->path);
     TRY(check_byte_order(zip, entry, s->file, scratch));
     uint64_t at = entry->offset;
     TRY(pickle_load(&p, s->file, &at, entry->offset + entry->size));
     enum cinf_status status = collect(s, &p);
     if (status == CINF_OK)
-        status = find_in_zip(s, zip, entry, scratch);
+        status = find_in_zip(s, zip, entry, scratch, checker);
     if (status == CINF_OK)
         status = place(s);
     pickle_free(&p);
@@ -264,7 +276,15 @@ static enum cinf_status load_zip(struct state *s)
     struct zip_directory zip;
     struct strbuf scratch = { 0 };
     TRY(zip_directory_read(&zip, s->file));
-    enum cinf_status status = load_zip_entries(s, &zip, &scratch);
+    struct zip_checker *checker = mem_new(1, sizeof *checker);
+    enum cinf_status status;
+    if (checker) {
+        crc32_init(&checker->crc);
+        status = load_zip_entries(s, &zip, &scratch, checker);
+    } else {
+        status = cinf_fail(CINF_ENOMEM, "%s: no memory to check it", s->file->path);
+    }
+    mem_free(checker);
     strbuf_free(&scratch);
     zip_directory_free(&zip);
     return status;

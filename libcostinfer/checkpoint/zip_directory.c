@@ -11,9 +11,10 @@
  *   locator (20)      0 PK67  4 disk u32  8 offset of the zip64 end u64  16 disks u32
  *   zip64 end (56)    0 PK66  4 size - 12 u64  16 disk u32  20 directory's disk u32  24 entries here u64
  *                     32 entries u64  40 directory's size u64  48 its offset u64
- *   entry (46)        0 PK12  8 flags u16  10 method u16  20 packed size u32  24 size u32  28 name's length
- * u16 30 extra's length u16  32 comment's length u16  34 disk u16  42 local header's offset u32 local header
- * (30) 0 PK34  26 name's length u16  28 extra's length u16 */
+ *   entry (46)        0 PK12  8 flags u16  10 method u16  16 checksum u32  20 packed size u32  24 size u32
+ *                     28 name's length u16  30 extra's length u16  32 comment's length u16  34 disk u16
+ *                     42 local header's offset u32
+ *   local header (30) 0 PK34  26 name's length u16  28 extra's length u16 */
 #include "zip_directory.h"
 
 #include <inttypes.h>
@@ -178,6 +179,7 @@ static enum cinf_status read_entry(struct zip_entry *e, const struct file *f, co
         return entry_fault(f, e, "is stored, but its two sizes differ");
     if (load_u16(p + 34) != 0)
         return entry_fault(f, e, "lies on another disk");
+    e->crc = load_u32(p + 16);
     e->offset = at; /* of its local header, for now */
     e->size = size;
     return CINF_OK;
@@ -275,11 +277,11 @@ void zip_directory_free(struct zip_directory *zip)
     *zip = (struct zip_directory){ 0 };
 }
 
-const struct zip_entry *zip_directory_find(const struct zip_directory *zip, const char *name, size_t n_name)
+struct zip_entry *zip_directory_find(const struct zip_directory *zip, const char *name, size_t n_name)
 {
     for (size_t low = 0, high = zip->n; low < high;) {
         size_t middle = low + (high - low) / 2;
-        const struct zip_entry *e = &zip->entries[middle];
+        struct zip_entry *e = &zip->entries[middle];
         int order = compare_names(name, n_name, e->name, e->n_name);
         if (order == 0)
             return e;
@@ -289,4 +291,16 @@ const struct zip_entry *zip_directory_find(const struct zip_directory *zip, cons
             low = middle + 1;
     }
     return NULL;
+}
+
+enum cinf_status zip_entry_check(struct zip_entry *entry, const struct file *f, struct zip_checker *checker)
+{
+    uint32_t sum = 0;
+    for (uint64_t at = 0, n; !entry->intact && entry->crc != 0 && at < entry->size; at += n) {
+        n = entry->size - at < sizeof checker->bytes ? entry->size - at : sizeof checker->bytes;
+        TRY(file_read(f, entry->offset + at, checker->bytes, (size_t)n));
+        sum = crc32_add(&checker->crc, sum, checker->bytes, (size_t)n);
+    }
+    entry->intact = entry->intact || sum == entry->crc;
+    return CINF_OK;
 }

@@ -1,9 +1,9 @@
-/* tokenizer_file.c - vocab.json + merges.txt, or tokenizer.json.
+/* tokenizer_file.c - vocab.json + merges.txt, with added_tokens.json where there is one, or tokenizer.json.
  *
- * Both spell a token with one character a byte, so that no spelling has a space or a control character in
- * it: the bytes that Latin-1 prints are their own character, the other 68 are U+0100 and up.  A key with any
- * other character is a token that was added by hand and stands for its own UTF-8 (Hugging Face's decoder
- * reads it so).
+ * Vocabularies spell a token with one character a byte, so that no spelling has a space or a control
+ * character in it: the bytes that Latin-1 prints are their own character, the other 68 are U+0100 and up.  A
+ * key with any other character is a token that was added by hand and stands for its own UTF-8 (Hugging Face's
+ * decoder reads it so).  The keys of added_tokens.json are not spelled at all.
  *
  * A vocabulary may lack some of the 256 bytes (small ones trained without them do).  It opens, and encoding
  * fails when it meets such a byte: there is no unknown token in a byte-level model. */
@@ -45,8 +45,15 @@ static bool add_spelled(struct strbuf *bytes, const char *text, size_t n)
     return true;
 }
 
+/* What a key of a vocabulary is. */
+enum key_kind {
+    KEY_ORDINARY, /* spelled, and made by merging */
+    KEY_ADDED,    /* spelled, and never made by merging */
+    KEY_PLAIN,    /* likewise, and its own UTF-8 */
+};
+
 static enum cinf_status add_token(struct bpe *b, struct strbuf *bytes, const char *key, const cJSON *id,
-                                  bool added)
+                                  enum key_kind kind)
 {
     double d = cJSON_IsNumber(id) ? id->valuedouble : NAN;
     if (!(d >= 0 && d < BPE_IDS_MAX) || d != floor(d))
@@ -56,23 +63,24 @@ static enum cinf_status add_token(struct bpe *b, struct strbuf *bytes, const cha
     if (n == 0)
         return cinf_fail(CINF_EFORMAT, "the token of id %.0f is empty", d);
     strbuf_clear(bytes);
-    if (!add_spelled(bytes, key, n)) {
+    if (kind == KEY_PLAIN || !add_spelled(bytes, key, n)) {
         strbuf_clear(bytes);
         strbuf_add(bytes, key, n);
-        added = true;
+        kind = KEY_PLAIN;
     }
     if (bytes->failed)
         return cinf_fail(CINF_ENOMEM, "no memory for token \"%.60s\"", key);
-    enum cinf_status status = bpe_add_token(b, (uint32_t)d, bytes->text, bytes->len, added);
+    enum cinf_status status = bpe_add_token(b, (uint32_t)d, bytes->text, bytes->len, kind != KEY_ORDINARY);
     return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "token \"%.60s\": ", key);
 }
 
-static enum cinf_status add_vocabulary(struct bpe *b, struct strbuf *bytes, const cJSON *vocabulary)
+static enum cinf_status add_vocabulary(struct bpe *b, struct strbuf *bytes, const cJSON *vocabulary,
+                                       enum key_kind kind)
 {
     if (!cJSON_IsObject(vocabulary))
         return cinf_fail(CINF_EFORMAT, "the vocabulary is not an object of tokens and their ids");
     const cJSON *id;
-    cJSON_ArrayForEach(id, vocabulary) TRY(add_token(b, bytes, id->string, id, false));
+    cJSON_ArrayForEach(id, vocabulary) TRY(add_token(b, bytes, id->string, id, kind));
     return CINF_OK;
 }
 
@@ -151,13 +159,13 @@ static size_t count_lines(const char *text, size_t n)
 }
 
 static enum cinf_status read_vocab(struct bpe *b, struct strbuf *bytes, const struct file_text *vocab,
-                                   size_t merges_max)
+                                   enum key_kind kind)
 {
     cJSON *tree;
     TRY(parse(&tree, vocab->text, vocab->n));
-    enum cinf_status status = add_vocabulary(b, bytes, tree);
+    enum cinf_status status = add_vocabulary(b, bytes, tree, kind);
     cJSON_Delete(tree);
-    return status == CINF_OK ? index_tokens(b, merges_max) : status;
+    return status;
 }
 
 static enum cinf_status read_merges(struct bpe *b, struct strbuf *bytes, const struct file_text *merges)
@@ -166,7 +174,8 @@ static enum cinf_status read_merges(struct bpe *b, struct strbuf *bytes, const s
     return bpe_seal(b);
 }
 
-enum cinf_status vocabulary_read(struct bpe *b, const struct file_text *vocab, const struct file_text *merges)
+enum cinf_status vocabulary_read(struct bpe *b, const struct file_text *vocab, const struct file_text *merges,
+                                 const struct file_text *added)
 {
     struct strbuf bytes = { 0 };
     const struct file_text *at_fault = merges;
@@ -175,7 +184,15 @@ enum cinf_status vocabulary_read(struct bpe *b, const struct file_text *vocab, c
         lines > BPE_IDS_MAX ? cinf_fail(CINF_EFORMAT, "has more than %d lines", BPE_IDS_MAX) : CINF_OK;
     if (status == CINF_OK) {
         at_fault = vocab;
-        status = read_vocab(b, &bytes, vocab, lines);
+        status = read_vocab(b, &bytes, vocab, KEY_ORDINARY);
+    }
+    if (status == CINF_OK && added) {
+        at_fault = added;
+        status = read_vocab(b, &bytes, added, KEY_PLAIN);
+    }
+    if (status == CINF_OK) {
+        at_fault = vocab;
+        status = index_tokens(b, lines);
     }
     if (status == CINF_OK) {
         at_fault = merges;
@@ -234,7 +251,7 @@ static enum cinf_status add_added(struct bpe *b, struct strbuf *bytes, const cJS
         const cJSON *content = json_member(token, "content"), *id = json_member(token, "id");
         if (!cJSON_IsString(content) || !id)
             return cinf_fail(CINF_EFORMAT, "added token %zu has no \"content\" and \"id\"", number);
-        TRY(add_token(b, bytes, content->valuestring, id, true));
+        TRY(add_token(b, bytes, content->valuestring, id, KEY_ADDED));
         number++;
     }
     return CINF_OK;
@@ -270,7 +287,7 @@ static enum cinf_status read_tree(struct bpe *b, struct strbuf *bytes, const cJS
     const cJSON *merges = json_member(model, "merges");
     if (!cJSON_IsArray(merges))
         return cinf_fail(CINF_EFORMAT, "\"model\" has no array of \"merges\"");
-    TRY(add_vocabulary(b, bytes, json_member(model, "vocab")));
+    TRY(add_vocabulary(b, bytes, json_member(model, "vocab"), KEY_ORDINARY));
     TRY(add_added(b, bytes, json_member(root, "added_tokens")));
     TRY(index_tokens(b, (size_t)cJSON_GetArraySize(merges)));
     TRY(add_merge_values(b, bytes, merges));
@@ -289,18 +306,31 @@ enum cinf_status tokenizer_json_read(struct bpe *b, const struct file_text *file
     return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", file->name);
 }
 
-static enum cinf_status read_pair(struct bpe *b, const char *vocab_path, const char *merges_path)
+/* A file's text in new memory, to be freed also on failure: its text is NULL then. */
+static enum cinf_status load(struct file_text *out, const char *path)
 {
-    char *vocab, *merges;
-    size_t n_vocab, n_merges;
-    TRY(file_load(&vocab, &n_vocab, vocab_path, FILE_SIZE_MAX));
-    enum cinf_status status = file_load(&merges, &n_merges, merges_path, FILE_SIZE_MAX);
-    if (status == CINF_OK) {
-        status = vocabulary_read(b, &(struct file_text){ vocab_path, vocab, n_vocab },
-                                 &(struct file_text){ merges_path, merges, n_merges });
-        mem_free(merges);
-    }
-    mem_free(vocab);
+    char *text = NULL;
+    enum cinf_status status = file_load(&text, &out->n, path, FILE_SIZE_MAX);
+    *out = (struct file_text){ path, text, out->n };
+    return status;
+}
+
+/* `added_path` names the tokens that a fine-tuned model has beyond the vocabulary, where there is such a
+ * file. */
+static enum cinf_status read_files(struct bpe *b, const char *vocab_path, const char *merges_path,
+                                   const char *added_path)
+{
+    struct file_text vocab = { 0 }, merges = { 0 }, added = { 0 };
+    enum cinf_status status = load(&vocab, vocab_path);
+    if (status == CINF_OK)
+        status = load(&merges, merges_path);
+    if (status == CINF_OK && path_exists(added_path))
+        status = load(&added, added_path);
+    if (status == CINF_OK)
+        status = vocabulary_read(b, &vocab, &merges, added.text ? &added : NULL);
+    mem_free((char *)vocab.text);
+    mem_free((char *)merges.text);
+    mem_free((char *)added.text);
     return status;
 }
 
@@ -319,12 +349,12 @@ enum cinf_status tokenizer_folder_read(struct bpe *b, const char *folder)
     if (!path_is_folder(folder))
         return cinf_fail(CINF_ENOTFOUND, "%s: no such folder", folder);
     char *vocab = path_join(folder, "vocab.json"), *merges = path_join(folder, "merges.txt");
-    char *single = path_join(folder, "tokenizer.json");
+    char *added = path_join(folder, "added_tokens.json"), *single = path_join(folder, "tokenizer.json");
     enum cinf_status status;
-    if (!vocab || !merges || !single)
+    if (!vocab || !merges || !added || !single)
         status = cinf_fail(CINF_ENOMEM, "%s: no memory for the names of its files", folder);
     else if (path_exists(vocab) && path_exists(merges))
-        status = read_pair(b, vocab, merges);
+        status = read_files(b, vocab, merges, added);
     else if (path_exists(single))
         status = read_single(b, single);
     else
@@ -332,6 +362,7 @@ enum cinf_status tokenizer_folder_read(struct bpe *b, const char *folder)
                            folder);
     mem_free(vocab);
     mem_free(merges);
+    mem_free(added);
     mem_free(single);
     return status;
 }

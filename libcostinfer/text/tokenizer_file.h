@@ -12,9 +12,10 @@ struct file_text {
     size_t n;
 };
 
-/* Fill a zeroed *b from the texts of files and seal it.  On failure *b is partly filled: bpe_free() it. */
-enum cinf_status vocabulary_read(struct bpe *b, const struct file_text *vocab,
-                                 const struct file_text *merges);
+/* Fill a zeroed *b from the texts of files and seal it.  On failure *b is partly filled: bpe_free() it.
+ * `added` (added_tokens.json) may be NULL. */
+enum cinf_status vocabulary_read(struct bpe *b, const struct file_text *vocab, const struct file_text *merges,
+                                 const struct file_text *added);
 enum cinf_status tokenizer_json_read(struct bpe *b, const struct file_text *file);
 
 /* The same from a folder. */

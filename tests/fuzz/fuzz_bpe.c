@@ -118,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     enum cinf_status status = tokenizer_json_read(&b, &parts[0]);
     if (status != CINF_OK) {
         bpe_free(&b);
-        status = vocabulary_read(&b, &parts[0], &parts[1]);
+        status = vocabulary_read(&b, &parts[0], &parts[1], NULL);
     }
     if (status != CINF_OK) {
         bpe_free(&b);
