@@ -78,14 +78,15 @@ static void log_loaded(const struct cinf_model *model, uint64_t ns)
     log_end(&line);
 }
 
-static enum cinf_status load_model(struct fleet *f, const struct model_setting *m, enum cinf_weights weights)
+/* Only this thread ever changes the settings, so it may read them without the lock. */
+static enum cinf_status load_model(struct fleet *f, const struct model_setting *m)
 {
     struct cinf_model *model;
     uint64_t start = clock_monotonic_ns();
-    enum cinf_status status =
-        cinf_model_load(&model, f->service->engine,
-                        &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = m->name,
-                                                      .folder = m->folder, .weights = weights });
+    enum cinf_status status = cinf_model_load(
+        &model, f->service->engine,
+        &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = m->name, .folder = m->folder,
+                                      .weights = f->settings.weights, .slots = f->settings.slots });
     if (status != CINF_OK) {
         log_message("error", "model_failed", "model %s: %s", m->name, cinf_last_error());
         return status;
@@ -119,9 +120,8 @@ static bool is_loaded(struct fleet *f, const char *name)
 static void load_first(struct fleet *f)
 {
     bool good = true;
-    /* Only this thread ever changes the settings, so it may read them without the lock. */
     for (uint32_t i = 0; i < f->settings.n_models && good && !must_stop(f); i++)
-        good = load_model(f, &f->settings.models[i], f->settings.weights) == CINF_OK;
+        good = load_model(f, &f->settings.models[i]) == CINF_OK;
     pthread_mutex_lock(&f->lock);
     f->first_done = good;
     f->working = false;
@@ -167,7 +167,7 @@ static void apply(struct fleet *f, const struct settings *old)
     }
     for (uint32_t i = 0; i < f->settings.n_models && !must_stop(f); i++)
         if (!is_loaded(f, f->settings.models[i].name))
-            load_model(f, &f->settings.models[i], f->settings.weights);
+            load_model(f, &f->settings.models[i]);
 }
 
 static void reload(struct fleet *f)

@@ -59,6 +59,10 @@ static const struct option options[] = {
       "type of cached keys and values: f32 (default) or f16, half the memory, on device cpu" },
     { "kv-memory", SIZE, AT(kv_memory), 0, UINT64_C(1) << 50, false, "BYTES",
       "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM)" },
+    { "slots", COUNT, AT(slots), 0, 1024, false, "N",
+      "requests of one model computed at once (default 0: 16, or what the memory of the caches allows)" },
+    { "no-speculation", SWITCH, AT(no_speculation), 0, 0, false, NULL,
+      "compute one token of a text in a step, never guesses at the next ones; the text is the same" },
     { "queue", COUNT, AT(queue), 1, 65536, false, "N",
       "requests that may wait, over all models (default 256)" },
     { "drain-seconds", COUNT, AT(drain_seconds), 0, 86400, false, "N",
@@ -292,6 +296,11 @@ static enum cinf_status set_option_of_file(struct settings *s, const struct opti
     struct strbuf text = { 0 };
     const cJSON *element;
     bool good = true;
+    if (o->kind == SWITCH) {
+        /* What a flag has switched on stays on. */
+        *(bool *)member_at(s, o) |= cJSON_IsTrue(value);
+        return cJSON_IsBool(value) ? CINF_OK : cinf_fail(CINF_EINVAL, "must be true or false");
+    }
     if (cJSON_IsString(value)) {
         strbuf_puts(&text, value->valuestring);
     } else if (cJSON_IsNumber(value) && o->kind == PRICE) {

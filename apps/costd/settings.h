@@ -28,7 +28,7 @@ struct settings {
     char *device;         /* NULL: the engine's choice */
     enum cinf_weights weights;
     enum cinf_kv kv;
-    uint32_t threads, queue;
+    uint32_t threads, slots, queue;
     uint64_t kv_memory; /* bytes */
 
     char *cpu_price, *gpu_price; /* dollars an hour, checked; NULL: unpriced */
@@ -40,7 +40,7 @@ struct settings {
     uint32_t drain_seconds;
     uint32_t head_seconds, body_seconds, idle_seconds, stall_seconds, ping_seconds;
     uint32_t connections;
-    bool insecure, check_config, version, help;
+    bool no_speculation, insecure, check_config, version, help;
 };
 
 /* Reads the command line and the file it names.  CINF_EINVAL, with one line that names the flag or the key.

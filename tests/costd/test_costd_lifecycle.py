@@ -25,12 +25,13 @@ def flags_and_files_are_judged():
                 (["--model", "=x"], ["--model"]), (["--model", "a="], ["--model", "no folder"]),
                 (["--threads", "x"], ["--threads", "0 to 1024"]), (["--threads=1025"], ["--threads"]),
                 (["--threads", "-1"], ["--threads"]), (["--queue", "0"], ["--queue"]),
+                (["--slots", "1025"], ["--slots"]),
                 (["--kv-memory", "1X"], ["--kv-memory"]), (["--kv-memory", "99999999T"], ["--kv-memory"]),
                 (["--cpu-cost-per-hour", "-1"], ["--cpu-cost-per-hour"]),
                 (["--cpu-cost-per-hour", "0.1234567891"], ["--cpu-cost-per-hour"]),
                 (["--gpu-cost-per-hour", "abc"], ["--gpu-cost-per-hour"]), (["--daily-budget", "1e3"], ["--daily"]),
                 (["--basis", "hours"], ["--basis"]), (["--weights", "f17"], ["--weights"]),
-                (["--kv", "int8"], ["--kv", "f16"]),
+                (["--kv", "int8"], ["--kv", "f16"]), (["--no-speculation=yes"], ["--no-speculation"]),
                 (["--latency-buckets", "1,0.5"], ["--latency-buckets"]),
                 (["--latency-buckets", "1,,2"], ["--latency-buckets"]), (["--latency-buckets", ""], ["--latency"]),
                 (["--listen", "8000", *model], ["--listen"]), (["--listen", "a:99999", *model], ["--listen"]),
@@ -46,6 +47,7 @@ def flags_and_files_are_judged():
                 (["--config", file({"models": ["a"]})], ['"models"']),
                 (["--config", file({"threads": 1.5})], ['"threads"']),
                 (["--config", file({"threads": True})], ['"threads"']),
+                (["--config", file({"no_speculation": "yes"})], ['"no_speculation"', "true or false"]),
                 (["--config", file({"cpu_cost_per_hour": 1e-10})], ['"cpu_cost_per_hour"']),
                 (["--config", file({"latency_buckets": [1, "2"]})], ['"latency_buckets"']),
                 (["--config", file('{"queue":1,"queue":2}')], ["duplicate"])):
@@ -62,7 +64,7 @@ def flags_and_files_are_judged():
         equal(run_costd("--version")[:2], (0, "costd 0.1.0\n"))
 
         good = file({"models": {"s": SMALL, "l": LARGE}, "cpu_cost_per_hour": 0.1, "kv_memory": "64M", "queue": 7,
-                     "latency_buckets": [0.1, 1], "basis": "wall", "threads": None, "daily_budget": "20"})
+                     "latency_buckets": [0.1, 1], "basis": "wall", "threads": None, "daily_budget": "20", "no_speculation": True})
         code, out, err = run_costd("--config", good, "--check-config")
         equal((code, err), (0, ""), err)
         check("2 models" in out, out)
@@ -105,7 +107,8 @@ def it_answers_while_it_loads():
 
 
 def a_full_queue_is_429():
-    with Costd(*TWO[2:], "--queue", "2", "--kv-memory", "8M") as server:
+    with Costd(*TWO[2:], "--queue", "2", "--slots", "3") as server:
+        equal(server.get("/v1/models/large").json["meta"]["slots"], 3)
         streams = [server.open_stream("large", max_tokens=240, ignore_eos=True) for _ in range(40)]
         end = time.monotonic() + 10
         while True:
