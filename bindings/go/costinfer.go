@@ -114,13 +114,15 @@ type Report struct {
 	Queue, Latency, FirstToken              time.Duration
 	Device, Prefill, Decode, Unpriced       time.Duration // Device = Prefill + Decode
 	Cost                                    Cost
+	DraftedTokens, AcceptedTokens           uint32 // guessed by speculation; of these, the ones that came true
 }
 
 func reportOf(r *C.struct_cinf_report) Report {
 	d := func(ns C.uint64_t) time.Duration { return time.Duration(ns) }
 	return Report{C.GoString(C.cinf_finish_name(r.finish)), uint32(r.input_tokens), uint32(r.cached_tokens),
 		uint32(r.output_tokens), d(r.queue_ns), d(r.latency_ns), d(r.first_token_ns), d(r.device_ns),
-		d(r.prefill_ns), d(r.decode_ns), d(r.unpriced_ns), Cost{r.cost}}
+		d(r.prefill_ns), d(r.decode_ns), d(r.unpriced_ns), Cost{r.cost}, uint32(r.drafted_tokens),
+		uint32(r.accepted_tokens)}
 }
 
 // ModelCosts is one model's account.
@@ -148,6 +150,7 @@ type Options struct {
 	Threads        uint32
 	KVMemory       uint64
 	KV             string // type of keys and values: "f32" ("") or "f16"
+	NoSpeculation  bool   // one token of a text in a step
 	QueueMax       uint32
 	DollarsPerHour string // "": unpriced
 }
@@ -196,6 +199,7 @@ func Open(o Options) (*Engine, error) {
 		}
 	}
 	options.queue_max = C.uint32_t(o.QueueMax)
+	options.no_speculation = C.bool(o.NoSpeculation)
 	options.meter.dollars_per_hour = t.orNil(o.DollarsPerHour)
 	e := new(Engine)
 	var c *C.struct_cinf_engine
@@ -235,12 +239,18 @@ func (e *Engine) SetPrice(dollarsPerHour string) error {
 
 // Costs says who used the machine.
 func (e *Engine) Costs() (Costs, error) {
+	return costsOf(func(s *C.struct_cinf_snapshot) error {
+		return e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status {
+			return C.cinf_meter_snapshot(s, C.cinf_engine_meter(c))
+		})
+	})
+}
+
+func costsOf(fill func(*C.struct_cinf_snapshot) error) (Costs, error) {
 	s := (*C.struct_cinf_snapshot)(C.calloc(1, C.sizeof_struct_cinf_snapshot))
 	defer C.free(unsafe.Pointer(s))
 	s.struct_size = C.sizeof_struct_cinf_snapshot
-	if err := e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status {
-		return C.cinf_meter_snapshot(s, C.cinf_engine_meter(c))
-	}); err != nil {
+	if err := fill(s); err != nil {
 		return Costs{}, err
 	}
 	defer C.cinf_snapshot_free(s)
@@ -262,27 +272,35 @@ func (e *Engine) Costs() (Costs, error) {
 
 // Metrics is a page for Prometheus and its content type; accept is the scraper's Accept header.
 func (e *Engine) Metrics(accept string) (contentType, page string, err error) {
-	text := C.CString(accept)
-	defer C.free(unsafe.Pointer(text))
-	format := C.cinf_exposition_negotiate(text)
+	format := formatOf(accept)
 	err = e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status {
-		var out *C.struct_cinf_exposition
-		if status := C.cinf_exposition_new(&out, format); status != C.CINF_OK {
-			return status
-		}
-		defer C.cinf_exposition_free(out)
-		var text *C.char
-		var n C.size_t
-		status := C.cinf_exposition_meter(out, C.cinf_engine_meter(c))
-		if status == C.CINF_OK {
-			status = C.cinf_exposition_finish(out, &text, &n)
-		}
-		if status == C.CINF_OK {
-			page = C.GoStringN(text, C.int(n))
-		}
-		return status
+		return pageOf(&page, C.cinf_engine_meter(c), format)
 	})
 	return C.GoString(C.cinf_exposition_content_type(format)), page, err
+}
+
+func formatOf(accept string) C.enum_cinf_exposition_format {
+	text := C.CString(accept)
+	defer C.free(unsafe.Pointer(text))
+	return C.cinf_exposition_negotiate(text)
+}
+
+func pageOf(page *string, m *C.struct_cinf_meter, format C.enum_cinf_exposition_format) C.enum_cinf_status {
+	var out *C.struct_cinf_exposition
+	if status := C.cinf_exposition_new(&out, format); status != C.CINF_OK {
+		return status
+	}
+	defer C.cinf_exposition_free(out)
+	var text *C.char
+	var n C.size_t
+	status := C.cinf_exposition_meter(out, m)
+	if status == C.CINF_OK {
+		status = C.cinf_exposition_finish(out, &text, &n)
+	}
+	if status == C.CINF_OK {
+		*page = C.GoStringN(text, C.int(n))
+	}
+	return status
 }
 
 // ModelOptions of loading; the zero value is good.
@@ -393,6 +411,43 @@ func (m *Model) Score(ids []int32) ([]float32, error) {
 	return out[:len(ids)], err
 }
 
+// ModelInfo is what is known of a model.
+type ModelInfo struct {
+	Name, Folder, Notes, Weights string
+	Parameters                   uint64
+	Slots                        uint32
+	Loaded                       bool
+	VocabSize, Positions         uint32
+}
+
+// Info describes the model.
+func (m *Model) Info() ModelInfo {
+	defer runtime.KeepAlive(m)
+	var i C.struct_cinf_model_info
+	i.struct_size = C.sizeof_struct_cinf_model_info
+	C.cinf_model_info(m.c, &i)
+	return ModelInfo{C.GoString(i.name), C.GoString(i.folder), C.GoString(i.notes),
+		C.GoString(C.cinf_weights_name(i.weights)), uint64(i.parameters), uint32(i.slots), bool(i.loaded),
+		uint32(i.config.vocab_size), uint32(i.config.n_positions)}
+}
+
+// Logits are those of every position: a row of the vocabulary's size for each id.
+func (m *Model) Logits(ids []int32) ([][]float32, error) {
+	defer runtime.KeepAlive(m)
+	vocab := int(m.Info().VocabSize)
+	all := make([]float32, len(ids)*vocab+1)
+	if err := call(func() C.enum_cinf_status {
+		return C.cinf_logits(m.c, idsOf(ids), C.uint32_t(len(ids)), (*C.float)(unsafe.Pointer(&all[0])), nil)
+	}); err != nil {
+		return nil, err
+	}
+	rows := make([][]float32, len(ids))
+	for i := range rows {
+		rows[i] = all[i*vocab : (i+1)*vocab : (i+1)*vocab]
+	}
+	return rows, nil
+}
+
 // Request is a prompt and how to go on from it.  The zero value of every field is its default.
 type Request struct {
 	Prompt                  string
@@ -403,19 +458,31 @@ type Request struct {
 	N                       uint32
 	Temperature, TopP, MinP float32
 	TopK                    uint32
+	RepetitionPenalty       float32
+	PresencePenalty         float32
+	FrequencyPenalty        float32
 	LogitBias               map[int32]float32
 	Seed                    uint64
 	Logprobs                bool
+	TopLogprobs             uint32 // so many alternatives at each place; Logprobs, too
 	Timeout                 time.Duration
+	UnreadMax               uint32 // with so many events to be read it sits out, as if paused; 0: no limit
+}
+
+// Logprob is a token and its log-probability.
+type Logprob struct {
+	Token   int32
+	Logprob float32
 }
 
 // Event is one token of a choice, or its end.
 type Event struct {
 	Choice  int
-	Token   int32   // -1 at the end
-	Text    string  // whole characters that became certain, perhaps none
-	Logprob float32 // if asked for
-	Finish  string  // "" but at the end of the choice
+	Token   int32     // -1 at the end
+	Text    string    // whole characters that became certain, perhaps none
+	Logprob float32   // if asked for
+	Top     []Logprob // if asked for, the most likely first
+	Finish  string    // "" but at the end of the choice
 }
 
 // Stream is a request under way.
@@ -461,7 +528,9 @@ func (m *Model) Submit(r Request) (*Stream, error) {
 	}
 	o.temperature, o.top_p, o.min_p = C.float(r.Temperature), C.float(r.TopP), C.float(r.MinP)
 	o.top_k, o.seed, o.logprobs = C.uint32_t(r.TopK), C.uint64_t(r.Seed), C.bool(r.Logprobs)
-	o.timeout_ns = C.uint64_t(r.Timeout)
+	o.repetition_penalty, o.presence_penalty = C.float(r.RepetitionPenalty), C.float(r.PresencePenalty)
+	o.frequency_penalty, o.top_logprobs = C.float(r.FrequencyPenalty), C.uint32_t(r.TopLogprobs)
+	o.timeout_ns, o.unread_max = C.uint64_t(r.Timeout), C.uint32_t(r.UnreadMax)
 	var c *C.struct_cinf_request
 	if err := call(func() C.enum_cinf_status { return C.cinf_request_submit(&c, m.c, o) }); err != nil {
 		return nil, err
@@ -499,12 +568,23 @@ func (s *Stream) Next(ctx context.Context) (*Event, error) {
 		}
 		event := &Event{Choice: int(e.choice), Token: int32(e.token), Logprob: float32(e.logprob),
 			Text: C.GoStringN(e.text, C.int(e.text_bytes))}
+		for _, top := range unsafe.Slice(e.top, int(e.n_top)) {
+			event.Top = append(event.Top, Logprob{int32(top.token), float32(top.logprob)})
+		}
 		if e.kind == C.CINF_EVENT_FINISH {
 			event.Finish = C.GoString(C.cinf_finish_name(e.finish))
 		}
 		return event, nil
 	}
 	return nil, &Error{Closed, "the stream was closed"}
+}
+
+// Pause takes the request out of the device's steps, and back: it keeps its place and costs nothing.
+func (s *Stream) Pause(pause bool) {
+	defer runtime.KeepAlive(s)
+	if s.c != nil {
+		C.cinf_request_pause(s.c, C.bool(pause))
+	}
 }
 
 // Report is the report so far, or the final one after the end or Close.
@@ -540,6 +620,7 @@ type Choice struct {
 	Text     string
 	IDs      []int32
 	Logprobs []float32 // if asked for
+	Top      [][]Logprob
 	Finish   string
 }
 
@@ -580,8 +661,11 @@ func (m *Model) Generate(ctx context.Context, r Request) (*Result, error) {
 			continue
 		}
 		c.IDs = append(c.IDs, e.Token)
-		if r.Logprobs {
+		if r.Logprobs || r.TopLogprobs > 0 {
 			c.Logprobs = append(c.Logprobs, e.Logprob)
+		}
+		if r.TopLogprobs > 0 {
+			c.Top = append(c.Top, e.Top)
 		}
 	}
 }

@@ -41,6 +41,36 @@ type scenario struct {
 		IDs []int32
 		Sum float64
 	}
+	Logprobs []struct {
+		Prompt    string
+		MaxTokens uint32 `json:"max_tokens"`
+		Top       uint32
+		IDs       []int32
+		Logprobs  []float32
+		TopIDs    [][]int32 `json:"top_ids"`
+	}
+	Logits []struct {
+		IDs        []int32
+		Vocabulary int
+		Best       []int
+		BestLogits []float32 `json:"best_logits"`
+	}
+	Pause []struct {
+		Prompt    string
+		MaxTokens uint32 `json:"max_tokens"`
+	}
+	Meter []struct {
+		Device, Model  string
+		DollarsPerHour string `json:"dollars_per_hour"`
+		Shares         []struct {
+			PrefillWeight uint64 `json:"prefill_weight"`
+			DecodeWeight  uint64 `json:"decode_weight"`
+			InputTokens   uint32 `json:"input_tokens"`
+			CachedTokens  uint32 `json:"cached_tokens"`
+			OutputTokens  uint32 `json:"output_tokens"`
+			Finish        string
+		}
+	}
 	Cost []struct {
 		NS             uint64
 		DollarsPerHour string `json:"dollars_per_hour"`
@@ -83,6 +113,45 @@ func costs(t *testing.T, e *Engine) Costs {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func near(a, b float32) bool { return math.Abs(float64(a)-float64(b)) < 1e-3 }
+
+func paused(t *testing.T, m *Model, r Request) {
+	ctx := context.Background()
+	whole, err := m.Generate(ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.Submit(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	text := ""
+	for first := true; ; first = false {
+		e, err := s.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e == nil {
+			break
+		}
+		text += e.Text
+		if first {
+			s.Pause(true)
+			time.Sleep(30 * time.Millisecond)
+			before := s.Report()
+			time.Sleep(30 * time.Millisecond)
+			if after := s.Report(); after != before || after.Finish != "running" || after.OutputTokens >= r.MaxTokens {
+				t.Errorf("%+v, then %+v", before, after)
+			}
+			s.Pause(false)
+		}
+	}
+	if report := s.Report(); text != whole.Choices[0].Text || report.OutputTokens != r.MaxTokens {
+		t.Errorf("%q: %+v", text, report)
+	}
 }
 
 func TestScenario(t *testing.T) {
@@ -157,6 +226,86 @@ func TestScenario(t *testing.T) {
 		}
 		if math.Abs(sum-c.Sum) > 1e-3 {
 			t.Errorf("%v: %v, want %v", c.IDs, sum, c.Sum)
+		}
+	}
+	for _, c := range s.Logprobs {
+		r, err := m.Generate(context.Background(), Request{Prompt: c.Prompt, MaxTokens: c.MaxTokens, TopLogprobs: c.Top})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := r.Choices[0]
+		if !reflect.DeepEqual(got.IDs, c.IDs) || len(got.Logprobs) != len(c.IDs) || len(got.Top) != len(c.IDs) {
+			t.Fatalf("%+v", got)
+		}
+		for i := range c.IDs {
+			var top []int32
+			for _, x := range got.Top[i] {
+				top = append(top, x.Token)
+			}
+			if !near(got.Logprobs[i], c.Logprobs[i]) || !reflect.DeepEqual(top, c.TopIDs[i]) {
+				t.Errorf("token %d: %v %v", i, got.Logprobs[i], got.Top[i])
+			}
+		}
+	}
+	for _, c := range s.Logits {
+		rows, err := m.Logits(c.IDs)
+		if err != nil || len(rows) != len(c.IDs) {
+			t.Fatal(len(rows), err)
+		}
+		for i, row := range rows {
+			best := 0
+			for j := range row {
+				if row[j] > row[best] {
+					best = j
+				}
+			}
+			if len(row) != c.Vocabulary || best != c.Best[i] || !near(row[best], c.BestLogits[i]) {
+				t.Errorf("row %d of %d: %d, %v", i, len(row), best, row[best])
+			}
+		}
+	}
+	for _, c := range s.Pause {
+		paused(t, m, Request{Prompt: c.Prompt, MaxTokens: c.MaxTokens, IgnoreEOS: true})
+	}
+	for _, c := range s.Meter {
+		meter, err := NewMeter(c.Device, c.DollarsPerHour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shares []Share
+		var weights uint64
+		for _, s := range c.Shares {
+			bill, err := meter.OpenBill(c.Model)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shares = append(shares, Share{bill, s.PrefillWeight, s.DecodeWeight, s.InputTokens, s.CachedTokens,
+				s.OutputTokens})
+			weights += s.PrefillWeight + s.DecodeWeight
+		}
+		meter.Busy()
+		time.Sleep(5 * time.Millisecond)
+		charged, err := meter.Charge(shares...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		meter.Idle()
+		var parts time.Duration
+		for i, s := range c.Shares {
+			r := shares[i].Bill.Close(s.Finish)
+			part := time.Duration(uint64(charged) * (s.PrefillWeight + s.DecodeWeight) / weights)
+			cost, _ := CostOf(uint64(r.Device), c.DollarsPerHour)
+			if r.Device != part && r.Device != part+1 || r.Cost != cost || r.Finish != s.Finish ||
+				(r.Prefill > 0) != (s.PrefillWeight > 0) || (r.Decode > 0) != (s.DecodeWeight > 0) ||
+				r.InputTokens != s.InputTokens || r.CachedTokens != s.CachedTokens || r.OutputTokens != s.OutputTokens {
+				t.Errorf("share %d of %v: %+v", i, charged, r)
+			}
+			parts += r.Device
+		}
+		books, err := meter.Costs()
+		if err != nil || parts != charged || books.Serve != charged || books.Models[0].Serve != charged ||
+			books.Serve+books.Load+books.Idle != books.AsOf || books.Device != c.Device || books.Models[0].Name != c.Model {
+			t.Errorf("%v: %+v %v", charged, books, err)
 		}
 	}
 	for _, c := range s.Cost {
@@ -248,6 +397,59 @@ func TestGoroutinesShareTheDevice(t *testing.T) {
 	kind, page, err := e.Metrics("application/openmetrics-text; version=1.0.0")
 	if err != nil || !strings.HasPrefix(kind, "application/openmetrics-text") || !strings.HasSuffix(page, "# EOF\n") {
 		t.Error(kind, err)
+	}
+}
+
+func TestStreamThatNobodyReads(t *testing.T) {
+	_, m := open(t)
+	s, err := m.Submit(Request{Prompt: "Once upon a time", MaxTokens: 200, IgnoreEOS: true, UnreadMax: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	time.Sleep(100 * time.Millisecond)
+	if n := s.Report().OutputTokens; n < 4 || n > 5 {
+		t.Error(n)
+	}
+}
+
+func TestMeterOfMistakes(t *testing.T) {
+	if _, err := NewMeter("lathe", "1e3"); !errors.Is(err, Invalid) {
+		t.Error(err)
+	}
+	a, _ := NewMeter("a", "")
+	b, _ := NewMeter("b", "1")
+	bill, err := a.OpenBill("turning")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Busy()
+	for _, shares := range [][]Share{{{}}, {{Bill: bill}, {Bill: bill}}} {
+		if _, err := a.Charge(shares...); !errors.Is(err, Invalid) {
+			t.Error(err)
+		}
+	}
+	if _, err := b.Charge(Share{Bill: bill}); !errors.Is(err, Invalid) {
+		t.Error(err)
+	}
+	if err := b.SetPrice("x"); !errors.Is(err, Invalid) {
+		t.Error(err)
+	}
+	if r := bill.Close("length"); r.Finish != "length" || bill.Close("stop").Finish != "length" {
+		t.Error(r)
+	}
+	if _, err := a.Charge(Share{Bill: bill}); !errors.Is(err, Invalid) {
+		t.Error(err)
+	}
+	if _, page, err := a.Metrics(""); err != nil || !strings.Contains(page, `model_name="turning"`) {
+		t.Error(err)
+	}
+}
+
+func TestInfo(t *testing.T) {
+	_, m := open(t)
+	if i := m.Info(); i.Name != "small" || i.VocabSize != 2048 || !i.Loaded || i.Weights == "auto" || i.Parameters == 0 {
+		t.Errorf("%+v", i)
 	}
 }
 

@@ -77,10 +77,6 @@ struct closer {
     {
         cinf_result_free(p);
     }
-    void operator()(cinf_meter *p) const noexcept
-    {
-        cinf_meter_free(p);
-    }
     void operator()(cinf_exposition *p) const noexcept
     {
         cinf_exposition_free(p);
@@ -168,6 +164,122 @@ inline std::string metrics(const cinf_meter *meter, cinf_exposition_format forma
     return std::string(text, length);
 }
 
+/* ---- A meter of one's own --------------------------------------------------------------------- */
+
+/* One request that a meter charges.  Destroyed while open, it is closed as cancelled, by the thread that
+ * moves time.  It keeps its meter alive. */
+class bill
+{
+  public:
+    bill(std::shared_ptr<cinf_meter> meter, cinf_bill *raw) : meter_(std::move(meter)), raw_(raw)
+    {
+    }
+    bill(bill &&other) noexcept
+        : meter_(std::move(other.meter_)), raw_(std::exchange(other.raw_, nullptr)), open_(other.open_)
+    {
+    }
+    bill &operator=(bill &&other) noexcept
+    {
+        std::swap(meter_, other.meter_);
+        std::swap(raw_, other.raw_);
+        std::swap(open_, other.open_);
+        return *this;
+    }
+    ~bill()
+    {
+        if (raw_ && open_)
+            cinf_bill_close(raw_, CINF_FINISH_CANCELLED);
+        cinf_bill_free(raw_);
+    }
+    cinf_report report() const
+    {
+        cinf_report r = detail::sized<cinf_report>();
+        cinf_bill_read(raw_, &r);
+        return r;
+    }
+    cinf_report close(cinf_finish finish = CINF_FINISH_STOP)
+    {
+        if (open_)
+            cinf_bill_close(raw_, finish);
+        open_ = false;
+        return report();
+    }
+    cinf_bill *get() const noexcept
+    {
+        return raw_;
+    }
+
+  private:
+    std::shared_ptr<cinf_meter> meter_;
+    cinf_bill *raw_;
+    bool open_ = true;
+};
+
+/* A timeline of one device, for a program that runs models by itself.  One thread at a time moves time:
+ * busy(), idle(), charge(), charge_load(), set_price() and closing a bill. */
+class meter
+{
+  public:
+    explicit meter(const std::string &device = "cpu", const std::optional<std::string> &dollars_per_hour = {})
+    {
+        cinf_meter_options o = detail::sized<cinf_meter_options>();
+        o.device = device.c_str();
+        o.dollars_per_hour = dollars_per_hour ? dollars_per_hour->c_str() : nullptr;
+        cinf_meter *raw = nullptr;
+        check(cinf_meter_new(&raw, &o));
+        raw_.reset(raw, cinf_meter_free);
+    }
+    /* The number of a model's account, which is made when it is new. */
+    uint32_t account(const std::string &model)
+    {
+        uint32_t number = 0;
+        check(cinf_meter_add_model(raw_.get(), model.c_str(), &number));
+        return number;
+    }
+    bill open_bill(const std::string &model)
+    {
+        cinf_bill *raw = nullptr;
+        check(cinf_bill_open(&raw, raw_.get(), account(model), 0));
+        return bill(raw_, raw);
+    }
+    void busy() noexcept
+    {
+        cinf_meter_busy(raw_.get());
+    }
+    void idle() noexcept
+    {
+        cinf_meter_idle(raw_.get());
+    }
+    /* Charges the time since the last boundary to the shares, and returns it in nanoseconds. */
+    uint64_t charge(const std::vector<cinf_share> &shares) noexcept
+    {
+        return cinf_meter_charge(raw_.get(), shares.data(), static_cast<uint32_t>(shares.size()));
+    }
+    uint64_t charge_load(const std::string &model)
+    {
+        return cinf_meter_charge_load(raw_.get(), account(model));
+    }
+    void set_price(const std::string &dollars_per_hour)
+    {
+        check(cinf_meter_set_price(raw_.get(), dollars_per_hour.c_str()));
+    }
+    snapshot costs() const
+    {
+        return snapshot(raw_.get());
+    }
+    std::string metrics(cinf_exposition_format format = CINF_EXPOSITION_TEXT) const
+    {
+        return costinfer::metrics(raw_.get(), format);
+    }
+    cinf_meter *get() const noexcept
+    {
+        return raw_.get();
+    }
+
+  private:
+    std::shared_ptr<cinf_meter> raw_;
+};
+
 /* ---- Requests --------------------------------------------------------------------------------- */
 
 /* The options of a request.  Setters chain; strings and lists are copied into it. */
@@ -226,9 +338,17 @@ class request
     {
         return options_.logprobs = true, options_.top_logprobs = top, *this;
     }
+    request &ignore_eos(bool ignore = true)
+    {
+        return options_.ignore_eos = ignore, *this;
+    }
     request &timeout_ns(uint64_t ns)
     {
         return options_.timeout_ns = ns, *this;
+    }
+    request &unread_max(uint32_t n)
+    {
+        return options_.unread_max = n, *this;
     }
     /* What has no setter; prompt, stop and logit_bias are filled in. */
     cinf_request_options &raw() noexcept
@@ -315,6 +435,11 @@ class stream
     void cancel() noexcept
     {
         cinf_request_cancel(raw_.get(), CINF_FINISH_CANCELLED);
+    }
+    /* It keeps its place and enters no step until pause(false). */
+    void pause(bool pause = true) noexcept
+    {
+        cinf_request_pause(raw_.get(), pause);
     }
     cinf_report report() const
     {
@@ -494,6 +619,10 @@ class engine_options
     engine_options &kv_memory(uint64_t bytes)
     {
         return options_.kv_memory = bytes, *this;
+    }
+    engine_options &speculation(bool on)
+    {
+        return options_.no_speculation = !on, *this;
     }
     engine_options &kv(cinf_kv type)
     {

@@ -2,11 +2,14 @@
 // C++'s own: moves, exceptions through a callback, cancelling by destruction.
 //
 //   wrapper MODEL_FOLDER SCENARIO
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <sstream>
+#include <thread>
 
 #include <cjson/cJSON.h>
 #include <costinfer/costinfer.hpp>
@@ -78,6 +81,70 @@ static void provoke(const cJSON *c, engine &e, const model &m, const std::string
         CHECK(!"a call that is known");
 }
 
+static void pause(const cJSON *c, const model &m)
+{
+    uint32_t max_tokens = number_of(c, "max_tokens");
+    request r = request_of(c).ignore_eos();
+    std::string text(m.generate(r).text()), seen;
+    stream s = m.submit(r);
+    seen += s.next()->text;
+    s.pause();
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    cinf_report before = s.report();
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    cinf_report after = s.report();
+    CHECK(before.finish == CINF_FINISH_RUNNING && before.output_tokens < max_tokens);
+    CHECK(after.output_tokens == before.output_tokens && after.device_ns == before.device_ns);
+    s.pause(false);
+    for (const cinf_event &event : s)
+        seen += event.text;
+    CHECK(seen == text && s.report().output_tokens == max_tokens);
+}
+
+static void charge(const cJSON *c)
+{
+    std::string price = text_of(c, "dollars_per_hour"), name = text_of(c, "model");
+    meter meter(text_of(c, "device"), price);
+    std::vector<bill> bills;
+    std::vector<cinf_share> shares;
+    uint64_t weights = 0, parts = 0;
+    const cJSON *share = nullptr;
+    cJSON_ArrayForEach(share, at(c, "shares"))
+    {
+        bills.push_back(meter.open_bill(name));
+        cinf_share s{};
+        s.bill = bills.back().get();
+        s.prefill_weight = number_of(share, "prefill_weight");
+        s.decode_weight = number_of(share, "decode_weight");
+        s.input_tokens = number_of(share, "input_tokens");
+        s.cached_tokens = number_of(share, "cached_tokens");
+        s.output_tokens = number_of(share, "output_tokens");
+        weights += s.prefill_weight + s.decode_weight;
+        shares.push_back(s);
+    }
+    meter.busy();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    uint64_t charged = meter.charge(shares);
+    meter.idle();
+    size_t i = 0;
+    cJSON_ArrayForEach(share, at(c, "shares"))
+    {
+        const cinf_share &s = shares[i];
+        std::string finish = text_of(share, "finish");
+        cinf_report r = bills[i++].close(finish == "stop" ? CINF_FINISH_STOP : CINF_FINISH_CANCELLED);
+        CHECK(r.device_ns - charged * (s.prefill_weight + s.decode_weight) / weights <= 1);
+        CHECK((r.prefill_ns > 0) == (s.prefill_weight > 0) && (r.decode_ns > 0) == (s.decode_weight > 0));
+        CHECK(r.input_tokens == s.input_tokens && r.cached_tokens == s.cached_tokens);
+        CHECK(r.output_tokens == s.output_tokens && cinf_finish_name(r.finish) == finish);
+        CHECK(cinf_cost_compare(r.cost, cost_of(r.device_ns, price)) == 0);
+        parts += r.device_ns;
+    }
+    snapshot s = meter.costs();
+    CHECK(parts == charged && s->serve_ns == parts && s.begin()->serve_ns == parts &&
+          name == s.begin()->name);
+    CHECK(s->serve_ns + s->load_ns + s->idle_ns == s->as_of_ns && text_of(c, "device") == s->device);
+}
+
 static void conform(const std::string &folder, const cJSON *scenario)
 {
     std::string price = text_of(scenario, "dollars_per_hour");
@@ -117,6 +184,37 @@ static void conform(const std::string &folder, const cJSON *scenario)
             sum += static_cast<double>(scores[i]);
         CHECK(std::isnan(scores[0]) && std::fabs(sum - at(c, "sum")->valuedouble) < 1e-3);
     }
+    cJSON_ArrayForEach(c, at(scenario, "logprobs"))
+    {
+        stream s = m.submit(request_of(c).logprobs(number_of(c, "top")));
+        int i = 0;
+        for (const cinf_event &event : s) {
+            if (event.kind != CINF_EVENT_TOKEN)
+                continue;
+            CHECK(event.token == cJSON_GetArrayItem(at(c, "ids"), i)->valueint);
+            double logprob = cJSON_GetArrayItem(at(c, "logprobs"), i)->valuedouble;
+            CHECK(std::fabs(static_cast<double>(event.logprob) - logprob) < 1e-3);
+            const cJSON *top = cJSON_GetArrayItem(at(c, "top_ids"), i++);
+            CHECK(event.n_top == static_cast<uint32_t>(cJSON_GetArraySize(top)));
+            for (uint32_t k = 0; k < event.n_top; k++)
+                CHECK(event.top[k].token == cJSON_GetArrayItem(top, static_cast<int>(k))->valueint);
+        }
+        CHECK(i == cJSON_GetArraySize(at(c, "ids")));
+    }
+    cJSON_ArrayForEach(c, at(scenario, "logits"))
+    {
+        std::vector<float> logits = m.logits(ids_of(c));
+        std::ptrdiff_t n_vocab = number_of(c, "vocabulary");
+        CHECK(logits.size() == ids_of(c).size() * static_cast<size_t>(n_vocab));
+        for (int i = 0; i < cJSON_GetArraySize(at(c, "best")); i++) {
+            auto row = logits.begin() + i * n_vocab, best = std::max_element(row, row + n_vocab);
+            CHECK(best - row == cJSON_GetArrayItem(at(c, "best"), i)->valueint);
+            double logit = cJSON_GetArrayItem(at(c, "best_logits"), i)->valuedouble;
+            CHECK(std::fabs(static_cast<double>(*best) - logit) < 1e-3);
+        }
+    }
+    cJSON_ArrayForEach(c, at(scenario, "pause")) pause(c, m);
+    cJSON_ArrayForEach(c, at(scenario, "meter")) charge(c);
     cJSON_ArrayForEach(c, at(scenario, "cost"))
     {
         // Doubles hold the scenario's powers of two and small numbers exactly.
@@ -154,24 +252,24 @@ static void own(const std::string &folder)
     CHECK(streamed == " there was a little girl");
 
     std::string pieces;
-    result r = moved.generate(request("Once upon a time").max_tokens(40), [&](uint32_t, std::string_view text) {
-        pieces += text;
-        return pieces.size() < 10;
-    });
+    result r =
+        moved.generate(request("Once upon a time").max_tokens(40), [&](uint32_t, std::string_view text) {
+            pieces += text;
+            return pieces.size() < 10;
+        });
     CHECK(r.report().finish == CINF_FINISH_CANCELLED && r.text().substr(0, 10) == pieces.substr(0, 10));
 
     bool caught = false;
     try {
-        moved.generate(request("Once"), [](uint32_t, std::string_view) -> bool { throw std::logic_error("mine"); });
+        moved.generate(request("Once"),
+                       [](uint32_t, std::string_view) -> bool { throw std::logic_error("mine"); });
     } catch (const std::logic_error &thrown) {
         caught = std::string(thrown.what()) == "mine";
     }
     CHECK(caught);
 
-    request endless("Once");
-    endless.raw().ignore_eos = true;
     {
-        stream left = moved.submit(endless);
+        stream left = moved.submit(request("Once").ignore_eos());
         left.next();
     }
     moved.unload();
@@ -180,6 +278,35 @@ static void own(const std::string &folder)
     snapshot kept = std::move(s);
     CHECK(kept->n_models == 1);
     CHECK(e.metrics().find("model_request_total{model_name=\"small\"") != std::string::npos);
+}
+
+/* A bill outlives the meter it came from, moves, and is closed as cancelled by letting go of it. */
+static void own_meter()
+{
+    std::optional<bill> kept;
+    {
+        meter m("lathe");
+        bill first = m.open_bill("turning");
+        kept.emplace(std::move(first));
+        m.busy();
+        m.charge_load("turning");
+        m.idle();
+        {
+            bill left = m.open_bill("turning");
+        }
+        CHECK(m.costs().begin()->finished[CINF_FINISH_CANCELLED] == 1);
+        CHECK(m.costs()->unpriced_ns > 0);
+        CHECK(m.metrics().find("turning") != std::string::npos);
+        bool refused = false;
+        try {
+            m.set_price("1e3");
+        } catch (const error &failure) {
+            refused = failure.status() == CINF_EINVAL;
+        }
+        CHECK(refused);
+    }
+    CHECK(kept->close(CINF_FINISH_LENGTH).finish == CINF_FINISH_LENGTH);
+    CHECK(kept->close(CINF_FINISH_STOP).finish == CINF_FINISH_LENGTH);
 }
 
 int main(int argc, char *argv[])
@@ -193,6 +320,7 @@ int main(int argc, char *argv[])
     CHECK(scenario);
     conform(argv[1], scenario);
     own(argv[1]);
+    own_meter();
     cJSON_Delete(scenario);
     std::cout << "C++: the scenario holds\n";
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import time
 from typing import Any
 
 import pytest
@@ -32,6 +33,45 @@ def provoke(case: dict[str, Any], engine: Engine, model: costinfer.Model, folder
         pytest.fail(f"unknown call {case['call']}")
 
 
+def paused(model: costinfer.Model, case: dict[str, Any]) -> None:
+    text = model.generate(case["prompt"], max_tokens=case["max_tokens"], ignore_eos=True).text
+    with model.stream(case["prompt"], max_tokens=case["max_tokens"], ignore_eos=True) as stream:
+        begin = next(stream).text
+        stream.pause()
+        time.sleep(0.03)
+        before = stream.report
+        time.sleep(0.03)
+        assert stream.report == before and before.finish == "running"
+        assert before.output_tokens < case["max_tokens"]
+        stream.resume()
+        assert begin + "".join(event.text for event in stream) == text
+    assert stream.report.output_tokens == case["max_tokens"]
+
+
+def metered(case: dict[str, Any]) -> None:
+    meter = costinfer.Meter(device=case["device"], dollars_per_hour=case["dollars_per_hour"])
+    bills = [meter.open_bill(case["model"]) for _ in case["shares"]]
+    meter.busy()
+    time.sleep(0.005)
+    charged = meter.charge(*(costinfer.Share(bill, **{k: v for k, v in share.items() if k != "finish"})
+                             for bill, share in zip(bills, case["shares"])))
+    meter.idle()
+    weights = [share["prefill_weight"] + share["decode_weight"] for share in case["shares"]]
+    parts = 0
+    for bill, share, weight in zip(bills, case["shares"], weights):
+        report = bill.close(share["finish"])
+        assert report.device_ns - charged * weight // sum(weights) in (0, 1)
+        assert (report.prefill_ns > 0) == (share["prefill_weight"] > 0)
+        assert (report.decode_ns > 0) == (share["decode_weight"] > 0)
+        assert (report.input_tokens, report.cached_tokens, report.output_tokens, report.finish) == (
+            share["input_tokens"], share["cached_tokens"], share["output_tokens"], share["finish"])
+        assert report.cost == Cost.of(report.device_ns, case["dollars_per_hour"])
+        parts += report.device_ns
+    costs = meter.costs()
+    assert parts == charged == costs.serve_ns == costs.models[case["model"]].serve_ns
+    assert costs.serve_ns + costs.load_ns + costs.idle_ns == costs.as_of_ns and costs.device == case["device"]
+
+
 def test_scenario(models: pathlib.Path) -> None:
     scenario = json.loads(SCENARIO.read_text())
     folder = models / scenario["model"]
@@ -55,6 +95,21 @@ def test_scenario(models: pathlib.Path) -> None:
         assert engine.costs().serve_ns == served
         for case in scenario["score"]:
             assert sum(model.score(case["ids"])[1:]) == pytest.approx(case["sum"], abs=1e-3)
+        for case in scenario["logprobs"]:
+            choice = model.generate(case["prompt"], max_tokens=case["max_tokens"], top_logprobs=case["top"]).choices[0]
+            assert list(choice.ids) == case["ids"]
+            assert choice.logprobs == pytest.approx(case["logprobs"], abs=1e-3)
+            assert choice.top_logprobs is not None
+            assert [[token for token, _ in top] for top in choice.top_logprobs] == case["top_ids"]
+        for case in scenario["logits"]:
+            logits = model.logits(case["ids"])
+            assert logits.shape == (len(case["ids"]), case["vocabulary"])
+            assert logits.argmax(axis=1).tolist() == case["best"]
+            assert logits.max(axis=1).tolist() == pytest.approx(case["best_logits"], abs=1e-3)
+        for case in scenario["pause"]:
+            paused(model, case)
+        for case in scenario["meter"]:
+            metered(case)
         for case in scenario["cost"]:
             assert str(Cost.of(case["ns"], case["dollars_per_hour"])) == case["dollars"]
         for case in scenario["errors"]:

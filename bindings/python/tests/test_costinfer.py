@@ -44,6 +44,13 @@ def test_leaving_early_cancels_and_bills(engine: Engine, model: Model) -> None:
     assert engine.costs().models["stories-small"].finished["cancelled"] == 1
 
 
+def test_a_stream_that_nobody_reads_sits_out(model: Model) -> None:
+    with model.stream("Once upon a time", max_tokens=200, ignore_eos=True, unread_max=4) as stream:
+        time.sleep(0.1)
+        assert 4 <= stream.report.output_tokens <= 5
+        assert sum(e.kind == "token" for e in stream) == 200
+
+
 def test_timeout(model: Model) -> None:
     result = model.generate("Once upon a time", max_tokens=0, ignore_eos=True, timeout=1e-9)
     assert result.report.finish == "timeout"
@@ -204,6 +211,7 @@ def test_meter_without_an_engine() -> None:
     assert abs(first.device_ns - 3 * second.device_ns) <= 3
     assert first.prefill_ns == first.device_ns and second.decode_ns == second.device_ns
     assert (first.input_tokens, second.output_tokens) == (30, 1)
+    assert first.drafted_tokens == 0
     costs = meter.costs()
     assert costs.serve_ns + costs.idle_ns == costs.as_of_ns and costs.device == "lathe"
     assert 'model_name="turning"' in meter.metrics()[1]
@@ -211,6 +219,19 @@ def test_meter_without_an_engine() -> None:
         meter.charge(Share(a))
     with pytest.raises(costinfer.InvalidArgument):
         b.close("tired")
+
+
+def test_speculation_changes_the_report_not_the_text(models: pathlib.Path) -> None:
+    texts = []
+    for speculation in (False, True):
+        with Engine(device="cpu", speculation=speculation) as engine:
+            report = engine.load(models / "stories-small").generate("a b c d a b c d a b c", max_tokens=40,
+                                                                    ignore_eos=True)
+            texts.append(report.text)
+            assert engine.device.speculation in (False, speculation)
+            assert 0 <= report.report.accepted_tokens <= report.report.drafted_tokens
+            assert report.report.drafted_tokens == 0 or speculation
+    assert texts[0] == texts[1]
 
 
 def test_weights_that_a_device_does_not_keep(engine: Engine, models: pathlib.Path) -> None:

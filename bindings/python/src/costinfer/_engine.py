@@ -36,7 +36,8 @@ class Device:
     threads: int
     memory_total: int
     memory_used: int
-    kv: str
+    kv: str  # how keys and values are kept
+    speculation: bool  # texts may get several tokens in a step
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,15 @@ class Stream:
         if self._pointer:
             lib.cinf_request_cancel(self._pointer, _ffi.FINISHES.index("cancelled"))
 
+    def pause(self) -> None:
+        """It keeps its place and enters no step until resume(), and costs nothing; its timeout goes on."""
+        if self._pointer:
+            lib.cinf_request_pause(self._pointer, True)
+
+    def resume(self) -> None:
+        if self._pointer:
+            lib.cinf_request_pause(self._pointer, False)
+
     @property
     def report(self) -> Report:
         """The report so far, or the final one."""
@@ -232,16 +242,18 @@ class Model:
                repetition_penalty: float = 0.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0,
                logit_bias: Mapping[int, float] | None = None, seed: int = 0, logprobs: bool = False,
                top_logprobs: int = 0, prompt_logprobs: bool = False, ignore_eos: bool = False,
-               special: bool = False, timeout: float | None = None) -> Stream:
+               special: bool = False, timeout: float | None = None, unread_max: int = 0) -> Stream:
         """Submits a request and returns its events as they come.
 
         max_tokens 0: until the text or the context ends.  temperature 0: greedy.  seed 0: drawn at random.
-        special: "<|endoftext|>" in the prompt is that token.  timeout: in seconds."""
+        special: "<|endoftext|>" in the prompt is that token.  timeout: in seconds.  unread_max: with so many
+        events to be read it sits out, as if paused; 0: no limit."""
         o = _ffi.RequestOptions(max_tokens=max_tokens, n=n, temperature=temperature, top_k=top_k, top_p=top_p,
                                 min_p=min_p, repetition_penalty=repetition_penalty,
                                 presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, seed=seed,
                                 logprobs=logprobs or top_logprobs > 0, top_logprobs=top_logprobs,
-                                prompt_logprobs=prompt_logprobs, ignore_eos=ignore_eos, tokenize_flags=int(special))
+                                prompt_logprobs=prompt_logprobs, ignore_eos=ignore_eos, tokenize_flags=int(special),
+                                unread_max=unread_max)
         if isinstance(prompt, (str, bytes)):
             data = prompt.encode() if isinstance(prompt, str) else prompt
             o.prompt, o.prompt_bytes = data, len(data)
@@ -362,13 +374,14 @@ class Engine:
 
     def __init__(self, *, device: str | None = None, threads: int = 0, kv_memory: int = 0, queue_max: int = 0,
                  prefix_reuse: bool = True, dollars_per_hour: str | None = None, basis: str = "wall",
-                 kv: str = "f32") -> None:
+                 kv: str = "f32", speculation: bool = True) -> None:
         if basis not in ("wall", "cpu"):
             raise _errors.InvalidArgument(f"basis is {basis!r}; it can be 'wall' or 'cpu'")
         kv_type = ctypes.c_uint()
         call("kv_parse", ctypes.byref(kv_type), kv.encode())
         o = _ffi.EngineOptions(threads=threads, kv_memory=kv_memory, queue_max=queue_max,
-                               no_prefix_reuse=not prefix_reuse, kv=kv_type.value)
+                               no_prefix_reuse=not prefix_reuse, kv=kv_type.value,
+                               no_speculation=not speculation)
         o.meter.struct_size = ctypes.sizeof(_ffi.MeterOptions)
         o.meter.basis = ("wall", "cpu").index(basis)
         if device is not None:
@@ -418,7 +431,7 @@ class Engine:
         i = _ffi.DeviceInfo()
         lib.cinf_engine_device(self._handle, ctypes.byref(i))
         return Device(text(i.name), text(i.description), text(i.reason), i.is_gpu, i.threads, i.memory_total,
-                      i.memory_used, text(lib.cinf_kv_name(i.kv)))
+                      i.memory_used, text(lib.cinf_kv_name(i.kv)), i.speculation)
 
     def set_price(self, dollars_per_hour: str | None) -> None:
         """From the next boundary on; what has been measured keeps its price."""

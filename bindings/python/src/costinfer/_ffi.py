@@ -40,14 +40,14 @@ class MeterOptions(Sized):
 class EngineOptions(Sized):
     _fields_ = [("struct_size", c_size_t), ("device", c_char_p), ("threads", c_uint32), ("kv_memory", c_uint64),
                 ("queue_max", c_uint32), ("prefill_rows", c_uint32), ("no_prefix_reuse", c_bool),
-                ("meter", MeterOptions), ("kv", c_uint)]
+                ("meter", MeterOptions), ("kv", c_uint), ("no_speculation", c_bool)]
 
 
 class DeviceInfo(Sized):
     _fields_ = [("struct_size", c_size_t), ("name", c_char * 96), ("description", c_char * 160),
                 ("reason", c_char * 256), ("is_gpu", c_bool), ("threads", c_uint32), ("memory_total", c_uint64),
                 ("memory_used", c_uint64), ("as_per_flop", c_uint64), ("as_per_byte", c_uint64),
-                ("kv", c_uint)]
+                ("kv", c_uint), ("speculation", c_bool)]
 
 
 class ModelOptions(Sized):
@@ -100,7 +100,8 @@ class Report(Sized):
     _fields_ = [("struct_size", c_size_t), ("finish", c_uint), ("model", c_uint32), ("input_tokens", c_uint32),
                 ("cached_tokens", c_uint32), ("output_tokens", c_uint32), ("queue_ns", c_uint64),
                 ("latency_ns", c_uint64), ("first_token_ns", c_uint64), ("device_ns", c_uint64),
-                ("prefill_ns", c_uint64), ("decode_ns", c_uint64), ("unpriced_ns", c_uint64), ("cost", Cost)]
+                ("prefill_ns", c_uint64), ("decode_ns", c_uint64), ("unpriced_ns", c_uint64), ("cost", Cost),
+                ("drafted_tokens", c_uint32), ("accepted_tokens", c_uint32)]
 
 
 class Share(Structure):
@@ -184,6 +185,7 @@ _OTHERS: dict[str, tuple[Any, list[Any]]] = {
     "weights_name": (c_char_p, [c_uint]),
     "kv_name": (c_char_p, [c_uint]),
     "request_cancel": (None, [_P, c_uint]),
+    "request_pause": (None, [_P, c_bool]),
     "request_report": (None, [_P, POINTER(Report)]),
     "request_prompt": (POINTER(c_int32), [_P, POINTER(c_uint32)]),
     "request_seed": (c_uint64, [_P]),
@@ -200,6 +202,7 @@ _OTHERS: dict[str, tuple[Any, list[Any]]] = {
     "meter_idle": (None, [_P]),
     "meter_charge": (c_uint64, [_P, POINTER(Share), c_uint32]),
     "bill_close": (None, [_P, c_uint]),
+    "bill_count_drafts": (None, [_P, c_uint32, c_uint32]),
     "bill_read": (None, [_P, POINTER(Report)]),
     "bill_free": (None, [_P]),
     "snapshot_free": (None, [POINTER(Snapshot)]),

@@ -71,12 +71,14 @@ class Report:
     decode_ns: int
     unpriced_ns: int
     cost: Cost
+    drafted_tokens: int = 0  # guessed by speculation and computed along
+    accepted_tokens: int = 0  # of these, the ones that came true
 
 
 def report_of(r: _ffi.Report) -> Report:
     return Report(_ffi.FINISHES[r.finish], r.input_tokens, r.cached_tokens, r.output_tokens, r.queue_ns,
                   r.latency_ns, r.first_token_ns, r.device_ns, r.prefill_ns, r.decode_ns, r.unpriced_ns,
-                  _cost(r.cost))
+                  _cost(r.cost), r.drafted_tokens, r.accepted_tokens)
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,10 @@ class Bill:
             lib.cinf_bill_close(self._pointer, _ffi.FINISHES.index(finish))
             self._open = False
         return self.report
+
+    def count_drafts(self, drafted: int, accepted: int) -> None:
+        """Before a charge: of its work, so many tokens were guessed, and so many of these came true."""
+        lib.cinf_bill_count_drafts(self._pointer, drafted, accepted)
 
     @property
     def report(self) -> Report:
