@@ -65,6 +65,8 @@ EXAMPLES = {
     "gpu_utilization_percent": "max by (instance, gpu) (gpu_utilization_percent)",
     "gpu_memory_used_bytes": "sum by (instance, gpu) (gpu_memory_used_bytes)\n"
                              "  / sum by (instance, gpu) (gpu_memory_total_bytes)",
+    "gpu_memory_device_used_bytes": "max by (instance, gpu) (gpu_memory_device_used_bytes)\n"
+                                    "  - max by (instance, gpu) (gpu_memory_used_bytes)",
     "gpu_memory_total_bytes": "sum by (instance, gpu) (gpu_memory_total_bytes)",
     "costd_build_info": "count by (version, device) (costd_build_info)",
     "costd_queue_limit": "max by (instance) (costd_queue_limit)",

@@ -157,6 +157,7 @@ def check_figures():
     assert found[("costinfer_split_seconds", (device, ("per", "flop")))] == 1.25e-13
     gpu = (("gpu", 'cpu "0"'),)
     assert found[("gpu_memory_used_bytes", gpu)] == 1234567890123
+    assert found[("gpu_memory_device_used_bytes", gpu)] == 2000000000000
     assert abs(found[("gpu_utilization_percent", gpu)] - 41.1522630041) < 1e-9
 
 

@@ -110,7 +110,13 @@ START_TEST(what_is_unknown_is_absent)
     has(text, "costinfer_split_seconds{device=\"cpu\",per=\"flop\"} 1e-10");
     has(text, "costinfer_split_seconds{device=\"cpu\",per=\"byte\"} 0");
     cinf_meter_set_gpu_memory(meter, 1, 8);
-    has(text_of(meter), "gpu_utilization_percent{gpu=\"cpu\"} 12.5");
+    text = text_of(meter);
+    has(text, "gpu_utilization_percent{gpu=\"cpu\"} 12.5");
+    lacks(text, "gpu_memory_device_used_bytes");
+    cinf_meter_set_gpu_taken(meter, 7);
+    has(text_of(meter), "gpu_memory_device_used_bytes{gpu=\"cpu\"} 7");
+    cinf_meter_set_gpu_taken(meter, 0);
+    lacks(text_of(meter), "gpu_memory_device_used_bytes");
     done(meter);
 
     ck_ok(cinf_meter_new(

@@ -36,7 +36,7 @@ struct cinf_engine_options {
     size_t struct_size;              /* set by CINF_ENGINE_OPTIONS */
     const char *device;              /* "auto" (NULL), of cinf_device_list(), "opencl", part of a name */
     uint32_t threads;                /* of the device; 0: its own choice */
-    uint64_t kv_memory;              /* bytes for all models' caches; 0: 1/4 of RAM, 4/5 of a GPU's */
+    uint64_t kv_memory;              /* bytes for all models' caches; 0: 1/4 of RAM, what a GPU has left */
     uint32_t queue_max;              /* requests that may wait, over all models; 0: 256 */
     uint32_t prefill_rows;           /* prompt tokens in one step at most; 0: 128 */
     bool no_prefix_reuse;            /* compute every prompt in full */

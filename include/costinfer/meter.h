@@ -225,6 +225,9 @@ CINF_API void cinf_meter_count_error(struct cinf_meter *meter, uint32_t model, e
 /* A GPU's memory as allocated by us, and in all; the rows are absent until this is called. */
 CINF_API void cinf_meter_set_gpu_memory(struct cinf_meter *meter, uint64_t used_bytes, uint64_t total_bytes);
 
+/* The same as the GPU's driver counts it, others' memory included; 0: nobody knows, and there is no row. */
+CINF_API void cinf_meter_set_gpu_taken(struct cinf_meter *meter, uint64_t bytes);
+
 /* The constants behind the weights of shares, exported so that a split can be checked: attoseconds a
  * floating-point operation and a byte. */
 CINF_API void cinf_meter_set_split(struct cinf_meter *meter, uint64_t as_per_flop, uint64_t as_per_byte);

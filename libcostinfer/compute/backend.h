@@ -126,6 +126,7 @@ struct device_info {
     uint32_t threads;      /* 0: unknown */
     uint64_t memory_total; /* bytes of the device; RAM for a CPU */
     uint64_t memory_used;  /* bytes allocated on it by us, all kinds */
+    uint64_t memory_taken; /* by everybody, as its vendor's driver says; 0: nobody knows */
 };
 
 /* What a step costs, for splitting its time fairly: measured once when the engine opens. */
@@ -191,6 +192,11 @@ struct backend {
 
     /* Bytes that one slot takes, before there is a cache. */
     uint64_t (*kv_slot_bytes)(const struct device *device, const struct program *program);
+
+    /* Slots that a cache can have by what is free on the device now, the weights being there: 1 to UINT32_MAX,
+     * or CINF_ENOMEM with the numbers.  NULL: nobody but the caller limits them. */
+    enum cinf_status (*kv_slots_max)(uint32_t *out, const struct device *device,
+                                     const struct program *program);
 
     /* Positions [0, n) of slot `to` become those of slot `from`. */
     enum cinf_status (*kv_copy)(struct kv *kv, uint32_t to, uint32_t from, uint32_t n);

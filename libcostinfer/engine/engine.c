@@ -179,7 +179,7 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     e->prefix_reuse = !o->no_prefix_reuse;
     TRY(open_device(e, o));
     e->kv_memory = o->kv_memory            ? o->kv_memory
-                   : e->device_info.is_gpu ? e->device_info.memory_total / 5 * 4
+                   : e->device_info.is_gpu ? e->device_info.memory_total
                                            : physical_memory() / 4;
 
     struct cinf_meter_options m = { CINF_METER_OPTIONS };
@@ -188,10 +188,7 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     m.device = e->device_info.name;
     TRY(cinf_meter_new(&e->meter, &m));
     cinf_meter_set_split(e->meter, e->device_info.as_per_flop, e->device_info.as_per_byte);
-    struct device_info info;
-    e->device->backend->info(e->device, &info);
-    if (info.shows_memory)
-        cinf_meter_set_gpu_memory(e->meter, info.memory_used, info.memory_total);
+    engine_show_memory(e);
     int error = pthread_create(&e->thread, NULL, scheduler_main, e);
     return error ? cinf_fail(CINF_EIO, "cannot start the scheduler thread: %s", strerror(error)) : CINF_OK;
 }

@@ -168,6 +168,8 @@ struct cinf_engine {
     struct device *device;
     struct cinf_device_info device_info; /* as it was opened */
     atomic_uint_fast64_t memory_used;    /* by us, now */
+    bool memory_changes;                 /* the device's driver tells what everybody uses */
+    uint64_t memory_shown_ns;            /* when it was asked last */
     struct cinf_meter *meter;
     uint64_t kv_memory, kv_used;
     uint32_t queue_max, prefill_rows;
@@ -215,5 +217,8 @@ void request_unref(struct cinf_request *request);
 
 /* scheduler.c */
 void *scheduler_main(void *engine);
+
+/* The gauges of the device's memory: by the scheduler, or before there is one. */
+void engine_show_memory(struct cinf_engine *e);
 
 #endif

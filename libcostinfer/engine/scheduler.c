@@ -22,12 +22,13 @@
 #include "step_weight.h"
 
 enum {
-    LOAD_PIECE_NS = 10000000, /* a piece of a load between two steps */
-    LOAD_WAIT_NS = 20000000,  /* how often time is charged while a load waits for its reader */
-    PREFIX_SHORTEST = 4,      /* copying fewer tokens is not worth a call */
-    DRAFT_STREAMS = 4,        /* texts in a step with guesses at most */
-    DRAFT_ROWS = 12,          /* and its rows: up to here one more takes about the same each time */
-    TIMED_ROWS = 4,           /* rows more when that is measured */
+    MEMORY_SHOWN_NS = 1000000000, /* how often a driver is asked what others use */
+    LOAD_PIECE_NS = 10000000,     /* a piece of a load between two steps */
+    LOAD_WAIT_NS = 20000000,      /* how often time is charged while a load waits for its reader */
+    PREFIX_SHORTEST = 4,          /* copying fewer tokens is not worth a call */
+    DRAFT_STREAMS = 4,            /* texts in a step with guesses at most */
+    DRAFT_ROWS = 12,              /* and its rows: up to here one more takes about the same each time */
+    TIMED_ROWS = 4,               /* rows more when that is measured */
     TIMED_STEPS = 6,
 };
 static const float ROW_TIME_LEAST = 0.01f;
@@ -600,13 +601,17 @@ static void drop_weights(struct cinf_engine *e, struct cinf_model *model)
     model->gpt2 = NULL;
 }
 
-static void show_memory(struct cinf_engine *e)
+void engine_show_memory(struct cinf_engine *e)
 {
     struct device_info info;
     e->device->backend->info(e->device, &info);
     atomic_store(&e->memory_used, info.memory_used);
-    if (info.shows_memory)
+    if (info.shows_memory) {
         cinf_meter_set_gpu_memory(e->meter, info.memory_used, info.memory_total);
+        cinf_meter_set_gpu_taken(e->meter, info.memory_taken);
+    }
+    e->memory_changes = info.memory_taken > 0;
+    e->memory_shown_ns = clock_monotonic_ns();
 }
 
 /* One short step, to see what a row more takes; *done after the last of them. */
@@ -673,7 +678,7 @@ static void run_load(struct cinf_engine *e, struct model_load *load)
         drop_weights(e, model);
     } else if (status == CINF_OK) {
         cinf_meter_set_loaded(e->meter, model->account, true);
-        show_memory(e);
+        engine_show_memory(e);
     }
     pthread_mutex_lock(&e->lock);
     load->status = status;
@@ -714,7 +719,7 @@ static bool run_unloads(struct cinf_engine *e)
         pthread_mutex_unlock(&e->lock);
         drop_weights(e, model);
         cinf_meter_set_loaded(e->meter, model->account, false);
-        show_memory(e);
+        engine_show_memory(e);
         pthread_mutex_lock(&e->lock);
         model->loaded = false;
         pthread_cond_broadcast(&e->changed);
@@ -800,6 +805,11 @@ void *scheduler_main(void *engine)
     struct cinf_engine *e = engine;
     pthread_mutex_lock(&e->lock);
     for (;;) {
+        if (e->memory_changes && clock_monotonic_ns() - e->memory_shown_ns >= MEMORY_SHOWN_NS) {
+            pthread_mutex_unlock(&e->lock);
+            engine_show_memory(e);
+            pthread_mutex_lock(&e->lock);
+        }
         run_jobs(e);
         if (e->closing)
             close_all(e);
@@ -844,7 +854,8 @@ void *scheduler_main(void *engine)
             if (e->closing && !e->models)
                 break;
             /* Those that stay sit out, or wait for the slots of such ones. */
-            wait_for_work(e, next_deadline(e));
+            uint64_t until = next_deadline(e), again = e->memory_shown_ns + MEMORY_SHOWN_NS;
+            wait_for_work(e, e->memory_changes && again < until ? again : until);
         }
     }
     e->stopped = true;

@@ -252,6 +252,14 @@ static void gpu_families(struct view *v)
     cinf_exposition_integer(page, "gpu_memory_used_bytes", &gpu, 1, used);
     cinf_exposition_family(page, "gpu_memory_total_bytes", CINF_METRIC_GAUGE, "bytes", "GPU memory in all.");
     cinf_exposition_integer(page, "gpu_memory_total_bytes", &gpu, 1, total);
+    uint64_t taken = atomic_load(&v->meter->gpu_taken_bytes);
+    if (taken > 0) {
+        cinf_exposition_family(
+            page, "gpu_memory_device_used_bytes", CINF_METRIC_GAUGE, "bytes",
+            "GPU memory in use by all processes, as its driver says (or by this one, where it says no "
+            "more).");
+        cinf_exposition_integer(page, "gpu_memory_device_used_bytes", &gpu, 1, taken);
+    }
 }
 
 enum cinf_status cinf_exposition_meter(struct cinf_exposition *page, const struct cinf_meter *meter)

@@ -333,6 +333,11 @@ void cinf_meter_set_gpu_memory(struct cinf_meter *meter, uint64_t used_bytes, ui
     atomic_store(&meter->has_gpu, true);
 }
 
+void cinf_meter_set_gpu_taken(struct cinf_meter *meter, uint64_t bytes)
+{
+    atomic_store(&meter->gpu_taken_bytes, bytes);
+}
+
 void cinf_meter_set_split(struct cinf_meter *meter, uint64_t as_per_flop, uint64_t as_per_byte)
 {
     atomic_store(&meter->split_flop_as, as_per_flop);

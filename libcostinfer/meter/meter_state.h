@@ -140,7 +140,7 @@ struct cinf_meter {
     _Atomic uint64_t phase;
     _Atomic uint64_t idle_seen; /* see idle_until() */
     _Atomic uint64_t shown[2][WORDS(struct device_facts)];
-    _Atomic uint64_t gpu_used_bytes, gpu_total_bytes, split_flop_as, split_byte_as;
+    _Atomic uint64_t gpu_used_bytes, gpu_total_bytes, gpu_taken_bytes, split_flop_as, split_byte_as;
     atomic_bool has_gpu, has_split;
 };
 

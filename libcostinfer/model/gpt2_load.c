@@ -426,7 +426,6 @@ static enum cinf_status start(struct gpt2_loader *l, struct device *device)
                          "the cache of one context of %u positions takes %" PRIu64 " bytes, and %" PRIu64
                          " are allowed",
                          m->config.n_positions, slot_bytes, l->options.kv_bytes);
-    m->slots = slots < l->options.slots_max ? (uint32_t)slots : l->options.slots_max;
     m->rows_max = l->options.rows_max;
     m->kv_position_bytes = slot_bytes / m->config.n_positions;
 
@@ -447,6 +446,11 @@ static enum cinf_status start(struct gpt2_loader *l, struct device *device)
         status = backend->weights_new(&m->weights, device, m->specs, m->program.n_specs, m->weights_type);
     }
     TRY(status);
+    m->slots = slots < l->options.slots_max ? (uint32_t)slots : l->options.slots_max;
+    uint32_t most = UINT32_MAX;
+    if (backend->kv_slots_max)
+        TRY(backend->kv_slots_max(&most, device, &m->program));
+    m->slots = m->slots < most ? m->slots : most;
     return backend->kv_new(&m->kv, device, &m->program, m->slots);
 }
 

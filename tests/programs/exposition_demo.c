@@ -93,6 +93,7 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[2], "used") == 0) {
         cinf_meter_set_gpu_memory(meter, 1234567890123, 3000000000000);
+        cinf_meter_set_gpu_taken(meter, 2000000000000);
         cinf_meter_set_split(meter, 125000, 83333333);
     }
     if (!failed)

@@ -255,21 +255,33 @@ static enum cinf_status start(struct opencl_device *device)
         return opencl_fail(device, error, "creating a context");
     device->queue = clCreateCommandQueue(device->context, device->id, 0, &error);
     if (!device->queue)
+    vendor_memory_close(((struct opencl_device *)base)->vendor);
         return opencl_fail(device, error, "creating a queue");
     return build_device_program(device);
 }
 
-enum cinf_status opencl_open_tuned(struct device **out, const struct device_options *options,
-                                   const struct opencl_tuning *tuning)
+bool opencl_address(struct pci_address *out, cl_device_id id)
 {
-    struct found found;
-    struct device_info info;
-    TRY(find_named(&found, &info, options->which));
-    struct opencl_device *device = mem_new(1, sizeof *device);
-    if (!device)
-        return cinf_fail(CINF_ENOMEM, "no memory for device %s", info.name);
-    device->base.backend = &backend_opencl;
-    device->id = found.id;
+    enum { PCI_KHR = 0x410F, TOPOLOGY_AMD = 0x4037, BUS_NV = 0x4008, SLOT_NV = 0x4009, DOMAIN_NV = 0x400A };
+    cl_uint khr[4], bus, slot, domain;
+    unsigned char amd[24]; /* a type, 17 bytes of nothing, bus, device, function */
+    if (clGetDeviceInfo(id, PCI_KHR, sizeof khr, khr, NULL) == CL_SUCCESS) {
+        *out = (struct pci_address){ khr[0], khr[1], khr[2], khr[3] };
+        return true;
+    }
+    if (clGetDeviceInfo(id, TOPOLOGY_AMD, sizeof amd, amd, NULL) == CL_SUCCESS) {
+        *out = (struct pci_address){ 0, amd[21], amd[22], amd[23] };
+        return true;
+    }
+    if (clGetDeviceInfo(id, BUS_NV, sizeof bus, &bus, NULL) != CL_SUCCESS ||
+        clGetDeviceInfo(id, SLOT_NV, sizeof slot, &slot, NULL) != CL_SUCCESS)
+        return false;
+    if (clGetDeviceInfo(id, DOMAIN_NV, sizeof domain, &domain, NULL) != CL_SUCCESS)
+        domain = 0;
+    *out = (struct pci_address){ domain, bus, slot >> 3, slot & 7 };
+    return true;
+}
+
 /* The kernels for CPUs are the plain ones: no barriers, no local memory, no assumption about the hardware. */
 static struct opencl_tuning tuning_as(bool cpu)
 {
@@ -335,6 +347,17 @@ static enum cinf_status start_checked(struct opencl_device *device)
     device->tuning.clblast = device->tuning.clblast && opencl_blas_exists();
     enum cinf_status status = start_checked(device);
     if (status != CINF_OK) {
+enum cinf_status opencl_open_tuned(struct device **out, const struct device_options *options,
+                                   const struct opencl_tuning *tuning)
+{
+    struct found found;
+    struct device_info info;
+    TRY(find_named(&found, &info, options->which));
+    struct opencl_device *device = mem_new(1, sizeof *device);
+    if (!device)
+        return cinf_fail(CINF_ENOMEM, "no memory for device %s", info.name);
+    device->base.backend = &backend_opencl;
+    device->id = found.id;
         close_device(&device->base);
         return status;
     }
@@ -349,15 +372,26 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
 
 static void info_of(const struct device *base, struct device_info *out)
 {
+    struct pci_address at;
+    if (device->is_gpu && opencl_address(&at, device->id))
+        device->vendor = vendor_memory_open(&at, NULL);
     const struct opencl_device *device = (const struct opencl_device *)base;
     *out = (struct device_info){ .is_gpu = device->is_gpu,
                                  .shows_memory = true,
                                  .shares_cpu = device->sleeps,
                                  .threads = device->units,
                                  .memory_total = device->memory_total,
-                                 .memory_used = atomic_load(&device->memory_used) };
+                                 .memory_used = atomic_load(&device->memory_used),
+                                 .memory_taken = taken(device) };
     memcpy(out->name, device->name, sizeof out->name);
     memcpy(out->description, device->description, sizeof out->description);
+/* 0: nobody knows. */
+static uint64_t taken(const struct opencl_device *device)
+{
+    uint64_t bytes;
+    return device->vendor && vendor_memory_used(device->vendor, &bytes) ? bytes : 0;
+}
+
 }
 
 /* ---- Buffers ------------------------------------------------------------------------------ */
@@ -371,6 +405,28 @@ enum cinf_status opencl_buffer_new(struct opencl_buffer *out, struct opencl_devi
                          "device %s: %s of %" PRIu64 " bytes, and it gives %" PRIu64 " at a time at most",
                          device->name, what, bytes, device->alloc_max);
     if (used > device->memory_total || bytes > device->memory_total - used)
+/* A fifth of what is free stays so: steps need rows and logits, and drivers memory of their own.  A layer's
+ * cache is one buffer. */
+enum cinf_status opencl_kv_slots_max(uint32_t *out, const struct device *base, const struct program *program)
+{
+    const struct opencl_device *device = (const struct opencl_device *)base;
+    uint64_t slot = opencl_kv_slot_bytes(base, program), layer = slot / program->layers;
+    uint64_t ours = atomic_load(&device->memory_used), everybody = taken(device);
+    uint64_t used = everybody > ours ? everybody : ours;
+    uint64_t left = used < device->memory_total ? device->memory_total - used : 0;
+    uint64_t by_memory = left / 5 * 4 / slot, by_buffer = device->alloc_max / layer;
+    uint64_t n = by_memory < by_buffer ? by_memory : by_buffer;
+    if (n == 0)
+        return cinf_fail(CINF_ENOMEM,
+                         "device %s: the cache of one context takes %" PRIu64 " bytes, %" PRIu64
+                         " a layer; besides the weights %" PRIu64 " of its %" PRIu64
+                         " are left, of which caches may take 4/5, and it gives %" PRIu64
+                         " at a time at most",
+                         device->name, slot, layer, left, device->memory_total, device->alloc_max);
+    *out = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+    return CINF_OK;
+}
+
         return cinf_fail(CINF_ENOMEM,
                          "device %s: %s of %" PRIu64 " bytes; %" PRIu64 " of its %" PRIu64 " are in use",
                          device->name, what, bytes, used, device->memory_total);
@@ -528,3 +584,4 @@ const struct backend backend_opencl = {
     .wait = opencl_wait,
     .logits = opencl_logits,
 };
+    .kv_slots_max = opencl_kv_slots_max,

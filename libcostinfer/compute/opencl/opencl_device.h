@@ -12,6 +12,7 @@
 
 #include "backend.h"
 #include "opencl_layout.h"
+#include "opencl_vendor_memory.h"
 
 enum {
     OPENCL_DEVICES_MAX = 32, /* that are listed, over all platforms */
@@ -44,6 +45,7 @@ struct opencl_device {
     bool is_gpu, sleeps; /* sleeps: waiting for an event costs no processor time */
     uint32_t units;
     uint64_t memory_total, alloc_max;
+    struct vendor_memory *vendor; /* NULL: only our own count */
     _Atomic uint64_t memory_used; /* atomic: gauges are read from other threads */
 };
 
@@ -129,6 +131,9 @@ enum cinf_status opencl_open_tuned(struct device **out, const struct device_opti
  * compiling takes. */
 enum cinf_status opencl_check(struct opencl_device *device);
 
+/* Where the device is on its bus, by the extension of all vendors or by one vendor's own query. */
+bool opencl_address(struct pci_address *out, cl_device_id id);
+
 enum cinf_status opencl_measure(struct device *device, struct device_speed *out);
 
 enum cinf_status opencl_weights_new(struct weights **out, struct device *device,
@@ -150,6 +155,8 @@ enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, 
                                 const struct program *program, uint32_t rows_max);
 void opencl_prepared_free(struct prepared *prepared);
 enum cinf_status opencl_run(struct prepared *prepared, const struct batch *batch);
+enum cinf_status opencl_kv_slots_max(uint32_t *out, const struct device *device,
+                                     const struct program *program);
 enum cinf_status opencl_wait(struct prepared *prepared);
 enum cinf_status opencl_logits(struct prepared *prepared, uint32_t i, const float **out);
 

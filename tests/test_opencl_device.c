@@ -1,0 +1,220 @@
+/* What a machine with a GPU would look like: the OpenCL device there is, whose answers to questions about its
+ * kind and its place on a bus are replaced. */
+#include "support.h"
+
+#if CINF_HAVE_OPENCL
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function" /* its shapes only */
+#include "backend_ops.h"
+#pragma GCC diagnostic pop
+#include "opencl_device.h"
+#include "opencl_vendor_memory.h"
+
+static bool as_gpu, no_context;
+static cl_device_info bus_query; /* the one that is answered */
+
+#pragma GCC visibility push(default)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+
+static void real_function(void *function, const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+    memcpy(function, &found, sizeof found);
+}
+
+cl_int clGetDeviceInfo(cl_device_id id, cl_device_info what, size_t size, void *value, size_t *needed)
+{
+    static __typeof__(clGetDeviceInfo) *real;
+    if (!real)
+        real_function(&real, "clGetDeviceInfo");
+    if (as_gpu && value && what == CL_DEVICE_TYPE) {
+        memcpy(value, &(cl_device_type){ CL_DEVICE_TYPE_GPU }, sizeof(cl_device_type));
+        return CL_SUCCESS;
+    }
+    const bool nv = what >= 0x4008 && what <= 0x400A;
+    if (bus_query && (what == bus_query || (bus_query == 0x4008 && nv))) {
+        static const cl_uint khr[4] = { 1, 0x65, 2, 3 }, bus = 0x41, slot = 5 << 3 | 1, domain = 2;
+        unsigned char amd[24] = { 0 };
+        amd[21] = 0x0C, amd[22] = 0x1F, amd[23] = 7;
+        const void *answer = what == 0x410F   ? (const void *)khr
+                             : what == 0x4037 ? (const void *)amd
+                             : what == 0x4008 ? (const void *)&bus
+                             : what == 0x4009 ? (const void *)&slot
+                                              : (const void *)&domain;
+        memcpy(value, answer, size);
+        return CL_SUCCESS;
+    }
+    return real(id, what, size, value, needed);
+}
+
+cl_context clCreateContext(const cl_context_properties *properties, cl_uint n, const cl_device_id *ids,
+                           void(CL_CALLBACK *notify)(const char *, const void *, size_t, void *), void *data,
+                           cl_int *error)
+{
+    static __typeof__(clCreateContext) *real;
+    if (!real)
+        real_function(&real, "clCreateContext");
+    if (!no_context)
+        return real(properties, n, ids, notify, data, error);
+    *error = CL_DEVICE_NOT_AVAILABLE;
+    return NULL;
+}
+
+#pragma GCC diagnostic pop
+#pragma GCC visibility pop
+
+static void begin(void)
+{
+    as_gpu = no_context = false;
+    bus_query = 0;
+    setenv("COSTINFER_OPENCL_SHAPE", "cpu", 1); /* fast to compile */
+}
+
+START_TEST(auto_takes_a_gpu)
+{
+    struct device *device = NULL;
+    struct device_info info;
+    char reason[DEVICE_REASON_MAX];
+    ck_ok(device_open(&device, "auto", NULL, reason));
+    device->backend->info(device, &info);
+    ck_assert(!info.is_gpu);
+    ck_assert(support_contains(reason, "none is a GPU"));
+    device_close(device);
+
+    as_gpu = true;
+    setenv("COSTINFER_OPENCL_SHAPE", "gpu", 1);
+    ck_ok(device_open(&device, "auto", NULL, reason));
+    device->backend->info(device, &info);
+    ck_assert(info.is_gpu && info.memory_total > 0);
+    ck_assert_msg(support_contains(reason, "opencl:0:0") && support_contains(reason, "most memory"), "%s",
+                  reason);
+    device_close(device);
+}
+END_TEST
+
+/* At opening, and never without saying so; who names the GPU gets the failure. */
+START_TEST(auto_falls_back)
+{
+    struct device *device = NULL;
+    struct device_info info;
+    char reason[DEVICE_REASON_MAX];
+    as_gpu = no_context = true;
+    ck_ok(device_open(&device, "auto", NULL, reason));
+    device->backend->info(device, &info);
+    ck_assert(!info.is_gpu);
+    ck_assert_msg(support_contains(reason, "the GPU cannot be used: device opencl:0:0: creating a context: "
+                                           "CL_DEVICE_NOT_AVAILABLE"),
+                  "%s", reason);
+    device_close(device);
+    device = NULL;
+    ck_fails(device_open(&device, "opencl", NULL, NULL), CINF_EDEVICE, "CL_DEVICE_NOT_AVAILABLE");
+    ck_assert_ptr_null(device);
+    no_context = false;
+    ck_ok(device_open(&device, "opencl", NULL, NULL)); /* what failed left nothing taken */
+    device_close(device);
+}
+END_TEST
+
+START_TEST(addresses)
+{
+    static const struct {
+        cl_device_info query;
+        struct pci_address at;
+    } queries[] = { { 0x410F, { 1, 0x65, 2, 3 } },
+                    { 0x4037, { 0, 0x0C, 0x1F, 7 } },
+                    { 0x4008, { 2, 0x41, 5, 1 } } };
+    struct pci_address at = { 9, 9, 9, 9 };
+    struct device *device;
+    ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
+    cl_device_id id = ((struct opencl_device *)device)->id;
+    ck_assert(!opencl_address(&at, id));
+    ck_assert_uint_eq(at.bus, 9);
+    for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
+        bus_query = queries[i].query;
+        ck_assert(opencl_address(&at, id));
+        ck_assert_uint_eq(at.domain, queries[i].at.domain);
+        ck_assert_uint_eq(at.bus, queries[i].at.bus);
+        ck_assert_uint_eq(at.device, queries[i].at.device);
+        ck_assert_uint_eq(at.function, queries[i].at.function);
+    }
+    backend_opencl.close(device);
+}
+END_TEST
+
+/* Caches get four fifths of what is free, by our count or by the driver's, and a layer's is one buffer. */
+START_TEST(room_for_caches)
+{
+    struct rig rig;
+    struct device_info info;
+    uint32_t n = 7;
+    rig_begin(&rig, (struct shape){ 32, 2, 64, 50, 100, 2 });
+    ck_ok(backend_opencl.open(&rig.device, &(struct device_options){ 0 }));
+    struct opencl_device *device = (struct opencl_device *)rig.device;
+    const uint64_t slot = backend_opencl.kv_slot_bytes(rig.device, &rig.program);
+    const uint64_t total = device->memory_total, at_once = device->alloc_max;
+    device->memory_total = 50 * slot;
+    ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
+    ck_assert_uint_eq(n, 40);
+    atomic_store(&device->memory_used, 30 * slot); /* the weights */
+    ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
+    ck_assert_uint_eq(n, 16);
+    device->alloc_max = 5 * slot / 2; /* of two layers */
+    ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
+    ck_assert_uint_eq(n, 5);
+    device->alloc_max = slot / 2 - 1;
+    ck_fails(backend_opencl.kv_slots_max(&n, rig.device, &rig.program), CINF_ENOMEM, "at a time at most");
+    ck_assert_uint_eq(n, 5);
+    device->alloc_max = at_once;
+
+    char library[512], used[64];
+    snprintf(library, sizeof library, "%s/bin/libfake_nvml.so", getenv("CINF_BUILD"));
+    snprintf(used, sizeof used, "%llu %llu", 45ull * slot, 50ull * slot);
+    setenv("COSTINFER_FAKE_NVML", used, 1);
+    device->vendor = vendor_memory_open(&(struct pci_address){ 0, 0x65, 0, 0 },
+                                        &(struct vendor_sources){ library, "/nowhere", "/nowhere" });
+    ck_assert_ptr_nonnull(device->vendor);
+    ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
+    ck_assert_uint_eq(n, 4);
+    backend_opencl.info(rig.device, &info);
+    ck_assert_uint_eq(info.memory_used, 30 * slot);
+    ck_assert_uint_eq(info.memory_taken, 45 * slot);
+    snprintf(used, sizeof used, "%llu %llu", 49ull * slot, 50ull * slot);
+    setenv("COSTINFER_FAKE_NVML", used, 1);
+    ck_fails(backend_opencl.kv_slots_max(&n, rig.device, &rig.program), CINF_ENOMEM, "are left");
+    ck_assert_uint_eq(n, 4);
+    setenv("COSTINFER_FAKE_NVML", "memory", 1); /* it stops telling: our own count */
+    ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
+    ck_assert_uint_eq(n, 16);
+    device->memory_total = total;
+    atomic_store(&device->memory_used, 0);
+    rig.backend = &backend_opencl;
+    rig_end(&rig);
+}
+END_TEST
+#endif
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("opencl_device");
+    TCase *t = tcase_create("device");
+    suite_add_tcase(s, t);
+#if CINF_HAVE_OPENCL
+    struct device_info info;
+    if (backend_opencl.find(0, &info) != CINF_OK || info.is_gpu) {
+        printf("skipped: %s\n", info.is_gpu ? "the first OpenCL device is a GPU" : cinf_last_error());
+        exit(77);
+    }
+    tcase_set_timeout(t, 120);
+    tcase_add_checked_fixture(t, begin, NULL);
+    tcase_add_test(t, auto_takes_a_gpu);
+    tcase_add_test(t, auto_falls_back);
+    tcase_add_test(t, addresses);
+    tcase_add_test(t, room_for_caches);
+#endif
+    return s;
+}
