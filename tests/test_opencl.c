@@ -11,6 +11,7 @@
 #include "opencl_cache.h"
 #include "opencl_device.h"
 #include "opencl_shim.h"
+#include "packed_memory.h"
 #include "strbuf.h"
 
 #include <stdio.h>
@@ -24,31 +25,61 @@
 static const struct opencl_tuning as_cpu = { .lanes = 1, .tile_rows = 4, .split_length = 16 };
 static const struct opencl_tuning as_gpu = { .lanes = 16, .tile_rows = 8, .split_length = 16 };
 static const struct opencl_tuning *tuning;
+static enum weights_type weights_as;
 
 static enum cinf_status open_tuned(struct device **out, const struct device_options *options)
 {
     return opencl_open_tuned(out, options, tuning);
 }
 
-static enum cinf_status weights_new_f16(struct weights **out, struct device *device,
-                                        const struct weight_spec *specs, uint32_t n_specs,
-                                        enum weights_type type)
+static enum cinf_status weights_new_as(struct weights **out, struct device *device,
+                                       const struct weight_spec *specs, uint32_t n_specs,
+                                       enum weights_type type)
 {
     (void)type;
-    return opencl_weights_new(out, device, specs, n_specs, WEIGHTS_F16);
+    return opencl_weights_new(out, device, specs, n_specs, weights_as);
 }
 
-/* The backend as it is (NULL), or opened with another tuning and with weights in f16. */
-static const struct backend *backend_as(const struct opencl_tuning *as, bool f16)
+/* The backend as it is (NULL), or opened with another tuning, and with weights of another type. */
+static const struct backend *backend_as(const struct opencl_tuning *as, enum weights_type type)
 {
     static struct backend backend;
     backend = backend_opencl;
     tuning = as;
+    weights_as = type;
     if (as)
         backend.open = open_tuned;
-    if (f16)
-        backend.weights_new = weights_new_f16;
+    backend.weights_new = weights_new_as;
     return &backend;
+}
+
+static const enum weights_type types[] = { WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_INT8 };
+enum { TYPES = sizeof types / sizeof *types };
+
+/* A column's numbers, or a row's, as int8 keeps them: `step` apart. */
+static void round_to_int8(float *values, uint32_t n, size_t step)
+{
+    float largest = 0;
+    for (uint32_t i = 0; i < n; i++)
+        largest = fmaxf(largest, fabsf(values[i * step]));
+    for (uint32_t i = 0; i < n; i++)
+        values[i * step] = rintf(values[i * step] * (127 / largest)) * (largest / 127);
+}
+
+/* The rig's numbers become what the weights' type keeps of them. */
+static void round_values(struct rig *rig, enum weights_type type)
+{
+    for (uint32_t w = 0; w < rig->program.n_specs; w++) {
+        const struct weight_spec *spec = &rig->specs[w];
+        if (spec->role == WEIGHT_VECTOR || (type == WEIGHTS_INT8 && spec->role == WEIGHT_TABLE))
+            continue;
+        for (size_t i = 0; type == WEIGHTS_F16 && i < (size_t)spec->rows * spec->cols; i++)
+            rig->values[w][i] = f32_of_f16(f16_of_f32(rig->values[w][i]));
+        bool matrix = spec->role == WEIGHT_MATRIX;
+        for (uint32_t o = 0; type == WEIGHTS_INT8 && o < (matrix ? spec->cols : spec->rows); o++)
+            round_to_int8(rig->values[w] + (matrix ? o : (size_t)o * spec->cols),
+                          matrix ? spec->rows : spec->cols, matrix ? spec->cols : 1);
+    }
 }
 
 /* Nothing is left on the device, and nothing was written beyond a buffer's end. */
@@ -72,15 +103,12 @@ START_TEST(kernels_of_all_kinds)
 {
     static const struct shape shapes[] = { { 35, 5, 33, 70, 200, 2 }, { 64, 1, 130, 31, 138, 1 } };
     const struct opencl_tuning *as = _i % 2 ? &as_gpu : &as_cpu;
-    bool f16 = _i / 2 % 2;
+    enum weights_type type = types[_i / 2 % TYPES];
     struct rig rig;
-    rig_begin(&rig, shapes[_i / 4]);
+    rig_begin(&rig, shapes[_i / (2 * TYPES)]);
     add_program(&rig, PROGRAM_GPT2);
-    for (uint32_t w = 0; f16 && w < rig.program.n_specs; w++) {
-        for (size_t i = 0; i < (size_t)rig.specs[w].rows * rig.specs[w].cols; i++)
-            rig.values[w][i] = f32_of_f16(f16_of_f32(rig.values[w][i]));
-    }
-    rig_start(&rig, backend_as(as, f16), STEP_ROWS_MAX);
+    round_values(&rig, type);
+    rig_start(&rig, backend_as(as, type), STEP_ROWS_MAX);
     check_steps(&rig, as == &as_gpu ? "as a GPU" : "as a CPU");
     rig_end(&rig);
     check_clean();
@@ -95,7 +123,8 @@ START_TEST(precision)
     struct step_rows s;
     rig_begin(&rig, (struct shape){ 192, 3, 768, 500, 64, 2 });
     add_program(&rig, PROGRAM_GPT2);
-    rig_start(&rig, backend_as(_i ? &as_gpu : &as_cpu, false), 64);
+    round_values(&rig, types[_i / 2]);
+    rig_start(&rig, backend_as(_i % 2 ? &as_gpu : &as_cpu, types[_i / 2]), 64);
     double error = 0, square = 0;
     static const uint32_t counts[] = { 1, 3, 8, 16, 17, 19 }; /* each another kernel */
     uint32_t position = 0;
@@ -123,14 +152,14 @@ END_TEST
 
 START_TEST(copies)
 {
-    check_copy(backend_as(_i ? &as_gpu : NULL, false));
+    check_copy(backend_as(_i ? &as_gpu : NULL, WEIGHTS_F32));
     check_clean();
 }
 END_TEST
 
 START_TEST(extremes)
 {
-    check_extremes(backend_as(_i ? &as_gpu : NULL, false));
+    check_extremes(backend_as(_i ? &as_gpu : NULL, WEIGHTS_F32));
     check_clean();
 }
 END_TEST
@@ -164,7 +193,7 @@ START_TEST(more_logits_than_room)
     struct step_rows s;
     rig_begin(&rig, (struct shape){ 20, 2, 24, 45, 150, 1 });
     add_program(&rig, PROGRAM_GPT2);
-    rig_start(&rig, backend_as(_i ? &as_gpu : NULL, false), STEP_ROWS_MAX);
+    rig_start(&rig, backend_as(_i ? &as_gpu : NULL, WEIGHTS_F32), STEP_ROWS_MAX);
     for (uint32_t n = 63; n <= 150; n += 29) { /* 63, 92, 121, 150 */
         step_begin(&s);
         step_add(&s, (struct run_of_rows){ 2, 0, n }, 45, WANT_ALL);
@@ -190,9 +219,8 @@ START_TEST(weights_beyond_their_type)
     static const struct weight_spec specs[] = { { WEIGHT_VECTOR, 1, 3 }, { WEIGHT_MATRIX, 3, 2 } };
     struct device *device = open_first();
     struct weights *weights = NULL;
-    for (int type = WEIGHTS_BF16; type <= WEIGHTS_INT4; type++)
-        ck_fails(opencl_weights_new(&weights, device, specs, 2, (enum weights_type)type), CINF_EUNSUPPORTED,
-                 "f32 or f16");
+    ck_fails(opencl_weights_new(&weights, device, specs, 2, WEIGHTS_BF16), CINF_EUNSUPPORTED, "f32, f16");
+    ck_fails(opencl_weights_new(&weights, device, specs, 2, WEIGHTS_INT4), CINF_EUNSUPPORTED, "f32, f16");
     ck_assert_ptr_null(weights);
     ck_ok(opencl_weights_new(&weights, device, specs, 2, WEIGHTS_F16));
     ck_assert_uint_eq(opencl_weights_bytes(weights), 2 * 16 * 2 + 16 * 4);
@@ -214,6 +242,74 @@ START_TEST(weights_beyond_their_type)
     ck_fails(opencl_weights_write(weights, 1, 0, 1, large, CINF_DTYPE_F32), CINF_EINVAL, "after the last");
     opencl_weights_free(weights);
     backend_opencl.close(device);
+    check_clean();
+}
+END_TEST
+
+/* int8 weights are the CPU's, to the bit, whether they come as rows or as columns, in whatever pieces. */
+START_TEST(int8_as_on_the_cpu)
+{
+    enum { IN = 45, OUT = 37, STRIDE = 48 };
+    static const struct weight_spec specs[] = { { WEIGHT_TOKENS, OUT, IN }, { WEIGHT_MATRIX, IN, OUT } };
+    struct device *device = open_first(), *cpu = NULL;
+    struct weights *weights = NULL, *packed = NULL;
+    struct device_info info;
+    float rows[OUT * IN], columns[IN * OUT], expected[IN], scales[2][OUT];
+    for (uint32_t o = 0; o < OUT; o++) {
+        for (uint32_t i = 0; i < IN; i++) {
+            float x = o == 3 ? 0 : o == 4 ? 1e-37f : (float)(random_normal() * pow(10, o / 4.0 - 4));
+            rows[o * IN + i] = columns[i * OUT + o] = x;
+        }
+    }
+    ck_ok(backend_cpu_packed.open(&cpu, &(struct device_options){ 0 }));
+    ck_ok(packed_weights_new(&packed, cpu, specs, 2, WEIGHTS_INT8));
+    ck_ok(packed_weights_write(packed, 0, 0, OUT, rows, CINF_DTYPE_F32));
+    ck_ok(opencl_weights_new(&weights, device, specs, 2, WEIGHTS_INT8));
+    struct opencl_weights *w = (struct opencl_weights *)weights;
+    ck_assert_uint_eq(opencl_weights_bytes(weights), 2 * OUT * (STRIDE + sizeof(float)));
+    backend_opencl.info(device, &info);
+    uint64_t empty = info.memory_used;
+    ck_ok(opencl_weights_write(weights, 1, 20, IN - 20, columns + 20 * OUT, CINF_DTYPE_F32));
+    ck_ok(opencl_weights_write(weights, 0, 1, OUT - 1, rows + IN, CINF_DTYPE_F32));
+    mem_fail_at(1); /* the second piece needs no memory */
+    ck_ok(opencl_weights_write(weights, 0, 0, 1, rows, CINF_DTYPE_F32));
+    ck_ok(opencl_weights_write(weights, 1, 0, 20, columns, CINF_DTYPE_F32));
+    mem_fail_at(0);
+    backend_opencl.info(device, &info);
+    ck_assert_uint_eq(info.memory_used, empty);
+    for (int m = 0; m < 2; m++) {
+        const struct opencl_weight *part = &w->parts[m];
+        int8_t stored[OUT * STRIDE];
+        cl_command_queue queue = ((struct opencl_device *)device)->queue;
+        ck_assert_uint_eq(part->rows, OUT);
+        ck_assert_uint_eq(part->stride, STRIDE);
+        ck_assert_int_eq(
+            clEnqueueReadBuffer(queue, part->buffer.mem, CL_TRUE, 0, sizeof stored, stored, 0, NULL, NULL),
+            CL_SUCCESS);
+        ck_assert_int_eq(clEnqueueReadBuffer(queue, part->scales.mem, CL_TRUE, 0, sizeof scales[m], scales[m],
+                                             0, NULL, NULL),
+                         CL_SUCCESS);
+        for (uint32_t o = 0; o < OUT; o++) {
+            packed_row(expected, (struct packed_weights *)packed, 0, o);
+            for (uint32_t i = 0; i < STRIDE; i++)
+                ck_assert_msg((float)stored[o * STRIDE + i] * scales[m][o] == (i < IN ? expected[i] : 0),
+                              "%d: output %u, input %u", m, o, i);
+        }
+    }
+    const float odd[] = { NAN, -INFINITY };
+    for (int i = 0; i < 2; i++) {
+        rows[7] = odd[i];
+        ck_fails(opencl_weights_write(weights, 0, 0, 1, rows, CINF_DTYPE_F32), CINF_EUNSUPPORTED,
+                 "in row 0, column 7: not a number for int8");
+        ck_fails(packed_weights_write(packed, 0, 0, 1, rows, CINF_DTYPE_F32), CINF_EUNSUPPORTED, "int8");
+    }
+    mem_fail_at(1);
+    ck_fails(opencl_weights_write(weights, 1, 0, 1, columns, CINF_DTYPE_F32), CINF_ENOMEM, "37 columns");
+    mem_fail_at(0);
+    opencl_weights_free(weights);
+    packed_weights_free(packed);
+    backend_opencl.close(device);
+    backend_cpu_packed.close(cpu);
     check_clean();
 }
 END_TEST
@@ -455,7 +551,8 @@ static enum cinf_status use(struct device *device)
     step_begin(&s);
     step_add(&s, (struct run_of_rows){ 0, 0, 20 }, rig->program.vocab, WANT_ALL);
     step_add(&s, (struct run_of_rows){ 1, 0, 1 }, rig->program.vocab, WANT_ALL);
-    enum cinf_status status = b->weights_new(&weights, device, rig->specs, rig->program.n_specs, WEIGHTS_F32);
+    enum cinf_status status =
+        b->weights_new(&weights, device, rig->specs, rig->program.n_specs, WEIGHTS_INT8);
     for (uint32_t w = 0; status == CINF_OK && w < rig->program.n_specs; w++)
         status = b->weights_write(weights, w, 0, rig->specs[w].rows, rig->values[w], CINF_DTYPE_F32);
     if (status == CINF_OK)
@@ -707,7 +804,7 @@ Suite *suite(void)
     }
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, programs, 0, PROGRAMS);
-    tcase_add_loop_test(t, precision, 0, 2);
+    tcase_add_loop_test(t, precision, 0, 2 * TYPES);
     tcase_add_loop_test(t, copies, 0, 2);
     tcase_add_loop_test(t, extremes, 0, 2);
     tcase_add_loop_test(t, more_logits_than_room, 0, 2);
@@ -715,6 +812,7 @@ Suite *suite(void)
     tcase_add_test(t, allocations);
     tcase_add_test(t, measure);
     tcase_add_test(t, weights_beyond_their_type);
+    tcase_add_test(t, int8_as_on_the_cpu);
     tcase_add_test(t, every_type_of_elements);
     tcase_add_test(t, long_chunks);
     tcase_add_test(t, found_by_any_name);
@@ -726,7 +824,7 @@ Suite *suite(void)
     tcase_add_test(t, caches_of_drivers);
     TCase *kinds = tcase_create("kinds"); /* small enough for a simulator */
     tcase_set_timeout(kinds, 120);
-    tcase_add_loop_test(kinds, kernels_of_all_kinds, 0, 8);
+    tcase_add_loop_test(kinds, kernels_of_all_kinds, 0, 4 * TYPES);
     suite_add_tcase(s, kinds);
 #endif
     return s;

@@ -1,12 +1,13 @@
-/* linear.cl - out[R,n] = epilogue(in[R,k] * w[n,k]^T) for few rows: reading the weights is what takes time, so
- * each is read once for M rows.  Compiled once for each type of weights and each M.  k is a multiple of 16;
- * `in` and `out` have room for a multiple of M rows.  `rows`: how many are real; 0: those of the step. */
+/* linear.cl - out[R,n] = epilogue(in[R,k] * w[n,k]^T) for few rows: reading the weights is what takes time,
+ * so each is read once for M rows.  SCALED is what int8 weights of one output need at the end: its scale.
+ * Compiled once for each type of weights and each M.  k is a multiple of 16; `in` and `out` have room for a
+ * multiple of M rows.  `rows`: how many are real; 0: those of the step. */
 
 #if LANES == 1
 
 /* Work-item (column of out, run of M rows). */
-__kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *in, uint n, uint k, uint rows,
-                             EPILOGUE_PARAMETERS)
+__kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *scales, __global const float *in,
+                             uint n, uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     uint c = get_global_id(0), r = get_global_id(1) * M;
     if (c >= n)
@@ -24,15 +25,15 @@ __kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *in,
     }
     for (uint m = 0; m < M; m++) {
         if (r + m < rows)
-            finish(r + m, c, sum16(sums[m]), EPILOGUE_ARGUMENTS);
+            finish(r + m, c, SCALED(sum16(sums[m]), c), EPILOGUE_ARGUMENTS);
     }
 }
 
 #else
 
 /* A group for each column of out: its lanes read one row of weights side by side. */
-__kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *in, uint n, uint k, uint rows,
-                             EPILOGUE_PARAMETERS)
+__kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *scales, __global const float *in,
+                             uint n, uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     __local float shared[M * LANES];
     uint c = get_group_id(0), r = get_global_id(1) * M, lane = get_local_id(0);
@@ -61,7 +62,7 @@ __kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *in,
     }
     for (uint m = lane; m < M; m += LANES) {
         if (r + m < rows)
-            finish(r + m, c, shared[m * LANES], EPILOGUE_ARGUMENTS);
+            finish(r + m, c, SCALED(shared[m * LANES], c), EPILOGUE_ARGUMENTS);
     }
 }
 

@@ -2,10 +2,10 @@
 
 #if LANES == 1
 
-/* Work-item (run of 4 columns, run of 4 rows): 16 sums stay in registers while 4 + 4 vectors are read.  `w` and
- * `in` have room for a multiple of 4 rows each. */
-__kernel void KERNEL(matrix)(__global const WEIGHT *w, __global const float *in, uint n, uint k, uint rows,
-                             EPILOGUE_PARAMETERS)
+/* Work-item (run of 4 columns, run of 4 rows): 16 sums stay in registers while 4 + 4 vectors are read.  `w`
+ * and `in` have room for a multiple of 4 rows each. */
+__kernel void KERNEL(matrix)(__global const WEIGHT *w, __global const float *scales, __global const float *in,
+                             uint n, uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     uint c = get_global_id(0) * 4, r = get_global_id(1) * 4;
     if (c >= n)
@@ -30,7 +30,7 @@ __kernel void KERNEL(matrix)(__global const WEIGHT *w, __global const float *in,
     for (uint i = 0; i < 4; i++)
         for (uint j = 0; j < 4; j++)
             if (r + i < rows && c + j < n)
-                finish(r + i, c + j, sum16(sums[i][j]), EPILOGUE_ARGUMENTS);
+                finish(r + i, c + j, SCALED(sum16(sums[i][j]), c + j), EPILOGUE_ARGUMENTS);
 }
 
 #else
@@ -40,8 +40,8 @@ __kernel void KERNEL(matrix)(__global const WEIGHT *w, __global const float *in,
 #define TILE  64
 #define DEPTH 16
 __kernel __attribute__((reqd_work_group_size(8, 8, 1))) void
-KERNEL(matrix)(__global const WEIGHT *w, __global const float *in, uint n, uint k, uint rows,
-               EPILOGUE_PARAMETERS)
+KERNEL(matrix)(__global const WEIGHT *w, __global const float *scales, __global const float *in, uint n,
+               uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     __local float a[DEPTH][TILE + 1], b[DEPTH][TILE + 1];
     uint x = get_local_id(0), y = get_local_id(1), lane = y * 8 + x;
@@ -74,7 +74,7 @@ KERNEL(matrix)(__global const WEIGHT *w, __global const float *in, uint n, uint 
         for (uint j = 0; j < 8; j++) {
             uint r = r0 + y + 8 * i, c = c0 + x + 8 * j;
             if (r < rows && c < n)
-                finish(r, c, sums[i][j], EPILOGUE_ARGUMENTS);
+                finish(r, c, SCALED(sums[i][j], c), EPILOGUE_ARGUMENTS);
         }
     }
 }

@@ -177,10 +177,16 @@ static const char *const step_sources[] = { "opencl_layout.h", "step.cl", "epilo
 static const struct variant {
     const char *defines, *source;
 } variants[] = {
-#define F32 "#define WEIGHT float\n#define LOAD1(i, p) (p)[i]\n#define LOAD4 vload4\n#define LOAD16 vload16\n"
+#define F32                                                                                                  \
+    "#define WEIGHT float\n#define LOAD1(i, p) (p)[i]\n#define LOAD4 vload4\n#define LOAD16 vload16\n"       \
+    "#define SCALED(y, c) (y)\n"
 #define F16                                                                                                  \
     "#define WEIGHT half\n#define LOAD1 vload_half\n#define LOAD4 vloada_half4\n#define LOAD16 "             \
-    "vloada_half16\n"
+    "vloada_half16\n#define SCALED(y, c) (y)\n"
+#define INT8                                                                                                 \
+    "#define WEIGHT char\n#define LOAD1(i, p) (float)(p)[i]\n"                                               \
+    "#define LOAD4(i, p) convert_float4(vload4(i, p))\n"                                                     \
+    "#define LOAD16(i, p) convert_float16(vload16(i, p))\n#define SCALED(y, c) ((y) * scales[c])\n"
     { F32 "#define M 1\n#define KERNEL(name) name##_f32_1\n", "linear.cl" },
     { F32 "#define M 4\n#define KERNEL(name) name##_f32_4\n", "linear.cl" },
     { F32 "#define M 8\n#define KERNEL(name) name##_f32_8\n", "linear.cl" },
@@ -189,11 +195,16 @@ static const struct variant {
     { F16 "#define M 4\n#define KERNEL(name) name##_f16_4\n", "linear.cl" },
     { F16 "#define M 8\n#define KERNEL(name) name##_f16_8\n", "linear.cl" },
     { F16 "#define KERNEL(name) name##_f16\n", "matrix.cl" },
+    { INT8 "#define M 1\n#define KERNEL(name) name##_int8_1\n", "linear.cl" },
+    { INT8 "#define M 4\n#define KERNEL(name) name##_int8_4\n", "linear.cl" },
+    { INT8 "#define M 8\n#define KERNEL(name) name##_int8_8\n", "linear.cl" },
+    { INT8 "#define KERNEL(name) name##_int8\n", "matrix.cl" },
 #undef F32
 #undef F16
+#undef INT8
 };
 static const char undefine[] =
-    "\n#undef WEIGHT\n#undef LOAD1\n#undef LOAD4\n#undef LOAD16\n#undef M\n#undef KERNEL\n";
+    "\n#undef WEIGHT\n#undef LOAD1\n#undef LOAD4\n#undef LOAD16\n#undef SCALED\n#undef M\n#undef KERNEL\n";
 
 static const char *source_of(const char *name)
 {
@@ -244,6 +255,8 @@ static void stop(struct opencl_device *device)
 static void close_device(struct device *base)
 {
     stop((struct opencl_device *)base);
+    opencl_profile_free(((struct opencl_device *)base)->profile);
+    vendor_memory_close(((struct opencl_device *)base)->vendor);
     mem_free(base);
 }
 
@@ -253,9 +266,9 @@ static enum cinf_status start(struct opencl_device *device)
     device->context = clCreateContext(NULL, 1, &device->id, NULL, NULL, &error);
     if (!device->context)
         return opencl_fail(device, error, "creating a context");
-    device->queue = clCreateCommandQueue(device->context, device->id, 0, &error);
+    device->queue = clCreateCommandQueue(device->context, device->id,
+                                         device->profile ? CL_QUEUE_PROFILING_ENABLE : 0, &error);
     if (!device->queue)
-    vendor_memory_close(((struct opencl_device *)base)->vendor);
         return opencl_fail(device, error, "creating a queue");
     return build_device_program(device);
 }
@@ -336,17 +349,6 @@ static enum cinf_status start_checked(struct opencl_device *device)
     return status;
 }
 
-    device->is_gpu = info.is_gpu;
-    device->sleeps = info.shares_cpu;
-    device->units = info.threads;
-    device->memory_total = info.memory_total;
-    device->alloc_max = device_number(found.id, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
-    memcpy(device->name, info.name, sizeof device->name);
-    memcpy(device->description, info.description, sizeof device->description);
-    device->tuning = tuning ? *tuning : tuning_of(device, info.shares_cpu);
-    device->tuning.clblast = device->tuning.clblast && opencl_blas_exists();
-    enum cinf_status status = start_checked(device);
-    if (status != CINF_OK) {
 enum cinf_status opencl_open_tuned(struct device **out, const struct device_options *options,
                                    const struct opencl_tuning *tuning)
 {
@@ -358,9 +360,27 @@ enum cinf_status opencl_open_tuned(struct device **out, const struct device_opti
         return cinf_fail(CINF_ENOMEM, "no memory for device %s", info.name);
     device->base.backend = &backend_opencl;
     device->id = found.id;
+    device->is_gpu = info.is_gpu;
+    device->sleeps = info.shares_cpu;
+    device->units = info.threads;
+    device->memory_total = info.memory_total;
+    device->alloc_max = device_number(found.id, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
+    memcpy(device->name, info.name, sizeof device->name);
+    memcpy(device->description, info.description, sizeof device->description);
+    device->tuning = tuning ? *tuning : tuning_of(device, info.shares_cpu);
+    device->tuning.clblast = device->tuning.clblast && opencl_blas_exists();
+    enum cinf_status status = CINF_OK;
+    if (options->profile && !(device->profile = opencl_profile_new()))
+        status = cinf_fail(CINF_ENOMEM, "no memory to profile device %s", info.name);
+    if (status == CINF_OK)
+        status = start_checked(device);
+    if (status != CINF_OK) {
         close_device(&device->base);
         return status;
     }
+    struct pci_address at;
+    if (device->is_gpu && opencl_address(&at, device->id))
+        device->vendor = vendor_memory_open(&at, NULL);
     *out = &device->base;
     return CINF_OK;
 }
@@ -370,11 +390,15 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
     return opencl_open_tuned(out, options, NULL);
 }
 
+/* 0: nobody knows. */
+static uint64_t taken(const struct opencl_device *device)
+{
+    uint64_t bytes;
+    return device->vendor && vendor_memory_used(device->vendor, &bytes) ? bytes : 0;
+}
+
 static void info_of(const struct device *base, struct device_info *out)
 {
-    struct pci_address at;
-    if (device->is_gpu && opencl_address(&at, device->id))
-        device->vendor = vendor_memory_open(&at, NULL);
     const struct opencl_device *device = (const struct opencl_device *)base;
     *out = (struct device_info){ .is_gpu = device->is_gpu,
                                  .shows_memory = true,
@@ -385,26 +409,14 @@ static void info_of(const struct device *base, struct device_info *out)
                                  .memory_taken = taken(device) };
     memcpy(out->name, device->name, sizeof out->name);
     memcpy(out->description, device->description, sizeof out->description);
-/* 0: nobody knows. */
-static uint64_t taken(const struct opencl_device *device)
-{
-    uint64_t bytes;
-    return device->vendor && vendor_memory_used(device->vendor, &bytes) ? bytes : 0;
 }
 
+static bool profile(struct device *base, uint32_t index, struct profile_row *out)
+{
+    struct opencl_device *device = (struct opencl_device *)base;
+    return device->profile && opencl_profile_row(device->profile, index, out);
 }
 
-/* ---- Buffers ------------------------------------------------------------------------------ */
-
-enum cinf_status opencl_buffer_new(struct opencl_buffer *out, struct opencl_device *device, uint64_t bytes,
-                                   cl_mem_flags flags, bool zero, const char *what)
-{
-    uint64_t used = atomic_load(&device->memory_used);
-    if (bytes > device->alloc_max)
-        return cinf_fail(CINF_ENOMEM,
-                         "device %s: %s of %" PRIu64 " bytes, and it gives %" PRIu64 " at a time at most",
-                         device->name, what, bytes, device->alloc_max);
-    if (used > device->memory_total || bytes > device->memory_total - used)
 /* A fifth of what is free stays so: steps need rows and logits, and drivers memory of their own.  A layer's
  * cache is one buffer. */
 enum cinf_status opencl_kv_slots_max(uint32_t *out, const struct device *base, const struct program *program)
@@ -427,6 +439,17 @@ enum cinf_status opencl_kv_slots_max(uint32_t *out, const struct device *base, c
     return CINF_OK;
 }
 
+/* ---- Buffers ------------------------------------------------------------------------------ */
+
+enum cinf_status opencl_buffer_new(struct opencl_buffer *out, struct opencl_device *device, uint64_t bytes,
+                                   cl_mem_flags flags, bool zero, const char *what)
+{
+    uint64_t used = atomic_load(&device->memory_used);
+    if (bytes > device->alloc_max)
+        return cinf_fail(CINF_ENOMEM,
+                         "device %s: %s of %" PRIu64 " bytes, and it gives %" PRIu64 " at a time at most",
+                         device->name, what, bytes, device->alloc_max);
+    if (used > device->memory_total || bytes > device->memory_total - used)
         return cinf_fail(CINF_ENOMEM,
                          "device %s: %s of %" PRIu64 " bytes; %" PRIu64 " of its %" PRIu64 " are in use",
                          device->name, what, bytes, used, device->memory_total);
@@ -476,7 +499,7 @@ static enum cinf_status build_failed(struct opencl_device *device, cl_program pr
 enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *device, const char *options,
                                     const char *const *sources, uint32_t n_sources)
 {
-    enum { SOURCES_MAX = 32 };
+    enum { SOURCES_MAX = 48 };
     const char *texts[SOURCES_MAX];
     char all[768];
     if (n_sources > SOURCES_MAX)
@@ -541,7 +564,12 @@ enum cinf_status opencl_launch(const struct opencl_device *device, cl_kernel ker
                                const size_t local[3], cl_event *done)
 {
     size_t whole[3] = { round_up(global[0], local[0]), round_up(global[1], local[1]), global[2] };
-    cl_int error = clEnqueueNDRangeKernel(device->queue, kernel, 3, NULL, whole, local, 0, NULL, done);
+    cl_event timed = NULL;
+    bool times = device->profile && !done;
+    cl_int error =
+        clEnqueueNDRangeKernel(device->queue, kernel, 3, NULL, whole, local, 0, NULL, times ? &timed : done);
+    if (error == CL_SUCCESS && times)
+        opencl_profile_add(device->profile, kernel, timed);
     return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "starting a kernel");
 }
 
@@ -568,6 +596,7 @@ const struct backend backend_opencl = {
     .open = open_device,
     .close = close_device,
     .info = info_of,
+    .profile = profile,
     .measure = opencl_measure,
     .weights_new = opencl_weights_new,
     .weights_free = opencl_weights_free,
@@ -577,6 +606,7 @@ const struct backend backend_opencl = {
     .kv_new = opencl_kv_new,
     .kv_free = opencl_kv_free,
     .kv_slot_bytes = opencl_kv_slot_bytes,
+    .kv_slots_max = opencl_kv_slots_max,
     .kv_copy = opencl_kv_copy,
     .prepare = opencl_prepare,
     .prepared_free = opencl_prepared_free,
@@ -584,4 +614,3 @@ const struct backend backend_opencl = {
     .wait = opencl_wait,
     .logits = opencl_logits,
 };
-    .kv_slots_max = opencl_kv_slots_max,

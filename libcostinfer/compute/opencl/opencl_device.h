@@ -12,6 +12,7 @@
 
 #include "backend.h"
 #include "opencl_layout.h"
+#include "opencl_profile.h"
 #include "opencl_vendor_memory.h"
 
 enum {
@@ -29,8 +30,8 @@ struct opencl_tuning {
     uint32_t split_length; /* a single row's past is attended to in pieces of about so many positions */
     bool clblast;          /* products of many rows by CLBlast */
     bool cache;            /* keep built programs in files */
-    bool check;            /* compare the kernels with the CPU's at opening, and do without those that are wrong */
-    const char *options;   /* of the kernels' compiler, besides ours; or NULL */
+    bool check; /* compare the kernels with the CPU's at opening, and do without those that are wrong */
+    const char *options; /* of the kernels' compiler, besides ours; or NULL */
 };
 
 struct opencl_device {
@@ -45,8 +46,9 @@ struct opencl_device {
     bool is_gpu, sleeps; /* sleeps: waiting for an event costs no processor time */
     uint32_t units;
     uint64_t memory_total, alloc_max;
-    struct vendor_memory *vendor; /* NULL: only our own count */
-    _Atomic uint64_t memory_used; /* atomic: gauges are read from other threads */
+    struct vendor_memory *vendor;   /* NULL: only our own count */
+    struct opencl_profile *profile; /* NULL: kernels are not timed */
+    _Atomic uint64_t memory_used;   /* atomic: gauges are read from other threads */
 };
 
 struct opencl_buffer {
@@ -54,11 +56,17 @@ struct opencl_buffer {
     uint64_t bytes;
 };
 
-/* One matrix, table or vector: [rows, stride] of float or half, rows beyond `rows` and columns beyond `cols`
- * zero.  What the checkpoint stores as [in, out] has its columns as rows here. */
+/* One matrix, table or vector: [rows, stride] of float, half or char, rows beyond `rows` and columns beyond
+ * `cols` zero.  What the checkpoint stores as [in, out] has its columns as rows here. */
 struct opencl_weight {
     struct opencl_buffer buffer;
+    struct opencl_buffer scales; /* [rows] of float: a factor for each row of int8 */
     uint32_t rows, cols, stride;
+
+    /* An int8 matrix [in, out] until all of its rows are written: an output's scale depends on all. */
+    struct opencl_buffer wide; /* as `buffer`, of float */
+    float *largest;            /* [rows] of each output so far */
+    uint32_t n_written;
 };
 
 struct opencl_stage {
@@ -76,7 +84,7 @@ struct opencl_weights {
     struct opencl_stage stages[2]; /* by turns: one is filled while the other travels */
     uint32_t stage;
     size_t stage_elements;
-    cl_kernel pack_rows, pack_columns;
+    cl_kernel pack_rows, pack_columns, quantise;
 };
 
 /* [2, slots, H, P, wide] a layer: keys, then values; wide is D/H up to a multiple of VECTOR. */
@@ -121,18 +129,18 @@ enum cinf_status opencl_launch(const struct opencl_device *device, cl_kernel ker
 /* Waits for an event and releases it. */
 enum cinf_status opencl_wait_event(const struct opencl_device *device, cl_event event);
 
-/* For tests: how a device is opened as if it were of another kind.  NULL: by its type, as always. */
-enum cinf_status opencl_open_tuned(struct device **out, const struct device_options *options,
-                                   const struct opencl_tuning *tuning);
-
-/* ---- Entries of struct backend, each in its file -------------------------------------------- */
-
 /* Whether the device's kernels compute what they should: CINF_EDEVICE if not.  Some milliseconds, and what
  * compiling takes. */
 enum cinf_status opencl_check(struct opencl_device *device);
 
 /* Where the device is on its bus, by the extension of all vendors or by one vendor's own query. */
 bool opencl_address(struct pci_address *out, cl_device_id id);
+
+/* For tests: how a device is opened as if it were of another kind.  NULL: by its type, as always. */
+enum cinf_status opencl_open_tuned(struct device **out, const struct device_options *options,
+                                   const struct opencl_tuning *tuning);
+
+/* ---- Entries of struct backend, each in its file -------------------------------------------- */
 
 enum cinf_status opencl_measure(struct device *device, struct device_speed *out);
 
@@ -149,14 +157,14 @@ enum cinf_status opencl_kv_new(struct kv **out, struct device *device, const str
                                uint32_t slots);
 void opencl_kv_free(struct kv *kv);
 uint64_t opencl_kv_slot_bytes(const struct device *device, const struct program *program);
+enum cinf_status opencl_kv_slots_max(uint32_t *out, const struct device *device,
+                                     const struct program *program);
 enum cinf_status opencl_kv_copy(struct kv *kv, uint32_t to, uint32_t from, uint32_t n);
 
 enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, struct kv *kv,
                                 const struct program *program, uint32_t rows_max);
 void opencl_prepared_free(struct prepared *prepared);
 enum cinf_status opencl_run(struct prepared *prepared, const struct batch *batch);
-enum cinf_status opencl_kv_slots_max(uint32_t *out, const struct device *device,
-                                     const struct program *program);
 enum cinf_status opencl_wait(struct prepared *prepared);
 enum cinf_status opencl_logits(struct prepared *prepared, uint32_t i, const float **out);
 

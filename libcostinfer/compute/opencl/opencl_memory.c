@@ -4,13 +4,15 @@
  *
  * Weights go through two pinned pieces of host memory by turns: the host converts a chunk to float32 in one
  * while the other travels, and a kernel puts what arrived into its place: [out, in], since reading a row's
- * weights one after the other is what a product of few rows spends its time on. */
+ * weights one after the other is what a product of few rows spends its time on.  An int8 matrix waits on the
+ * device, in float32, for its last row. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 #include "fail.h"
 #include "half.h"
+#include "int8_scale.h"
 #include "mem.h"
 #include "opencl_device.h"
 
@@ -47,8 +49,16 @@ static void stages_free(struct opencl_weights *w)
         stage_free(&w->stages[i], (struct opencl_device *)w->base.device);
 }
 
+static bool is_int8(const struct opencl_weights *w, uint32_t index)
+{
+    enum weight_role role = w->specs[index].role;
+    return w->type == WEIGHTS_INT8 && role != WEIGHT_VECTOR && role != WEIGHT_TABLE;
+}
+
 static size_t element_bytes(const struct opencl_weights *w, uint32_t index)
 {
+    if (is_int8(w, index))
+        return 1;
     return w->type == WEIGHTS_F16 && w->specs[index].role != WEIGHT_VECTOR ? 2 : sizeof(float);
 }
 
@@ -68,11 +78,17 @@ static enum cinf_status allocate(struct opencl_weights *w)
         if (!mul_u64(&bytes, bytes, part->stride) || !mul_u64(&bytes, bytes, element_bytes(w, i)))
             return cinf_fail(CINF_ENOMEM, "weight %u of %u x %u elements", i, spec->rows, spec->cols);
         TRY(opencl_buffer_new(&part->buffer, device, bytes, 0, true, "weights"));
-        w->stage_elements = w->stage_elements > spec->cols ? w->stage_elements : spec->cols;
+        if (is_int8(w, i))
+            TRY(opencl_buffer_new(&part->scales, device, part->rows * sizeof(float), 0, false, "scales"));
+        /* At least a row, and the factors of int8: of this row or of all columns. */
+        size_t least = is_int8(w, i) ? 2 * (size_t)spec->cols + 2 : spec->cols;
+        w->stage_elements = w->stage_elements > least ? w->stage_elements : least;
     }
     for (int i = 0; i < 2; i++)
         TRY(stage_new(&w->stages[i], device, w->stage_elements * sizeof(float)));
     bool half = w->type == WEIGHTS_F16;
+    if (w->type == WEIGHTS_INT8)
+        TRY(opencl_kernel_new(&w->quantise, device, device->program, "quantise"));
     TRY(opencl_kernel_new(&w->pack_rows, device, device->program, half ? "pack_rows_f16" : "pack_rows_f32"));
     return opencl_kernel_new(&w->pack_columns, device, device->program,
                              half ? "pack_columns_f16" : "pack_columns_f32");
@@ -81,8 +97,8 @@ static enum cinf_status allocate(struct opencl_weights *w)
 enum cinf_status opencl_weights_new(struct weights **out, struct device *base,
                                     const struct weight_spec *specs, uint32_t n_specs, enum weights_type type)
 {
-    if (type != WEIGHTS_F32 && type != WEIGHTS_F16)
-        return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights in f32 or f16 only",
+    if (type != WEIGHTS_F32 && type != WEIGHTS_F16 && type != WEIGHTS_INT8)
+        return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights in f32, f16 or int8 only",
                          ((struct opencl_device *)base)->name);
     struct opencl_weights *w = mem_new(1, sizeof *w);
     if (w) {
@@ -117,8 +133,14 @@ void opencl_weights_free(struct weights *base)
         clReleaseKernel(w->pack_rows);
     if (w->pack_columns)
         clReleaseKernel(w->pack_columns);
-    for (uint32_t i = 0; w->parts && i < w->n_specs; i++)
+    if (w->quantise)
+        clReleaseKernel(w->quantise);
+    for (uint32_t i = 0; w->parts && i < w->n_specs; i++) {
         opencl_buffer_free(device, &w->parts[i].buffer);
+        opencl_buffer_free(device, &w->parts[i].scales);
+        opencl_buffer_free(device, &w->parts[i].wide);
+        mem_free(w->parts[i].largest);
+    }
     mem_free(w->parts);
     mem_free(w->specs);
     mem_free(w);
@@ -149,75 +171,167 @@ static void convert(float *to, const unsigned char *from, size_t n, enum cinf_dt
     }
 }
 
-/* The first of n elements that is finite and too large for the weights' type, or n.  `values` are the
- * elements as float32. */
-static size_t first_too_large(const float *values, const unsigned char *from, size_t n, enum cinf_dtype dtype,
-                              float max)
+/* The first of n elements that the weights' type cannot hold, or n.  `values` are the elements as float32. */
+static size_t first_misfit(const float *values, const unsigned char *from, size_t n, enum cinf_dtype dtype,
+                           enum weights_type type)
 {
+    const float max = type == WEIGHTS_F16 ? 65520.0f : INFINITY; /* it and above rounds beyond f16's 65504 */
     for (size_t i = 0; i < n; i++) {
         double value = (double)values[i];
         if (dtype == CINF_DTYPE_F64)
             memcpy(&value, from + 8 * i, sizeof value);
-        if (isfinite(value) && !(fabsf(values[i]) < max))
+        if ((isfinite(value) || type == WEIGHTS_INT8) && !(fabsf(values[i]) < max))
             return i;
     }
     return n;
 }
 
-/* Enqueues the stage's n rows of weight `index`, from row `first` on. */
-static enum cinf_status send(struct opencl_weights *w, struct opencl_stage *stage, uint32_t index,
-                             uint32_t first, uint32_t n)
+/* The next stage, once the host may write to it. */
+static enum cinf_status take_stage(struct opencl_stage **out, struct opencl_weights *w)
+{
+    struct opencl_stage *stage = &w->stages[w->stage];
+    if (stage->free) {
+        cl_event event = stage->free;
+        stage->free = NULL;
+        TRY(opencl_wait_event((struct opencl_device *)w->base.device, event));
+    }
+    w->stage = 1 - w->stage;
+    *out = stage;
+    return CINF_OK;
+}
+
+/* The first n numbers of the stage to the device. */
+static enum cinf_status send(struct opencl_device *device, struct opencl_stage *stage, cl_mem to, size_t n)
+{
+    cl_int error = clEnqueueWriteBuffer(device->queue, to, CL_FALSE, 0, n * sizeof(float), stage->host, 0,
+                                        NULL, &stage->free);
+    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "sending weights");
+}
+
+/* The stage's n rows of a weight, from row `first` on, as they are or as columns of `to`. */
+static enum cinf_status pack(struct opencl_weights *w, const struct opencl_stage *stage, uint32_t index,
+                             uint32_t first, uint32_t n, cl_mem to)
 {
     struct opencl_device *device = (struct opencl_device *)w->base.device;
     const struct weight_spec *spec = &w->specs[index];
-    struct opencl_weight *part = &w->parts[index];
-    size_t bytes = (size_t)n * spec->cols * sizeof(float);
-    bool vector = spec->role == WEIGHT_VECTOR; /* of one row: it goes where it belongs at once */
-    cl_int error = clEnqueueWriteBuffer(device->queue, vector ? part->buffer.mem : stage->buffer.mem,
-                                        CL_FALSE, 0, bytes, stage->host, 0, NULL, &stage->free);
-    if (error != CL_SUCCESS)
-        return opencl_fail(device, error, "sending weights");
-    if (!vector) {
-        cl_kernel kernel = spec->role == WEIGHT_MATRIX ? w->pack_columns : w->pack_rows;
-        const struct opencl_argument arguments[] = { ARGUMENT(stage->buffer.mem),
-                                                     ARGUMENT(part->buffer.mem),
-                                                     ARGUMENT(first),
-                                                     ARGUMENT(n),
-                                                     ARGUMENT(spec->cols),
-                                                     ARGUMENT(part->stride),
-                                                     { 0 } };
-        TRY(opencl_arguments(device, kernel, arguments));
-        const size_t global[3] = { spec->cols, spec->role == WEIGHT_MATRIX ? (n + 15) / 16 : n, 1 };
-        TRY(opencl_launch(device, kernel, global, (const size_t[]){ 64, 1, 1 }, NULL));
+    cl_kernel kernel = spec->role == WEIGHT_MATRIX ? w->pack_columns : w->pack_rows;
+    const struct opencl_argument arguments[] = {
+        ARGUMENT(stage->buffer.mem),      ARGUMENT(to), ARGUMENT(first), ARGUMENT(n), ARGUMENT(spec->cols),
+        ARGUMENT(w->parts[index].stride), { 0 }
+    };
+    TRY(opencl_arguments(device, kernel, arguments));
+    const size_t global[3] = { spec->cols, spec->role == WEIGHT_MATRIX ? (n + 15) / 16 : n, 1 };
+    return opencl_launch(device, kernel, global, (const size_t[]){ 64, 1, 1 }, NULL);
+}
+
+/* Rows [first, first + n) of int8 weights from as many of `source`, with the stage's factors. */
+static enum cinf_status quantise(struct opencl_weights *w, const struct opencl_stage *stage, uint32_t index,
+                                 uint32_t first, uint32_t n, cl_mem source, cl_uint source_stride,
+                                 cl_uint factors_at)
+{
+    struct opencl_device *device = (struct opencl_device *)w->base.device;
+    const struct opencl_weight *part = &w->parts[index];
+    const struct opencl_argument arguments[] = { ARGUMENT(source),
+                                                 ARGUMENT(stage->buffer.mem),
+                                                 ARGUMENT(factors_at),
+                                                 ARGUMENT(part->buffer.mem),
+                                                 ARGUMENT(part->scales.mem),
+                                                 ARGUMENT(first),
+                                                 ARGUMENT(n),
+                                                 ARGUMENT(part->cols),
+                                                 ARGUMENT(source_stride),
+                                                 ARGUMENT(part->stride),
+                                                 { 0 } };
+    TRY(opencl_arguments(device, w->quantise, arguments));
+    return opencl_launch(device, w->quantise, (const size_t[]){ part->cols, n, 1 },
+                         (const size_t[]){ 64, 1, 1 }, NULL);
+}
+
+/* The stage's n rows of int8 weights, each an output. */
+static enum cinf_status write_int8_rows(struct opencl_weights *w, struct opencl_stage *stage, uint32_t index,
+                                        uint32_t first, uint32_t n)
+{
+    uint32_t cols = w->parts[index].cols;
+    float *rows = stage->host, *factors = rows + (size_t)n * cols;
+    for (uint32_t r = 0; r < n; r++) {
+        float largest = 0;
+        for (uint32_t c = 0; c < cols; c++)
+            largest = fmaxf(largest, fabsf(rows[(size_t)r * cols + c]));
+        factors[2 * r] = int8_factor(largest, &factors[2 * r + 1]);
     }
-    error = clFlush(device->queue);
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "sending weights");
+    TRY(send((struct opencl_device *)w->base.device, stage, stage->buffer.mem, (size_t)n * (cols + 2)));
+    return quantise(w, stage, index, first, n, stage->buffer.mem, cols, n * cols);
+}
+
+/* The stage's n rows of an int8 matrix, whose columns are outputs. */
+static enum cinf_status write_int8_matrix(struct opencl_weights *w, struct opencl_stage *stage,
+                                          uint32_t index, uint32_t first, uint32_t n)
+{
+    struct opencl_device *device = (struct opencl_device *)w->base.device;
+    struct opencl_weight *part = &w->parts[index];
+    if (!part->wide.mem) {
+        TRY(opencl_buffer_new(&part->wide, device, (uint64_t)part->rows * part->stride * sizeof(float), 0,
+                              false, "a matrix on its way to int8"));
+        part->largest = mem_new(part->rows, sizeof *part->largest);
+    }
+    if (!part->largest)
+        return cinf_fail(CINF_ENOMEM, "no memory for the largest of %u columns", part->rows);
+    const float *rows = stage->host;
+    for (uint32_t r = 0; r < n; r++) {
+        for (uint32_t c = 0; c < part->rows; c++)
+            part->largest[c] = fmaxf(part->largest[c], fabsf(rows[(size_t)r * part->rows + c]));
+    }
+    TRY(send(device, stage, stage->buffer.mem, (size_t)n * part->rows));
+    TRY(pack(w, stage, index, first, n, part->wide.mem));
+    part->n_written += n;
+    if (part->n_written < part->cols)
+        return CINF_OK;
+
+    TRY(take_stage(&stage, w));
+    float *factors = stage->host;
+    for (uint32_t c = 0; c < part->rows; c++)
+        factors[2 * c] = int8_factor(part->largest[c], &factors[2 * c + 1]);
+    TRY(send(device, stage, stage->buffer.mem, 2 * (size_t)part->rows));
+    TRY(quantise(w, stage, index, 0, part->rows, part->wide.mem, part->stride, 0));
+    opencl_buffer_free(device, &part->wide); /* what is under way keeps it */
+    mem_free(part->largest);
+    part->largest = NULL;
+    part->n_written = 0;
+    return CINF_OK;
 }
 
 static enum cinf_status write_piece(struct opencl_weights *w, uint32_t index, uint32_t first, uint32_t n,
                                     const unsigned char *elements, enum cinf_dtype dtype)
 {
+    static const char *const names[] = {
+        [WEIGHTS_F32] = "f32", [WEIGHTS_F16] = "f16", [WEIGHTS_INT8] = "int8"
+    };
     struct opencl_device *device = (struct opencl_device *)w->base.device;
-    struct opencl_stage *stage = &w->stages[w->stage];
-    uint32_t cols = w->specs[index].cols;
-    size_t count = (size_t)n * cols;
-    if (stage->free) {
-        cl_event event = stage->free;
-        stage->free = NULL;
-        TRY(opencl_wait_event(device, event));
-    }
+    const struct weight_spec *spec = &w->specs[index];
+    struct opencl_stage *stage;
+    size_t count = (size_t)n * spec->cols;
+    TRY(take_stage(&stage, w));
     convert(stage->host, elements, count, dtype);
-    bool half = element_bytes(w, index) == 2;
-    /* 65520 and above rounds beyond f16's 65504. */
-    size_t bad = half || dtype == CINF_DTYPE_F64
-                     ? first_too_large(stage->host, elements, count, dtype, half ? 65520.0f : INFINITY)
-                     : count;
+    size_t bytes = element_bytes(w, index);
+    enum weights_type type = bytes == 1 ? WEIGHTS_INT8 : bytes == 2 ? WEIGHTS_F16 : WEIGHTS_F32;
+    size_t bad = type == WEIGHTS_F32 && dtype != CINF_DTYPE_F64
+                     ? count
+                     : first_misfit(stage->host, elements, count, dtype, type);
     if (bad < count)
-        return cinf_fail(CINF_EUNSUPPORTED, "weight %u holds %g in row %zu, column %zu: too large for %s",
-                         index, (double)((float *)stage->host)[bad], first + bad / cols, bad % cols,
-                         half ? "f16" : "f32");
-    w->stage = 1 - w->stage;
-    return send(w, stage, index, first, n);
+        return cinf_fail(CINF_EUNSUPPORTED, "weight %u holds %g in row %zu, column %zu: %s %s", index,
+                         (double)((float *)stage->host)[bad], first + bad / spec->cols, bad % spec->cols,
+                         type == WEIGHTS_INT8 ? "not a number for" : "too large for", names[type]);
+    if (type == WEIGHTS_INT8) {
+        TRY(spec->role == WEIGHT_MATRIX ? write_int8_matrix(w, stage, index, first, n)
+                                        : write_int8_rows(w, stage, index, first, n));
+    } else if (spec->role == WEIGHT_VECTOR) { /* of one row: it goes where it belongs at once */
+        TRY(send(device, stage, w->parts[index].buffer.mem, count));
+    } else {
+        TRY(send(device, stage, stage->buffer.mem, count));
+        TRY(pack(w, stage, index, first, n, w->parts[index].buffer.mem));
+    }
+    cl_int error = clFlush(device->queue);
+    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "sending weights");
 }
 
 enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint32_t first, uint32_t n,
@@ -237,7 +351,7 @@ enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint
         return cinf_fail(CINF_EUNSUPPORTED, "weight %u: elements are not of a floating-point type", index);
     if (!w->stages[0].host)
         return cinf_fail(CINF_EINVAL, "weight %u: written after the last write", index);
-    uint32_t at_once = (uint32_t)(w->stage_elements / cols);
+    uint32_t at_once = (uint32_t)(w->stage_elements / (is_int8(w, index) ? cols + 2 : cols));
     const unsigned char *from = elements;
     for (uint32_t done = 0; done < n;) {
         uint32_t piece = n - done < at_once ? n - done : at_once;
@@ -265,7 +379,8 @@ uint64_t opencl_weights_bytes(const struct weights *base)
     const struct opencl_weights *w = (const struct opencl_weights *)base;
     uint64_t products = 0, head = 0, tokens = 0;
     for (uint32_t i = 0; i < w->n_specs; i++) {
-        uint64_t bytes = (uint64_t)w->parts[i].rows * w->parts[i].stride * element_bytes(w, i);
+        uint64_t bytes =
+            (uint64_t)w->parts[i].rows * w->parts[i].stride * element_bytes(w, i) + w->parts[i].scales.bytes;
         switch (w->specs[i].role) {
         case WEIGHT_TABLE: /* a row of it, which is nothing */
             break;

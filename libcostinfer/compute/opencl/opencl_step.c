@@ -70,7 +70,7 @@ static uint32_t stride_of(const struct opencl_prepared *p, enum row_buffer buffe
 
 /* What linear.cl and matrix.cl are asked for; names as there. */
 struct product {
-    cl_mem w, in, bias, out, cache, step;
+    cl_mem w, scales, in, bias, out, cache, step;
     cl_uint n, k, rows, rows_max, out_stride, epilogue, activation, d, head_width, wide, positions;
     cl_ulong values_at;
 };
@@ -80,14 +80,15 @@ struct product {
         ARGUMENT((p)->rows_max), ARGUMENT((p)->out_stride), ARGUMENT((p)->epilogue),                         \
         ARGUMENT((p)->activation), ARGUMENT((p)->d), ARGUMENT((p)->head_width), ARGUMENT((p)->wide),         \
         ARGUMENT((p)->positions), ARGUMENT((p)->values_at)
-enum { ARGUMENT_ROWS = 4 };
+enum { ARGUMENT_ROWS = 5 };
 
 static enum cinf_status bind_product(const struct opencl_device *device, cl_kernel kernel,
                                      const struct product *p)
 {
-    const struct opencl_argument arguments[] = { ARGUMENT(p->w), ARGUMENT(p->in),   ARGUMENT(p->n),
-                                                 ARGUMENT(p->k), ARGUMENT(p->rows), EPILOGUE_ARGUMENTS(p),
-                                                 { 0 } };
+    const struct opencl_argument arguments[] = { ARGUMENT(p->w),        ARGUMENT(p->scales),
+                                                 ARGUMENT(p->in),       ARGUMENT(p->n),
+                                                 ARGUMENT(p->k),        ARGUMENT(p->rows),
+                                                 EPILOGUE_ARGUMENTS(p), { 0 } };
     return opencl_arguments(device, kernel, arguments);
 }
 
@@ -113,10 +114,17 @@ static enum cinf_status launch_product(const struct opencl_device *device, cl_ke
     return opencl_launch(device, kernel, global, (const size_t[]){ lanes == 1 ? 8 : lanes, 1, 1 }, NULL);
 }
 
-static const char *const product_names[2][KERNELS] = {
-    { "linear_f32_1", "linear_f32_4", "linear_f32_8", "matrix_f32", "finish_product" },
-    { "linear_f16_1", "linear_f16_4", "linear_f16_8", "matrix_f16", "finish_product" },
+static const char *const product_names[][KERNELS] = {
+    [WEIGHTS_F32] = { "linear_f32_1", "linear_f32_4", "linear_f32_8", "matrix_f32", "finish_product" },
+    [WEIGHTS_F16] = { "linear_f16_1", "linear_f16_4", "linear_f16_8", "matrix_f16", "finish_product" },
+    [WEIGHTS_INT8] = { "linear_int8_1", "linear_int8_4", "linear_int8_8", "matrix_int8", "finish_product" },
 };
+
+/* The scales of int8 weights; any other buffer where there are none and no kernel looks. */
+static cl_mem scales_of(const struct opencl_weight *w)
+{
+    return w->scales.mem ? w->scales.mem : w->buffer.mem;
+}
 
 /* y[rows, n] = in[rows, k] * weight^T by CLBlast.  Weights that are not float32 are widened a panel of rows
  * at a time, so that there is never a second copy of them all. */
@@ -139,9 +147,14 @@ static enum cinf_status blas_product(struct opencl_prepared *p, const struct ope
         gemm.n = weight->rows - first < at_once ? weight->rows - first : at_once;
         gemm.y_first = first;
         cl_ulong from = (cl_ulong)first * weight->stride, n = (cl_ulong)gemm.n * weight->stride;
-        const struct opencl_argument arguments[] = {
-            ARGUMENT(weight->buffer.mem), ARGUMENT(p->panel.mem), ARGUMENT(from), ARGUMENT(n), { 0 }
-        };
+        const cl_mem scales = scales_of(weight);
+        const struct opencl_argument arguments[] = { ARGUMENT(weight->buffer.mem),
+                                                     ARGUMENT(scales),
+                                                     ARGUMENT(p->panel.mem),
+                                                     ARGUMENT(from),
+                                                     ARGUMENT(n),
+                                                     ARGUMENT(weight->stride),
+                                                     { 0 } };
         TRY(opencl_arguments(device, p->widen, arguments));
         TRY(opencl_launch(device, p->widen, (const size_t[]){ n / 16, 1, 1 }, (const size_t[]){ 64, 1, 1 },
                           NULL));
@@ -275,10 +288,11 @@ static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *
     struct opencl_device *device = device_of(p);
     const struct opencl_kv *kv = p->kv;
     const struct opencl_weight *w = &p->weights->parts[op->weight];
-    bool head = op->kind == OP_LOGITS, half = p->weights->type == WEIGHTS_F16;
+    bool head = op->kind == OP_LOGITS;
     cl_mem in = head ? p->wanted.mem : p->rows[op->in].mem;
     const struct product product = {
         .w = w->buffer.mem,
+        .scales = scales_of(w),
         .in = in,
         .bias = head ? in : p->weights->parts[op->bias].buffer.mem,
         .out = head ? p->logits.mem : p->rows[op->out].mem,
@@ -299,7 +313,7 @@ static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *
     for (int k = KERNEL_1; k <= KERNEL_FINISH; k++) {
         if (k == (device->tuning.clblast ? KERNEL_MATRIX : KERNEL_FINISH))
             continue;
-        TRY(opencl_kernel_new(&kernels[k], device, device->program, product_names[half][k]));
+        TRY(opencl_kernel_new(&kernels[k], device, device->program, product_names[p->weights->type][k]));
         if (k != KERNEL_FINISH) {
             TRY(bind_product(device, kernels[k], &product));
             continue;
@@ -358,15 +372,18 @@ static enum cinf_status bind_op(struct opencl_prepared *p, const struct op *op, 
     struct opencl_device *device = device_of(p);
     const struct opencl_weight *parts = p->weights->parts;
     const cl_uint d = p->program->width, stride = (cl_uint)round_up(d, VECTOR);
-    bool half = p->weights->type == WEIGHTS_F16;
     if (op->kind == OP_LINEAR || op->kind == OP_LOGITS)
         return bind_linear(p, op, kernels);
     if (op->kind == OP_ATTEND)
         return bind_attend(p, op, kernels);
     if (op->kind == OP_EMBED) {
-        TRY(opencl_kernel_new(&kernels[KERNEL_ONLY], device, device->program,
-                              half ? "embed_f16" : "embed_f32"));
+        static const char *const names[] = {
+            [WEIGHTS_F32] = "embed_f32", [WEIGHTS_F16] = "embed_f16", [WEIGHTS_INT8] = "embed_int8"
+        };
+        TRY(opencl_kernel_new(&kernels[KERNEL_ONLY], device, device->program, names[p->weights->type]));
+        const cl_mem scales = scales_of(&parts[op->weight]);
         const struct opencl_argument arguments[] = { ARGUMENT(parts[op->weight].buffer.mem),
+                                                     ARGUMENT(scales),
                                                      ARGUMENT(parts[op->weight2].buffer.mem),
                                                      ARGUMENT(p->rows[op->out].mem),
                                                      ARGUMENT(p->step.mem),
@@ -687,6 +704,7 @@ static enum cinf_status time_product(struct opencl_device *device, struct trial 
     bool blas = rows > LINEAR_ROWS_MAX && device->tuning.clblast;
     cl_kernel kernel = rows == 1 ? t->one : t->many;
     const struct product product = { .w = t->w.mem,
+                                     .scales = t->w.mem,
                                      .in = t->in.mem,
                                      .bias = t->in.mem,
                                      .out = t->out.mem,
@@ -756,5 +774,7 @@ enum cinf_status opencl_measure(struct device *base, struct device_speed *out)
     struct opencl_buffer *const buffers[] = { &trial.w, &trial.in, &trial.out, &trial.temp };
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         opencl_buffer_free(device, buffers[i]);
+    if (device->profile)
+        opencl_profile_clear(device->profile);
     return status;
 }

@@ -25,10 +25,11 @@ float lanes_sum(float x, __local float *shared)
 }
 #endif
 
-/* out[R,D] = tokens[token] + positions[position]; work-item (column, row) */
-#define EMBED(NAME, WEIGHT, LOAD)                                                                            \
-    __kernel void NAME(__global const WEIGHT *tokens, __global const WEIGHT *positions, __global float *out, \
-                       __global const uint *step, uint rows_max, uint d, uint stride)                        \
+/* out[R,D] = tokens[token] + positions[position]; work-item (column, row).  int8 is for tokens alone. */
+#define EMBED(NAME, TOKEN, LOAD_TOKEN, POSITION, LOAD)                                                       \
+    __kernel void NAME(__global const TOKEN *tokens, __global const float *scales,                           \
+                       __global const POSITION *positions, __global float *out, __global const uint *step,   \
+                       uint rows_max, uint d, uint stride)                                                   \
     {                                                                                                        \
         uint c = get_global_id(0), r = get_global_id(1);                                                     \
         if (c >= d || r >= step[STEP_ROWS])                                                                  \
@@ -36,11 +37,13 @@ float lanes_sum(float x, __local float *shared)
         size_t token = STEP_ARRAY(step, STEP_TOKENS, rows_max)[r];                                           \
         size_t position = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r];                                     \
         out[(size_t)r * stride + c] =                                                                        \
-            LOAD(token * stride + c, tokens) + LOAD(position * stride + c, positions);                       \
+            LOAD_TOKEN(token * stride + c, tokens) + LOAD(position * stride + c, positions);                 \
     }
-#define LOAD_FLOAT(at, from) (from)[at]
-EMBED(embed_f32, float, LOAD_FLOAT)
-EMBED(embed_f16, half, vload_half)
+#define LOAD_FLOAT(at, from)  (from)[at]
+#define LOAD_SCALED(at, from) ((from)[at] * scales[token])
+EMBED(embed_f32, float, LOAD_FLOAT, float, LOAD_FLOAT)
+EMBED(embed_f16, half, vload_half, half, vload_half)
+EMBED(embed_int8, char, LOAD_SCALED, float, LOAD_FLOAT)
 
 /* out[R,D] = (in - mean) / sqrt(variance + epsilon) * gain + bias; a group for each row */
 __kernel void norm(__global const float *in, __global float *out, __global const float *gain,
@@ -74,8 +77,8 @@ __kernel void gather(__global const float *from, __global float *to, __global co
 
 /* Positions [0, n) of every head of slot `to` from slot `from`, keys and values: cache is
  * [2, slots, H, P, wide].  Work-item (element of n * wide, head, keys or values). */
-__kernel void copy_slot(__global float *cache, uint heads, uint positions, uint wide, ulong values_at, uint to,
-                        uint from, uint n)
+__kernel void copy_slot(__global float *cache, uint heads, uint positions, uint wide, ulong values_at,
+                        uint to, uint from, uint n)
 {
     size_t i = get_global_id(0), head = (size_t)positions * wide;
     if (i >= (size_t)n * wide)
@@ -114,10 +117,33 @@ PACK_COLUMNS(pack_columns_f16, half, vstore_half_rte)
 PACK_ROWS(pack_rows_f32, float, STORE_FLOAT)
 PACK_ROWS(pack_rows_f16, half, vstore_half_rte)
 
-/* to[i] = from[first + i], for a product that can read nothing but float.  Work-item: 16 of them. */
-__kernel void widen(__global const half *from, __global float *to, ulong first, ulong n)
+/* Row first + i of int8 weights is source[i] in integers.  factors[factors_at + 2i] takes its elements to
+ * -127 to 127, and the one after it back.  Work-item (column, i). */
+__kernel void quantise(__global const float *source, __global const float *factors, uint factors_at,
+                       __global char *to, __global float *scales, uint first, uint n, uint cols,
+                       uint source_stride, uint stride)
 {
-    size_t i = get_global_id(0) * (size_t)16;
-    if (i < n)
-        vstore16(vloada_half16(0, from + first + i), 0, to + i);
+    uint c = get_global_id(0), i = get_global_id(1);
+    if (c >= cols || i >= n)
+        return;
+    factors += factors_at + 2 * (size_t)i;
+    to[(size_t)(first + i) * stride + c] =
+        convert_char(rint(source[(size_t)i * source_stride + c] * factors[0]));
+    if (c == 0)
+        scales[first + i] = factors[1];
 }
+
+/* to[i] = from[first + i], for a product that can read nothing but float; rows are `stride` long.  Work-item:
+ * 16 of them. */
+#define WIDEN(NAME, WEIGHT, LOAD16)                                                                          \
+    __kernel void NAME(__global const WEIGHT *from, __global const float *scales, __global float *to,        \
+                       ulong first, ulong n, uint stride)                                                    \
+    {                                                                                                        \
+        size_t i = get_global_id(0) * (size_t)16;                                                            \
+        if (i < n)                                                                                           \
+            vstore16(LOAD16(from + first + i), 0, to + i);                                                   \
+    }
+#define LOAD16_HALF(at)   vloada_half16(0, at)
+#define LOAD16_SCALED(at) (convert_float16(vload16(0, at)) * scales[(first + i) / stride])
+WIDEN(widen_f16, half, LOAD16_HALF)
+WIDEN(widen_int8, char, LOAD16_SCALED)
