@@ -23,8 +23,14 @@ def main():
     same = [datetime.date.today().isoformat(), commit, seen["model"], seen["weights"], seen["device"],
             seen["threads"]]
     rows = [["load", seen["load_seconds"], "s"], ["resident", seen["resident_bytes"], "bytes"],
-            ["memory_speed", seen["machine_gb_per_second"], "GB/s"]]
-    rows += [[f"prefill_{p['tokens']}", p["tokens_per_second"], "tokens/s"] for p in seen["prefill"]]
+            ["machine_read", seen["machine_gb_per_second"], "GB/s"],
+            ["machine_fma", seen["machine_gflop_per_second"], "GFLOP/s"],
+            ["charge_32", seen["accounting"]["charge_32_ns"], "ns"]]
+    if "tokenizer" in seen:
+        rows.append(["tokenizer_encode", seen["tokenizer"]["encode_mb_per_second"], "MB/s"])
+    for p in seen["prefill"]:
+        rows.append([f"prefill_{p['tokens']}", p["tokens_per_second"], "tokens/s"])
+        rows.append([f"prefill_{p['tokens']}_compute", p["gflop_per_second"], "GFLOP/s"])
     for d in seen["decode"]:
         rows.append([f"decode_{d['depth']}", d["tokens_per_second"], "tokens/s"])
         rows.append([f"decode_{d['depth']}_read", d["gb_per_second"], "GB/s"])

@@ -1,48 +1,67 @@
 #!/usr/bin/env bash
-# Measures: the tokenizer, one step of the device, and whole models through the engine.
+# Measures: the tokenizer, the sampler, one step of the device, and whole models through the engine in each
+# type of weights.
 #
-#   bench/run.sh [--record] [SHAPE ...]      published shapes besides the demo models; gpt2 by default
+#   bench/run.sh [--record] [--weights "f32 f16 int8"] [SHAPE ...]     gpt2 by default; the demo models always
 #
 # --record also appends the figures of the models to bench/results/MACHINE.csv.  Figures compare only within
-# one run on one machine that does nothing else.
+# one run on one machine that does nothing else.  bench/peers.py compares with other programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 record=
-if [ "${1:-}" = --record ]; then
-    record=1
+weights="f32 f16 int8"
+while [ $# -gt 0 ]; do
+    case $1 in
+    --record) record=1 ;;
+    --weights)
+        weights=${2:?--weights needs types}
+        shift
+        ;;
+    -*)
+        echo "usage: bench/run.sh [--record] [--weights TYPES] [SHAPE ...]" >&2
+        exit 2
+        ;;
+    *) break ;;
+    esac
     shift
-fi
+done
 [ $# -gt 0 ] || set -- gpt2
-cmake --preset release >/dev/null
-cmake --build build -j "$(nproc)" -- --quiet
+build=${CINF_BUILD:-build}
+if [ -z "${CINF_BUILD:-}" ]; then
+    cmake --preset release >/dev/null
+    cmake --build build -j "$(nproc)" -- --quiet
+fi
 
-echo "== tokenizer, one thread"
 shared=${CINF_SHARED:-../shared}
 if [ -d "$shared/data/gpt2-tokenizer" ]; then
-    build/bin/bench_tokenizer "$shared/data/gpt2-tokenizer" "$shared/data/english/fairy-tales.txt"
+    tokenizer=$shared/data/gpt2-tokenizer
+    text=$shared/data/english/fairy-tales.txt
 else
+    tokenizer=examples/models/stories-large
     text=$(mktemp)
     trap 'rm -f "$text"' EXIT
     git ls-files -z '*.md' '*.c' '*.h' | xargs -0 cat >"$text"
-    build/bin/bench_tokenizer examples/models/stories-large "$text"
 fi
-for program in build/bin/bench_backend*; do
-    [ -x "$program" ] || continue
-    echo "== one step of the device (${program##*/})"
-    "$program"
-done
+echo "== tokenizer, one thread"
+"$build/bin/bench_tokenizer" "$tokenizer" "$text"
+echo "== sampler, one thread"
+"$build/bin/bench_sampler"
+echo "== one step of the device"
+"$build/bin/bench_backend"
 
 measure() {
-    echo "== ${*: -1}"
+    echo "== $*"
     if [ -z "$record" ]; then
-        build/bin/costinfer bench "$@"
+        "$build/bin/costinfer" bench "$@"
     else
-        build/bin/costinfer bench "$@" --json | python3 bench/record.py
+        "$build/bin/costinfer" bench "$@" --json | python3 bench/record.py
     fi
 }
-measure --model examples/models/stories-small
-measure --model examples/models/stories-large
-for shape in "$@"; do
-    measure --shape "$shape"
+for type in $weights; do
+    measure --text "$text" --model examples/models/stories-small --weights "$type"
+    measure --text "$text" --model examples/models/stories-large --weights "$type"
+    for shape in "$@"; do
+        measure --shape "$shape" --weights "$type"
+    done
 done

@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Runs costinfer bench and the peers that are there in turn, and prints what was fast by which factor.
+
+    bench/peers.py run RAW.json --model FOLDER [--costinfer BIN] [--llama-bench BIN] [--llama-batched-bench BIN]
+                   [--python PYTHON] [--types f32,f16,int8] [--threads N] [--rounds N] [--runs N]
+    bench/peers.py report RAW.json ...              Markdown, from one or several of them
+
+FOLDER is what bench/peers_model.py wrote.  A peer that is not there is left out: llama.cpp without its two
+programs, the Python ones (onnxruntime, ctranslate2, transformers) without PYTHON, or when it lacks them.
+
+A round runs ours and then each peer of a type, so that a ratio compares neighbours in time; what is
+reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes (foreign) and
+other virtual machines (steal) took of the processors meanwhile.  Speeds are what the caller waits for.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+FIGURES = ["prefill_128", "prefill_512", "decode_0", "decode_512", "streams_8", "streams_32"]
+TITLES = {"prefill_128": "prompt of 128", "prefill_512": "prompt of 512", "decode_0": "decode",
+          "decode_512": "decode, 512 before", "streams_8": "8 streams", "streams_32": "32 streams"}
+PEERS = {"f32": ["llama.cpp f32", "onnxruntime f32", "ctranslate2 float32", "transformers f32"],
+         "f16": ["llama.cpp f16"], "bf16": [], "int8": ["llama.cpp q8_0", "ctranslate2 int8"], "int4": []}
+
+
+def output_of(command, environment=None):
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | (environment or {}))
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+def run_costinfer(args, kind):
+    seen = json.loads(output_of([args.costinfer, "bench", "--model", os.path.join(args.model, "gpt2"), "--json",
+                                 "--weights", kind, "--threads", str(args.threads), "--runs", str(args.runs),
+                                 "--tokens", str(args.tokens)]))
+    rates = {f"prefill_{p['tokens']}": p["tokens_per_second"] for p in seen["prefill"]}
+    rates |= {f"decode_{d['depth']}": d["tokens_per_second"] for d in seen["decode"]}
+    rates |= {f"streams_{s['streams']}": s["tokens_per_second"] for s in seen["parallel"]}
+    return {"figures": rates, "bench": seen}
+
+
+def run_llama(args, kind):
+    """At its best settings here: see PERFORMANCE.md for the ones that were tried."""
+    path = os.path.join(args.model, "gguf", f"gpt2-{kind}.gguf")
+    common = ["-m", path, "-t", str(args.threads), "-fa", args.flash_attention]
+    bench = [args.llama_bench, *common, "-lm", "none", "-r", str(args.runs), "-o", "json"]
+    rates = {}
+    for extra in (["-p", "128,512", "-n", "0"], ["-p", "0", "-n", str(args.tokens), "-d", "0,512"]):
+        for row in json.loads(output_of(bench + extra)):
+            name = f"prefill_{row['n_prompt']}" if row["n_prompt"] else f"decode_{row['n_depth']}"
+            rates[name] = statistics.median(row["samples_ts"])
+            version = row["build_commit"]
+    batched = output_of([args.llama_batched_bench, *common, "-no-kvu", "-c", "2048", "-npp", "1", "-ntg", str(args.tokens),
+                         "-npl", ",".join(["8"] * args.runs + ["32"] * args.runs), "--output-format", "jsonl"])
+    rows = [json.loads(line) for line in batched.splitlines() if line.startswith("{")]
+    for streams in (8, 32):
+        rates[f"streams_{streams}"] = statistics.median(r["speed_tg"] for r in rows if r["pl"] == streams)
+    return {"figures": rates, "version": version}
+
+
+def run_python(args, peer, kind):
+    model = {"onnxruntime": "gpt2.onnx", "ctranslate2": "ct2-float32", "transformers": "gpt2"}[peer]
+    name = f"{peer}-{kind}" if peer == "ctranslate2" else peer
+    return json.loads(output_of([args.python, os.path.join(HERE, "peers_python.py"), name, os.path.join(args.model, model),
+                                 "--threads", str(args.threads), "--runs", str(args.runs), "--tokens", str(args.tokens)],
+                                {"OMP_NUM_THREADS": str(args.threads)}))
+
+
+def available(args, peer):
+    program, _, _ = peer.partition(" ")
+    if program == "llama.cpp":
+        return bool(args.llama_bench and args.llama_batched_bench)
+    return bool(args.python) and subprocess.run(
+        [args.python, "-c", f"import {program}"], capture_output=True).returncode == 0
+
+
+def cpu_seconds():
+    """All processors since the start of the machine: busy, stolen; and the processes that we waited for."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    hertz = os.sysconf("SC_CLK_TCK")
+    busy = sum(ticks) - ticks[3] - ticks[4] - ticks[7]
+    return busy / hertz, ticks[7] / hertz, own.ru_utime + own.ru_stime
+
+
+def measured(what, call):
+    before, start = cpu_seconds(), time.monotonic()
+    seen = call()
+    seconds, after = time.monotonic() - start, cpu_seconds()
+    busy, steal, own = (b - a for a, b in zip(before, after))
+    room = seconds * os.cpu_count()
+    seen |= {"what": what, "seconds": seconds, "foreign": max(0, (busy - own) / room), "steal": steal / room,
+             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+    rates = "  ".join(f"{seen['figures'].get(name, 0):8.1f}" for name in FIGURES)
+    print(f"{what:<22} {rates}   foreign {100 * seen['foreign']:.0f} %, steal {100 * seen['steal']:.0f} %", flush=True)
+    return seen
+
+
+def run(args):
+    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "?")
+    raw = {"commit": commit.stdout.strip(), "processor": processor, "processors": os.cpu_count(),
+           "system": platform.platform(), "threads": args.threads, "runs": args.runs, "tokens": args.tokens, "rounds": []}
+    types = args.types.split(",")
+    peers = {peer: available(args, peer) for kind in types for peer in PEERS[kind]}
+    print("left out:", ", ".join(peer for peer, there in peers.items() if not there) or "nobody")
+    print(f"{'':<22} " + "  ".join(f"{name:>8}"[-11:] for name in FIGURES))
+    for number in range(args.rounds):
+        for kind in types:
+            runs = [measured(f"costinfer {kind}", lambda kind=kind: run_costinfer(args, kind))]
+            for peer in PEERS[kind]:
+                program, _, form = peer.partition(" ")
+                if not peers[peer] or (args.only and program not in args.only.split(",")):
+                    continue
+                how = run_llama if program == "llama.cpp" else lambda a, f, p=program: run_python(a, p, f)
+                runs.append(measured(peer, lambda how=how, form=form: how(args, form)))
+            raw["rounds"].append({"type": kind, "runs": runs})
+            with open(args.raw, "w", encoding="utf-8") as file:
+                json.dump(raw, file, indent=1)
+    report([args.raw])
+
+
+def spread(values, form):
+    middle, low, high = (form.format(v) for v in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low}–{high})" if len(values) > 1 else middle
+
+
+def report(paths):
+    raws = []
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            raws.append(json.load(file))
+    rounds = [r for raw in raws for r in raw["rounds"]]
+    everyone = [run for r in rounds for run in r["runs"]]
+    speeds, ratios, versions = {}, {}, {}
+    for r in rounds:
+        ours = r["runs"][0]["figures"]
+        for run in r["runs"]:
+            versions[run["what"].split(" ")[0]] = run.get("version", raws[-1]["commit"])
+            for name in FIGURES:
+                rate = run["figures"].get(name)
+                if rate:
+                    speeds.setdefault(run["what"], {}).setdefault(name, []).append(rate)
+                    if run is not r["runs"][0] and ours.get(name):
+                        ratios.setdefault((r["type"], run["what"]), {}).setdefault(name, []).append(ours[name] / rate)
+    first = raws[0]
+    print(f"\n{first['processor']}, {first['processors']} processors, {first['threads']} threads; {len(rounds)} rounds from "
+          f"{everyone[0]['at']} to {everyone[-1]['at']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    print(f"Foreign processes took {spread([100 * e['foreign'] for e in everyone], '{:.0f}')} % of the processors, other "
+          f"virtual machines {spread([100 * e['steal'] for e in everyone], '{:.0f}')} %.")
+    head = "| | " + " | ".join(TITLES[name] for name in FIGURES) + " |\n|---" + "|---" * len(FIGURES) + "|"
+    print("\nTokens a second, medians of the rounds:\n\n" + head)
+    for what, figures in speeds.items():
+        print(f"| {what} | " + " | ".join(f"{statistics.median(figures[n]):.1f}" if n in figures else ""
+                                          for n in FIGURES) + " |")
+    print("\nHow many times as fast costinfer is, medians of the rounds' ratios (least–greatest):\n\n" + head)
+    for (kind, what), figures in ratios.items():
+        print(f"| {kind} : {what} | " + " | ".join(spread(figures[n], "{:.2f}") if n in figures else ""
+                                                  for n in FIGURES) + " |")
+    print("\nShares of what the machine was seen to do in the same run (reading memory; float32 multiply-adds):\n\n"
+          "| | decode | decode, 512 before | prompt of 512 | machine GB/s | machine GFLOP/s |\n|---|---|---|---|---|---|")
+    for kind in PEERS:
+        seen = [r["runs"][0]["bench"] for r in rounds if r["type"] == kind]
+        if not seen:
+            continue
+        decode = [[100 * d["bandwidth_share"] for s in seen for d in s["decode"] if d["depth"] == depth] for depth in (0, 512)]
+        prefill = [100 * p["peak_share"] for s in seen for p in s["prefill"] if p["tokens"] == 512]
+        print(f"| costinfer {kind} | {spread(decode[0], '{:.0f}')} % | {spread(decode[1], '{:.0f}')} % | "
+              f"{spread(prefill, '{:.0f}')} % | {spread([s['machine_gb_per_second'] for s in seen], '{:.1f}')} | "
+              f"{spread([s['machine_gflop_per_second'] for s in seen], '{:.0f}')} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run")
+    runner.add_argument("raw")
+    runner.add_argument("--model", required=True)
+    runner.add_argument("--costinfer", default=os.path.join(HERE, "..", "build", "bin", "costinfer"))
+    runner.add_argument("--llama-bench")
+    runner.add_argument("--llama-batched-bench")
+    runner.add_argument("--flash-attention", default="on", choices=["on", "off"], help="llama.cpp's (default on)")
+    runner.add_argument("--python", help="an interpreter that has onnxruntime, ctranslate2 or transformers")
+    runner.add_argument("--types", default="f32,f16,int8")
+    runner.add_argument("--only", help="programs to compare with, separated by commas (default: all that are there)")
+    runner.add_argument("--threads", type=int, default=os.cpu_count())
+    runner.add_argument("--rounds", type=int, default=3)
+    runner.add_argument("--runs", type=int, default=3, help="measurements in a run, of which the median counts")
+    runner.add_argument("--tokens", type=int, default=32, help="decoded in a measurement")
+    commands.add_parser("report").add_argument("raw", nargs="+")
+    args = parser.parse_args()
+    if args.command == "run":
+        run(args)
+    else:
+        report(args.raw)
+
+
+if __name__ == "__main__":
+    main()
