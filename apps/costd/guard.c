@@ -75,12 +75,19 @@ static enum MHD_Result look(void *context, enum MHD_ValueKind kind, const char *
     return MHD_YES;
 }
 
-const char *guard_check(struct MHD_Connection *connection, const char *version)
+bool guard_target(const char *target)
+{
+    return *target && is_value(target, strlen(target)) && !strpbrk(target, " \t");
+}
+
+const char *guard_check(struct MHD_Connection *connection, const char *method, const char *version)
 {
     struct head head = { 0 };
     bool old = strcmp(version, "HTTP/1.0") == 0;
     if (!old && strcmp(version, "HTTP/1.1") != 0)
         return "only HTTP/1.0 and HTTP/1.1 are spoken here";
+    if (!is_token(method, strlen(method)))
+        return "the method is malformed";
     MHD_get_connection_values_n(connection, MHD_HEADER_KIND, look, &head);
     if (head.fault)
         return head.fault;

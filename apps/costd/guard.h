@@ -5,10 +5,15 @@
 #ifndef GUARD_H
 #define GUARD_H
 
+#include <stdbool.h>
+
 #include <microhttpd.h>
+
+/* Whether a request's target, as it was sent, is free of spaces and control characters. */
+bool guard_target(const char *target);
 
 /* NULL, or in a few words what is wrong with the request's head.  The answer is 400 and the connection is
  * closed, because where the next request would begin is not certain. */
-const char *guard_check(struct MHD_Connection *connection, const char *version);
+const char *guard_check(struct MHD_Connection *connection, const char *method, const char *version);
 
 #endif

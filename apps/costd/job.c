@@ -1,5 +1,6 @@
 #include "job.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "access_log.h"
@@ -11,7 +12,10 @@
 #include "timers.h"
 #include "watcher.h"
 
-enum { TICK_NS = 250000000 };
+enum {
+    TICK_NS = 250000000,
+    UNREAD_MAX = 128, /* events that are computed ahead of a client; what one step gives is never cut */
+};
 
 struct job {
     struct orphan orphan; /* first: the watcher hands it back */
@@ -43,14 +47,13 @@ struct job {
     bool woken; /* there may be events to pull */
     bool ping;  /* the stream was silent for long */
 
-    /* Of a stream: between the connection's thread and the timers'.  Taken before `lock`, and also held over
-     * calls that pause, so that a pause and its end cannot overtake each other. */
-    pthread_mutex_t pacing;
+    uint64_t sent_ns; /* when there was last something to send */
+
+    /* Of a stream: on the timers' thread. */
     struct timer tick;
-    uint64_t n_reads, n_reads_seen; /* calls for more to send; as the last tick saw it */
-    uint64_t moved_ns;              /* when a tick last saw it move, or nothing left to send */
-    uint64_t sent_ns;               /* when there was last something to send */
-    bool paused;
+    atomic_uint_fast64_t n_reads; /* calls for more to send */
+    uint64_t n_reads_seen;        /* of them, by the last tick */
+    uint64_t moved_ns;            /* when a tick last saw it move, or nothing left to send */
 };
 
 const struct cinf_request *job_request(const struct job *job, uint32_t index)
@@ -133,24 +136,7 @@ static void client_gone(void *context)
     cancel(context, CINF_FINISH_CLIENT_GONE);
 }
 
-/* ---- Pacing ------------------------------------------------------------------------------- */
-
-static void set_paused(struct job *job, bool paused)
-{
-    if (job->paused != paused)
-        for (uint32_t i = 0; i < job->n; i++)
-            cinf_request_pause(job->requests[i], paused);
-    job->paused = paused;
-}
-
-/* The connection asks for more, so its client reads. */
-static void note_read(struct job *job)
-{
-    pthread_mutex_lock(&job->pacing);
-    job->n_reads++;
-    set_paused(job, false);
-    pthread_mutex_unlock(&job->pacing);
-}
+/* ---- Stalled and vanished clients ---------------------------------------------------------- */
 
 static void note_sent(struct job *job)
 {
@@ -175,26 +161,19 @@ static bool is_waiting(struct job *job, uint64_t now)
     return waiting;
 }
 
-/* A client that reads nothing must not have us compute what nobody wants: its requests pause, and end when it
- * goes on for too long. */
+/* A client that reads nothing has nothing computed for it (UNREAD_MAX), but it holds its slots. */
 static uint64_t tick(void *context)
 {
     struct job *job = context;
-    uint64_t now = clock_monotonic_ns();
-    bool stuck = false;
-    pthread_mutex_lock(&job->pacing);
-    if (is_waiting(job, now) || job->n_reads != job->n_reads_seen) {
-        job->n_reads_seen = job->n_reads;
-        set_paused(job, false);
+    uint64_t now = clock_monotonic_ns(), n_reads = atomic_load(&job->n_reads);
+    bool lost = exchange_is_lost(job->x);
+    if (is_waiting(job, now) || n_reads != job->n_reads_seen) {
+        job->n_reads_seen = n_reads;
         job->moved_ns = now;
-    } else {
-        set_paused(job, true);
-        stuck = now - job->moved_ns >= job->service->stall_ns;
     }
-    pthread_mutex_unlock(&job->pacing);
-    if (!stuck)
+    if (!lost && now - job->moved_ns < job->service->stall_ns)
         return TICK_NS;
-    cancel(job, CINF_FINISH_TIMEOUT);
+    cancel(job, lost ? CINF_FINISH_CLIENT_GONE : CINF_FINISH_TIMEOUT);
     exchange_hang_up(job->x);
     return 0;
 }
@@ -283,7 +262,7 @@ static void proceed(void *context, struct exchange *x)
 static ssize_t read_out(void *context, struct exchange *x, char *bytes, size_t max)
 {
     struct job *job = context;
-    note_read(job);
+    atomic_fetch_add(&job->n_reads, 1);
     for (;;) {
         if (job->out.failed || job->bad == CINF_FINISH_CLIENT_GONE)
             return TASK_BROKEN;
@@ -342,7 +321,6 @@ static void job_free(struct job *job)
     job->format->free(job->api);
     strbuf_free(&job->out);
     pthread_mutex_destroy(&job->lock);
-    pthread_mutex_destroy(&job->pacing);
     mem_free(job->requests);
     mem_free(job->ended);
     mem_free(job);
@@ -408,7 +386,6 @@ static struct job *new_job(struct service *service, uint32_t n)
     job->orphan.poll = poll_orphan;
     job->woken = true;
     pthread_mutex_init(&job->lock, NULL);
-    pthread_mutex_init(&job->pacing, NULL);
     job->tick = (struct timer){ .fire = tick, .context = job };
     return job;
 }
@@ -486,6 +463,7 @@ void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request
     while (job->n < n) {
         options[job->n].notify = wake;
         options[job->n].notify_context = job;
+        options[job->n].unread_max = UNREAD_MAX;
         enum cinf_status status = cinf_request_submit(&job->requests[job->n], model, &options[job->n]);
         if (status != CINF_OK) {
             problem_answer(x, status, NULL, NO_ACCOUNT); /* the engine has counted it */

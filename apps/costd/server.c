@@ -43,10 +43,12 @@ enum {
     CONNECTION_BYTES = 16 * 1024,               /* request head and write buffer of one connection */
     BODY_BYTES_SWALLOWED = 16 * BODY_BYTES_MAX, /* of a body that is too large, so that its answer arrives */
     STREAM_BLOCK_BYTES = 4096,
-    /* A peer that vanished without a word is noticed within 15 seconds: by probes when we only wait, by
-     * unacknowledged data when we send. */
+    /* A peer that vanished without a word is noticed within 15 seconds: by these probes while nothing is on
+     * its way to it, else by exchange_is_lost(). */
     PROBE_AFTER_SECONDS = 5,
-    VANISHED_AFTER_MS = 10000,
+    PROBE_EVERY_SECONDS = 3,
+    PROBES = 3,
+    LOST_AFTER_MS = 10000,
     SPARE_DESCRIPTORS = 24, /* for the HTTP threads themselves, models' files and what /metrics reads */
     MESSAGES_A_SECOND = 2,  /* of libmicrohttpd; the first ones say it all */
 };
@@ -62,11 +64,16 @@ struct server {
     _Atomic uint64_t n_messages, messages_second; /* in the second of the monotonic clock that is named */
 };
 
+enum phase { SILENT, ARRIVING, ANSWERED, IDLE };
+
 struct connection {
     struct server *server;
-    struct timer deadline;
     int fd;
-    bool idle; /* between two requests */
+    struct timer deadline;
+    _Atomic enum phase phase;
+    char id[REQUEST_ID_BYTES]; /* of the request; the deadline reads it while that is arriving */
+    bool bad_target;           /* of the request */
+    bool timed_out;
 };
 
 struct exchange {
@@ -89,10 +96,26 @@ struct exchange {
 
 /* ---- Deadlines ---------------------------------------------------------------------------- */
 
+/* What libmicrohttpd would write if it knew of the deadline; it is not writing while a request arrives. */
+static void send_timeout(struct connection *c)
+{
+    static const char body[] = "{\"error\":{\"message\":\"the request took too long to arrive\",\"type\":"
+                               "\"invalid_request_error\",\"param\":null,\"code\":\"request_timeout\"}}\n";
+    char answer[512];
+    int n =
+        snprintf(answer, sizeof answer,
+                 "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nx-request-id: %s\r\n"
+                 "Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: %zu\r\n\r\n%s",
+                 c->id, sizeof body - 1, body);
+    c->timed_out = send(c->fd, answer, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n;
+}
+
 /* libmicrohttpd's own timeout begins anew with every byte, so it is no limit for a client that drips. */
 static uint64_t deadline_passed(void *context)
 {
     struct connection *c = context;
+    if (atomic_load(&c->phase) == ARRIVING)
+        send_timeout(c);
     shutdown(c->fd, SHUT_RDWR);
     return 0;
 }
@@ -102,14 +125,20 @@ static struct connection *connection_of(struct MHD_Connection *connection)
     return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
-/* 0: none. */
-static void set_deadline(struct MHD_Connection *connection, uint32_t seconds)
+/* 0 seconds: it has no end. */
+static void begin_phase(struct connection *c, enum phase phase, uint32_t seconds)
 {
-    struct connection *c = connection_of(connection);
-    if (c && seconds)
+    atomic_store(&c->phase, phase);
+    if (seconds)
         timers_set(c->server->options.timers, &c->deadline, seconds * UINT64_C(1000000000));
-    else if (c)
+    else
         timers_clear(c->server->options.timers, &c->deadline);
+}
+
+static void new_request_id(struct server *server, char id[REQUEST_ID_BYTES])
+{
+    uint64_t number = atomic_fetch_add_explicit(&server->n_requests, 1, memory_order_relaxed) + 1;
+    snprintf(id, REQUEST_ID_BYTES, "req-%016" PRIx64 "-%06" PRIx64, server->run, number);
 }
 
 /* ---- The request -------------------------------------------------------------------------- */
@@ -155,6 +184,16 @@ int exchange_socket(const struct exchange *x)
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     return info ? info->connect_fd : -1;
+}
+
+/* TCP_USER_TIMEOUT would not do: it also takes a peer for gone that is there and has no room to receive.
+ * Such a one answers every probe. */
+bool exchange_is_lost(const struct exchange *x)
+{
+    struct tcp_info info = { 0 };
+    socklen_t size = sizeof info;
+    return getsockopt(exchange_socket(x), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_retransmits + info.tcpi_probes >= 2 && info.tcpi_last_ack_recv >= LOST_AFTER_MS;
 }
 
 bool exchange_is_admin(const struct exchange *x)
@@ -251,7 +290,7 @@ static void queue_response(struct exchange *x, unsigned status, const char *cont
     x->verdict = good ? MHD_queue_response(x->connection, status, response) : MHD_NO;
     if (x->verdict == MHD_YES) {
         x->access.status = status;
-        set_deadline(x->connection, x->task && x->task->read ? 0 : SEND_SECONDS);
+        begin_phase(connection_of(x->connection), ANSWERED, x->task && x->task->read ? 0 : SEND_SECONDS);
     }
     if (response)
         MHD_destroy_response(response);
@@ -281,7 +320,7 @@ void exchange_begin(struct exchange *x, const struct task *task, void *context)
 {
     x->task = task;
     x->task_context = context;
-    set_deadline(x->connection, 0);
+    begin_phase(connection_of(x->connection), ANSWERED, 0);
     task->proceed(context, x);
 }
 
@@ -331,8 +370,7 @@ static struct exchange *open_exchange(struct server *server, struct MHD_Connecti
     x->method = method;
     x->path = path;
     x->access.received_ns = clock_monotonic_ns();
-    uint64_t number = atomic_fetch_add_explicit(&server->n_requests, 1, memory_order_relaxed) + 1;
-    snprintf(x->access.id, sizeof x->access.id, "req-%016" PRIx64 "-%06" PRIx64, server->run, number);
+    memcpy(x->access.id, connection_of(connection)->id, sizeof x->access.id);
     copy_cut(x->access.method, sizeof x->access.method, method);
     copy_cut(x->access.path, sizeof x->access.path, path);
     return x;
@@ -341,7 +379,9 @@ static struct exchange *open_exchange(struct server *server, struct MHD_Connecti
 /* With the head read and the body still to come: refuses what need not be read. */
 static void look_at_head(struct exchange *x, const char *version)
 {
-    const char *fault = guard_check(x->connection, version);
+    const char *fault = connection_of(x->connection)->bad_target
+                            ? "the request's target has spaces or control characters"
+                            : guard_check(x->connection, x->method, version);
     const char *length = exchange_header(x, "Content-Length");
     uint64_t bytes = length && !fault ? strtoull(length, NULL, 10) : 0;
     if (fault)
@@ -378,12 +418,13 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 {
     struct exchange *x = *exchange;
     if (!x) {
-        x = open_exchange(context, connection, method, path);
+        struct connection *c = connection_of(connection);
+        x = c ? open_exchange(context, connection, method, path) : NULL;
         if (!x)
             return MHD_NO;
         *exchange = x;
         x->verdict = MHD_YES;
-        set_deadline(connection, x->server->options.body_seconds);
+        begin_phase(c, ARRIVING, x->server->options.body_seconds);
         look_at_head(x, version);
         return x->verdict;
     }
@@ -405,13 +446,15 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     struct exchange *x = *exchange;
     struct connection *c = connection_of(connection);
     (void)context, (void)code;
-    if (c) {
-        c->idle = true;
-        set_deadline(connection, c->server->options.idle_seconds);
-    }
+    if (c)
+        begin_phase(c, IDLE, c->server->options.idle_seconds);
     if (!x)
         return;
     *exchange = NULL;
+    if (c->timed_out) {
+        x->access.status = 408;
+        x->access.code = "request_timeout";
+    }
     if (x->task)
         x->task->over(x->task_context, x);
     else
@@ -420,15 +463,20 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     mem_free(x);
 }
 
-/* A request's first line has come. */
-static void *on_first_line(void *context, const char *path, struct MHD_Connection *connection)
+/* A request's first line has come; the first request's head has had its deadline since the connection came.
+ */
+static void *on_first_line(void *context, const char *target, struct MHD_Connection *connection)
 {
     struct connection *c = connection_of(connection);
-    (void)context, (void)path;
-    if (c && c->idle) {
-        c->idle = false;
-        set_deadline(connection, c->server->options.head_seconds);
-    }
+    (void)context;
+    if (!c)
+        return NULL;
+    new_request_id(c->server, c->id);
+    c->bad_target = !guard_target(target);
+    if (atomic_load(&c->phase) == IDLE)
+        begin_phase(c, ARRIVING, c->server->options.head_seconds);
+    else
+        atomic_store(&c->phase, ARRIVING);
     return NULL;
 }
 
@@ -454,13 +502,13 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
     } else {
         shutdown(fd, SHUT_RDWR); /* without a deadline nobody is served */
     }
-    const int on = 1, seconds = PROBE_AFTER_SECONDS, unsent = UNSENT_BYTES;
-    const unsigned ms = VANISHED_AFTER_MS;
+    const int on = 1, after = PROBE_AFTER_SECONDS, every = PROBE_EVERY_SECONDS, probes = PROBES;
+    const int unsent = UNSENT_BYTES;
     /* Where one of these fails (a socket of another family), peers that vanish are noticed later. */
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &after, sizeof after);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
 }
 

@@ -13,14 +13,14 @@
 
 #include <costinfer/status.h>
 
-enum { BODY_BYTES_MAX = 256 * 1024 };
+enum { BODY_BYTES_MAX = 256 * 1024, REQUEST_ID_BYTES = 40 };
 
 struct server;
 struct exchange; /* one request and its answer */
 
 /* What the log says about a request, apart from its generation. */
 struct access {
-    char id[40]; /* x-request-id; never used twice */
+    char id[REQUEST_ID_BYTES]; /* x-request-id; never used twice */
     char method[16];
     char path[192]; /* cut at that length; the log escapes it */
     char model[257];
@@ -68,6 +68,7 @@ const char *exchange_header(const struct exchange *x, const char *name); /* NULL
 const char *exchange_query(const struct exchange *x, const char *name);  /* percent-encoded; NULL: absent */
 const char *exchange_body(const struct exchange *x, size_t *n);          /* "" for none */
 int exchange_socket(const struct exchange *x);
+bool exchange_is_lost(const struct exchange *x);    /* what was sent is not acknowledged, nor are probes */
 bool exchange_is_admin(const struct exchange *x);   /* it came to the listener for that */
 bool exchange_is_private(const struct exchange *x); /* only this machine can reach its listener */
 bool exchange_is_unix(const struct exchange *x);    /* the listener is a Unix socket */

@@ -1,4 +1,5 @@
 """Clients that take their time: bytes that drip in, connections that stay idle, too many of them."""
+import json
 import socket
 import time
 
@@ -28,6 +29,43 @@ def closed_after(s, data=b"", every=0.1, most=15):
         except OSError:
             return time.monotonic() - start
     raise AssertionError("still open after %s s" % most)
+
+
+def answer_to(server, data, seconds=8):
+    """All that comes back to what never becomes a whole request."""
+    with connect(server) as s:
+        s.sendall(data)
+        s.settimeout(seconds)
+        out = b""
+        while part := s.recv(65536):
+            out += part
+        return out
+
+
+def what_arrives_too_slowly_is_told_so():
+    with Costd(*MODELS[:2], "--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "2") as server:
+        line = b"POST /tokenize HTTP/1.1\r\n"
+        head = line + b"Host: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        for begun in (line, head[:-2], head, head + b"{"):
+            out = answer_to(server, begun)
+            headers, _, body = out.partition(b"\r\n\r\n")
+            check(headers.startswith(b"HTTP/1.1 408 "), begun, out)
+            check(b"\r\nConnection: close\r\n" in headers and b"\r\nx-request-id: req-" in headers, headers)
+            check(b"\r\nContent-Length: %d" % len(body) in headers, out)
+            equal(json.loads(body)["error"]["code"], "request_timeout")
+        # Who has asked nothing gets no answer: not at first, and not after an answer.
+        equal(answer_to(server, b""), b"")
+        equal(answer_to(server, b"GET /he"), b"")
+        out = answer_to(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        equal(out.count(b"HTTP/1.1 "), 1, out)
+        # A second request on the connection is no different.
+        out = answer_to(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + head)
+        check(out.startswith(b"HTTP/1.1 200 ") and out.count(b"HTTP/1.1 408 ") == 1, out)
+        # The log has those that had begun, with their ids.
+        ids = set()
+        for _ in range(3):
+            ids.add(server.await_log(lambda l: l.get("code") == "request_timeout" and l["id"] not in ids)["id"])
+        equal(sum(l["status"] == 408 for l in server.requests_logged()), 3)
 
 
 def drips_are_cut_off():
@@ -88,4 +126,4 @@ def there_is_a_limit_of_connections():
 
 
 if __name__ == "__main__":
-    run(drips_are_cut_off, a_long_generation_has_no_deadline, there_is_a_limit_of_connections)
+    run(what_arrives_too_slowly_is_told_so, drips_are_cut_off, a_long_generation_has_no_deadline, there_is_a_limit_of_connections)

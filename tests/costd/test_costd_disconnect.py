@@ -54,8 +54,8 @@ def await_data(s):
 
 
 def finished(server, seen):
-    """The log's line of the one generation that ended since."""
-    line = server.await_log(lambda l: "finish" in l and l["id"] not in seen)
+    """The log's line of the one generation that ended since; an answer has a minute to be sent."""
+    line = server.await_log(lambda l: "finish" in l and l["id"] not in seen, 90)
     seen.add(line["id"])
     return line
 
@@ -184,7 +184,8 @@ def await_idle(server, seconds):
 
 
 def a_reader_that_stalls_is_cut_off():
-    """A stream that nobody reads stops computing, and ends; an answer that nobody reads was computed at once."""
+    """A stream that nobody reads stops computing and ends after 20 s, a connection without room to receive being no
+    connection that is lost; an answer that nobody reads was computed at once."""
     with Costd("--model", "large=" + LARGE, *PRICES) as server:
         seen = set()
         for stream in (True, False):
@@ -198,9 +199,9 @@ def a_reader_that_stalls_is_cut_off():
             print("  %s: %s after %.1f s, %d of %d tokens" % (
                 "stream" if stream else "whole", line["finish"], took, line["output_tokens"], 16 * TOKENS))
             if stream:
-                check(line["finish"] in ("client_gone", "timeout"), line)
-                check(0 < line["output_tokens"] < 16 * TOKENS, line)
-                check(5 < took < 40, "cut off after", took)
+                equal(line["finish"], "timeout")
+                check(0 < line["output_tokens"] < 16 * TOKENS / 4, line)
+                check(19 < took < 30, "cut off after", took)
             else:
                 equal((line["finish"], line["output_tokens"]), ("length", 16 * TOKENS))
             await_idle(server, 5)
@@ -233,9 +234,10 @@ def a_peer_whose_link_goes_down():
         ip("-n", name, "addr", "add", "198.18.77.2/30", "dev", there)
         ip("-n", name, "link", "set", there, "up")
         for stream in (True, False):
+            # On the slow device, and with prompts that wait for the slots of others: still at it after 15 s.
             log = subprocess.Popen(["ip", "netns", "exec", name, COSTD, "--model", "large=" + LARGE, *PRICES,
-                                    "--listen", "198.18.77.2:0", *INSECURE], stderr=subprocess.PIPE,
-                                   stdout=subprocess.DEVNULL)
+                                    "--device", "cpu-reference", "--listen", "198.18.77.2:0", *INSECURE],
+                                   stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
             try:
                 port = None
                 for raw in log.stderr:
@@ -244,7 +246,6 @@ def a_peer_whose_link_goes_down():
                     if line["event"] == "ready":
                         break
                 s = socket.create_connection(("198.18.77.2", port), timeout=10)
-                # Long enough to still be at it: prompts wait for the slots of others.
                 s.sendall(request(stream, host="198.18.77.2", prompt=["Once"] * 4, n=16))
                 if stream:
                     await_data(s)
@@ -259,10 +260,9 @@ def a_peer_whose_link_goes_down():
                 took = time.monotonic() - start
                 print("  %s: %s %.1f s after the link went down, %d of %d tokens" % (
                     "stream" if stream else "whole", line["finish"], took, line["output_tokens"], 64 * TOKENS))
-                check(took < 25, "noticed after", took)
-                if stream:
-                    equal(line["finish"], "client_gone")
-                    check(0 < line["output_tokens"] < 64 * TOKENS, line)
+                check(took < 16, "noticed after", took)
+                equal(line["finish"], "client_gone")
+                check(0 < line["output_tokens"] < 64 * TOKENS, line)
                 s.close()
                 ip("link", "set", here, "up")
             finally:
