@@ -29,6 +29,7 @@ bool session_open(struct session *session, const struct common_flags *common,
     e.device = common->device;
     e.threads = common->threads;
     e.kv = common->kv;
+    e.profile = common->profile;
     e.meter.dollars_per_hour = common->price;
     m.weights = common->weights;
     if (!m.shape)
@@ -41,7 +42,7 @@ bool session_open(struct session *session, const struct common_flags *common,
     m.progress = show_load;
     m.progress_context = &progress;
 
-    *session = (struct session){ 0 };
+    *session = (struct session){ .profile = common->profile };
     enum cinf_status status = cinf_engine_open(&session->engine, &e);
     uint64_t start = clock_monotonic_ns();
     if (status == CINF_OK)
@@ -55,8 +56,28 @@ bool session_open(struct session *session, const struct common_flags *common,
     return false;
 }
 
+static void print_profile(struct cinf_engine *engine)
+{
+    struct cinf_profile_row rows[64];
+    uint32_t n = 0;
+    uint64_t total = 0;
+    if (cinf_engine_profile(&n, engine, rows, sizeof rows / sizeof *rows) != CINF_OK) {
+        fail_last();
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        total += rows[i].device_ns;
+    fprintf(stderr, "%-24s %10s %12s %10s %7s\n", "kernel", "launches", "seconds", "us each", "share");
+    for (uint32_t i = 0; i < n; i++)
+        fprintf(stderr, "%-24s %10" PRIu64 " %12.6f %10.1f %6.1f%%\n", rows[i].name, rows[i].launches,
+                seconds_of(rows[i].device_ns), (double)rows[i].device_ns / 1e3 / (double)rows[i].launches,
+                total ? 100.0 * (double)rows[i].device_ns / (double)total : 0.0);
+}
+
 void session_close(struct session *session)
 {
+    if (session->profile && session->model)
+        print_profile(session->engine);
     cinf_model_release(session->model);
     cinf_engine_close(session->engine);
     *session = (struct session){ 0 };

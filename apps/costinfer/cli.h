@@ -24,6 +24,7 @@ struct common_flags {
     enum cinf_weights weights;
     enum cinf_kv kv;
     const char *price;
+    bool profile;
 };
 
 /* Rows of a flag table.  An array takes them with a comma between. */
@@ -57,6 +58,12 @@ struct common_flags {
             "How weights are kept in memory: auto, f32, f16, bf16, int8 or int4 (default auto: as\n"         \
             "the checkpoint stores them, as far as the device can)."                                         \
     }
+#define PROFILE_FLAG(common)                                                                                 \
+    {                                                                                                        \
+        "profile", FLAG_SWITCH, &(common)->profile, 0, 0, NULL,                                              \
+            "At the end on standard error: what each kernel of an OpenCL device took.  Timing them\n"        \
+            "takes time too."                                                                                \
+    }
 #define PRICE_FLAGS(common)                                                                                  \
     { "cost-per-hour",                                                                                       \
       FLAG_PRICE,                                                                                            \
@@ -73,6 +80,7 @@ struct session {
     struct cinf_engine *engine;
     struct cinf_model *model;
     uint64_t load_ns; /* what loading the model took */
+    bool profile;
 };
 
 /* Opens the engine and loads the model, with a progress line on a terminal when that takes more than two

@@ -505,6 +505,7 @@ static int run(const struct command *self, int argc, char **argv)
           "Also measures the tokenizer, on this text (\"-\": standard input)." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL, "One JSON object." },
         { "csv", FLAG_SWITCH, &csv, 0, 0, NULL, "Lines of figure,value,unit." },
+        PROFILE_FLAG(&common),
         DEVICE_FLAGS(&common),
         WEIGHTS_FLAG(&common),
     };

@@ -43,6 +43,7 @@ struct cinf_engine_options {
     struct cinf_meter_options meter; /* price, basis, endpoints …; `device` is filled in.  Zeroed: defaults */
     enum cinf_kv kv;                 /* CINF_EUNSUPPORTED when the device does not keep them so */
     bool no_speculation;             /* one token of a text in a step, never guesses at the next ones */
+    bool profile;                    /* time every kernel of a device that can: slower, cinf_engine_profile() */
 };
 /* begins an initializer */
 #define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options), .meter = { CINF_METER_OPTIONS }
@@ -92,6 +93,18 @@ struct cinf_device_info {
 
 /* Fills *info, whose struct_size says how much of it the caller knows. */
 CINF_API void cinf_engine_device(const struct cinf_engine *engine, struct cinf_device_info *info);
+
+/* What a kernel took since the engine was opened, by the device's own clock.  A diagnostic: accounts are by
+ * the host's. */
+struct cinf_profile_row {
+    char name[48];
+    uint64_t launches, device_ns;
+};
+
+/* The first *n rows, at most `max`, of all kernels, the longest first.  CINF_EUNSUPPORTED when nothing was
+ * timed: the engine was opened without `profile`, or its device, a CPU, has no clock of its own. */
+CINF_API enum cinf_status cinf_engine_profile(uint32_t *n, struct cinf_engine *engine,
+                                              struct cinf_profile_row *rows, uint32_t max);
 
 /* ---- Models ------------------------------------------------------------------------------- */
 

@@ -144,7 +144,8 @@ static uint64_t physical_memory(void)
 
 static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_engine_options *o)
 {
-    struct device_options device_options = { .threads = o->threads, .half_cache = o->kv == CINF_KV_F16 };
+    struct device_options device_options = { .threads = o->threads, .half_cache = o->kv == CINF_KV_F16,
+                                             .profile = o->profile };
     struct device_info info;
     struct device_speed speed;
     char reason[DEVICE_REASON_MAX];
@@ -289,6 +290,34 @@ static enum cinf_status set_price(struct cinf_engine *e, void *dollars_per_hour)
 enum cinf_status cinf_engine_set_price(struct cinf_engine *e, const char *dollars_per_hour)
 {
     return run_job(e, set_price, (void *)dollars_per_hour);
+}
+
+struct profile_job {
+    struct cinf_profile_row *rows;
+    uint32_t n, max;
+};
+
+static enum cinf_status read_profile(struct cinf_engine *e, void *context)
+{
+    struct profile_job *job = context;
+    const struct backend *backend = e->device->backend;
+    struct profile_row row;
+    while (backend->profile && job->n < job->max && backend->profile(e->device, job->n, &row)) {
+        struct cinf_profile_row *out = &job->rows[job->n++];
+        *out = (struct cinf_profile_row){ .launches = row.launches, .device_ns = row.ns };
+        memcpy(out->name, row.name, sizeof out->name);
+    }
+    return job->n > 0 ? CINF_OK
+                      : cinf_fail(CINF_EUNSUPPORTED, "device %s has timed no kernels", e->device_info.name);
+}
+
+enum cinf_status cinf_engine_profile(uint32_t *n, struct cinf_engine *engine, struct cinf_profile_row *rows,
+                                     uint32_t max)
+{
+    struct profile_job job = { .rows = rows, .max = max };
+    TRY(run_job(engine, read_profile, &job));
+    *n = job.n;
+    return CINF_OK;
 }
 
 /* ---- Models ----------------------------------------------------------------------------------- */

@@ -1,0 +1,25 @@
+/* opencl_profile.h - what each kernel took by the device's own clock: for diagnostics, never for accounts. */
+#ifndef OPENCL_PROFILE_H
+#define OPENCL_PROFILE_H
+
+#define CL_TARGET_OPENCL_VERSION 120
+#include <CL/cl.h>
+
+#include "backend.h"
+
+struct opencl_profile;
+
+struct opencl_profile *opencl_profile_new(void);          /* NULL: no memory */
+void opencl_profile_free(struct opencl_profile *profile); /* accepts NULL; the queue has finished */
+
+/* Takes the event of a launch, on a queue with profiling. */
+void opencl_profile_add(struct opencl_profile *profile, cl_kernel kernel, cl_event event);
+
+/* Forgets what was launched so far. */
+void opencl_profile_clear(struct opencl_profile *profile);
+
+/* Row `index` of what was launched so far, the longest first; false behind the last.  Waits for launches that
+ * are under way. */
+bool opencl_profile_row(struct opencl_profile *profile, uint32_t index, struct profile_row *out);
+
+#endif
