@@ -2,7 +2,8 @@
 """Runs costinfer bench and the peers that are there in turn, and prints what was fast by which factor.
 
     bench/peers.py run RAW.json --model FOLDER [--costinfer BIN] [--llama-bench BIN] [--llama-batched-bench BIN]
-                   [--python PYTHON] [--types f32,f16,int8] [--threads N] [--rounds N] [--runs N]
+                   [--python PYTHON] [--types f32,f16,int8] [--kv f32|f16] [--only PROGRAMS] [--threads N]
+                   [--rounds N] [--runs N] [--tokens N]
     bench/peers.py report RAW.json ...              Markdown, from one or several of them
 
 FOLDER is what bench/peers_model.py wrote.  A peer that is not there is left out: llama.cpp without its two
@@ -41,7 +42,7 @@ def output_of(command, environment=None):
 
 def run_costinfer(args, kind):
     seen = json.loads(output_of([args.costinfer, "bench", "--model", os.path.join(args.model, "gpt2"), "--json",
-                                 "--weights", kind, "--threads", str(args.threads), "--runs", str(args.runs),
+                                 "--weights", kind, "--kv", args.kv, "--threads", str(args.threads), "--runs", str(args.runs),
                                  "--tokens", str(args.tokens)]))
     rates = {f"prefill_{p['tokens']}": p["tokens_per_second"] for p in seen["prefill"]}
     rates |= {f"decode_{d['depth']}": d["tokens_per_second"] for d in seen["decode"]}
@@ -119,7 +120,8 @@ def run(args):
     print(f"{'':<22} " + "  ".join(f"{name:>8}"[-11:] for name in FIGURES))
     for number in range(args.rounds):
         for kind in types:
-            runs = [measured(f"costinfer {kind}", lambda kind=kind: run_costinfer(args, kind))]
+            ours = f"costinfer {kind}" + (", kv f16" if args.kv == "f16" else "")
+            runs = [measured(ours, lambda kind=kind: run_costinfer(args, kind))]
             for peer in PEERS[kind]:
                 program, _, form = peer.partition(" ")
                 if not peers[peer] or (args.only and program not in args.only.split(",")):
@@ -154,7 +156,7 @@ def report(paths):
                 if rate:
                     speeds.setdefault(run["what"], {}).setdefault(name, []).append(rate)
                     if run is not r["runs"][0] and ours.get(name):
-                        ratios.setdefault((r["type"], run["what"]), {}).setdefault(name, []).append(ours[name] / rate)
+                        ratios.setdefault((r["runs"][0]["what"], run["what"]), {}).setdefault(name, []).append(ours[name] / rate)
     first = raws[0]
     print(f"\n{first['processor']}, {first['processors']} processors, {first['threads']} threads; {len(rounds)} rounds from "
           f"{everyone[0]['at']} to {everyone[-1]['at']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
@@ -166,18 +168,16 @@ def report(paths):
         print(f"| {what} | " + " | ".join(f"{statistics.median(figures[n]):.1f}" if n in figures else ""
                                           for n in FIGURES) + " |")
     print("\nHow many times as fast costinfer is, medians of the rounds' ratios (least–greatest):\n\n" + head)
-    for (kind, what), figures in ratios.items():
-        print(f"| {kind} : {what} | " + " | ".join(spread(figures[n], "{:.2f}") if n in figures else ""
+    for (ours, what), figures in ratios.items():
+        print(f"| {ours} : {what} | " + " | ".join(spread(figures[n], "{:.2f}") if n in figures else ""
                                                   for n in FIGURES) + " |")
     print("\nShares of what the machine was seen to do in the same run (reading memory; float32 multiply-adds):\n\n"
           "| | decode | decode, 512 before | prompt of 512 | machine GB/s | machine GFLOP/s |\n|---|---|---|---|---|---|")
-    for kind in PEERS:
-        seen = [r["runs"][0]["bench"] for r in rounds if r["type"] == kind]
-        if not seen:
-            continue
+    for ours in dict.fromkeys(r["runs"][0]["what"] for r in rounds):
+        seen = [r["runs"][0]["bench"] for r in rounds if r["runs"][0]["what"] == ours]
         decode = [[100 * d["bandwidth_share"] for s in seen for d in s["decode"] if d["depth"] == depth] for depth in (0, 512)]
         prefill = [100 * p["peak_share"] for s in seen for p in s["prefill"] if p["tokens"] == 512]
-        print(f"| costinfer {kind} | {spread(decode[0], '{:.0f}')} % | {spread(decode[1], '{:.0f}')} % | "
+        print(f"| {ours} | {spread(decode[0], '{:.0f}')} % | {spread(decode[1], '{:.0f}')} % | "
               f"{spread(prefill, '{:.0f}')} % | {spread([s['machine_gb_per_second'] for s in seen], '{:.1f}')} | "
               f"{spread([s['machine_gflop_per_second'] for s in seen], '{:.0f}')} |")
 
@@ -194,6 +194,7 @@ def main():
     runner.add_argument("--flash-attention", default="on", choices=["on", "off"], help="llama.cpp's (default on)")
     runner.add_argument("--python", help="an interpreter that has onnxruntime, ctranslate2 or transformers")
     runner.add_argument("--types", default="f32,f16,int8")
+    runner.add_argument("--kv", default="f32", choices=["f32", "f16"], help="how ours keeps keys and values (default f32)")
     runner.add_argument("--only", help="programs to compare with, separated by commas (default: all that are there)")
     runner.add_argument("--threads", type=int, default=os.cpu_count())
     runner.add_argument("--rounds", type=int, default=3)
