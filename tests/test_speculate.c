@@ -82,16 +82,16 @@ END_TEST
 START_TEST(as_many_are_taken_as_pay)
 {
     struct draft d = { .right = { 0.5f, 0.5f, 0.5f }, .match = 2 };
-    struct draft_step step = { 1, 1, 0.05f };
+    struct draft_step step = { 1, 1, 0.04f };
     uint32_t n = draft_length(&d, 8, &step);
-    ck_assert_uint_eq(n, 3); /* 1/2, 1/4, 1/8; 1/16 would take as long as it gives */
+    ck_assert_uint_eq(n, 3); /* 1/2, 1/4, 1/8; 1/16 would give little more than it takes */
     ck_assert_float_eq_tol(step.tokens, 1.875f, 1e-6f);
-    ck_assert_float_eq_tol(step.time, 1.15f, 1e-6f);
-    step = (struct draft_step){ 1, 1, 0.05f };
+    ck_assert_float_eq_tol(step.time, 1.12f, 1e-6f);
+    step = (struct draft_step){ 1, 1, 0.04f };
     ck_assert_uint_eq(draft_length(&d, 2, &step), 2);
     ck_assert_uint_eq(draft_length(&d, 0, &step), 0);
     /* With more texts in the step there are more who wait for the row. */
-    step = (struct draft_step){ 4, 1.15f, 0.05f };
+    step = (struct draft_step){ 4, 1.12f, 0.04f };
     ck_assert_uint_eq(draft_length(&d, 8, &step), 2);
     step = (struct draft_step){ 1, 1, 0.5f };
     ck_assert_uint_eq(draft_length(&d, 8, &step), 0);

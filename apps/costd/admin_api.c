@@ -96,7 +96,8 @@ void get_props(struct exchange *x, const char *unused)
     put_text(&out, "description", device.description, strlen(device.description));
     strbuf_putc(&out, ',');
     put_count(&out, "threads", device.threads);
-    strbuf_printf(&out, ",\"kv\":\"%s\"", cinf_kv_name(device.kv));
+    strbuf_printf(&out, ",\"kv\":\"%s\",\"speculation\":%s", cinf_kv_name(device.kv),
+                  device.speculation ? "true" : "false");
     strbuf_puts(&out, "},\"limits\":{");
     put_count(&out, "body_bytes", BODY_BYTES_MAX);
     strbuf_putc(&out, ',');

@@ -519,7 +519,9 @@ static int run(const struct command *self, int argc, char **argv)
     if (json && csv)
         return usage_error(self, "--json and --csv exclude each other");
     bench.budget_ns = (uint64_t)seconds * 1000000000;
-    struct cinf_engine_options engine = { CINF_ENGINE_OPTIONS, .no_prefix_reuse = true };
+    /* Made-up prompts end in loops, which speculation would make short work of. */
+    struct cinf_engine_options engine = { CINF_ENGINE_OPTIONS, .no_prefix_reuse = true,
+                                          .no_speculation = true };
     struct cinf_model_options model = { CINF_MODEL_OPTIONS, .shape = shape, .slots = STREAMS_MAX };
     struct session session;
     if (!session_open(&session, &common, &engine, &model))

@@ -121,6 +121,7 @@ static int generate(struct cinf_model *model, const struct cinf_request_options 
 static int run(const struct command *self, int argc, char **argv)
 {
     struct common_flags common = { 0 };
+    struct cinf_engine_options engine = { CINF_ENGINE_OPTIONS };
     struct cinf_request_options options = { CINF_REQUEST_OPTIONS };
     struct ids ids = { 0 };
     struct texts stops = { 0 };
@@ -157,6 +158,9 @@ static int run(const struct command *self, int argc, char **argv)
           "With --json: the log-probability of each token." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL,
           "One JSON object at the end: ids, text, finish_reason, seed and the report." },
+        { "no-speculation", FLAG_SWITCH, &engine.no_speculation, 0, 0, NULL,
+          "One token a step, never guesses at the next ones.  The text is the same." },
+        PROFILE_FLAG(&common),
         DEVICE_FLAGS(&common),
         WEIGHTS_FLAG(&common),
         PRICE_FLAGS(&common),
@@ -184,7 +188,7 @@ static int run(const struct command *self, int argc, char **argv)
     options.stop = stops.items;
     options.n_stop = stops.n;
     status = 1;
-    if (session_open(&session, &common, NULL, NULL)) {
+    if (session_open(&session, &common, &engine, NULL)) {
         status = generate(session.model, &options, json);
         session_close(&session);
     }

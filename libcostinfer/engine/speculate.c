@@ -12,6 +12,10 @@
 /* Weight of the newest guess among those before it. */
 static const float newest = 1.0f / 16;
 
+/* A guess must promise so many times what it takes: that is known roughly, and where little can be won little
+ * shall be lost. */
+static const float margin = 1.5f;
+
 void draft_init(struct draft *draft)
 {
     *draft = (struct draft){ .right = { 0.125f, 0.25f, 0.5f } };
@@ -44,7 +48,7 @@ uint32_t draft_length(const struct draft *draft, uint32_t most, struct draft_ste
         return 0;
     while (n < most && n < DRAFT_MAX) {
         likely *= draft->right[draft->match - 1];
-        if (likely * step->time <= step->row_time * step->tokens)
+        if (likely * step->time <= margin * step->row_time * step->tokens)
             break;
         step->tokens += likely;
         step->time += step->row_time;

@@ -54,6 +54,7 @@ def change(server):
     props = server.get("/props").json
     equal((props["limits"]["choices"], props["limits"]["logprobs"]), (64, 20))
     equal(props["device"]["kv"], "f32")
+    equal(props["device"]["speculation"], props["device"]["name"] == "cpu")
 
 
 def the_private_metrics_listener_changes_things():
