@@ -1,6 +1,6 @@
 /* bench_packed.c - the packed CPU backend against the machine's own limits, measured in the same moments.
  *
- *     bench_packed [--types f32,f16,bf16,int8] [--threads N] [--model gpt2] [--rounds N] [--device cpu]
+ *     bench_packed [--types f32,f16,bf16,int8,int4] [--threads N] [--model gpt2] [--rounds N] [--device cpu]
  *                  [--half-cache] [--depths]
  *
  * A line of JSON for each case; --depths: only one stream, at four depths.  Every round measures the machine
@@ -269,7 +269,7 @@ static bool lists(const char *types, const char *name)
 
 int main(int argc, char **argv)
 {
-    static const char *const names[] = { "f32", "f16", "bf16", "int8" };
+    static const char *const names[] = { "f32", "f16", "bf16", "int8", "int4" };
     static struct bench b = { .rounds = 9 };
     bool depths_only = false;
     const char *types = "f32,f16,int8", *model = "gpt2", *name = "cpu";
@@ -291,8 +291,9 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--half-cache") == 0)
             options.half_cache = true;
         else {
-            fprintf(stderr, "usage: bench_packed [--types f32,f16,bf16,int8] [--threads N] [--model gpt2] "
-                            "[--rounds N] [--device cpu] [--half-cache] [--depths]\n");
+            fprintf(stderr,
+                    "usage: bench_packed [--types f32,f16,bf16,int8,int4] [--threads N] [--model gpt2] "
+                    "[--rounds N] [--device cpu] [--half-cache] [--depths]\n");
             return 2;
         }
     }
@@ -308,7 +309,7 @@ int main(int argc, char **argv)
     device->backend->info(device, &info);
     printf("{\"device\":\"%s\",\"model\":\"%s\"}\n", info.description, model);
 
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < 5; t++) {
         if (!lists(types, names[t]))
             continue;
         uint64_t start = clock_monotonic_ns();

@@ -76,7 +76,8 @@ START_TEST(allocations)
         mem_fail_at(++n);
         enum cinf_status status = b->open(&device, &(struct device_options){ .threads = 2 });
         if (status == CINF_OK)
-            status = b->weights_new(&weights, device, rig.specs, p->n_specs, WEIGHTS_INT8);
+            status =
+                b->weights_new(&weights, device, rig.specs, p->n_specs, _i ? WEIGHTS_INT4 : WEIGHTS_INT8);
         for (uint32_t w = 0; w < p->n_specs && status == CINF_OK; w++)
             status = b->weights_write(weights, w, 0, rig.specs[w].rows, rig.values[w], CINF_DTYPE_F32);
         if (status == CINF_OK)
@@ -297,9 +298,9 @@ START_TEST(rows_do_not_depend_on_company_or_threads)
     static const struct {
         uint32_t threads, pieces;
     } ways[] = { { 1, 150 }, { 2, 31 }, { 3, 0 }, { 4, 7 } };
-    enum weights_type type = (enum weights_type)(_i % 4);
-    bool half_cache = _i / 4 % 2;
-    if (!use_set(_i / 8))
+    enum weights_type type = (enum weights_type)(_i % 5);
+    bool half_cache = _i / 5 % 2;
+    if (!use_set(_i / 10))
         return;
     float *alone = array_new(DEPTH * VOCAB, sizeof *alone), *other = array_new(DEPTH * VOCAB, sizeof *other);
     logits_of_request(alone, type, half_cache, 1, 1);
@@ -309,7 +310,7 @@ START_TEST(rows_do_not_depend_on_company_or_threads)
             if (!(bits_of_f32(alone[i]) == bits_of_f32(other[i])))
                 ck_abort_msg("set %d, type %d, half cache %d, %u threads, pieces of %u: position %zu: %.9g, "
                              "alone %.9g",
-                             _i / 8, (int)type, half_cache, ways[w].threads, ways[w].pieces, i / VOCAB,
+                             _i / 10, (int)type, half_cache, ways[w].threads, ways[w].pieces, i / VOCAB,
                              (double)other[i], (double)alone[i]);
     }
     free(alone);
@@ -398,7 +399,7 @@ END_TEST
 struct int8_row {
     int8_t q[3 * GROUP];
     float scales[3];
-    int32_t offsets[3];
+    int32_t offsets[3], offsets4[12];
     uint32_t n_out, out_at[OUTLIERS_MAX];
     float out_number[OUTLIERS_MAX];
 };
@@ -414,13 +415,18 @@ static void check_quantised(const struct int8_row *row, const float *x, uint32_t
         out[row->out_at[i]] = true;
     }
     for (uint32_t g = 0; g * GROUP < k; g++) {
-        int32_t sum = 0;
+        int32_t sum = 0, sum4 = 0;
         double max = 0;
         for (uint32_t i = g * GROUP; i < (g + 1) * GROUP; i++) {
             double number = i < k && !out[i] ? (double)x[i] : 0;
             hold(fabs(number - row->q[i] * (double)row->scales[g]) <= 0.501 * (double)row->scales[g]);
             max = fmax(max, fabs(number));
             sum += row->q[i];
+            sum4 += row->q[i];
+            if (i % GROUP4 == GROUP4 - 1) {
+                ck_assert_int_eq(row->offsets4[i / GROUP4], -8 * sum4);
+                sum4 = 0;
+            }
             hold(i < k || row->q[i] == 0);
         }
         hold(fabs((double)row->scales[g] - max / 127) <= max * 1e-6);
@@ -428,7 +434,70 @@ static void check_quantised(const struct int8_row *row, const float *x, uint32_t
     }
 }
 
-START_TEST(int8)
+/* One number of an int4 panel, without its scale and with it. */
+static int int4_number(const uint8_t *panel, uint32_t k, uint32_t output)
+{
+    unsigned byte = panel[k / GROUP4 * GROUP4_BYTES + k % GROUP4 / 4 * 64 + output % 16 * 4 + k % 4];
+    return (int)(output < 16 ? byte & 15 : byte >> 4) - 8;
+}
+
+static double int4_scale(const uint8_t *panel, uint32_t k, uint32_t output)
+{
+    uint16_t scale;
+    memcpy(&scale, panel + k / GROUP4 * GROUP4_BYTES + GROUP4 * PANEL / 2 + output * sizeof scale,
+           sizeof scale);
+    return (double)f32_of_f16(scale);
+}
+
+/* product_int4() near the definition, which is 0 where a row is, and one row of it as among others. */
+static void check_int4(const struct packed_kernels *kernels, const struct int8_rows *rows, uint32_t k)
+{
+    static uint8_t panel[(K_MAX + GROUP4) / GROUP4 * GROUP4_BYTES];
+    static float acc[KERNEL_ROWS + 1][PANEL], alone[KERNEL_ROWS][PANEL];
+    uint32_t groups = (k + GROUP4 - 1) / GROUP4;
+    for (uint32_t g = 0; g < groups; g++) {
+        uint8_t *group = panel + g * GROUP4_BYTES;
+        for (uint32_t i = 0; i < GROUP4 * PANEL / 2; i++) /* extremes for outputs 0 and 16, 1 and 17 */
+            group[i] = i % 64 < 4 ? 0xF0 : i % 64 < 8 ? 0x0F : (uint8_t)(random_uniform() * 255.99);
+        for (uint32_t o = 0; o < PANEL; o++) {
+            uint16_t scale = f16_of_f32((float)random_normal());
+            memcpy(group + GROUP4 * PANEL / 2 + o * sizeof scale, &scale, sizeof scale);
+        }
+    }
+    for (uint32_t r = 0; r < KERNEL_ROWS; r++) {
+        kernels->product_int4(alone[r], rows, r, 1, panel, groups * GROUP4);
+        for (uint32_t o = 0; o < PANEL; o++) {
+            double exact = 0, size = 0;
+            for (uint32_t g = 0; g < groups; g++) {
+                int32_t sum = 0;
+                for (uint32_t i = g * GROUP4; i < (g + 1) * GROUP4; i++)
+                    sum += rows->q[r * rows->stride + i] * int4_number(panel, i, o);
+                double part = sum * (double)rows->scales[r * rows->groups + g * GROUP4 / GROUP] *
+                              int4_scale(panel, g * GROUP4, o);
+                exact += part;
+                size += fabs(part);
+            }
+            for (uint32_t i = 0; i < rows->n_out[r]; i++) {
+                uint32_t at = rows->out_at[r * OUTLIERS_MAX + i];
+                double number = (double)rows->out_number[r * OUTLIERS_MAX + i] * int4_scale(panel, at, o);
+                exact += number * int4_number(panel, at, o);
+                size += fabs(number) * 8;
+            }
+            hold(fabs((double)alone[r][o] - exact) <= 1e-6 * size);
+        }
+    }
+    for (size_t c = 0; c < sizeof row_counts / sizeof *row_counts; c++) {
+        uint32_t n = row_counts[c], first = KERNEL_ROWS - n < 3 ? 0 : 3;
+        for (uint32_t i = 0; i < (KERNEL_ROWS + 1) * PANEL; i++)
+            acc[i / PANEL][i % PANEL] = guard;
+        kernels->product_int4(acc[0], rows, first, n, panel, groups * GROUP4);
+        ck_assert_mem_eq(acc, alone[first], n * sizeof acc[0]);
+        for (uint32_t o = 0; o < PANEL; o++)
+            hold(acc[n][o] == guard);
+    }
+}
+
+START_TEST(int8_and_int4)
 {
     if (!use_set(_i))
         return;
@@ -437,7 +506,7 @@ START_TEST(int8)
     static uint8_t panel[K_MAX / 4 * 4 * PANEL];
     static int8_t q[KERNEL_ROWS][3 * GROUP];
     static float scales[KERNEL_ROWS][3], out_number[KERNEL_ROWS][OUTLIERS_MAX];
-    static int32_t offsets[KERNEL_ROWS][3];
+    static int32_t offsets[KERNEL_ROWS][3], offsets4[KERNEL_ROWS][12];
     static uint32_t n_out[KERNEL_ROWS], out_at[KERNEL_ROWS][OUTLIERS_MAX];
     fill(&x[0][0], sizeof x / sizeof(float));
     for (size_t i = 0; i < sizeof panel; i++)
@@ -457,18 +526,20 @@ START_TEST(int8)
     static const uint32_t ks[] = { 4, 128, 300 };
     for (size_t l = 0; l < sizeof ks / sizeof *ks; l++) {
         uint32_t k = ks[l];
-        struct int8_rows rows = { &q[0][0],      &scales[0][0],     &offsets[0][0], n_out,
-                                  &out_at[0][0], &out_number[0][0], 3 * GROUP,      3 };
+        struct int8_rows rows = { &q[0][0],       &scales[0][0],     &offsets[0][0], n_out,
+                                  &out_at[0][0],  &out_number[0][0], 3 * GROUP,      3,
+                                  &offsets4[0][0] };
         for (uint32_t r = 0; r < KERNEL_ROWS; r++) {
             struct int8_row row;
             memset(&row, 0x55, sizeof row);
-            kernels->quantise(row.q, row.scales, row.offsets, &row.n_out, row.out_at, row.out_number, x[r],
-                              k);
+            kernels->quantise(row.q, row.scales, row.offsets, row.offsets4, &row.n_out, row.out_at,
+                              row.out_number, x[r], k);
             check_quantised(&row, x[r], k);
             hold(r == 4 || r == 5 || row.n_out == 0);
             memcpy(q[r], row.q, sizeof row.q);
             memcpy(scales[r], row.scales, sizeof row.scales);
             memcpy(offsets[r], row.offsets, sizeof row.offsets);
+            memcpy(offsets4[r], row.offsets4, sizeof row.offsets4);
             memcpy(out_at[r], row.out_at, sizeof row.out_at);
             memcpy(out_number[r], row.out_number, sizeof row.out_number);
             n_out[r] = row.n_out;
@@ -500,6 +571,7 @@ START_TEST(int8)
             for (uint32_t o = 0; o < PANEL; o++)
                 hold(acc[n][o] == guard);
         }
+        check_int4(kernels, &rows, k);
     }
 }
 END_TEST
@@ -626,11 +698,9 @@ START_TEST(numbers_that_do_not_fit)
     static const struct {
         enum weights_type type;
         double value;
-    } cases[] = { { WEIGHTS_F32, 1e300 },
-                  { WEIGHTS_F16, 65520 },
-                  { WEIGHTS_BF16, 3.4e38 },
-                  { WEIGHTS_INT8, NAN },
-                  { WEIGHTS_INT8, HUGE_VAL } };
+    } cases[] = { { WEIGHTS_F32, 1e300 },    { WEIGHTS_F16, 65520 },     { WEIGHTS_BF16, 3.4e38 },
+                  { WEIGHTS_INT8, NAN },     { WEIGHTS_INT8, HUGE_VAL }, { WEIGHTS_INT4, NAN },
+                  { WEIGHTS_INT4, HUGE_VAL } };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         for (uint32_t w = 0; w < 2; w++) {
             struct weights *weights;
@@ -652,7 +722,8 @@ START_TEST(numbers_that_do_not_fit)
     ck_fails(packed_weights_write(weights, 1, 0, 1, row, CINF_DTYPE_OTHER), CINF_EUNSUPPORTED, "weight 1");
     packed_weights_free(weights);
     struct weights *untouched = NULL;
-    ck_fails(packed_weights_new(&untouched, device, specs, 2, WEIGHTS_INT4), CINF_EUNSUPPORTED, "int4");
+    enum weights_type none = (enum weights_type)(WEIGHTS_INT4 + 1);
+    ck_fails(packed_weights_new(&untouched, device, specs, 2, none), CINF_EUNSUPPORTED, "int4");
     struct weight_spec empty = { WEIGHT_MATRIX, 0, 4 }, huge = { WEIGHT_MATRIX, 4000000000u, 4000000000u };
     ck_fails(packed_weights_new(&untouched, device, &empty, 1, WEIGHTS_F32), CINF_EINVAL, "0 x 4");
     ck_fails(packed_weights_new(&untouched, device, &huge, 1, WEIGHTS_F32), CINF_ENOMEM, "4000000000");
@@ -660,10 +731,62 @@ START_TEST(numbers_that_do_not_fit)
 }
 END_TEST
 
-/* ---- int8 as a whole ---------------------------------------------------------------------- */
+/* Numbers that a group of 32 with its scale holds exactly come back; its scale is the group's own, and the
+ * matrix may come in pieces and end within a group. */
+START_TEST(int4_matrices)
+{
+    enum { K = 77, N = 41 };
+    static const struct weight_spec spec = { WEIGHT_MATRIX, K, N };
+    static float values[K * N];
+    struct weights *weights;
+    for (uint32_t k = 0; k < K; k++)
+        for (uint32_t n = 0; n < N; n++)
+            values[k * N + n] = (k % GROUP4 == n % 13 ? -8.0f : (float)((k * 7 + n * 3) % 16) - 8) *
+                                (float)(1 + (k / GROUP4 + n) % 5) / 64;
+    ck_ok(packed_weights_new(&weights, device, &spec, 1, WEIGHTS_INT4));
+    ck_ok(packed_weights_write(weights, 0, 30, K - 30, values + 30 * N, CINF_DTYPE_F32));
+    ck_ok(packed_weights_write(weights, 0, 0, 30, values, CINF_DTYPE_F32));
+    const struct packed_matrix *m = ((struct packed_weights *)weights)->matrices;
+    ck_assert_uint_eq(m->panel_bytes, 3 * GROUP4_BYTES);
+    ck_assert_uint_eq(packed_weights_bytes(weights), 2 * 3 * GROUP4_BYTES);
+    for (uint32_t k = 0; k < K; k++) {
+        for (uint32_t n = 0; n < N; n++) {
+            const unsigned char *panel = m->elements + n / PANEL * m->panel_bytes;
+            double got = int4_number(panel, k, n % PANEL) * int4_scale(panel, k, n % PANEL);
+            if (!(got == (double)values[k * N + n]))
+                ck_abort_msg("[%u][%u] is %g, not %g", k, n, got, (double)values[k * N + n]);
+        }
+    }
+    packed_weights_free(weights);
 
-/* Root of the mean square of int8's deviation from f32, in parts of the logits' own. */
-static double int8_deviation(float outlier)
+    /* Any others are off by half a step at most, the largest of a group less. */
+    for (uint32_t i = 0; i < K * N; i++)
+        values[i] = (float)random_normal();
+    values[3 * N + 5] = 400000;
+    ck_ok(packed_weights_new(&weights, device, &spec, 1, WEIGHTS_INT4));
+    ck_ok(packed_weights_write(weights, 0, 0, K, values, CINF_DTYPE_F32));
+    m = ((struct packed_weights *)weights)->matrices;
+    for (uint32_t k = 0; k < K; k++) {
+        for (uint32_t n = 0; n < N; n++) {
+            const unsigned char *panel = m->elements + n / PANEL * m->panel_bytes;
+            double scale = int4_scale(panel, k, n % PANEL), got = int4_number(panel, k, n % PANEL) * scale;
+            hold(fabs(got - (double)values[k * N + n]) <=
+                 1.01 * fabs(scale)); /* beyond the short end: a step */
+        }
+    }
+    packed_weights_free(weights);
+    values[3 * N + 5] = 500000; /* a seventh of it is no f16 */
+    ck_ok(packed_weights_new(&weights, device, &spec, 1, WEIGHTS_INT4));
+    ck_fails(packed_weights_write(weights, 0, 0, K, values, CINF_DTYPE_F32), CINF_EUNSUPPORTED,
+             "in row 3, column 5");
+    packed_weights_free(weights);
+}
+END_TEST
+
+/* ---- int8 and int4 as a whole ---------------------------------------------------------------------- */
+
+/* Root of the mean square of a type's deviation from f32, in parts of the logits' own. */
+static double deviation(enum weights_type type, float outlier)
 {
     enum { ROWS = 40 };
     static float exact[ROWS * VOCAB];
@@ -679,7 +802,7 @@ static double int8_deviation(float outlier)
             rig.values[layer_weight(l, W_NORM1)][17] *= outlier;
             rig.values[layer_weight(l, W_NORM2)][90] *= outlier;
         }
-        start_as(&rig, ROWS, (struct device_options){ .threads = 2 }, pass == 0 ? WEIGHTS_F32 : WEIGHTS_INT8);
+        start_as(&rig, ROWS, (struct device_options){ .threads = 2 }, pass == 0 ? WEIGHTS_F32 : type);
         step_begin(&s);
         step_add(&s, (struct run_of_rows){ 0, 0, ROWS }, VOCAB, WANT_ALL);
         ck_ok(rig.backend->run(rig.prepared, &s.batch));
@@ -699,13 +822,14 @@ static double int8_deviation(float outlier)
     return sqrt(error / size * 2);
 }
 
-START_TEST(int8_is_near_f32)
+START_TEST(small_weights_are_near_f32)
 {
     if (!use_set(_i))
         return;
-    double plain = int8_deviation(1), outliers = int8_deviation(60);
-    ck_assert_double_lt(plain, 0.015);
-    ck_assert_double_lt(outliers, 0.025);
+    ck_assert_double_lt(deviation(WEIGHTS_INT8, 1), 0.015);
+    ck_assert_double_lt(deviation(WEIGHTS_INT8, 60), 0.025);
+    ck_assert_double_lt(deviation(WEIGHTS_INT4, 1), 0.15);
+    ck_assert_double_lt(deviation(WEIGHTS_INT4, 60), 0.15);
 }
 END_TEST
 
@@ -719,26 +843,27 @@ Suite *suite(void)
     tcase_add_test(t, copies);
     tcase_add_loop_test(t, extremes, 0, SETS_MAX);
     tcase_add_test(t, bad_batches);
-    tcase_add_test(t, allocations);
+    tcase_add_loop_test(t, allocations, 0, 2);
     tcase_add_test(t, allocations_of_measure);
     tcase_add_test(t, measure);
     tcase_add_loop_test(t, half_weights, 0, SETS_MAX * 2);
     tcase_add_loop_test(t, cache_of_halves, 0, SETS_MAX);
     tcase_add_loop_test(t, vocabularies, 0, 7);
     tcase_add_test(t, no_logits);
-    tcase_add_loop_test(t, rows_do_not_depend_on_company_or_threads, 0, SETS_MAX * 8);
-    tcase_add_loop_test(t, int8_is_near_f32, 0, SETS_MAX);
+    tcase_add_loop_test(t, rows_do_not_depend_on_company_or_threads, 0, SETS_MAX * 10);
+    tcase_add_loop_test(t, small_weights_are_near_f32, 0, SETS_MAX);
     suite_add_tcase(s, t);
     t = tcase_create("kernels");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, products, 0, SETS_MAX * 3);
-    tcase_add_loop_test(t, int8, 0, SETS_MAX);
+    tcase_add_loop_test(t, int8_and_int4, 0, SETS_MAX);
     tcase_add_loop_test(t, sixteen_bit_conversions, 0, SETS_MAX);
     tcase_add_loop_test(t, activations, 0, SETS_MAX);
     suite_add_tcase(s, t);
     t = tcase_create("weights");
     tcase_add_checked_fixture(t, open_device, close_device);
-    tcase_add_loop_test(t, weights_of_every_type, 0, 16);
+    tcase_add_loop_test(t, weights_of_every_type, 0, 20);
+    tcase_add_test(t, int4_matrices);
     tcase_add_test(t, numbers_that_do_not_fit);
     suite_add_tcase(s, t);
     return s;

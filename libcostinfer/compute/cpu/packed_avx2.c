@@ -35,7 +35,7 @@ static inline void v_narrow(int8_t *to, VI x)
         to[i] = (int8_t)x[i];
 }
 
-enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 2, INT8_ROWS = 4 };
+enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 2, INT8_ROWS = 4, INT4_ROWS = 2 };
 
 /* 16 of the panel's 32 outputs, from `panel` on. */
 INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
@@ -97,6 +97,71 @@ static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uin
         INT8_CASE(2)
         INT8_CASE(3)
         INT8_CASE(4)
+    }
+}
+
+/* The eight outputs that half `half` of each line holds in its bytes' lower halves, and the eight in their
+ * upper ones.  16 bits hold the sums of a group: 16 pairs of at most 15 * 127. */
+INLINE void block_int4_of(uint32_t rows, uint32_t half, float *acc, const struct int8_rows *a, uint32_t row,
+                          const uint8_t *panel, uint32_t k, struct pace pace)
+{
+    const int8_t *q = a->q + row * a->stride;
+    const size_t stride = a->stride;
+    const __m256i ones = _mm256_set1_epi16(1), lower = _mm256_set1_epi8(15);
+    __m256 y[2][2];
+    UNROLL for (uint32_t r = 0; r < rows; r++) y[r][0] = y[r][1] = _mm256_setzero_ps();
+    for (uint32_t first = 0; first < k; first += GROUP4, panel += GROUP4_BYTES) {
+        __m256i c[2][2];
+        UNROLL for (uint32_t r = 0; r < rows; r++) c[r][0] = c[r][1] = _mm256_setzero_si256();
+        for (uint32_t i = 0; i < GROUP4; i += 4) {
+            __m256i w[2],
+                both = _mm256_loadu_si256((const __m256i *)(const void *)(panel + 16 * i + 32 * half));
+            w[0] = _mm256_and_si256(both, lower);
+            w[1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), lower);
+            __builtin_prefetch(pace.next);
+            pace.next += pace.step;
+            UNROLL for (uint32_t r = 0; r < rows; r++)
+            {
+                int32_t four;
+                memcpy(&four, q + r * stride + first + i, sizeof four);
+                __m256i x = _mm256_set1_epi32(four);
+                UNROLL for (uint32_t v = 0; v < 2; v++) c[r][v] =
+                    _mm256_add_epi16(c[r][v], _mm256_maddubs_epi16(w[v], x));
+            }
+        }
+        __builtin_prefetch(pace.next); /* the scales' line */
+        pace.next += pace.step;
+        UNROLL for (uint32_t v = 0; v < 2; v++)
+        {
+            __m256 scales = v_load_f16(panel + 512 + 16 * half + 32 * v);
+            UNROLL for (uint32_t r = 0; r < rows; r++)
+            {
+                __m256 scale = _mm256_set1_ps(a->scales[(row + r) * a->groups + first / GROUP]);
+                __m256i offset = _mm256_set1_epi32(a->offsets4[(row + r) * a->groups * 4 + first / GROUP4]);
+                __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(c[r][v], ones), offset);
+                y[r][v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scales * scale, y[r][v]);
+            }
+        }
+    }
+    UNROLL for (uint32_t r = 0; r < rows; r++)
+    {
+        UNROLL for (uint32_t v = 0; v < 2; v++)
+            _mm256_storeu_ps(acc + r * PANEL + 8 * half + 16 * v, y[r][v]);
+    }
+}
+
+#define INT4_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        block_int4_of(n, 0, acc, a, row, panel, k, pace);                                                    \
+        block_int4_of(n, 1, acc, a, row, panel, k, pace);                                                    \
+        break;
+
+static void block_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                       const uint8_t *panel, uint32_t k, struct pace pace)
+{
+    switch (rows) {
+        INT4_CASE(1)
+        INT4_CASE(2)
     }
 }
 

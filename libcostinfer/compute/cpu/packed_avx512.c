@@ -29,7 +29,7 @@ typedef int32_t vi __attribute__((vector_size(64)));
     _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT))
 #define v_narrow(p, i) _mm_storeu_si128((__m128i *)(void *)(p), _mm512_cvtepi32_epi8((__m512i)(i)))
 
-enum { BLOCK_ROWS = 12, BLOCK_VECTORS = 2, INT8_ROWS = 12 };
+enum { BLOCK_ROWS = 12, BLOCK_VECTORS = 2, INT8_ROWS = 12, INT4_ROWS = 6 };
 
 /* c += four u8 of w times four s8 of x, in each lane */
 #define DOT4(c, w, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(w), "v"(x))
@@ -93,6 +93,69 @@ static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uin
         INT8_CASE(10)
         INT8_CASE(11)
         INT8_CASE(12)
+    }
+}
+
+INLINE void block_int4_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                          const uint8_t *panel, uint32_t k, struct pace pace)
+{
+    const int8_t *base[2];
+    UNROLL for (uint32_t i = 0; i < (rows + 2) / 3; i++) base[i] = a->q + (row + 3 * i) * a->stride;
+    const size_t stride = a->stride;
+    const __m512i lower = _mm512_set1_epi8(15);
+    __m512 y[6][2];
+    UNROLL for (uint32_t r = 0; r < rows; r++) y[r][0] = y[r][1] = _mm512_setzero_ps();
+    for (uint32_t first = 0; first < k; first += GROUP4, panel += GROUP4_BYTES) {
+        __m512i c[6][2];
+        UNROLL for (uint32_t r = 0; r < rows; r++) c[r][0] = c[r][1] =
+            _mm512_set1_epi32(a->offsets4[(row + r) * a->groups * 4 + first / GROUP4]);
+        for (uint32_t i = 0; i < GROUP4; i += 4) {
+            __m512i both = _mm512_loadu_si512(panel + 16 * i);
+            __m512i w0 = _mm512_and_si512(both, lower),
+                    w1 = _mm512_and_si512(_mm512_srli_epi16(both, 4), lower);
+            __builtin_prefetch(pace.next);
+            pace.next += pace.step;
+            UNROLL for (uint32_t r = 0; r < rows; r++)
+            {
+                int32_t four;
+                memcpy(&four, base[r / 3] + r % 3 * stride + first + i, sizeof four);
+                __m512i x = _mm512_set1_epi32(four);
+                DOT4(c[r][0], w0, x);
+                DOT4(c[r][1], w1, x);
+            }
+        }
+        __builtin_prefetch(pace.next); /* the scales' line */
+        pace.next += pace.step;
+        __m512 scale0 = v_load_f16(panel + 512), scale1 = v_load_f16(panel + 544);
+        UNROLL for (uint32_t r = 0; r < rows; r++)
+        {
+            __m512 scale = _mm512_set1_ps(a->scales[(row + r) * a->groups + first / GROUP]);
+            y[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[r][0]), scale0 * scale, y[r][0]);
+            y[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(c[r][1]), scale1 * scale, y[r][1]);
+        }
+    }
+    UNROLL for (uint32_t r = 0; r < rows; r++)
+    {
+        _mm512_storeu_ps(acc + r * PANEL, y[r][0]);
+        _mm512_storeu_ps(acc + r * PANEL + 16, y[r][1]);
+    }
+}
+
+#define INT4_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        block_int4_of(n, acc, a, row, panel, k, pace);                                                       \
+        break;
+
+static void block_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                       const uint8_t *panel, uint32_t k, struct pace pace)
+{
+    switch (rows) {
+        INT4_CASE(1)
+        INT4_CASE(2)
+        INT4_CASE(3)
+        INT4_CASE(4)
+        INT4_CASE(5)
+        INT4_CASE(6)
     }
 }
 

@@ -43,10 +43,10 @@ struct packed_prepared {
     float *logits; /* [rows_max, ld_logits] */
     size_t ld_logits;
 
-    /* int8: the input of the next product. */
+    /* int8 and int4: the input of the next product. */
     int8_t *q;
     float *q_scales, *q_out_number;
-    int32_t *q_offsets;
+    int32_t *q_offsets, *q_offsets4;
     uint32_t *q_n_out, *q_out_at;
     size_t q_stride, q_groups;
 
@@ -73,7 +73,7 @@ struct job {
     const struct packed_matrix *m; /* products */
     uint32_t n_rows;
     const uint32_t *positions, *slots; /* [n_rows] */
-    bool then_quantise;                /* norm: the next product is in int8 */
+    bool then_quantise;                /* norm: the next product takes int8 */
 
     /* Products: tiles of rows_tile rows x panels_tile panels, rows outermost. */
     uint32_t rows_tile, panels_tile, n_panel_tiles;
@@ -131,12 +131,18 @@ static void embed_tile(const void *argument, uint32_t tile, uint32_t worker)
     }
 }
 
+/* Whether products take their input in int8. */
+static bool quantises(const struct packed_prepared *p)
+{
+    return p->weights->type == WEIGHTS_INT8 || p->weights->type == WEIGHTS_INT4;
+}
+
 static void quantise_row(const struct packed_prepared *p, enum row_buffer buffer, size_t row)
 {
-    p->device->kernels->quantise(p->q + row * p->q_stride, p->q_scales + row * p->q_groups,
-                                 p->q_offsets + row * p->q_groups, p->q_n_out + row,
-                                 p->q_out_at + row * OUTLIERS_MAX, p->q_out_number + row * OUTLIERS_MAX,
-                                 row_of(p, buffer, row), row_width(p->program, buffer));
+    p->device->kernels->quantise(
+        p->q + row * p->q_stride, p->q_scales + row * p->q_groups, p->q_offsets + row * p->q_groups,
+        p->q_offsets4 + row * p->q_groups * 4, p->q_n_out + row, p->q_out_at + row * OUTLIERS_MAX,
+        p->q_out_number + row * OUTLIERS_MAX, row_of(p, buffer, row), row_width(p->program, buffer));
 }
 
 static void norm_tile(const void *argument, uint32_t tile, uint32_t worker)
@@ -184,11 +190,15 @@ static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32
     const unsigned char *elements = m->elements + panel * m->panel_bytes;
     const float *in = row_of(p, job->op->in, row);
     size_t ld = p->ld[job->op->in];
-    enum weights_type type = p->weights->type;
-    if (type == WEIGHTS_INT8) {
-        struct int8_rows rows = { p->q,        p->q_scales,     p->q_offsets, p->q_n_out,
-                                  p->q_out_at, p->q_out_number, p->q_stride,  p->q_groups };
-        kernels->product_int8(acc, &rows, row, n, elements, (m->k + 3) / 4 * 4);
+    enum weights_type type = m->type;
+    if (quantises(p)) {
+        struct int8_rows rows = { p->q,        p->q_scales, p->q_offsets,
+                                  p->q_n_out,  p->q_out_at, p->q_out_number,
+                                  p->q_stride, p->q_groups, p->q_offsets4 };
+        if (type == WEIGHTS_INT8)
+            kernels->product_int8(acc, &rows, row, n, elements, (m->k + 3) / 4 * 4);
+        else
+            kernels->product_int4(acc, &rows, row, n, elements, (m->k + GROUP4 - 1) / GROUP4 * GROUP4);
         return;
     }
     if (n <= ROWS_BLOCK) {
@@ -346,7 +356,7 @@ static void add_product(struct packed_prepared *p, struct job *job, uint32_t row
     job->m = &p->weights->matrices[op->weight];
     bool quantised = op > p->program->ops && op[-1].kind == OP_NORM && op[-1].out == op->in &&
                      p->compact_before != (uint32_t)(op - p->program->ops);
-    if (p->weights->type == WEIGHTS_INT8 && !quantised)
+    if (quantises(p) && !quantised)
         add_phase(p, job, quantise_tile, rowwise_tiles);
 
     /* Rows of a tile stay in half the second-level cache while panels pass by; tiles are as equal as they
@@ -440,8 +450,8 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
             add_phase(p, &job, embed_tile, rowwise_tiles);
             break;
         case OP_NORM:
-            job.then_quantise = p->weights->type == WEIGHTS_INT8 && i + 1 < program->n_ops &&
-                                is_product(op + 1) && op[1].in == op->out;
+            job.then_quantise =
+                quantises(p) && i + 1 < program->n_ops && is_product(op + 1) && op[1].in == op->out;
             add_phase(p, &job, norm_tile, rowwise_tiles);
             break;
         case OP_LINEAR:
@@ -492,7 +502,7 @@ static void prepared_free(struct prepared *base)
     struct cpu_device *device = &p->device->cpu;
     void *blocks[] = { p->logits,   p->q,       p->q_scales,      p->q_out_number, p->q_offsets, p->q_n_out,
                        p->q_out_at, p->scratch, p->attend_parts,  p->blocks,       p->wanted,    p->positions,
-                       p->slots,    p->jobs,    p->wanted_blocks, p->phases };
+                       p->slots,    p->jobs,    p->wanted_blocks, p->phases,       p->q_offsets4 };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         cpu_free(device, blocks[i]);
     for (int b = 0; b < ROWS_COUNT; b++)
@@ -520,7 +530,7 @@ static bool allocate(struct packed_prepared *p)
     p->ld_logits = row_stride(program->vocab);
     p->logits = cpu_new(device, rows * p->ld_logits, sizeof(float));
 
-    for (uint32_t i = 0; i < program->n_ops && p->weights->type == WEIGHTS_INT8; i++) {
+    for (uint32_t i = 0; i < program->n_ops && quantises(p); i++) {
         if (is_product(&program->ops[i]) && row_width(program, program->ops[i].in) > k_max)
             k_max = row_width(program, program->ops[i].in);
     }
@@ -529,6 +539,7 @@ static bool allocate(struct packed_prepared *p)
     p->q = cpu_new(device, rows * p->q_stride, 1);
     p->q_scales = cpu_new(device, rows * p->q_groups, sizeof(float));
     p->q_offsets = cpu_new(device, rows * p->q_groups, sizeof(int32_t));
+    p->q_offsets4 = cpu_new(device, rows * p->q_groups * 4, sizeof(int32_t));
     p->q_n_out = cpu_new(device, rows, sizeof(uint32_t));
     p->q_out_at = cpu_new(device, rows * OUTLIERS_MAX, sizeof(uint32_t));
     p->q_out_number = cpu_new(device, rows * OUTLIERS_MAX, sizeof(float));
@@ -551,9 +562,9 @@ static bool allocate(struct packed_prepared *p)
     p->slots = cpu_new(device, rows, sizeof *p->slots);
     p->jobs = cpu_new(device, n_phases, sizeof *p->jobs);
     p->phases = cpu_new(device, n_phases, sizeof *p->phases);
-    return complete && p->logits && p->q && p->q_scales && p->q_offsets && p->q_n_out && p->q_out_at &&
-           p->q_out_number && p->scratch && p->attend_parts && p->blocks && p->wanted_blocks && p->wanted &&
-           p->positions && p->slots && p->jobs && p->phases;
+    return complete && p->logits && p->q && p->q_scales && p->q_offsets && p->q_offsets4 && p->q_n_out &&
+           p->q_out_at && p->q_out_number && p->scratch && p->attend_parts && p->blocks && p->wanted_blocks &&
+           p->wanted && p->positions && p->slots && p->jobs && p->phases;
 }
 
 static bool fits_weights(const struct packed_weights *w, const struct program *p)

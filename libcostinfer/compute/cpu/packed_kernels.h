@@ -7,6 +7,10 @@
  *     k=0    ............ | ..... | ..           panel 1:  k=0: w[0][32…63]  …
  *     k=1    ............ | ..... | ..           int8:     k=0…3 of output 0, k=0…3 of output 1, …
  *
+ * int4: a group of 32 k is 8 lines of 64 bytes, then 32 scales in f16.  Byte i of line l holds element
+ * k = 4 * l + i % 4 of two outputs, i / 4 in its lower half and 16 + i / 4 in its upper one; an element is
+ * (half - 8) * the output's scale.
+ *
  * Invariant: the result of a row never depends on how many rows are computed with it.  Every kernel sums an
  * output over ascending k in one chain of fused multiply-adds (int8: exact integers, then one chain over
  * groups), whatever the number of rows; who splits K continues the same chain.  Different instruction sets
@@ -21,8 +25,10 @@
 #include <costinfer/checkpoint.h>
 
 enum {
-    PANEL = 32,        /* outputs of a panel */
-    GROUP = 128,       /* int8: activations along K that share a scale */
+    PANEL = 32,  /* outputs of a panel */
+    GROUP = 128, /* int8: activations along K that share a scale */
+    GROUP4 = 32, /* int4: weights along K that share a scale */
+    GROUP4_BYTES = GROUP4 * PANEL / 2 + PANEL * 2,
     OUTLIERS_MAX = 16, /* int8: numbers of a row that are kept as they are */
     ROWS_BLOCK = 12,   /* rows that a kernel computes at once, at most */
 };
@@ -43,6 +49,7 @@ struct int8_rows {
     const uint32_t *out_at;  /* [rows][OUTLIERS_MAX], k */
     const float *out_number; /* [rows][OUTLIERS_MAX] */
     size_t stride, groups;
+    const int32_t *offsets4; /* [rows][groups * 4], -8 * sum of each GROUP4 q: int4's are stored as w + 8 */
 };
 
 /* What will be read next, so that it can be asked for while there is something to compute.  start NULL:
@@ -67,6 +74,10 @@ struct packed_kernels {
     void (*product_int8)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
                          const uint8_t *panel, uint32_t k);
 
+    /* The same in int4; k is a multiple of GROUP4. */
+    void (*product_int4)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                         const uint8_t *panel, uint32_t k);
+
     /* to[n] = from[n] as float32; n is a multiple of 32. */
     void (*expand_f16)(float *to, const uint16_t *from, size_t n);
     void (*expand_bf16)(float *to, const uint16_t *from, size_t n);
@@ -83,8 +94,8 @@ struct packed_kernels {
                  float epsilon);
 
     /* One row to int8; q has room for k rounded up to GROUP.  The pointers are those of the row. */
-    void (*quantise)(int8_t *q, float *scales, int32_t *offsets, uint32_t *n_out, uint32_t *out_at,
-                     float *out_number, const float *in, uint32_t k);
+    void (*quantise)(int8_t *q, float *scales, int32_t *offsets, int32_t *offsets4, uint32_t *n_out,
+                     uint32_t *out_at, float *out_number, const float *in, uint32_t k);
 
     /* scores[n] of one row, n <= a chunk: replaced by exp(scale * score - *max); *sum of them.  Room for n
      * rounded up to 16, which becomes 0 there. */

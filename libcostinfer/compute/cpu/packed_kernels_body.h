@@ -10,7 +10,8 @@
  *   v_load_f16(p) v_load_bf16(p) v_store_f16(p, x)
  *   v_narrow(p, i)              stores each lane's lowest byte
  *   BLOCK_ROWS, BLOCK_VECTORS   accumulators of a block of many rows; they must fit the registers
- *   block_int8(...)             the integer block, see product_int8()
+ *   block_int8(...), INT8_ROWS  the integer block, see product_int8(), and the rows it takes at most
+ *   block_int4(...), INT4_ROWS  the same, see product_int4()
  *   KERNELS, KERNELS_NAME       the table's name, and the instruction set's
  *
  * Blocks are forced inline with a constant number of rows and unrolled whole, so that the accumulators are
@@ -203,6 +204,42 @@ static void product_int8(float *acc, const struct int8_rows *a, uint32_t first_r
         add_outliers(acc + (size_t)r * PANEL, a, first_row + r, panel);
 }
 
+static void add_outliers4(float *acc, const struct int8_rows *a, uint32_t row, const uint8_t *panel)
+{
+    for (uint32_t i = 0; i < a->n_out[row]; i++) {
+        uint32_t k = a->out_at[row * OUTLIERS_MAX + i];
+        VF x = v_set1(a->out_number[row * OUTLIERS_MAX + i]);
+        const uint8_t *group = panel + (size_t)(k / GROUP4) * GROUP4_BYTES,
+                      *line = group + k % GROUP4 / 4 * 64;
+        const uint16_t *scales = (const uint16_t *)(const void *)(group + GROUP4 * PANEL / 2);
+        for (uint32_t v = 0; v < VECTORS; v++) {
+            VI four;
+            memcpy(&four, line + v * LANES * 4 % 64, sizeof four);
+            VI w = (four >> (int)(8 * (k % 4) + (v * LANES < 16 ? 0 : 4)) & 15) - 8;
+            VF y = __builtin_convertvector(w, VF) * v_load_f16(scales + v * LANES);
+            v_store(acc + v * LANES, v_fma(x, y, v_load(acc + v * LANES)));
+        }
+    }
+}
+
+static void product_int4(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                         const uint8_t *panel, uint32_t k)
+{
+    uint32_t row = first_row, left = rows, pass = 0;
+    const size_t bytes = (size_t)(k / GROUP4) * GROUP4_BYTES;
+    const struct ahead next_panel = { panel + bytes, bytes, 64 };
+    const struct ahead ahead = rows > INT4_ROWS ? next_panel : (struct ahead){ NULL, 0, 0 };
+    for (uint32_t blocks = (rows + INT4_ROWS - 1) / INT4_ROWS; blocks > 0; blocks--) {
+        uint32_t n = (left + blocks - 1) / blocks;
+        struct pace pace = pace_of(ahead, pass++, k / GROUP4 * (GROUP4_BYTES / 64), panel, 64);
+        block_int4(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, pace);
+        row += n;
+        left -= n;
+    }
+    for (uint32_t r = 0; r < rows; r++)
+        add_outliers4(acc + (size_t)r * PANEL, a, first_row + r, panel);
+}
+
 /* ---- Functions ---------------------------------------------------------------------------- */
 
 /* As exp_near() of cpu_math.h, a vector at a time: relative error below 3e-7, clamped to [-87, 88], NaN
@@ -356,8 +393,8 @@ static void norm(float *out, const float *in, const float *gain, const float *bi
  * depend on the row alone. */
 enum { OUTLIER_LIMIT = 10 };
 
-static void quantise(int8_t *q, float *scales, int32_t *offsets, uint32_t *n_out, uint32_t *out_at,
-                     float *out_number, const float *in, uint32_t k)
+static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offsets4, uint32_t *n_out,
+                     uint32_t *out_at, float *out_number, const float *in, uint32_t k)
 {
     uint32_t taken = 0;
     for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
@@ -386,16 +423,21 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, uint32_t *n_out
         /* Below that, 127 / max would overflow; such a group is nothing. */
         bool nothing = max < 1e-35f;
         VF to_q = v_set1(nothing ? 0 : 127 / max);
-        VI sum = v_set1i(0);
-        for (uint32_t i = 0; i < GROUP; i += LANES) {
-            VI number = (VI)v_fma(v_load(x + i), to_q, v_set1(0x1.8p23f)) - 0x4B400000;
-            sum += number;
-            v_narrow(q + first + i, number);
+        int32_t total = 0;
+        for (uint32_t part = 0; part < GROUP; part += GROUP4) {
+            VI sum = v_set1i(0);
+            for (uint32_t i = part; i < part + GROUP4; i += LANES) {
+                VI number = (VI)v_fma(v_load(x + i), to_q, v_set1(0x1.8p23f)) - 0x4B400000;
+                sum += number;
+                v_narrow(q + first + i, number);
+            }
+            int32_t lanes[LANES], sum4 = 0;
+            memcpy(lanes, &sum, sizeof lanes);
+            for (uint32_t i = 0; i < LANES; i++)
+                sum4 += lanes[i];
+            offsets4[(first + part) / GROUP4] = -8 * sum4;
+            total += sum4;
         }
-        int32_t lanes[LANES], total = 0;
-        memcpy(lanes, &sum, sizeof lanes);
-        for (uint32_t i = 0; i < LANES; i++)
-            total += lanes[i];
         scales[group] = nothing ? 0 : max / 127;
         offsets[group] = -128 * total;
     }
@@ -449,6 +491,7 @@ const struct packed_kernels KERNELS = {
     .product_f16 = product_f16,
     .product_bf16 = product_bf16,
     .product_int8 = product_int8,
+    .product_int4 = product_int4,
     .expand_f16 = expand_f16,
     .expand_bf16 = expand_bf16,
     .narrow_f16 = narrow_f16,

@@ -18,15 +18,16 @@ struct packed_device {
 /* ---- Weights ------------------------------------------------------------------------------ */
 
 /* One weight.  A matrix or head has k inputs and n outputs; element (k, output) is in panels.  Tables are
- * row-major in the weights' type (int8: f32), vectors are f32, padded with zeros to whole panels. */
+ * row-major, vectors too, padded with zeros to whole panels. */
 struct packed_matrix {
     struct weight_spec spec;
+    enum weights_type type; /* of its elements, see packed_weights.c */
     uint32_t k, n, n_panels;
     size_t panel_bytes;
     unsigned char *elements;
     float *scales; /* int8 panels: [n_panels * PANEL], a factor for each output */
 
-    /* int8, spec.role WEIGHT_MATRIX, until all of its rows are written: an output's scale depends on all. */
+    /* int8 and int4, spec.role WEIGHT_MATRIX, until all of its rows are written: scales depend on several. */
     float *staging; /* [rows, cols] */
     uint32_t rows_staged;
 };
@@ -44,7 +45,7 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *device,
                                     enum weights_type type);
 void packed_weights_free(struct weights *weights);
 
-/* Of an int8 matrix every row must be written exactly once. */
+/* Of an int8 or int4 matrix every row must be written exactly once. */
 enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, uint32_t first, uint32_t n,
                                       const void *elements, enum cinf_dtype dtype);
 uint64_t packed_weights_bytes(const struct weights *weights);

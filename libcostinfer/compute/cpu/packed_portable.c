@@ -102,7 +102,7 @@ static inline void v_narrow(int8_t *to, VI x)
         to[i] = (int8_t)x[i];
 }
 
-enum { INT8_ROWS = 1 };
+enum { INT8_ROWS = 1, INT4_ROWS = 1 };
 
 /* Two products of 127 * 128 fit 16 bits, so the four of an output are summed as two pairs. */
 static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
@@ -131,6 +131,37 @@ static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uin
             v_store(acc, group ? y + v_load(acc) : y);
         }
         acc -= PANEL;
+    }
+}
+
+/* 16 bits hold the sums of a group, too: eight times two products of 15 * 127. */
+static void block_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                       const uint8_t *panel, uint32_t k, struct pace pace)
+{
+    (void)rows; /* 1 */
+    (void)pace;
+    enum { CHUNKS = 64 / 16 }; /* of a line */
+    const int8_t *q = a->q + row * a->stride;
+    for (uint32_t first = 0; first < k; first += GROUP4, panel += GROUP4_BYTES) {
+        vs16 c[2][CHUNKS] = { { { 0 } } };
+        for (uint32_t i = first; i < first + GROUP4; i += 4) {
+            vs16 even = { q[i], q[i + 2], q[i], q[i + 2], q[i], q[i + 2], q[i], q[i + 2] };
+            vs16 odd = { q[i + 1], q[i + 3], q[i + 1], q[i + 3], q[i + 1], q[i + 3], q[i + 1], q[i + 3] };
+            for (uint32_t chunk = 0; chunk < CHUNKS; chunk++) {
+                VI both;
+                memcpy(&both, panel + 16 * (i - first) + 16 * chunk, sizeof both);
+                c[0][chunk] += (vs16)(both & 0x000F000F) * even + (vs16)(both >> 8 & 0x000F000F) * odd;
+                c[1][chunk] += (vs16)(both >> 4 & 0x000F000F) * even + (vs16)(both >> 12 & 0x000F000F) * odd;
+            }
+        }
+        const uint16_t *scales = (const uint16_t *)(const void *)(panel + GROUP4 * PANEL / 2);
+        float scale = a->scales[row * a->groups + first / GROUP];
+        int32_t offset = a->offsets4[row * a->groups * 4 + first / GROUP4];
+        for (uint32_t v = 0; v < PANEL / LANES; v++) {
+            VI pairs = (VI)c[v / CHUNKS][v % CHUNKS], sum = (pairs << 16 >> 16) + (pairs >> 16) + offset;
+            VF y = __builtin_convertvector(sum, VF), before = first ? v_load(acc + v * LANES) : v_set1(0);
+            v_store(acc + v * LANES, v_fma(y, v_load_f16(scales + v * LANES) * scale, before));
+        }
     }
 }
 

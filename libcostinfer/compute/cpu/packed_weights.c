@@ -1,9 +1,13 @@
 /* packed_weights.c - weights into panels, while they arrive.
  *
  * A checkpoint's matrices come by rows, a few at a time; all threads of the pool put them into place at
- * once.  Nothing is kept twice: a row lands where the kernels read it.  Only int8 matrices wait for their
- * last row, because an output's scale is known only then. */
+ * once.  Nothing is kept twice: a row lands where the kernels read it.  Only int8 and int4 matrices wait for
+ * their last row, because a scale is known only then.
+ *
+ * A weight's own type may differ from the weights' type: vectors are f32, tables of int8 and int4 weights
+ * too, and tokens and heads of int4 weights are int8, because an error there is in every logit. */
 #define _GNU_SOURCE /* madvise() */
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +16,7 @@
 
 #include "fail.h"
 #include "half.h"
+#include "int8_scale.h"
 #include "mem.h"
 #include "packed_memory.h"
 
@@ -29,24 +34,36 @@ static bool in_panels(const struct weight_spec *spec)
     return spec->role != WEIGHT_TABLE && spec->role != WEIGHT_VECTOR;
 }
 
-/* Bytes of k elements of one output. */
-static size_t column_bytes(enum weights_type type, uint32_t k)
+/* Bytes of k elements of PANEL outputs. */
+static size_t panel_bytes(enum weights_type type, uint32_t k)
 {
     switch (type) {
     case WEIGHTS_F32:
-        return (size_t)k * sizeof(float);
+        return (size_t)k * PANEL * sizeof(float);
     case WEIGHTS_INT8:
-        return round_up(k, 4);
+        return round_up(k, 4) * PANEL;
+    case WEIGHTS_INT4:
+        return round_up(k, GROUP4) / GROUP4 * GROUP4_BYTES;
     default:
-        return (size_t)k * sizeof(uint16_t);
+        return (size_t)k * PANEL * sizeof(uint16_t);
     }
 }
 
-/* What rows of a table or vector are kept as. */
-static enum weights_type type_of_rows(const struct packed_weights *w, const struct packed_matrix *m)
+static enum weights_type own_type(enum weight_role role, enum weights_type type)
 {
-    bool two_bytes = w->type == WEIGHTS_F16 || w->type == WEIGHTS_BF16;
-    return m->spec.role == WEIGHT_TABLE && two_bytes ? w->type : WEIGHTS_F32;
+    bool quantised = type == WEIGHTS_INT8 || type == WEIGHTS_INT4;
+    switch (role) {
+    case WEIGHT_VECTOR:
+        return WEIGHTS_F32;
+    case WEIGHT_TABLE:
+        return quantised ? WEIGHTS_F32 : type;
+    case WEIGHT_TOKENS:
+    case WEIGHT_HEAD:
+        return quantised ? WEIGHTS_INT8 : type;
+    case WEIGHT_MATRIX:
+        break;
+    }
+    return type;
 }
 
 /* ---- Making and freeing ------------------------------------------------------------------- */
@@ -55,25 +72,26 @@ static enum weights_type type_of_rows(const struct packed_weights *w, const stru
 static size_t shape(struct packed_matrix *m, const struct weight_spec *spec, const struct packed_weights *w)
 {
     m->spec = *spec;
+    m->type = own_type(spec->role, w->type);
     bool by_columns = spec->role == WEIGHT_MATRIX;
     m->k = by_columns ? spec->rows : spec->cols;
     m->n = by_columns ? spec->cols : spec->rows;
     if (!in_panels(spec)) {
-        size_t element = type_of_rows(w, m) == WEIGHTS_F32 ? sizeof(float) : sizeof(uint16_t);
+        size_t element = m->type == WEIGHTS_F32 ? sizeof(float) : sizeof(uint16_t);
         return round_up((size_t)spec->rows * round_up(spec->cols, PANEL) * element, ALIGN);
     }
     m->n_panels = (m->n + PANEL - 1) / PANEL;
-    m->panel_bytes = column_bytes(w->type, m->k) * PANEL;
-    return m->n_panels * (m->panel_bytes + (w->type == WEIGHTS_INT8 ? PANEL * sizeof(float) : 0));
+    m->panel_bytes = panel_bytes(m->type, m->k);
+    return m->n_panels * (m->panel_bytes + (m->type == WEIGHTS_INT8 ? PANEL * sizeof(float) : 0));
 }
 
 enum cinf_status packed_weights_new(struct weights **out, struct device *base,
                                     const struct weight_spec *specs, uint32_t n_specs, enum weights_type type)
 {
     struct cpu_device *device = (struct cpu_device *)base;
-    if (type > WEIGHTS_INT8)
-        return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights as f32, f16, bf16 or int8, not as %s",
-                         base->backend->name, type == WEIGHTS_INT4 ? type_names[type] : "anything else");
+    if (type > WEIGHTS_INT4)
+        return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights as f32, f16, bf16, int8 or int4",
+                         base->backend->name);
     for (uint32_t i = 0; i < n_specs; i++) {
         if (specs[i].rows == 0 || specs[i].cols == 0 ||
             (specs[i].role == WEIGHT_VECTOR && specs[i].rows != 1))
@@ -109,7 +127,7 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
         struct packed_matrix *m = &w->matrices[i];
         m->elements = next;
         next += shape(m, &specs[i], w);
-        if (type == WEIGHTS_INT8 && in_panels(&m->spec))
+        if (m->type == WEIGHTS_INT8)
             m->scales = (float *)(void *)(m->elements + m->n_panels * m->panel_bytes);
     }
     *out = &w->base;
@@ -241,13 +259,13 @@ static void store_line(void *to, enum weights_type type, const struct write *job
     memcpy(to, halves, n * sizeof *halves);
 }
 
-/* Rows as they are: of tables, vectors, and of matrices on their way to int8. */
+/* Rows as they are: of tables, vectors, and of matrices on their way to int8 or int4. */
 static void write_row(const void *argument, uint32_t row, uint32_t worker)
 {
     (void)worker;
     const struct write *job = argument;
     const struct packed_matrix *m = job->m;
-    enum weights_type type = m->staging ? WEIGHTS_F32 : type_of_rows(job->weights, m);
+    enum weights_type type = m->staging ? WEIGHTS_F32 : m->type;
     size_t element = type == WEIGHTS_F32 ? sizeof(float) : sizeof(uint16_t), cols = m->spec.cols;
     unsigned char *rows = m->staging ? (unsigned char *)m->staging : m->elements;
     size_t stride = m->staging ? cols : round_up(cols, PANEL);
@@ -267,15 +285,7 @@ static void write_lines(const void *argument, uint32_t panel, uint32_t worker)
     uint32_t column = panel * PANEL, n = m->n - column < PANEL ? m->n - column : PANEL;
     unsigned char *to = m->elements + panel * m->panel_bytes + job->first * line;
     for (uint32_t row = 0; row < job->n; row++, to += line)
-        store_line(to, job->weights->type, job, (size_t)row * m->n + column, n);
-}
-
-/* The factor that takes numbers up to `max` to -127 … 127, and back. */
-static float to_int8(float max, float *scale)
-{
-    bool nothing = max < 1e-35f; /* below, 127 / max would overflow */
-    *scale = nothing ? 0 : max / 127;
-    return nothing ? 0 : 127 / max;
+        store_line(to, m->type, job, (size_t)row * m->n + column, n);
 }
 
 /* x, at most 127 in size, to the nearest, plus 128 */
@@ -284,10 +294,12 @@ static unsigned char byte_of(float x)
     return (unsigned char)(bits_of_f32(x + 0x1.8p23f) + 128);
 }
 
-static void check_finite(const struct write *job, const float *numbers, size_t at, size_t n)
+/* int4's scales are f16. */
+static void check_size(const struct write *job, const float *numbers, size_t at, size_t n)
 {
+    const float most = job->m->type == WEIGHTS_INT4 ? 7 * 65504.0f : FLT_MAX;
     for (size_t i = 0; i < n; i++) {
-        if (!isfinite(numbers[i]))
+        if (!(fabsf(numbers[i]) <= most))
             note_bad(job, at + i);
     }
 }
@@ -299,7 +311,7 @@ static void write_columns(const void *argument, uint32_t tile, uint32_t worker)
     enum { LINES = 64 }; /* 8 KiB of a panel at a time */
     const struct write *job = argument;
     const struct packed_matrix *m = job->m;
-    enum weights_type type = job->weights->type;
+    enum weights_type type = m->type;
     uint32_t panel = job->first / PANEL + tile;
     uint32_t begin = panel * PANEL > job->first ? panel * PANEL : job->first;
     uint32_t end = job->first + job->n < (panel + 1) * PANEL ? job->first + job->n : (panel + 1) * PANEL;
@@ -337,12 +349,12 @@ static void write_int8_column(const void *argument, uint32_t row, uint32_t worke
     for (uint32_t k = 0; k < m->k; k += PANEL) {
         uint32_t n = m->k - k < PANEL ? m->k - k : PANEL;
         read_numbers(numbers, job, at + k, n);
-        check_finite(job, numbers, at + k, n);
+        check_size(job, numbers, at + k, n);
         for (uint32_t i = 0; i < n; i++)
             max = fabsf(numbers[i]) > max ? fabsf(numbers[i]) : max;
     }
     uint32_t output = job->first + row;
-    float factor = to_int8(max, &m->scales[output]);
+    float factor = int8_factor(max, &m->scales[output]);
     unsigned char *to = m->elements + output / PANEL * m->panel_bytes + output % PANEL * 4;
     for (uint32_t k = 0; k < m->k; k += PANEL) {
         uint32_t n = m->k - k < PANEL ? m->k - k : PANEL;
@@ -366,13 +378,82 @@ static void write_int8_panel(const void *argument, uint32_t panel, uint32_t work
             max[i] = fabsf(line[i]) > max[i] ? fabsf(line[i]) : max[i];
     }
     for (uint32_t i = 0; i < n; i++)
-        factors[i] = to_int8(max[i], &m->scales[column + i]);
+        factors[i] = int8_factor(max[i], &m->scales[column + i]);
     unsigned char *to = m->elements + panel * m->panel_bytes;
     for (uint32_t k = 0; k < m->k; k++) {
         const float *line = m->staging + (size_t)k * m->n + column;
         unsigned char *quads = to + (size_t)(k / 4) * 4 * PANEL + k % 4;
         for (uint32_t i = 0; i < n; i++)
             quads[4 * i] = byte_of(line[i] * factors[i]);
+    }
+}
+
+/* Scales to try for a group: what takes its largest number to -8, and what takes it to 7. */
+static const float int4_ends[] = { -8, 7 };
+enum { INT4_ENDS = sizeof int4_ends / sizeof *int4_ends };
+
+/* Whole numbers 0 … 15 nearest to x / scale + 8. */
+static void to_int4(float *whole, const float *x, const float *factors, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float y = x[i] * factors[i];
+        y = y < -8 ? -8 : y;
+        y = y > 7 ? 7 : y;
+        whole[i] = y + 0x1.8p23f - 0x1.8p23f + 8;
+    }
+}
+
+/* One group of 32 rows of one panel, x[GROUP4][PANEL]: for each output the scale that errs least. */
+static void write_int4_group(unsigned char *to, float (*x)[PANEL])
+{
+    float peak[PANEL] = { 0 }, least[PANEL], whole[PANEL], factors[PANEL], scales[PANEL], best[PANEL] = { 0 };
+    uint16_t halves[PANEL] = { 0 };
+    for (uint32_t k = 0; k < GROUP4; k++)
+        for (uint32_t i = 0; i < PANEL; i++)
+            peak[i] = fabsf(x[k][i]) > fabsf(peak[i]) ? x[k][i] : peak[i];
+    for (uint32_t end = 0; end < INT4_ENDS; end++) {
+        float error[PANEL] = { 0 };
+        for (uint32_t i = 0; i < PANEL; i++) {
+            scales[i] = f32_of_f16(f16_of_f32(peak[i] / int4_ends[end]));
+            factors[i] = fabsf(scales[i]) > 0 ? 1 / scales[i] : 0;
+        }
+        for (uint32_t k = 0; k < GROUP4; k++) {
+            to_int4(whole, x[k], factors, PANEL);
+            for (uint32_t i = 0; i < PANEL; i++) {
+                float e = (whole[i] - 8) * scales[i] - x[k][i];
+                error[i] += e * e;
+            }
+        }
+        for (uint32_t i = 0; i < PANEL; i++) {
+            if (end == 0 || error[i] < least[i]) {
+                least[i] = error[i];
+                best[i] = factors[i];
+                halves[i] = f16_of_f32(scales[i]);
+            }
+        }
+    }
+    for (uint32_t k = 0; k < GROUP4; k++) {
+        to_int4(whole, x[k], best, PANEL);
+        unsigned char *line = to + k / 4 * 64 + k % 4;
+        for (uint32_t i = 0; i < PANEL / 2; i++)
+            line[4 * i] |= (unsigned char)((unsigned)whole[i] | (unsigned)whole[i + PANEL / 2] << 4);
+    }
+    memcpy(to + GROUP4 * PANEL / 2, halves, sizeof halves);
+}
+
+/* A whole int4 panel from a matrix that is complete.  The block is zeroed, so bits may be set. */
+static void write_int4_panel(const void *argument, uint32_t panel, uint32_t worker)
+{
+    (void)worker;
+    const struct write *job = argument;
+    const struct packed_matrix *m = job->m;
+    uint32_t column = panel * PANEL, n = m->n - column < PANEL ? m->n - column : PANEL;
+    unsigned char *to = m->elements + panel * m->panel_bytes;
+    for (uint32_t first = 0; first < m->k; first += GROUP4, to += GROUP4_BYTES) {
+        float x[GROUP4][PANEL] = { { 0 } };
+        for (uint32_t k = first; k < m->k && k < first + GROUP4; k++)
+            memcpy(x[k - first], m->staging + (size_t)k * m->n + column, n * sizeof **x);
+        write_int4_group(to, x);
     }
 }
 
@@ -383,15 +464,16 @@ static enum cinf_status write_staged(const struct write *job, struct pool *pool,
     if (!m->staging)
         m->staging = cpu_new(device, (size_t)m->spec.rows * m->spec.cols, sizeof *m->staging);
     if (!m->staging)
-        return cinf_fail(CINF_ENOMEM, "no memory for a matrix of %u x %u on its way to int8", m->spec.rows,
-                         m->spec.cols);
+        return cinf_fail(CINF_ENOMEM, "no memory for a matrix of %u x %u on its way to %s", m->spec.rows,
+                         m->spec.cols, type_names[m->type]);
     struct pool_phase rows = { write_row, job, job->n };
     pool_run(pool, &rows, 1);
     for (uint32_t row = 0; row < job->n; row++)
-        check_finite(job, m->staging + (size_t)(job->first + row) * m->n, (size_t)row * m->n, m->n);
+        check_size(job, m->staging + (size_t)(job->first + row) * m->n, (size_t)row * m->n, m->n);
     m->rows_staged += job->n;
     if (m->rows_staged >= m->spec.rows) {
-        struct pool_phase panels = { write_int8_panel, job, m->n_panels };
+        struct pool_phase panels = { m->type == WEIGHTS_INT4 ? write_int4_panel : write_int8_panel, job,
+                                     m->n_panels };
         pool_run(pool, &panels, 1);
         cpu_free(device, m->staging);
         m->staging = NULL;
@@ -447,12 +529,12 @@ enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, u
     if (in_panels(&m->spec)) {
         if (m->spec.role == WEIGHT_MATRIX)
             phase = (struct pool_phase){ write_lines, &job, m->n_panels };
-        else if (w->type == WEIGHTS_INT8)
+        else if (m->type == WEIGHTS_INT8)
             phase = (struct pool_phase){ write_int8_column, &job, n };
         else
             phase = (struct pool_phase){ write_columns, &job, (first + n - 1) / PANEL - first / PANEL + 1 };
     }
-    if (w->type == WEIGHTS_INT8 && m->spec.role == WEIGHT_MATRIX)
+    if (m->spec.role == WEIGHT_MATRIX && (m->type == WEIGHTS_INT8 || m->type == WEIGHTS_INT4))
         TRY(write_staged(&job, device->pool, &device->cpu));
     else
         pool_run(device->pool, &phase, 1);
@@ -460,7 +542,7 @@ enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, u
         return cinf_fail(CINF_EUNSUPPORTED,
                          "weight %u holds %g in row %zu, column %zu: not a number that %s can hold", index,
                          number_at(elements, dtype, bad), first + bad / m->spec.cols, bad % m->spec.cols,
-                         type_names[in_panels(&m->spec) ? w->type : type_of_rows(w, m)]);
+                         type_names[m->type]);
     return CINF_OK;
 }
 
@@ -485,16 +567,16 @@ void packed_row(float *out, const struct packed_weights *w, uint32_t index, uint
     if (!in_panels(&m->spec)) {
         size_t start = row * round_up(cols, PANEL);
         for (uint32_t c = 0; c < cols; c++)
-            out[c] = element_as(m->elements, start + c, type_of_rows(w, m));
+            out[c] = element_as(m->elements, start + c, m->type);
         return;
     }
     const unsigned char *panel = m->elements + row / PANEL * m->panel_bytes;
-    if (w->type == WEIGHTS_INT8) {
+    if (m->type == WEIGHTS_INT8) {
         for (uint32_t c = 0; c < cols; c++)
             out[c] =
                 (float)(panel[((size_t)(c / 4) * PANEL + row % PANEL) * 4 + c % 4] - 128) * m->scales[row];
         return;
     }
     for (uint32_t c = 0; c < cols; c++)
-        out[c] = element_as(panel, (size_t)c * PANEL + row % PANEL, w->type);
+        out[c] = element_as(panel, (size_t)c * PANEL + row % PANEL, m->type);
 }
