@@ -110,6 +110,91 @@ static void older(const char *folder)
     cinf_meter_free(meter);
 }
 
+/* A struct that ends anywhere: every size that an older or a future header could have had, so that a field
+ * which is appended is covered the day it is.  What ends before `first`, the field that a call cannot do
+ * without, is left out. */
+#define EVERY_SIZE(n, type, first) for (size_t n = UP_TO(type, first); n <= sizeof(type); n += sizeof(void *))
+
+static void every_size(const char *folder)
+{
+    struct cinf_engine *engine;
+    struct cinf_model *model;
+    struct cinf_request *request;
+    EVERY_SIZE(n, struct cinf_engine_options, device)
+    {
+        struct cinf_engine_options *eo = at_the_edge(n);
+        eo->device = "cpu-reference";
+        CHECK(cinf_engine_open(&engine, eo) == CINF_OK);
+        cinf_engine_close(engine);
+    }
+    CHECK(cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
+                                                                   .device = "cpu-reference" }) == CINF_OK);
+    EVERY_SIZE(n, struct cinf_device_info, name)
+    {
+        struct cinf_device_info *info = at_the_edge(n);
+        cinf_engine_device(engine, info);
+        CHECK(info->struct_size == n && strcmp(info->name, "cpu-reference") == 0);
+    }
+    EVERY_SIZE(n, struct cinf_model_options, folder)
+    {
+        struct cinf_model_options *mo = at_the_edge(n);
+        mo->folder = folder;
+        CHECK(cinf_model_load(&model, engine, mo) == CINF_OK);
+        CHECK(cinf_model_unload(model) == CINF_OK);
+        cinf_model_release(model);
+    }
+    CHECK(cinf_model_load(&model, engine,
+                          &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = folder }) == CINF_OK);
+    EVERY_SIZE(n, struct cinf_model_info, name)
+    {
+        struct cinf_model_info *info = at_the_edge(n);
+        cinf_model_info(model, info);
+        CHECK(info->struct_size == n && strcmp(info->name, "stories-small") == 0);
+    }
+    EVERY_SIZE(n, struct cinf_request_options, max_tokens)
+    {
+        struct cinf_request_options *ro = at_the_edge(n);
+        ro->prompt = "Once upon";
+        ro->max_tokens = 3;
+        CHECK(cinf_request_submit(&request, model, ro) == CINF_OK);
+        drain(request, &(struct cinf_event){ CINF_EVENT });
+        cinf_request_free(request);
+    }
+    EVERY_SIZE(n, struct cinf_event, kind)
+    {
+        CHECK(cinf_request_submit(&request, model,
+                                  &(struct cinf_request_options){ CINF_REQUEST_OPTIONS, .prompt = "Once upon",
+                                                                  .max_tokens = 3 }) == CINF_OK);
+        drain(request, at_the_edge(n));
+        EVERY_SIZE(m, struct cinf_report, finish)
+        {
+            struct cinf_report *report = at_the_edge(m);
+            cinf_request_report(request, report);
+            CHECK(report->struct_size == m && report->finish == CINF_FINISH_LENGTH);
+        }
+        cinf_request_free(request);
+    }
+    cinf_model_release(model);
+    cinf_engine_close(engine);
+
+    struct cinf_meter *meter;
+    EVERY_SIZE(n, struct cinf_meter_options, device)
+    {
+        struct cinf_meter_options *to = at_the_edge(n);
+        to->device = "lathe";
+        CHECK(cinf_meter_new(&meter, to) == CINF_OK);
+        EVERY_SIZE(m, struct cinf_snapshot, device)
+        {
+            struct cinf_snapshot *s = at_the_edge(m);
+            bool whole = m >= UP_TO(struct cinf_snapshot, memory);
+            CHECK(cinf_meter_snapshot(s, meter) == (whole ? CINF_OK : CINF_EINVAL));
+            if (whole)
+                cinf_snapshot_free(s);
+        }
+        cinf_meter_free(meter);
+    }
+}
+
 static void newer(const char *folder)
 {
     struct cinf_engine *engine;
@@ -166,6 +251,7 @@ int main(int argc, char *argv[])
     if (argc != 2)
         return 2;
     older(argv[1]);
+    every_size(argv[1]);
     newer(argv[1]);
     sizeless();
     return 0;

@@ -109,6 +109,13 @@ def check(name, here, env):
     return ran
 
 
+def check_links(name):
+    """What a document links to in the tree is there."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (SOURCE / name).read_text()):
+        if "://" not in target and not (SOURCE / name).parent.joinpath(target).exists():
+            sys.exit(f"{name}: links to {target}, which is not there")
+
+
 def readme(here, env):
     tree = here.work = here.root / "tree"
     copy_sources(tree)
@@ -130,5 +137,7 @@ with Installed() as here:
     (here.work / "examples/models").symlink_to(here.models)
     names = [p.relative_to(SOURCE) for folder in ("docs", "bindings/python", "bindings/go", "dashboards")
              for p in sorted((SOURCE / folder).glob("*.md"))]
+    for name in run("git", "-c", f"safe.directory={SOURCE}", "-C", SOURCE, "ls-files", "*.md").split():
+        check_links(name)
     ran = sum([check(str(name), here, env) for name in names])
     print(ran + readme(here, env), "blocks ran")
