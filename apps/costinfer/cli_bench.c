@@ -74,7 +74,8 @@ static uint64_t bytes_per_token(const struct cinf_model_info *info)
 {
     const struct cinf_config *c = &info->config;
     uint64_t d = c->n_embd, inner = c->n_inner;
-    uint64_t matrices = (uint64_t)c->n_layer * (d * 3 * d + d * d + 2 * d * inner) + c->vocab_size * d;
+    uint64_t layers = (uint64_t)c->n_layer * (d * 3 * d + d * d + 2 * d * inner), head = c->vocab_size * d;
+    uint64_t matrices = layers + head;
     uint64_t vectors = (uint64_t)c->n_layer * (3 * d + d + inner + d + 4 * d) + 2 * d;
     switch (info->weights) {
     case CINF_WEIGHTS_F16:
@@ -83,7 +84,7 @@ static uint64_t bytes_per_token(const struct cinf_model_info *info)
     case CINF_WEIGHTS_INT8:
         return matrices + vectors * 4;
     case CINF_WEIGHTS_INT4:
-        return matrices / 2 + vectors * 4;
+        return layers * 9 / 16 + head + vectors * 4; /* four bits and a 32nd of an f16; an int8 head */
     default:
         return matrices * 4 + vectors * 4;
     }

@@ -114,8 +114,8 @@ enum cinf_weights {
     CINF_WEIGHTS_F32,
     CINF_WEIGHTS_F16,
     CINF_WEIGHTS_BF16,
-    CINF_WEIGHTS_INT8,
-    CINF_WEIGHTS_INT4,
+    CINF_WEIGHTS_INT8, /* a scale an output */
+    CINF_WEIGHTS_INT4, /* groups of 32 with a scale; embeddings and head in int8; device "cpu" */
 };
 CINF_API const char *cinf_weights_name(enum cinf_weights weights); /* "auto", "f32" … */
 
