@@ -32,8 +32,8 @@ static void answer(int client, const struct cinf_meter *meter)
     const char *text;
     size_t n;
     struct cinf_exposition *page;
-    if (read(client, request, sizeof request) <=
-        0) /* the same page for every request: a scraper's is short */
+    /* Every request gets the same page, so all that counts is that one has come. */
+    if (read(client, request, sizeof request) <= 0)
         return;
     check(cinf_exposition_new(&page, CINF_EXPOSITION_TEXT));
     check(cinf_exposition_meter(page, meter));

@@ -97,8 +97,9 @@ CINF_API void cinf_engine_device(const struct cinf_engine *engine, struct cinf_d
 /* What a kernel took since the engine was opened, by the device's own clock.  A diagnostic: accounts are by
  * the host's. */
 struct cinf_profile_row {
-    char name[48];
-    uint64_t launches, device_ns;
+    char name[48];      /* of the kernel */
+    uint64_t launches;  /* how often it ran */
+    uint64_t device_ns; /* how long in all */
 };
 
 /* The first *n rows, at most `max`, of all kernels, the longest first.  CINF_EUNSUPPORTED when nothing was

@@ -3,7 +3,9 @@ none of them, installed, used (C by pkg-config, costd, Python) and purged withou
 import json
 import os
 import pathlib
+import signal
 import subprocess
+import sys
 import tempfile
 
 from packaging_support import SOURCE, copy_sources, need, run
@@ -39,6 +41,9 @@ def left_behind():
                                                                                       "costd"))]
     return found
 
+
+# Ended by a time limit, it still purges what it has installed.
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
 
 need("dpkg-buildpackage", "dh", "lintian", "fakeroot", "pkg-config")
 with tempfile.TemporaryDirectory(prefix="costinfer-deb-") as name:
