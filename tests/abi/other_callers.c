@@ -18,6 +18,23 @@
         }                                                                                                    \
     } while (0)
 
+/* Structs that are elements of arrays, or lie within another before its end: they change only with the
+ * soname. Fields follow the meter's options in cinf_engine_options, and the configuration in cinf_model_info.
+ */
+#define FROZEN(name, size) _Static_assert(sizeof(struct cinf_##name) == (size), "cinf_" #name " has changed")
+FROZEN(meter_options, 80);
+FROZEN(config, 108);
+FROZEN(cost, 16);
+FROZEN(choice, 40);
+FROZEN(logprob, 8);
+FROZEN(logit_bias, 8);
+FROZEN(share, 40);
+FROZEN(model_totals, 424);
+FROZEN(price_period, 64);
+FROZEN(label, 16);
+FROZEN(decoder, 5);
+FROZEN(profile_row, 64);
+
 /* `size` zeroed bytes up to the end of a page, behind which nothing can be touched; struct_size is set. */
 static void *at_the_edge(size_t size)
 {
