@@ -68,6 +68,13 @@ cl_context clCreateContext(const cl_context_properties *properties, cl_uint n, c
 #pragma GCC diagnostic pop
 #pragma GCC visibility pop
 
+static enum cinf_status open_profiled(struct device **out, const struct device_options *options)
+{
+    struct device_options its = *options;
+    its.profile = true;
+    return backend_opencl.open(out, &its);
+}
+
 static void begin(void)
 {
     as_gpu = no_context = false;
@@ -196,6 +203,95 @@ START_TEST(room_for_caches)
     rig_end(&rig);
 }
 END_TEST
+/* Every kernel that ran, by name, with the device's time; nothing where nobody asked. */
+START_TEST(profiles)
+{
+    for (int asked = 0; asked < 2; asked++) {
+        struct profile_row row, before = { .ns = UINT64_MAX };
+        struct rig rig;
+        struct step_rows s;
+        uint64_t norms = 0;
+        uint32_t n = 0;
+        struct backend backend = backend_opencl;
+        backend.open = asked ? open_profiled : backend.open;
+        rig_begin(&rig, (struct shape){ 32, 2, 64, 50, 100, 2 });
+        add_program(&rig, PROGRAM_GPT2);
+        rig_start(&rig, &backend, 16);
+        struct opencl_profile *profile = ((struct opencl_device *)rig.device)->profile;
+        ck_assert_int_eq(profile != NULL, asked);
+        if (asked)
+            opencl_profile_clear(profile); /* what loading took */
+        for (uint32_t i = 0; i < 3; i++) {
+            step_begin(&s);
+            step_add(&s, (struct run_of_rows){ 0, i, 1 }, 50, WANT_ALL);
+            step_check(&rig, &s.batch, "timed");
+        }
+        for (; backend_opencl.profile(rig.device, n, &row); n++) {
+            ck_assert_uint_le(row.ns, before.ns);
+            ck_assert_uint_gt(row.launches, 0);
+            norms += strcmp(row.name, "norm") == 0 ? row.launches : 0;
+            before = row;
+        }
+        ck_assert_int_eq(n > 4, asked);
+        ck_assert_uint_eq(norms, asked ? 3 * 5 : 0);
+        rig_end(&rig);
+    }
+}
+END_TEST
+
+/* More launches than events are kept; and forgetting them. */
+START_TEST(profiles_of_many_launches)
+{
+    struct device *device;
+    struct profile_row row;
+    ck_ok(open_profiled(&device, &(struct device_options){ 0 }));
+    struct opencl_device *d = (struct opencl_device *)device;
+    static const char *const source[] = { "__kernel void one(__global int *x) { x[0] = 1; }" };
+    cl_program program;
+    cl_kernel kernel;
+    struct opencl_buffer x;
+    ck_ok(opencl_program_new(&program, d, "", source, 1));
+    ck_ok(opencl_kernel_new(&kernel, d, program, "one"));
+    ck_ok(opencl_buffer_new(&x, d, 64, 0, true, "x"));
+    const struct opencl_argument arguments[] = { ARGUMENT(x.mem), { 0 } };
+    ck_ok(opencl_arguments(d, kernel, arguments));
+    const size_t one[3] = { 1, 1, 1 };
+    for (int i = 0; i < 2500; i++)
+        ck_ok(opencl_launch(d, kernel, one, one, NULL));
+    clReleaseKernel(kernel); /* which its launches outlive */
+    clReleaseProgram(program);
+    ck_assert(backend_opencl.profile(device, 0, &row));
+    ck_assert_str_eq(row.name, "one");
+    ck_assert_uint_eq(row.launches, 2500);
+    ck_assert(!backend_opencl.profile(device, 1, &row));
+    opencl_profile_clear(d->profile);
+    ck_assert(!backend_opencl.profile(device, 0, &row));
+    opencl_buffer_free(d, &x);
+    backend_opencl.close(device);
+}
+END_TEST
+
+/* Each operation at each size, one a call, and a step after them. */
+START_TEST(prepared_in_pieces)
+{
+    struct rig rig;
+    struct step_rows s;
+    const float *logits;
+    bool done = false;
+    uint32_t n = 0;
+    rig_begin(&rig, (struct shape){ 32, 2, 64, 50, 100, 1 });
+    add_program(&rig, PROGRAM_GPT2);
+    rig_start(&rig, &backend_opencl, 16);
+    for (; !done; n++)
+        ck_ok(backend_opencl.prepare_more(rig.prepared, &done));
+    ck_assert_uint_eq(n, 4 * rig.program.n_ops);
+    ck_fails(backend_opencl.logits(rig.prepared, 0, &logits), CINF_EINVAL, "logits 0");
+    step_begin(&s);
+    step_add(&s, (struct run_of_rows){ 0, 0, 9 }, 50, WANT_ALL);
+    step_check(&rig, &s.batch, "after warming up");
+    rig_end(&rig);
+}
+END_TEST
 #endif
 
 Suite *suite(void)
@@ -215,6 +311,9 @@ Suite *suite(void)
     tcase_add_test(t, auto_falls_back);
     tcase_add_test(t, addresses);
     tcase_add_test(t, room_for_caches);
+    tcase_add_test(t, profiles);
+    tcase_add_test(t, profiles_of_many_launches);
+    tcase_add_test(t, prepared_in_pieces);
 #endif
     return s;
 }

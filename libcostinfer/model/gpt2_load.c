@@ -534,10 +534,12 @@ enum cinf_status gpt2_load_step(struct gpt2_loader *l, struct device *device, ui
             TRY(load_chunk(l));
         } else if (!l->weights_finished) {
             TRY(device->backend->weights_finish(m->weights, &l->weights_finished));
-        } else {
+        } else if (!m->prepared) {
             TRY(device->backend->prepare(&m->prepared, m->weights, m->kv, &m->program, m->rows_max));
             m->head_bytes = head_part(m);
-            l->finished = true;
+            l->finished = !device->backend->prepare_more;
+        } else {
+            TRY(device->backend->prepare_more(m->prepared, &l->finished));
         }
     } while (!l->finished && clock_monotonic_ns() - begin_ns < budget_ns);
     *done = l->finished;

@@ -613,4 +613,5 @@ const struct backend backend_opencl = {
     .run = opencl_run,
     .wait = opencl_wait,
     .logits = opencl_logits,
+    .prepare_more = opencl_prepare_more,
 };

@@ -166,6 +166,7 @@ enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, 
 void opencl_prepared_free(struct prepared *prepared);
 enum cinf_status opencl_run(struct prepared *prepared, const struct batch *batch);
 enum cinf_status opencl_wait(struct prepared *prepared);
+enum cinf_status opencl_prepare_more(struct prepared *prepared, bool *done);
 enum cinf_status opencl_logits(struct prepared *prepared, uint32_t i, const float **out);
 
 static inline uint64_t round_up(uint64_t n, uint64_t multiple)

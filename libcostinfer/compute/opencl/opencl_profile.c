@@ -31,8 +31,10 @@ static void count(struct opencl_profile *p, const char *name, uint64_t ns)
         i++;
     if (i == ROWS_MAX)
         return;
-    if (i == p->n_rows)
+    if (i == p->n_rows) {
+        p->rows[p->n_rows] = (struct profile_row){ 0 };
         snprintf(p->rows[p->n_rows++].name, sizeof p->rows->name, "%s", name);
+    }
     p->rows[i].launches++;
     p->rows[i].ns += ns;
 }

@@ -53,7 +53,8 @@ struct opencl_prepared {
     float *logits_first;  /* logits_pinned, mapped: [LOGITS_ROWS, V] */
     float *logits_rest;   /* [rows_max - LOGITS_ROWS, V], for scoring; touched when used */
     uint32_t n_logits;
-    cl_event done; /* the end of the step that is under way, or NULL */
+    uint32_t n_warm; /* of WARM_SIZES steps the operations that ran */
+    cl_event done;   /* the end of the step that is under way, or NULL */
 };
 
 static struct opencl_device *device_of(const struct opencl_prepared *p)
@@ -520,42 +521,55 @@ static enum cinf_status run_logits(struct opencl_prepared *p, const struct op *o
     return CINF_OK;
 }
 
-static enum cinf_status enqueue(struct opencl_prepared *p, const struct batch *batch, uint32_t splits)
+static enum cinf_status begin_step(struct opencl_prepared *p, const struct batch *batch, uint32_t splits,
+                                   struct step_shape *shape)
 {
     struct opencl_device *device = device_of(p);
-    const struct step_shape s = describe_step(p, batch, splits);
+    *shape = describe_step(p, batch, splits);
     cl_int error = clEnqueueWriteBuffer(device->queue, p->step.mem, CL_FALSE, 0, p->step.bytes, p->step_words,
                                         0, NULL, NULL);
-    if (error != CL_SUCCESS)
-        return opencl_fail(device, error, "sending a step");
+    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "sending a step");
+}
+
+static enum cinf_status run_op(struct opencl_prepared *p, uint32_t index, const struct step_shape *s)
+{
+    struct opencl_device *device = device_of(p);
+    const struct op *op = &p->program->ops[index];
+    cl_kernel *kernels = p->kernels[index];
     size_t lanes = device->tuning.lanes;
-    for (uint32_t i = 0; i < p->program->n_ops; i++) {
-        const struct op *op = &p->program->ops[i];
-        cl_kernel *kernels = p->kernels[i];
-        switch (op->kind) {
-        case OP_EMBED:
-            TRY(opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ p->program->width, s.rows, 1 },
-                              (const size_t[]){ 16, 1, 1 }, NULL));
-            break;
-        case OP_NORM:
-            TRY(opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ s.rows * lanes, 1, 1 },
-                              (const size_t[]){ lanes, 1, 1 }, NULL));
-            break;
-        case OP_LINEAR:
-            TRY(run_linear(p, op, kernels, s.rows));
-            break;
-        case OP_ATTEND:
-            TRY(run_attend(p, kernels, &s));
-            break;
-        case OP_LOGITS:
-            TRY(run_logits(p, op, kernels, s.wanted));
-            p->n_logits = s.wanted;
-            break;
-        }
+    switch (op->kind) {
+    case OP_EMBED:
+        return opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ p->program->width, s->rows, 1 },
+                             (const size_t[]){ 16, 1, 1 }, NULL);
+    case OP_NORM:
+        return opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ s->rows * lanes, 1, 1 },
+                             (const size_t[]){ lanes, 1, 1 }, NULL);
+    case OP_LINEAR:
+        return run_linear(p, op, kernels, s->rows);
+    case OP_ATTEND:
+        return run_attend(p, kernels, s);
+    case OP_LOGITS:
+        p->n_logits = s->wanted;
+        return run_logits(p, op, kernels, s->wanted);
     }
-    error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &p->done);
+    return CINF_OK;
+}
+
+static enum cinf_status end_step(struct opencl_prepared *p)
+{
+    struct opencl_device *device = device_of(p);
+    cl_int error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &p->done);
     error = error == CL_SUCCESS ? clFlush(device->queue) : error;
     return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "ending a step");
+}
+
+static enum cinf_status enqueue(struct opencl_prepared *p, const struct batch *batch)
+{
+    struct step_shape shape;
+    TRY(begin_step(p, batch, 0, &shape));
+    for (uint32_t i = 0; i < p->program->n_ops; i++)
+        TRY(run_op(p, i, &shape));
+    return end_step(p);
 }
 
 enum cinf_status opencl_run(struct prepared *base, const struct batch *batch)
@@ -564,7 +578,7 @@ enum cinf_status opencl_run(struct prepared *base, const struct batch *batch)
     TRY(opencl_wait(base)); /* its words and logits are about to be overwritten */
     p->n_logits = 0;
     TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
-    enum cinf_status status = enqueue(p, batch, 0);
+    enum cinf_status status = enqueue(p, batch);
     p->n_logits = status == CINF_OK ? p->n_logits : 0;
     return status;
 }
@@ -589,26 +603,33 @@ enum cinf_status opencl_logits(struct prepared *base, uint32_t i, const float **
 
 /* ---- Prepared programs -------------------------------------------------------------------- */
 
-/* One step of each size that has kernels of its own: many drivers compile at the first launch, and that is
- * loading, not a request's time.  It leaves entries in slot 0, which every reader overwrites before. */
-static enum cinf_status warm_up(struct opencl_prepared *p)
+static const uint32_t warm_sizes[] = { 1, 4, 8, 2 * LINEAR_ROWS_MAX };
+enum { WARM_SIZES = sizeof warm_sizes / sizeof *warm_sizes };
+
+/* One operation of a step of each size that has kernels of its own: many drivers compile at the first launch,
+ * and that is loading, not a request's time.  It leaves entries in slot 0, which every reader overwrites
+ * before. */
+enum cinf_status opencl_prepare_more(struct prepared *base, bool *done)
 {
-    static const uint32_t sizes[] = { 1, 4, 8, 2 * LINEAR_ROWS_MAX };
     enum { MOST = 2 * LINEAR_ROWS_MAX };
-    int32_t tokens[MOST] = { 0 };
+    struct opencl_prepared *p = (struct opencl_prepared *)base;
+    const uint32_t n_ops = p->program->n_ops;
     uint32_t positions[MOST], slots[MOST] = { 0 };
+    int32_t tokens[MOST] = { 0 };
     uint8_t wants[MOST];
     memset(wants, 1, sizeof wants);
     for (uint32_t i = 0; i < MOST; i++)
         positions[i] = i;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        uint32_t n = sizes[i] < p->rows_max ? sizes[i] : p->rows_max;
-        n = n < p->program->positions ? n : p->program->positions;
-        const struct batch batch = { n, tokens, positions, slots, wants };
-        TRY(enqueue(p, &batch, 2));
-        TRY(opencl_wait(&p->base));
-    }
+    uint32_t n = warm_sizes[p->n_warm / n_ops];
+    n = n < p->rows_max ? n : p->rows_max;
+    n = n < p->program->positions ? n : p->program->positions;
+    struct step_shape shape;
+    TRY(begin_step(p, &(struct batch){ n, tokens, positions, slots, wants }, 2, &shape));
+    TRY(run_op(p, p->n_warm % n_ops, &shape));
+    TRY(end_step(p));
+    TRY(opencl_wait(base));
     p->n_logits = 0;
+    *done = ++p->n_warm == WARM_SIZES * n_ops;
     return CINF_OK;
 }
 
@@ -617,7 +638,7 @@ static enum cinf_status build(struct opencl_prepared *p)
     TRY(allocate(p));
     for (uint32_t i = 0; i < p->program->n_ops; i++)
         TRY(bind_op(p, &p->program->ops[i], p->kernels[i]));
-    return warm_up(p);
+    return CINF_OK;
 }
 
 enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, struct kv *kv,
