@@ -113,6 +113,13 @@ struct device_options {
     uint32_t threads;  /* workers of the backend; 0: its own choice */
     const char *which; /* of a backend with find(): a device_info's name; NULL: the best it has */
     bool half_cache;   /* keys and values in f16; CINF_EUNSUPPORTED where info() then denies it */
+    bool profile;      /* time every kernel, where the backend can: profile() */
+};
+
+/* What a kernel took, by the device's clock. */
+struct profile_row {
+    char name[48];
+    uint64_t launches, ns;
 };
 
 struct device_info {
@@ -124,13 +131,6 @@ struct device_info {
     bool rows_independent; /* a row's result has the same bits whatever other rows are in its step */
     bool shares_cpu;       /* it computes on the processor that the CPU's own backends use */
     uint32_t threads;      /* 0: unknown */
-    bool profile;      /* time every kernel, where the backend can: profile() */
-};
-
-/* What a kernel took, by the device's clock. */
-struct profile_row {
-    char name[48];
-    uint64_t launches, ns;
     uint64_t memory_total; /* bytes of the device; RAM for a CPU */
     uint64_t memory_used;  /* bytes allocated on it by us, all kinds */
     uint64_t memory_taken; /* by everybody, as its vendor's driver says; 0: nobody knows */
@@ -171,6 +171,10 @@ struct backend {
     void (*close)(struct device *device);
     void (*info)(const struct device *device, struct device_info *out);
 
+    /* Row `index` of what kernels took since measure(), the longest first; false behind the last, and always
+     * for a device that was opened without `profile`.  NULL: it never knows. */
+    bool (*profile)(struct device *device, uint32_t index, struct profile_row *out);
+
     /* At most a quarter of a second. */
     enum cinf_status (*measure)(struct device *device, struct device_speed *out);
 
@@ -182,10 +186,6 @@ struct backend {
 
     /* Writes rows [first, first + n) of weight `index` from n * cols contiguous elements of `dtype`, at any
      * address.  A value that the weights' type cannot hold is CINF_EUNSUPPORTED, and its message names it. */
-    /* Row `index` of what kernels took since measure(), the longest first; false behind the last, and always
-     * for a device that was opened without `profile`.  NULL: it never knows. */
-    bool (*profile)(struct device *device, uint32_t index, struct profile_row *out);
-
     enum cinf_status (*weights_write)(struct weights *weights, uint32_t index, uint32_t first, uint32_t n,
                                       const void *elements, enum cinf_dtype dtype);
 
@@ -217,6 +217,10 @@ struct backend {
                                 const struct program *program, uint32_t rows_max);
     void (*prepared_free)(struct prepared *prepared);
 
+    /* What is left after prepare(), in pieces as small as the driver allows: called until *done, before the
+     * first run.  NULL: nothing. */
+    enum cinf_status (*prepare_more)(struct prepared *prepared, bool *done);
+
     /* Starts a step; wait() returns when its logits and cache entries are there. */
     enum cinf_status (*run)(struct prepared *prepared, const struct batch *batch);
     enum cinf_status (*wait)(struct prepared *prepared);
@@ -228,10 +232,6 @@ struct backend {
 /* What a backend asks before it believes its caller: prepare() that the program's operations fit its
  * weights and shape, run() that a batch's rows lie within the program's shape and the cache.  CINF_EINVAL. */
 enum cinf_status program_check(const struct program *program);
-    /* What is left after prepare(), in pieces as small as the driver allows: called until *done, before the
-     * first run.  NULL: nothing. */
-    enum cinf_status (*prepare_more)(struct prepared *prepared, bool *done);
-
 enum cinf_status batch_check(const struct batch *batch, const struct program *program, uint32_t rows_max,
                              uint32_t slots);
 
