@@ -277,6 +277,60 @@ START_TEST(each_of_many)
 }
 END_TEST
 
+/* ---- What backends share ------------------------------------------------------------------ */
+
+START_TEST(requests_of_weights_are_checked)
+{
+    const struct weight_spec given[] = { { WEIGHT_TOKENS, 7, 4 },
+                                         { WEIGHT_MATRIX, 4, 6 },
+                                         { WEIGHT_VECTOR, 1, 6 } };
+    ck_ok(specs_check(given, 3));
+    ck_ok(specs_check(NULL, 0));
+    ck_fails(specs_check(&(struct weight_spec){ WEIGHT_MATRIX, 0, 4 }, 1), CINF_EINVAL, "weight 0 is 0 x 4");
+    ck_fails(specs_check(&(struct weight_spec){ WEIGHT_MATRIX, 4, 0 }, 1), CINF_EINVAL, "weight 0 is 4 x 0");
+    ck_fails(specs_check(&(struct weight_spec){ WEIGHT_VECTOR, 2, 4 }, 1), CINF_EINVAL, "weight 0 is 2 x 4");
+
+    ck_ok(write_check(given, 3, 0, 0, 7, CINF_DTYPE_F32));
+    ck_ok(write_check(given, 3, 2, 1, 0, CINF_DTYPE_F64));
+    ck_fails(write_check(given, 3, 3, 0, 0, CINF_DTYPE_F32), CINF_EINVAL, "weight 3 of 3");
+    ck_fails(write_check(given, 3, 1, 5, 0, CINF_DTYPE_F32), CINF_EINVAL, "rows 5 to 5 of 4");
+    ck_fails(write_check(given, 3, 1, 3, 2, CINF_DTYPE_F32), CINF_EINVAL, "rows 3 to 5 of 4");
+    ck_fails(write_check(given, 3, 1, 3, UINT32_MAX, CINF_DTYPE_F32), CINF_EINVAL,
+             "rows 3 to 4294967298 of 4");
+    ck_fails(write_check(given, 3, 1, 0, 4, CINF_DTYPE_OTHER), CINF_EUNSUPPORTED, "weight 1");
+
+    const struct program program = { NULL, 0, given, 3, 4, 6, 2, 1, 7, 8 };
+    struct weight_spec others[] = { given[0], given[1], given[2] };
+    ck_ok(prepare_check(&program, others, 3, 1));
+    ck_fails(prepare_check(&program, others, 3, 0), CINF_EINVAL, "at most 0 rows");
+    ck_fails(prepare_check(&program, others, 3, (1u << 20) + 1), CINF_EINVAL, "rows");
+    ck_fails(prepare_check(&program, others, 2, 1), CINF_EINVAL, "other weights");
+    others[1].cols++;
+    ck_fails(prepare_check(&program, others, 3, 1), CINF_EINVAL, "other weights");
+    others[1] = given[1];
+    others[0].role = WEIGHT_HEAD;
+    ck_fails(prepare_check(&program, others, 3, 1), CINF_EINVAL, "other weights");
+
+    ck_ok(copy_check(2, 8, 1, 0, 8));
+    ck_fails(copy_check(2, 8, 2, 0, 1), CINF_EINVAL, "from slot 0 to slot 2 of 2");
+    ck_fails(copy_check(2, 8, 0, 2, 1), CINF_EINVAL, "from slot 2 to slot 0 of 2");
+    ck_fails(copy_check(2, 8, 1, 0, 9), CINF_EINVAL, "9 positions");
+}
+END_TEST
+
+START_TEST(weights_are_summed_by_their_use)
+{
+    struct weights_sum sum = { 0 };
+    weights_sum_add(&sum, WEIGHT_TABLE, 1000000);
+    weights_sum_add(&sum, WEIGHT_MATRIX, 1000);
+    weights_sum_add(&sum, WEIGHT_VECTOR, 10);
+    weights_sum_add(&sum, WEIGHT_TOKENS, 300);
+    ck_assert_uint_eq(weights_sum_read(&sum), 1310); /* tied */
+    weights_sum_add(&sum, WEIGHT_HEAD, 400);
+    ck_assert_uint_eq(weights_sum_read(&sum), 1410);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("backend");
@@ -288,6 +342,8 @@ Suite *suite(void)
     tcase_add_test(t, threads_that_cannot_be_had_are_told);
     tcase_add_test(t, a_cache_that_cannot_be_had_is_refused);
     tcase_add_test(t, one_opener);
+    tcase_add_test(t, requests_of_weights_are_checked);
+    tcase_add_test(t, weights_are_summed_by_their_use);
     tcase_add_test(t, one_opener_among_threads);
     suite_add_tcase(s, t);
     t = tcase_create("checks");

@@ -1,6 +1,7 @@
 /* backend.c - which devices there are, who has them, and the checks every backend begins with. */
 #include "backend.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -345,4 +346,74 @@ enum cinf_status batch_check(const struct batch *b, const struct program *p, uin
                              b->positions[r - 1], b->slots[r]);
     }
     return CINF_OK;
+}
+
+enum cinf_status specs_check(const struct weight_spec *specs, uint32_t n_specs)
+{
+    for (uint32_t i = 0; i < n_specs; i++) {
+        if (specs[i].rows == 0 || specs[i].cols == 0 ||
+            (specs[i].role == WEIGHT_VECTOR && specs[i].rows != 1))
+            return cinf_fail(CINF_EINVAL, "weight %u is %u x %u", i, specs[i].rows, specs[i].cols);
+    }
+    return CINF_OK;
+}
+
+enum cinf_status write_check(const struct weight_spec *specs, uint32_t n_specs, uint32_t index,
+                             uint32_t first, uint32_t n, enum cinf_dtype dtype)
+{
+    if (index >= n_specs)
+        return cinf_fail(CINF_EINVAL, "weight %u of %u", index, n_specs);
+    if (first > specs[index].rows || n > specs[index].rows - first)
+        return cinf_fail(CINF_EINVAL, "weight %u: rows %u to %" PRIu64 " of %u", index, first,
+                         (uint64_t)first + n, specs[index].rows);
+    if (dtype >= CINF_DTYPE_OTHER)
+        return cinf_fail(CINF_EUNSUPPORTED, "weight %u: elements are not of a floating-point type", index);
+    return CINF_OK;
+}
+
+enum cinf_status prepare_check(const struct program *program, const struct weight_spec *specs,
+                               uint32_t n_specs, uint32_t rows_max)
+{
+    TRY(program_check(program));
+    if (rows_max == 0 || rows_max > 1u << 20)
+        return cinf_fail(CINF_EINVAL, "steps of at most %u rows", rows_max);
+    bool fits = n_specs == program->n_specs;
+    for (uint32_t i = 0; i < n_specs && fits; i++) {
+        const struct weight_spec *a = &specs[i], *b = &program->specs[i];
+        fits = a->role == b->role && a->rows == b->rows && a->cols == b->cols;
+    }
+    return fits ? CINF_OK : cinf_fail(CINF_EINVAL, "the program is made for other weights");
+}
+
+enum cinf_status copy_check(uint32_t slots, uint32_t positions, uint32_t to, uint32_t from, uint32_t n)
+{
+    if (to >= slots || from >= slots || n > positions)
+        return cinf_fail(CINF_EINVAL,
+                         "copy of %u positions from slot %u to slot %u of %u slots x %u positions", n, from,
+                         to, slots, positions);
+    return CINF_OK;
+}
+
+void weights_sum_add(struct weights_sum *sum, enum weight_role role, uint64_t bytes)
+{
+    switch (role) {
+    case WEIGHT_TABLE: /* a row of it, which is nothing */
+        break;
+    case WEIGHT_TOKENS:
+        sum->tokens += bytes;
+        break;
+    case WEIGHT_HEAD:
+        sum->head += bytes;
+        break;
+    case WEIGHT_MATRIX:
+    case WEIGHT_VECTOR:
+        sum->layers += bytes;
+        break;
+    }
+}
+
+/* Tokens are read as a head, or a row of them. */
+uint64_t weights_sum_read(const struct weights_sum *sum)
+{
+    return sum->layers + (sum->head ? sum->head : sum->tokens);
 }

@@ -235,6 +235,22 @@ enum cinf_status program_check(const struct program *program);
 enum cinf_status batch_check(const struct batch *batch, const struct program *program, uint32_t rows_max,
                              uint32_t slots);
 
+/* The same for weights_new(), weights_write(), prepare() and kv_copy().  Sizes of weights that are no sizes
+ * and rows that are not there: CINF_EINVAL; elements that are no numbers: CINF_EUNSUPPORTED. */
+enum cinf_status specs_check(const struct weight_spec *specs, uint32_t n_specs);
+enum cinf_status write_check(const struct weight_spec *specs, uint32_t n_specs, uint32_t index,
+                             uint32_t first, uint32_t n, enum cinf_dtype dtype);
+enum cinf_status prepare_check(const struct program *program, const struct weight_spec *specs,
+                               uint32_t n_specs, uint32_t rows_max);
+enum cinf_status copy_check(uint32_t slots, uint32_t positions, uint32_t to, uint32_t from, uint32_t n);
+
+/* For weights_bytes(): what weights take, by how a step uses them. */
+struct weights_sum {
+    uint64_t layers, head, tokens;
+};
+void weights_sum_add(struct weights_sum *sum, enum weight_role role, uint64_t bytes);
+uint64_t weights_sum_read(const struct weights_sum *sum); /* by a step that uses all of them once */
+
 /* Columns of a row buffer: D, or I for ROWS_F. */
 uint32_t row_width(const struct program *program, enum row_buffer buffer);
 

@@ -23,19 +23,6 @@ struct scratch {
     float *scores; /* [ATTEND_ROWS, P] */
 };
 
-/* out[R,D] = tokens[token] + positions[position] */
-static void embed(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
-{
-    size_t d = p->program->width;
-    for (uint32_t r = 0; r < batch->n_rows; r++) {
-        const float *token = p->weights->matrices[op->weight] + (size_t)batch->tokens[r] * d;
-        const float *position = p->weights->matrices[op->weight2] + batch->positions[r] * d;
-        float *out = p->rows[op->out] + r * d;
-        for (size_t i = 0; i < d; i++)
-            out[i] = token[i] + position[i];
-    }
-}
-
 /* Sums are kept in LANES parts: that is what lets a compiler use vectors without being told that
  * additions may be reordered, and it is more accurate than one long chain. */
 enum { LANES = 16 };
@@ -321,30 +308,8 @@ static void logits(struct cpu_prepared *p, const struct op *op, const struct bat
 
 static enum cinf_status run(struct prepared *prepared, const struct batch *batch)
 {
-    struct cpu_prepared *p = (struct cpu_prepared *)prepared;
-    p->n_logits = 0;
-    TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
-    for (uint32_t i = 0; i < p->program->n_ops; i++) {
-        const struct op *op = &p->program->ops[i];
-        switch (op->kind) {
-        case OP_EMBED:
-            embed(p, op, batch);
-            break;
-        case OP_NORM:
-            norm(p, op, batch);
-            break;
-        case OP_LINEAR:
-            linear(p, op, batch);
-            break;
-        case OP_ATTEND:
-            attend(p, op, batch);
-            break;
-        case OP_LOGITS:
-            logits(p, op, batch);
-            break;
-        }
-    }
-    return CINF_OK;
+    static const struct cpu_ops ops = { norm, linear, attend, logits };
+    return cpu_run(prepared, batch, &ops);
 }
 
 static enum cinf_status prepare(struct prepared **out, struct weights *weights, struct kv *kv,

@@ -144,10 +144,9 @@ enum cinf_status cpu_weights_new(struct weights **out, struct device *base, cons
     if (type != WEIGHTS_F32)
         return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights as f32, not as %s", base->backend->name,
                          type_names[type]);
+    TRY(specs_check(specs, n_specs));
     for (uint32_t i = 0; i < n_specs; i++) {
         uint64_t n = (uint64_t)specs[i].rows * specs[i].cols;
-        if (n == 0 || (specs[i].role == WEIGHT_VECTOR && specs[i].rows != 1))
-            return cinf_fail(CINF_EINVAL, "weight %u is %u x %u", i, specs[i].rows, specs[i].cols);
         /* Each begins at a multiple of 64 bytes. */
         if (n > SIZE_MAX / 8 || !add_u64(&n_elements, n_elements, (n + 15) / 16 * 16))
             return cinf_fail(CINF_ENOMEM, "weight %u is %u x %u: too large", i, specs[i].rows, specs[i].cols);
@@ -223,12 +222,8 @@ enum cinf_status cpu_weights_write(struct weights *weights, uint32_t index, uint
                                    const void *elements, enum cinf_dtype dtype)
 {
     struct cpu_weights *w = (struct cpu_weights *)weights;
-    if (index >= w->n_specs)
-        return cinf_fail(CINF_EINVAL, "weight %u of %u", index, w->n_specs);
-    uint32_t rows = w->specs[index].rows, cols = w->specs[index].cols;
-    if (first > rows || n > rows - first)
-        return cinf_fail(CINF_EINVAL, "weight %u: rows %u to %" PRIu64 " of %u", index, first,
-                         (uint64_t)first + n, rows);
+    TRY(write_check(w->specs, w->n_specs, index, first, n, dtype));
+    uint32_t cols = w->specs[index].cols;
     float *to = w->matrices[index] + (size_t)first * cols;
     size_t count = (size_t)n * cols, bad;
     switch (dtype) {
@@ -242,7 +237,7 @@ enum cinf_status cpu_weights_write(struct weights *weights, uint32_t index, uint
     case CINF_DTYPE_BF16:
         from_bf16(to, elements, count);
         return CINF_OK;
-    case CINF_DTYPE_F64:
+    default: /* CINF_DTYPE_F64 */
         bad = from_f64(to, elements, count);
         if (bad < count) {
             double value;
@@ -252,8 +247,6 @@ enum cinf_status cpu_weights_write(struct weights *weights, uint32_t index, uint
                              first + bad / cols, bad % cols);
         }
         return CINF_OK;
-    default:
-        return cinf_fail(CINF_EUNSUPPORTED, "weight %u: elements are not of a floating-point type", index);
     }
 }
 
@@ -267,25 +260,11 @@ enum cinf_status cpu_weights_finish(struct weights *weights, bool *done)
 uint64_t cpu_weights_bytes(const struct weights *weights)
 {
     const struct cpu_weights *w = (const struct cpu_weights *)weights;
-    uint64_t products = 0, head = 0, tokens = 0;
-    for (uint32_t i = 0; i < w->n_specs; i++) {
-        uint64_t bytes = (uint64_t)w->specs[i].rows * w->specs[i].cols * sizeof(float);
-        switch (w->specs[i].role) {
-        case WEIGHT_TABLE: /* a row of it, which is nothing */
-            break;
-        case WEIGHT_TOKENS:
-            tokens += bytes;
-            break;
-        case WEIGHT_HEAD:
-            head += bytes;
-            break;
-        case WEIGHT_MATRIX:
-        case WEIGHT_VECTOR:
-            products += bytes;
-            break;
-        }
-    }
-    return products + (head ? head : tokens);
+    struct weights_sum sum = { 0 };
+    for (uint32_t i = 0; i < w->n_specs; i++)
+        weights_sum_add(&sum, w->specs[i].role,
+                        (uint64_t)w->specs[i].rows * w->specs[i].cols * sizeof(float));
+    return weights_sum_read(&sum);
 }
 
 /* ---- The cache ---------------------------------------------------------------------------- */
@@ -356,10 +335,7 @@ float *cpu_values(const struct cpu_kv *kv, uint32_t slot, uint32_t layer, uint32
 enum cinf_status cpu_kv_copy(struct kv *base, uint32_t to, uint32_t from, uint32_t n)
 {
     struct cpu_kv *kv = (struct cpu_kv *)base;
-    if (to >= kv->slots || from >= kv->slots || n > kv->positions)
-        return cinf_fail(CINF_EINVAL,
-                         "copy of %u positions from slot %u to slot %u of %u slots x %u positions", n, from,
-                         to, kv->slots, kv->positions);
+    TRY(copy_check(kv->slots, kv->positions, to, from, n));
     if (to == from)
         return CINF_OK;
     for (uint32_t layer = 0; layer < kv->layers; layer++) {
@@ -372,18 +348,6 @@ enum cinf_status cpu_kv_copy(struct kv *base, uint32_t to, uint32_t from, uint32
 
 /* ---- Prepared programs -------------------------------------------------------------------- */
 
-static bool fits_weights(const struct cpu_weights *w, const struct program *p)
-{
-    if (w->n_specs != p->n_specs)
-        return false;
-    for (uint32_t i = 0; i < p->n_specs; i++) {
-        const struct weight_spec *a = &w->specs[i], *b = &p->specs[i];
-        if (a->role != b->role || a->rows != b->rows || a->cols != b->cols)
-            return false;
-    }
-    return true;
-}
-
 static bool fits_cache(const struct cpu_kv *kv, const struct program *p)
 {
     return kv->layers == p->layers && kv->heads == p->heads && kv->positions == p->positions &&
@@ -394,11 +358,8 @@ enum cinf_status cpu_prepared_new(struct prepared **out, struct weights *weights
                                   const struct program *program, uint32_t rows_max, uint64_t scratch_bytes)
 {
     struct cpu_device *device = (struct cpu_device *)weights->device;
-    TRY(program_check(program));
-    if (rows_max == 0 || rows_max > 1u << 20)
-        return cinf_fail(CINF_EINVAL, "steps of at most %u rows", rows_max);
-    if (!fits_weights((struct cpu_weights *)weights, program))
-        return cinf_fail(CINF_EINVAL, "the program is made for other weights");
+    const struct cpu_weights *its = (const struct cpu_weights *)weights;
+    TRY(prepare_check(program, its->specs, its->n_specs, rows_max));
     if (!fits_cache((struct cpu_kv *)kv, program))
         return cinf_fail(CINF_EINVAL, "the program is made for a cache of another shape");
 
@@ -439,6 +400,47 @@ void cpu_prepared_free(struct prepared *base)
     for (int b = 0; b < ROWS_COUNT; b++)
         cpu_free(device, p->rows[b]);
     cpu_free(device, p);
+}
+
+/* out[R,D] = tokens[token] + positions[position] */
+static void embed(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
+{
+    size_t d = p->program->width;
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        const float *token = p->weights->matrices[op->weight] + (size_t)batch->tokens[r] * d;
+        const float *position = p->weights->matrices[op->weight2] + batch->positions[r] * d;
+        float *out = p->rows[op->out] + r * d;
+        for (size_t i = 0; i < d; i++)
+            out[i] = token[i] + position[i];
+    }
+}
+
+enum cinf_status cpu_run(struct prepared *prepared, const struct batch *batch, const struct cpu_ops *ops)
+{
+    struct cpu_prepared *p = (struct cpu_prepared *)prepared;
+    p->n_logits = 0;
+    TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
+    for (uint32_t i = 0; i < p->program->n_ops; i++) {
+        const struct op *op = &p->program->ops[i];
+        switch (op->kind) {
+        case OP_EMBED:
+            embed(p, op, batch);
+            break;
+        case OP_NORM:
+            ops->norm(p, op, batch);
+            break;
+        case OP_LINEAR:
+            ops->linear(p, op, batch);
+            break;
+        case OP_ATTEND:
+            ops->attend(p, op, batch);
+            break;
+        case OP_LOGITS:
+            ops->logits(p, op, batch);
+            break;
+        }
+    }
+    return CINF_OK;
 }
 
 enum cinf_status cpu_wait(struct prepared *prepared)

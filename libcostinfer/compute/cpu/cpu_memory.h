@@ -81,6 +81,16 @@ enum cinf_status cpu_kv_copy(struct kv *kv, uint32_t to, uint32_t from, uint32_t
 enum cinf_status cpu_prepared_new(struct prepared **out, struct weights *weights, struct kv *kv,
                                   const struct program *program, uint32_t rows_max, uint64_t scratch_bytes);
 void cpu_prepared_free(struct prepared *prepared);
+/* What such a backend computes in its own way; a step is these over all rows, one operation after the other.
+ */
+struct cpu_ops {
+    void (*norm)(const struct cpu_prepared *p, const struct op *op, const struct batch *batch);
+    void (*linear)(const struct cpu_prepared *p, const struct op *op, const struct batch *batch);
+    void (*attend)(const struct cpu_prepared *p, const struct op *op, const struct batch *batch);
+    void (*logits)(struct cpu_prepared *p, const struct op *op,
+                   const struct batch *batch); /* counts them, too */
+};
+enum cinf_status cpu_run(struct prepared *prepared, const struct batch *batch, const struct cpu_ops *ops);
 enum cinf_status cpu_wait(struct prepared *prepared); /* run() has done it all */
 enum cinf_status cpu_logits(struct prepared *prepared, uint32_t i, const float **out);
 

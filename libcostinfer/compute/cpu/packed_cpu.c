@@ -567,18 +567,6 @@ static bool allocate(struct packed_prepared *p)
            p->wanted && p->positions && p->slots && p->jobs && p->phases;
 }
 
-static bool fits_weights(const struct packed_weights *w, const struct program *p)
-{
-    if (w->n_specs != p->n_specs)
-        return false;
-    for (uint32_t i = 0; i < p->n_specs; i++) {
-        const struct weight_spec *a = &w->matrices[i].spec, *b = &p->specs[i];
-        if (a->role != b->role || a->rows != b->rows || a->cols != b->cols)
-            return false;
-    }
-    return true;
-}
-
 static bool fits_cache(const struct packed_kv *kv, const struct program *p)
 {
     return kv->layers == p->layers && kv->heads == p->heads && kv->positions == p->positions &&
@@ -589,11 +577,8 @@ static enum cinf_status prepare(struct prepared **out, struct weights *weights, 
                                 const struct program *program, uint32_t rows_max)
 {
     struct packed_device *device = (struct packed_device *)weights->device;
-    TRY(program_check(program));
-    if (rows_max == 0 || rows_max > INT32_MAX)
-        return cinf_fail(CINF_EINVAL, "steps of at most %u rows", rows_max);
-    if (!fits_weights((struct packed_weights *)weights, program))
-        return cinf_fail(CINF_EINVAL, "the program is made for other weights");
+    const struct packed_weights *its = (const struct packed_weights *)weights;
+    TRY(prepare_check(program, its->specs, its->n_specs, rows_max));
     if (!fits_cache((struct packed_kv *)kv, program))
         return cinf_fail(CINF_EINVAL, "the program is made for a cache of another shape");
 

@@ -105,10 +105,7 @@ enum cinf_status packed_kv_copy(struct kv *base, uint32_t to, uint32_t from, uin
 {
     struct packed_kv *kv = (struct packed_kv *)base;
     struct packed_device *device = (struct packed_device *)kv->base.device;
-    if (to >= kv->slots || from >= kv->slots || n > kv->positions)
-        return cinf_fail(CINF_EINVAL,
-                         "copy of %u positions from slot %u to slot %u of %u slots x %u positions", n, from,
-                         to, kv->slots, kv->positions);
+    TRY(copy_check(kv->slots, kv->positions, to, from, n));
     if (to == from || n == 0)
         return CINF_OK;
     struct copy job = { kv, to, from, n };

@@ -36,6 +36,7 @@ struct packed_weights {
     struct weights base;
     enum weights_type type;
     uint32_t n_specs;
+    struct weight_spec *specs;      /* [n_specs], as they were given */
     struct packed_matrix *matrices; /* [n_specs] */
     unsigned char *block;
 };

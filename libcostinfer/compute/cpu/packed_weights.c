@@ -92,10 +92,8 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
     if (type > WEIGHTS_INT4)
         return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights as f32, f16, bf16, int8 or int4",
                          base->backend->name);
+    TRY(specs_check(specs, n_specs));
     for (uint32_t i = 0; i < n_specs; i++) {
-        if (specs[i].rows == 0 || specs[i].cols == 0 ||
-            (specs[i].role == WEIGHT_VECTOR && specs[i].rows != 1))
-            return cinf_fail(CINF_EINVAL, "weight %u is %u x %u", i, specs[i].rows, specs[i].cols);
         /* Half of what rounding up could make overflow. */
         if ((uint64_t)specs[i].rows + PANEL > UINT32_MAX || (uint64_t)specs[i].cols + PANEL > UINT32_MAX ||
             (uint64_t)(specs[i].rows + PANEL) * (specs[i].cols + PANEL) > SIZE_MAX / 16)
@@ -108,14 +106,15 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
         w->base.device = base;
         w->type = type;
         w->n_specs = n_specs;
+        w->specs = cpu_new(device, n_specs, sizeof *w->specs);
         w->matrices = cpu_new(device, n_specs, sizeof *w->matrices);
-        bool fits = w->matrices != NULL;
+        bool fits = w->specs && w->matrices;
         for (uint32_t i = 0; i < n_specs && fits; i++)
             fits = add_u64(&bytes, bytes, shape(&w->matrices[i], &specs[i], w));
         if (fits && bytes <= SIZE_MAX - HUGE_PAGE)
             w->block = cpu_new(device, bytes + HUGE_PAGE, 1);
     }
-    if (!w || !w->matrices || !w->block) {
+    if (!w || !w->specs || !w->matrices || !w->block) {
         packed_weights_free((struct weights *)w);
         return cinf_fail(CINF_ENOMEM, "no memory for %" PRIu64 " bytes of weights in %s", bytes,
                          type_names[type]);
@@ -125,6 +124,7 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
     (void)madvise(next, round_up(bytes, 4096) - 4096, MADV_HUGEPAGE);
     for (uint32_t i = 0; i < n_specs; i++) {
         struct packed_matrix *m = &w->matrices[i];
+        w->specs[i] = specs[i];
         m->elements = next;
         next += shape(m, &specs[i], w);
         if (m->type == WEIGHTS_INT8)
@@ -144,32 +144,19 @@ void packed_weights_free(struct weights *weights)
         cpu_free(device, w->matrices[i].staging);
     cpu_free(device, w->block);
     cpu_free(device, w->matrices);
+    cpu_free(device, w->specs);
     cpu_free(device, w);
 }
 
 uint64_t packed_weights_bytes(const struct weights *weights)
 {
     const struct packed_weights *w = (const struct packed_weights *)weights;
-    uint64_t products = 0, head = 0, tokens = 0;
+    struct weights_sum sum = { 0 };
     for (uint32_t i = 0; i < w->n_specs; i++) {
         struct packed_matrix m;
-        uint64_t bytes = shape(&m, &w->matrices[i].spec, w);
-        switch (m.spec.role) {
-        case WEIGHT_TABLE: /* a row of it, which is nothing */
-            break;
-        case WEIGHT_TOKENS:
-            tokens += bytes;
-            break;
-        case WEIGHT_HEAD:
-            head += bytes;
-            break;
-        case WEIGHT_MATRIX:
-        case WEIGHT_VECTOR:
-            products += bytes;
-            break;
-        }
+        weights_sum_add(&sum, w->specs[i].role, shape(&m, &w->specs[i], w));
     }
-    return products + (head ? head : tokens);
+    return weights_sum_read(&sum);
 }
 
 /* ---- Writing ------------------------------------------------------------------------------ */
@@ -505,14 +492,8 @@ enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, u
 {
     struct packed_weights *w = (struct packed_weights *)weights;
     struct packed_device *device = (struct packed_device *)w->base.device;
-    if (index >= w->n_specs)
-        return cinf_fail(CINF_EINVAL, "weight %u of %u", index, w->n_specs);
+    TRY(write_check(w->specs, w->n_specs, index, first, n, dtype));
     struct packed_matrix *m = &w->matrices[index];
-    if (first > m->spec.rows || n > m->spec.rows - first)
-        return cinf_fail(CINF_EINVAL, "weight %u: rows %u to %" PRIu64 " of %u", index, first,
-                         (uint64_t)first + n, m->spec.rows);
-    if (dtype >= CINF_DTYPE_OTHER)
-        return cinf_fail(CINF_EUNSUPPORTED, "weight %u: elements are not of a floating-point type", index);
     if (n == 0)
         return CINF_OK;
 

@@ -100,6 +100,7 @@ enum cinf_status opencl_weights_new(struct weights **out, struct device *base,
     if (type != WEIGHTS_F32 && type != WEIGHTS_F16 && type != WEIGHTS_INT8)
         return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights in f32, f16 or int8 only",
                          ((struct opencl_device *)base)->name);
+    TRY(specs_check(specs, n_specs));
     struct opencl_weights *w = mem_new(1, sizeof *w);
     if (w) {
         w->base.device = base;
@@ -377,26 +378,12 @@ enum cinf_status opencl_weights_finish(struct weights *base, bool *done)
 uint64_t opencl_weights_bytes(const struct weights *base)
 {
     const struct opencl_weights *w = (const struct opencl_weights *)base;
-    uint64_t products = 0, head = 0, tokens = 0;
-    for (uint32_t i = 0; i < w->n_specs; i++) {
-        uint64_t bytes =
-            (uint64_t)w->parts[i].rows * w->parts[i].stride * element_bytes(w, i) + w->parts[i].scales.bytes;
-        switch (w->specs[i].role) {
-        case WEIGHT_TABLE: /* a row of it, which is nothing */
-            break;
-        case WEIGHT_TOKENS:
-            tokens += bytes;
-            break;
-        case WEIGHT_HEAD:
-            head += bytes;
-            break;
-        case WEIGHT_MATRIX:
-        case WEIGHT_VECTOR:
-            products += bytes;
-            break;
-        }
-    }
-    return products + (head ? head : tokens);
+    struct weights_sum sum = { 0 };
+    for (uint32_t i = 0; i < w->n_specs; i++)
+        weights_sum_add(&sum, w->specs[i].role,
+                        (uint64_t)w->parts[i].rows * w->parts[i].stride * element_bytes(w, i) +
+                            w->parts[i].scales.bytes);
+    return weights_sum_read(&sum);
 }
 
 /* ---- The cache ---------------------------------------------------------------------------- */
@@ -470,10 +457,7 @@ enum cinf_status opencl_kv_copy(struct kv *base, uint32_t to, uint32_t from, uin
 {
     struct opencl_kv *kv = (struct opencl_kv *)base;
     struct opencl_device *device = (struct opencl_device *)base->device;
-    if (to >= kv->slots || from >= kv->slots || n > kv->positions)
-        return cinf_fail(CINF_EINVAL,
-                         "copy of %u positions from slot %u to slot %u of %u slots x %u positions", n, from,
-                         to, kv->slots, kv->positions);
+    TRY(copy_check(kv->slots, kv->positions, to, from, n));
     if (to == from || n == 0)
         return CINF_OK;
     cl_ulong values_at = (cl_ulong)kv->slots * kv->heads * kv->positions * kv->wide;
