@@ -518,6 +518,8 @@ static enum cinf_status load_chunk(struct gpt2_loader *l)
 static uint64_t head_part(const struct gpt2 *m)
 {
     double head = (double)m->config.vocab_size * m->config.n_embd;
+    if (m->weights_type == WEIGHTS_INT4)
+        head *= 8 / 4.5;
     double all = (double)m->weights->device->backend->weights_bytes(m->weights);
     return (uint64_t)(all * (head / (head + (double)m->matrix_parameters)));
 }
