@@ -514,7 +514,8 @@ static enum cinf_status load_chunk(struct gpt2_loader *l)
     return CINF_OK;
 }
 
-/* The head's part of what a whole step reads, by its share of the parameters: right for every layout. */
+/* The head's part of what a whole step reads, by its share of the parameters: right for every layout but
+ * int4, which keeps the head in int8 and has 4.5 bits for the others. */
 static uint64_t head_part(const struct gpt2 *m)
 {
     double head = (double)m->config.vocab_size * m->config.n_embd;
