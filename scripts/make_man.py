@@ -5,6 +5,7 @@ say anything else.
   scripts/make_man.py BIN            BIN: the folder with costd and costinfer; rewrites packaging/man and completion
   scripts/make_man.py BIN --check    exits 1 when a committed file differs
 """
+import os
 import pathlib
 import re
 import subprocess
@@ -26,7 +27,9 @@ WORDS_AFTER = {
 
 
 def help_of(*command):
-    return subprocess.run([*command, "--help"], check=True, capture_output=True, text=True).stdout
+    # Without the OpenCL devices of this machine.
+    return subprocess.run([*command, "--help"], check=True, capture_output=True, text=True,
+                          env={**os.environ, "OCL_ICD_VENDORS": "/nonexistent"}).stdout
 
 
 def version():

@@ -752,6 +752,36 @@ static void *unload_model(void *model)
     return NULL;
 }
 
+START_TEST(the_price_goes_by_the_kind_of_the_device)
+{
+    static const struct {
+        const char *cpu, *gpu;
+        bool priced;
+        uint64_t nanodollars;
+    } cases[] = { { "0.10", "7", true, 100000000 },
+                  { NULL, "7", false, 0 },
+                  { NULL, NULL, true, 3000000000 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        teardown();
+        open_engine(&(struct cinf_engine_options){
+            CINF_ENGINE_OPTIONS, .device = "cpu-reference", .cpu_dollars_per_hour = cases[i].cpu,
+            .gpu_dollars_per_hour = cases[i].gpu, .meter.dollars_per_hour = "3" });
+        struct cinf_snapshot s = snapshot_now();
+        ck_assert_uint_eq(s.n_prices, 1); /* since the timeline began */
+        ck_assert_int_eq(s.prices[0].priced, cases[i].priced);
+        ck_assert_uint_eq(s.prices[0].nanodollars_per_hour, cases[i].nanodollars);
+        cinf_snapshot_free(&s);
+    }
+    struct cinf_engine *none = NULL;
+    teardown();
+    ck_assert_int_eq(cinf_engine_open(&none, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
+                                                                            .cpu_dollars_per_hour = "a lot",
+                                                                            .device = "cpu-reference" }),
+                     CINF_EINVAL);
+    ck_assert_ptr_null(none);
+}
+END_TEST
+
 START_TEST(unloading_drains_and_keeps_the_series)
 {
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .max_tokens = 100, .ignore_eos = true };
@@ -1236,3 +1266,4 @@ Suite *suite(void)
     suite_add_tcase(s, t);
     return s;
 }
+        tcase_add_test(t, the_price_goes_by_the_kind_of_the_device);

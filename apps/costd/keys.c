@@ -1,6 +1,8 @@
 #include "keys.h"
 
 #include <ctype.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <strings.h>
 
@@ -16,12 +18,15 @@ struct key {
     char name[KEY_NAME_BYTES_MAX + 1];
     uint8_t digest[SHA256_BYTES];
     bool admin;
+    bool gone; /* it is no longer in the file */
 };
 
+/* A name has its number for ever, so that accounts stay whose they are; what opens its door may change. */
 struct keys {
-    struct key *keys; /* [n] */
-    size_t cap;
-    uint32_t n;
+    char *path;
+    pthread_rwlock_t lock; /* all of a key but its name; keys are added with it held */
+    struct key keys[KEYS_MAX];
+    _Atomic uint32_t n;
 };
 
 static int hex_value(char c)
@@ -75,8 +80,6 @@ static enum cinf_status add_line(struct keys *keys, char *line)
             return cinf_fail(CINF_EINVAL, "%s: the name or the key is there twice", name);
     if (keys->n == KEYS_MAX)
         return cinf_fail(CINF_EINVAL, "there are more than %d keys", KEYS_MAX);
-    if (!mem_reserve(&keys->keys, &keys->cap, keys->n + 1, sizeof *keys->keys))
-        return cinf_fail(CINF_ENOMEM, "no memory for the keys");
     memcpy(key.name, name, strlen(name) + 1);
     keys->keys[keys->n++] = key;
     return CINF_OK;
@@ -96,12 +99,25 @@ static enum cinf_status add_lines(struct keys *keys, char *text)
     return keys->n ? CINF_OK : cinf_fail(CINF_EINVAL, "there is no key in it");
 }
 
+static struct keys *new_keys(const char *path)
+{
+    struct keys *keys = mem_new(1, sizeof *keys);
+    if (!keys)
+        return NULL;
+    pthread_rwlock_init(&keys->lock, NULL);
+    keys->path = mem_copy_text(path);
+    if (keys->path)
+        return keys;
+    keys_free(keys);
+    return NULL;
+}
+
 enum cinf_status keys_load(struct keys **out, const char *path)
 {
     char *text;
     size_t n;
     TRY(file_load(&text, &n, path, FILE_BYTES_MAX));
-    struct keys *keys = mem_new(1, sizeof *keys);
+    struct keys *keys = new_keys(path);
     enum cinf_status status = keys ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for the keys");
     if (status == CINF_OK && strlen(text) != n)
         status = cinf_fail(CINF_EINVAL, "it is no text");
@@ -116,14 +132,55 @@ enum cinf_status keys_load(struct keys **out, const char *path)
     return CINF_OK;
 }
 
+/* Its number, or NO_KEY. */
+static uint32_t number_of(const struct keys *keys, const char *name)
+{
+    for (uint32_t i = 0; i < keys->n; i++)
+        if (strcmp(keys->keys[i].name, name) == 0)
+            return i + 1;
+    return NO_KEY;
+}
+
+enum cinf_status keys_reload(struct keys *keys)
+{
+    struct keys *read;
+    uint32_t n_new = 0;
+    TRY(keys_load(&read, keys->path));
+    for (uint32_t i = 0; i < read->n; i++)
+        n_new += number_of(keys, read->keys[i].name) == NO_KEY;
+    if (n_new > KEYS_MAX - keys->n) {
+        keys_free(read);
+        return cinf_fail(CINF_EINVAL, "%s: there have been more than %d names since the start", keys->path,
+                         KEYS_MAX);
+    }
+    pthread_rwlock_wrlock(&keys->lock);
+    for (uint32_t i = 0; i < keys->n; i++)
+        keys->keys[i].gone = true;
+    for (uint32_t i = 0; i < read->n; i++) {
+        uint32_t number = number_of(keys, read->keys[i].name);
+        struct key *key = &keys->keys[number ? number - 1 : keys->n];
+        if (!number)
+            *key = read->keys[i];
+        memcpy(key->digest, read->keys[i].digest, sizeof key->digest);
+        key->admin = read->keys[i].admin;
+        key->gone = false;
+        keys->n += !number;
+    }
+    pthread_rwlock_unlock(&keys->lock);
+    keys_free(read);
+    return CINF_OK;
+}
+
 void keys_free(struct keys *keys)
 {
-    if (keys)
-        mem_free(keys->keys);
+    if (!keys)
+        return;
+    pthread_rwlock_destroy(&keys->lock);
+    mem_free(keys->path);
     mem_free(keys);
 }
 
-uint32_t keys_find(const struct keys *keys, const char *authorization)
+uint32_t keys_find(struct keys *keys, const char *authorization)
 {
     uint8_t digest[SHA256_BYTES];
     uint32_t found = NO_KEY;
@@ -131,14 +188,16 @@ uint32_t keys_find(const struct keys *keys, const char *authorization)
         return NO_KEY;
     const char *key = authorization + 7 + strspn(authorization + 7, " ");
     sha256(digest, key, strlen(key));
+    pthread_rwlock_rdlock(&keys->lock);
     for (uint32_t i = 0; i < keys->n; i++) {
-        uint32_t differs = 0;
+        uint32_t differs = keys->keys[i].gone;
         for (int b = 0; b < SHA256_BYTES; b++)
             differs |= (uint32_t)(digest[b] ^ keys->keys[i].digest[b]);
         /* All ones where nothing differs, without a branch. */
         uint32_t same = 0u - ((differs - 1) >> 31);
         found |= same & (i + 1);
     }
+    pthread_rwlock_unlock(&keys->lock);
     return found;
 }
 
@@ -152,7 +211,12 @@ const char *keys_name(const struct keys *keys, uint32_t number)
     return number == NO_KEY ? anonymous : keys->keys[number - 1].name;
 }
 
-bool keys_is_admin(const struct keys *keys, uint32_t number)
+bool keys_is_admin(struct keys *keys, uint32_t number)
 {
-    return number != NO_KEY && keys->keys[number - 1].admin;
+    if (number == NO_KEY)
+        return false;
+    pthread_rwlock_rdlock(&keys->lock);
+    bool admin = keys->keys[number - 1].admin && !keys->keys[number - 1].gone;
+    pthread_rwlock_unlock(&keys->lock);
+    return admin;
 }

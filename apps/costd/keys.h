@@ -18,12 +18,16 @@ struct keys;
 enum cinf_status keys_load(struct keys **out, const char *path);
 void keys_free(struct keys *keys); /* accepts NULL */
 
+/* Reads the file again, from any thread; if it cannot be read nothing changes.  Names keep their numbers,
+ * also those that are gone: their accounts stay. */
+enum cinf_status keys_reload(struct keys *keys);
+
 /* The number, from 1 on, of the key that an Authorization header carries ("Bearer KEY"), or NO_KEY.  Takes
  * the same time whichever key it is. */
-uint32_t keys_find(const struct keys *keys, const char *authorization);
+uint32_t keys_find(struct keys *keys, const char *authorization);
 
-uint32_t keys_count(const struct keys *keys);                    /* of NULL: 0 */
+uint32_t keys_count(const struct keys *keys);                    /* of names so far; of NULL: 0 */
 const char *keys_name(const struct keys *keys, uint32_t number); /* "anonymous" for NO_KEY */
-bool keys_is_admin(const struct keys *keys, uint32_t number);
+bool keys_is_admin(struct keys *keys, uint32_t number);
 
 #endif

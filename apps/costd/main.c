@@ -89,37 +89,23 @@ static void on_load_failed(void)
     on_signal(SIGTERM);
 }
 
-/* Which price applies is known when the device is open, and the timeline starts there: so a device that
- * turns out to be of the other kind is opened again, and not a nanosecond gets a wrong price. */
 static enum cinf_status open_engine(struct cinf_engine **out, const struct settings *s, uint32_t queue_max)
 {
-    bool is_gpu = false;
-    for (;;) {
-        struct cinf_engine *engine;
-        struct cinf_device_info device = { CINF_DEVICE_INFO };
-        struct cinf_engine_options options = { CINF_ENGINE_OPTIONS };
-        options.device = s->device;
-        options.threads = s->threads;
-        options.kv = s->kv;
-        options.kv_memory = s->kv_memory;
-        options.queue_max = queue_max;
-        options.meter.basis = s->basis;
-        options.meter.dollars_per_hour = fleet_price(s, is_gpu);
-        options.meter.endpoints = service_endpoints;
-        options.meter.n_endpoints = ENDPOINT_COUNT;
-        options.meter.latency_buckets = s->n_latency_buckets ? s->latency_buckets : NULL;
-        options.meter.n_latency_buckets = s->n_latency_buckets;
-        enum cinf_status status = cinf_engine_open(&engine, &options);
-        if (status != CINF_OK)
-            return status;
-        cinf_engine_device(engine, &device);
-        if (device.is_gpu == is_gpu) {
-            *out = engine;
-            return CINF_OK;
-        }
-        is_gpu = device.is_gpu;
-        cinf_engine_close(engine);
-    }
+    struct cinf_engine_options options = { CINF_ENGINE_OPTIONS };
+    options.device = s->device;
+    options.threads = s->threads;
+    options.kv = s->kv;
+    options.no_speculation = s->no_speculation;
+    options.kv_memory = s->kv_memory;
+    options.queue_max = queue_max;
+    options.cpu_dollars_per_hour = s->cpu_price;
+    options.gpu_dollars_per_hour = s->gpu_price;
+    options.meter.basis = s->basis;
+    options.meter.endpoints = service_endpoints;
+    options.meter.n_endpoints = ENDPOINT_COUNT;
+    options.meter.latency_buckets = s->n_latency_buckets ? s->latency_buckets : NULL;
+    options.meter.n_latency_buckets = s->n_latency_buckets;
+    return cinf_engine_open(out, &options);
 }
 
 static void log_start(const struct service *service, const struct settings *s, const struct server *server,
@@ -178,12 +164,21 @@ static void drain(struct service *service, uint32_t seconds)
     }
 }
 
+static void reload(struct service *service)
+{
+    if (service->keys && keys_reload(service->keys) != CINF_OK)
+        log_message("error", "keys", "the keys stay as they were: %s", cinf_last_error());
+    else if (service->keys)
+        log_message("info", "keys", "the keys were read again");
+    fleet_reload(service->fleet);
+}
+
 static void run(struct service *service, uint32_t drain_seconds)
 {
     int got;
     while ((got = next_signal(-1)) != SIGTERM && got != SIGINT)
         if (got == SIGHUP)
-            fleet_reload(service->fleet);
+            reload(service);
     if (!load_failed)
         drain(service, drain_seconds);
 }
@@ -248,7 +243,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     uint32_t drain_seconds = s->drain_seconds;
     enum cinf_status status = read_keys(&service, s);
     if (status == CINF_OK)
-        status = jobs_init(&service.jobs, keys_count(service.keys));
+        status = jobs_init(&service.jobs, service.keys ? KEYS_MAX : 0);
     if (status == CINF_OK)
         status = open_engine(&service.engine, s, service.queue_max);
     if (status == CINF_OK)

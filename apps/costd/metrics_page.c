@@ -121,7 +121,7 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
 static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service)
 {
     uint32_t n = 1 + keys_count(service->keys);
-    struct key_use *uses = mem_new(n, sizeof *uses);
+    struct key_use *uses = mem_new(service->jobs.n_uses, sizeof *uses);
     if (!uses)
         return cinf_fail(CINF_ENOMEM, "no memory for %u keys", n);
     jobs_uses(&service->jobs, uses);

@@ -50,7 +50,8 @@ static const struct option options[] = {
       "exported as costd_daily_budget_dollars for alerts to compare with" },
     { "latency-buckets", BUCKETS, 0, 0, 0, false, "S,S,…",
       "upper bounds of the latency histogram in seconds, ascending" },
-    { "device", TEXT, AT(device), 0, 0, false, "DEVICE", "auto (default), cpu, cpu-blas or cpu-reference" },
+    { "device", TEXT, AT(device), 0, 0, false, "DEVICE",
+      "auto (default), opencl, part of a name, or one of: " /* settings_help() goes on */ },
     { "threads", COUNT, AT(threads), 0, 1024, false, "N",
       "threads of the device (default 0: its own choice)" },
     { "weights", WEIGHTS, AT(weights), 0, 0, false, "TYPE",
@@ -570,7 +571,10 @@ void settings_help(void)
         const struct option *o = &options[i];
         char name[64];
         snprintf(name, sizeof name, "--%s %s", o->flag, o->argument ? o->argument : "");
-        printf("  %-30s %s\n", name, o->help);
+        printf("  %-30s %s", name, o->help);
+        for (uint32_t d = 0; o->offset == AT(device) && cinf_device_list(d); d++)
+            printf("%s%s", d ? ", " : "", cinf_device_list(d));
+        printf("\n");
     }
     printf(
         "\n"
@@ -603,8 +607,9 @@ void settings_help(void)
         "SIGNALS\n"
         "  SIGTERM, SIGINT   stop accepting work, let running requests end for --drain-seconds, exit 0;\n"
         "                    a second one ends them at once\n"
-        "  SIGHUP            read the file again: prices and the daily budget change, new models load,\n"
-        "                    missing ones unload, while requests go on\n"
+        "  SIGHUP            read the keys and the file again: prices and the daily budget change, new "
+        "models\n"
+        "                    load, missing ones unload, while requests go on\n"
         "\n"
         "LOG\n"
         "  One JSON object a line on stderr.  One line a request (but for successful GETs of /metrics,\n"

@@ -43,7 +43,11 @@ struct cinf_engine_options {
     struct cinf_meter_options meter; /* price, basis, endpoints …; `device` is filled in.  Zeroed: defaults */
     enum cinf_kv kv;                 /* CINF_EUNSUPPORTED when the device does not keep them so */
     bool no_speculation;             /* one token of a text in a step, never guesses at the next ones */
-    bool profile;                    /* time every kernel of a device that can: slower, cinf_engine_profile() */
+    bool profile; /* time every kernel of a device that can: slower, cinf_engine_profile() */
+    /* Prices by the device's kind, which "auto" shows only when it is open: where either is given, they stand
+     * for meter.dollars_per_hour.  NULL: a device of that kind is unpriced. */
+    const char *cpu_dollars_per_hour;
+    const char *gpu_dollars_per_hour; /* likewise */
 };
 /* begins an initializer */
 #define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options), .meter = { CINF_METER_OPTIONS }

@@ -186,6 +186,8 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     struct cinf_meter_options m = { CINF_METER_OPTIONS };
     if (o->meter.struct_size)
         TRY(options_read(&m, sizeof m, &o->meter));
+    if (o->cpu_dollars_per_hour || o->gpu_dollars_per_hour)
+        m.dollars_per_hour = e->device_info.is_gpu ? o->gpu_dollars_per_hour : o->cpu_dollars_per_hour;
     m.device = e->device_info.name;
     TRY(cinf_meter_new(&e->meter, &m));
     cinf_meter_set_split(e->meter, e->device_info.as_per_flop, e->device_info.as_per_byte);

@@ -4,13 +4,14 @@ import hashlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 
-from costd_support import (CANARY, COSTD, LARGE, SMALL, Costd, Reply, check, equal, ns, reset, run, run_costd,
-                           temp_folder, total)
+from costd_support import (CANARY, COSTD, LARGE, SMALL, Costd, Reply, check, equal, ns, parse_metrics, reset, run,
+                           run_costd, temp_folder, total)
 from decimal import Decimal
 
 ALICE, BOB, ROOT = "sk-alice-" + CANARY, "sk-bob-" + CANARY, "sk-root-" + CANARY
@@ -55,6 +56,53 @@ def key_files_are_judged():
             for n in lengths:
                 equal(server.get("/v1/models", **bearer("k" * n)).status, 200, n)
                 equal(server.get("/v1/models", **bearer("k" * (n - 1) + "l")).status, 401, n)
+
+
+def keys_are_read_again():
+    """On SIGHUP: keys come, go and change hands of their names; a bad file changes nothing."""
+    with temp_folder() as folder:
+        path = key_file(folder)
+
+        def rewrite(text, line="the keys were read again"):
+            n = len(server.lines)
+            with open(path + ".new", "w") as f:
+                f.write(text)
+            os.replace(path + ".new", path)
+            server.signal(signal.SIGHUP)
+            server.await_log(lambda l: l["event"] == "keys" and l["message"].startswith(line)
+                             and l in server.lines[n:])
+
+        def statuses():
+            return [server.get("/v1/models", **bearer(k)).status for k in (ALICE, BOB, ROOT, "sk-eve-" + CANARY)]
+
+        with Costd(*MODELS[:2], "--cpu-cost-per-hour", "1", "--keys", path) as server:
+            equal(statuses(), [200, 200, 200, 401])
+            ask = {"prompt": "Once", "max_tokens": 3}
+            equal(server.ask("POST", "/v1/generate/small", ask, bearer(BOB)).status, 200)
+            for bad in ("", "alice %s\n" % digest(ALICE)[:-1], "alice %s\nalice %s\n" % (digest("a"), digest("b"))):
+                rewrite(bad, "the keys stay as they were: ")
+                equal(statuses(), [200, 200, 200, 401], bad)
+            # bob goes, eve comes, root is no admin any more, alice has a new key.
+            rewrite("eve %s\nroot %s\nalice %s\n" % (digest("sk-eve-" + CANARY), digest(ROOT), digest("new")))
+            equal(statuses(), [401, 401, 200, 200])
+            equal(server.get("/v1/models", **bearer("new")).status, 200)
+            equal(server.ask("PUT", "/admin/price", {"dollars_per_hour": "2"}, bearer(ROOT)).status, 403)
+            equal(server.ask("POST", "/v1/generate/small", ask, bearer("sk-eve-" + CANARY)).status, 200)
+            m = parse_metrics(server.get("/metrics", **bearer(ROOT)).body.decode())
+            for name, used in (("alice", False), ("bob", True), ("eve", True), ("root", False)):
+                equal(total(m, "costd_key_device_seconds_total", key=name) > 0, used, name)
+            # bob comes back to his account, with another key.
+            rewrite("bob %s admin\n" % digest("again"))
+            equal(server.get("/v1/models", **bearer("again")).status, 200)
+            equal(statuses(), [401] * 4)
+            after = parse_metrics(server.get("/metrics", **bearer("again")).body.decode())
+            equal(total(after, "costd_key_device_seconds_total", key="bob"),
+                  total(m, "costd_key_device_seconds_total", key="bob"))
+            equal(server.ask("PUT", "/admin/price", {"dollars_per_hour": "2"}, bearer("again")).status, 202)
+            os.unlink(path)
+            server.signal(signal.SIGHUP)
+            server.await_log(lambda l: l["event"] == "keys" and path in l["message"])
+            equal(server.get("/v1/models", **bearer("again")).status, 200)
 
 
 def keys_are_needed_and_accounted():
@@ -232,5 +280,5 @@ def sockets_of_systemd():
 
 
 if __name__ == "__main__":
-    run(key_files_are_judged, keys_are_needed_and_accounted, the_metrics_listener_takes_over,
+    run(key_files_are_judged, keys_are_read_again, keys_are_needed_and_accounted, the_metrics_listener_takes_over,
         public_addresses_need_keys, other_names_are_refused, a_unix_socket, sockets_of_systemd)

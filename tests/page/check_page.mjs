@@ -2,7 +2,9 @@
  *
  *   node check_page.mjs COSTD MODELS CHROMIUM */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 import { HOSTILE, madeUpDay } from './made_up_day.mjs';
@@ -11,6 +13,7 @@ const [, , COSTD, MODELS, CHROMIUM] = process.argv;
 const AXE = readFileSync('node_modules/axe-core/axe.min.js', 'utf8');
 const TWO = ['--model', 'small=' + MODELS + '/stories-small', '--model', 'large=' + MODELS + '/stories-large'];
 const PRICE = ['--cpu-cost-per-hour', '0.10'];
+const EVERY_MS = 5000; /* the page's own pace */
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /* ---- costd ----------------------------------------------------------------------------------- */
@@ -42,7 +45,7 @@ async function costd(...options) {
 const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] });
 
 /* A page whose every error and foreign request fails the test; `expected` are messages that a test provokes. */
-async function open(server, { width = 1440, theme = 'light', path = '', expected = null, mock = null, axe = true, ...more } = {}) {
+async function open(server, { width = 1440, theme = 'light', path = '', expected = null, mock = null, axe = true, until = () => document.querySelector('#tiles .tile'), ...more } = {}) {
   const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: theme, bypassCSP: axe, acceptDownloads: true, ...more });
   const page = await context.newPage();
   page.faults = [];
@@ -52,7 +55,7 @@ async function open(server, { width = 1440, theme = 'light', path = '', expected
   page.on('request', (r) => { if (!r.url().startsWith(server.url) && !/^(data|blob):/.test(r.url())) page.faults.push('a foreign request: ' + r.url()); });
   if (mock) await page.route('**/api/history*', async (route) => route.fulfill({ json: await mock() }));
   await page.goto(server.url + path);
-  await page.waitForFunction(() => document.querySelector('#tiles .tile'));
+  await page.waitForFunction(until);
   page.end = async () => { assert.deepEqual(page.faults, []); await context.close(); };
   return page;
 }
@@ -289,11 +292,41 @@ async function lostAndRestarted(server) {
   await again.stop();
 }
 
+/* The page is no secret, its figures are: a key is asked for, tried, kept for the tab, and sent to costd alone. */
+async function withKeys() {
+  const folder = mkdtempSync(tmpdir() + '/costd-page-'), file = folder + '/keys', key = 'sk-page';
+  writeFileSync(file, 'me ' + createHash('sha256').update(key).digest('hex') + '\n');
+  const server = await costd(...TWO, ...PRICE, '--keys', file);
+  const page = await open(server, { width: 360, expected: /401/, until: () => !document.getElementById('locked').hidden });
+  assert.match(await page.textContent('#headline'), /need an API key/);
+  assert.equal((await page.$$('.banner')).length, 0);
+  await geometry(page, 'locked');
+  await noViolations(page, 'locked');
+  await shot(page, 'locked-360-light');
+  await page.fill('#key', 'wrong');
+  await page.press('#key', 'Enter');
+  await page.waitForFunction(() => /does not know/.test(document.getElementById('key-note').textContent));
+  await sleep(EVERY_MS + 500);
+  assert.equal(await page.inputValue('#key'), 'wrong'); /* it is not asked again and again, and typing stays */
+  await page.fill('#key', key);
+  await page.press('#key', 'Enter');
+  await page.waitForFunction(() => document.querySelector('#tiles .tile'));
+  assert.equal(await page.isVisible('#locked'), false);
+  assert.equal(await page.evaluate(() => sessionStorage.getItem('costd-key')), key);
+  assert.equal(await page.evaluate(() => JSON.stringify(localStorage).includes('sk-')), false);
+  assert.equal(await page.evaluate(() => location.href.includes('sk-') || document.cookie !== ''), false);
+  await page.reload();
+  await page.waitForFunction(() => document.querySelector('#tiles .tile'));
+  await page.end();
+  await server.stop();
+  rmSync(folder, { recursive: true });
+}
+
 async function overBudget() {
   const server = await costd(...TWO, ...PRICE, '--daily-budget', '0.000001');
   await aWorkload(server, 5);
   const page = await open(server, { width: 1024, theme: 'dark' });
-  assert.match(await page.textContent('.banner.bad'), /^Over budget: \$0\.000\d+ in the last 24 hours; the daily budget is \$0\.00000100\.$/);
+  assert.match(await page.textContent('.banner.bad'), /^Over budget: serving cost \$0\.000\d+ in the last 24 hours; the daily budget is \$0\.00000100\.$/);
   assert.doesNotMatch(await page.textContent('body'), /\$0\.00(?!\d)/);
   await geometry(page, 'over budget');
   await noViolations(page, 'over budget');
@@ -326,7 +359,7 @@ async function aBusyDay() {
   const page = await open(server, { mock, path: '?range=24h' });
   assert.ok((await page.textContent('#shares')).includes(HOSTILE), 'the name is text');
   assert.match(await page.textContent('#headline'), /^gpt2-xl used 1\d % of the bill: \$\d+\.\d\d of \$60\.00 in the last 24 hours\.$/);
-  assert.match(await page.textContent('.banner.bad'), /Over budget: \$60\.00/);
+  assert.match(await page.textContent('.banner.bad'), /Over budget: serving cost \$\d\d\.\d\d in/);
   assert.match(await page.textContent('#shares'), /3 other models/);
   assert.match(await page.textContent('#models'), /≥ 100 s/);
   assert.equal((await page.$$('#models tbody tr')).length, 9);
@@ -337,7 +370,7 @@ async function aBusyDay() {
 }
 
 let failed = 0;
-for (const test of process.env.ONLY ? [eval(process.env.ONLY)] : [noTrafficYet, loading, live, overBudget, noPrice, aBusyDay]) {
+for (const test of process.env.ONLY ? [eval(process.env.ONLY)] : [noTrafficYet, loading, live, withKeys, overBudget, noPrice, aBusyDay]) {
   const start = Date.now();
   try {
     await test();

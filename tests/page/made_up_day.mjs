@@ -35,7 +35,7 @@ export function madeUpDay(real, { unpriced = false } = {}) {
     serve_cost: text(cost(serveAll)), load_cost: text(cost(loadAll)), idle_cost: text(cost(idleAll)), cost: text(cost(86400)) };
   return { ...real, run: 'feedfacefeedface', range: '24h', range_seconds: 86400, uptime_seconds: 400000, covered_seconds: 86400, step_seconds: step,
     device: { name: 'opencl:0:0', description: 'An accelerator', gpu: true, memory_total_bytes: 24 * 2 ** 30, memory_used_bytes: 9.5 * 2 ** 30, process_bytes: 1.4e9 },
-    dollars_per_hour: unpriced ? null : '2.500000000000', daily_budget: '55.000000000000', since_start: total, range_total: total, day_total: total,
+    dollars_per_hour: unpriced ? null : '2.500000000000', daily_budget: text(0.8 * serveAll * price / 3600), since_start: total, range_total: total, day_total: total,
     times: Array.from({ length: points }, (_, i) => Math.round(now - (points - 1 - i) * step)),
     points: { serve_seconds: line(busy), load_seconds: load, idle_seconds: idle, idle_cost: idle.map((x) => x == null ? null : cost(x)),
       load_cost: load.map((x) => x == null ? null : cost(x)), device_bytes: line((i) => 9.5 * 2 ** 30 * Math.min(1, i / 12)), process_bytes: line(() => 1.4e9) },

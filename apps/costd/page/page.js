@@ -6,13 +6,15 @@ const RANGES = { '15m': 'last 15 minutes', '1h': 'last hour', '6h': 'last 6 hour
 const EVERY_MS = 5000, CHART_MODELS = 6;
 const DASHES = [[], [9, 4], [2, 3], [9, 3, 2, 3], [14, 4], [5, 2]];
 const $ = (id) => document.getElementById(id);
-const store = { get: (k) => { try { return localStorage.getItem(k); } catch { return null; } },
-                set: (k, v) => { try { localStorage.setItem(k, v); } catch { /* private mode */ } } };
+const keep = (where) => ({ get: (k) => { try { return where().getItem(k); } catch { return null; } },
+  set: (k, v) => { try { where().setItem(k, v); } catch { /* private mode */ } } });
+const store = keep(() => localStorage), session = keep(() => sessionStorage);
 
 let range = new URLSearchParams(location.search).get('range');
 if (!(range in RANGES)) range = '1h';
 let reference = Number(store.get('costd-reference') ?? 0.002);
 let data = null, recent = [], paused = false, fetchedAt = 0, lost = false, restarted = null, announced = '';
+let apiKey = session.get('costd-key') || '', locked = false;
 let sort = { key: 'share', down: true };
 const hiddenSeries = new Set(), slots = new Map(), charts = [];
 
@@ -125,7 +127,7 @@ function showAnswer() {
 /* ---- Tiles ------------------------------------------------------------------------------------ */
 
 const sum = (key) => data.models.reduce((s, m) => s + m.range[key], 0);
-const perDay = () => +data.range_total.cost / data.covered_seconds * 86400;
+const perDay = (cost) => +cost / data.covered_seconds * 86400;
 
 /* Of several models the worst is what somebody waited for. */
 const worst = (key, q) => data.models.reduce((w, m) => m[key] && (!w || m[key][q] > w[q]) ? { ...m[key], name: m.name } : w, null);
@@ -139,16 +141,17 @@ function showTiles() {
   if (priced()) {
     tile('Bill, ' + RANGES[range], money(+t.cost), '', money(+data.since_start.cost) + ' since the start, ' + span(data.uptime_seconds) + ' ago',
       ...(t.unpriced_seconds > 0 ? [seconds(t.unpriced_seconds) + ' without a price are not in it'] : []));
-    tile('At this pace', money(perDay()), 'a day', money(perDay() * 30) + ' in 30 days');
+    tile('At this pace', money(perDay(t.cost)), 'a day', money(perDay(t.cost) * 30) + ' in 30 days');
   } else {
     tile('Bill, ' + RANGES[range], 'no price set', '', 'start costd with --cpu-cost-per-hour or --gpu-cost-per-hour');
     tile('Busy', percent(1 - t.idle_seconds / deviceSeconds(t)), '', seconds(t.serve_seconds + t.load_seconds) + ' of ' + seconds(deviceSeconds(t)));
   }
   if (budget && priced()) {
-    const used = +data.day_total.cost / +budget;
-    tile('Daily budget', percent(used), 'used', el('div', { class: 'meter' + (used >= 1 ? ' over' : '') },
+    /* What the models used, without idle time: as the alerts of dashboards/ have it. */
+    const spent = +data.day_total.serve_cost, used = spent / +budget;
+    tile('Daily budget', percent(used), 'used', el('div', { class: 'meter' + (used > 1 ? ' over' : '') },
       el('div', { style: { width: Math.min(100, 100 * used) + '%' } })),
-      money(+data.day_total.cost) + ' of ' + money(+budget) + ' in 24 h; ' + percent(perDay() / +budget) + ' at this pace');
+      money(spent) + ' of ' + money(+budget) + ' for serving in 24 h; ' + percent(perDay(t.serve_cost) / +budget) + ' at this pace');
   } else {
     tile('Daily budget', 'none', '', el('p', {}, 'set one with ', el('span', { class: 'nowrap' }, '--daily-budget')));
   }
@@ -442,9 +445,9 @@ function showBanners() {
     banner(false, 'costd restarted; all counters and this page’s history began again at ' + clock(restarted) + '.',
       el('button', { type: 'button', onclick: () => { restarted = null; showBanners(); } }, 'Dismiss'));
   if (data && data.daily_budget && priced()) {
-    const used = +data.day_total.cost, budget = +data.daily_budget;
-    if (used >= budget) banner(true, 'Over budget: ' + money(used) + ' in the last 24 hours; the daily budget is ' + money(budget) + '.');
-    else if (perDay() > budget) banner(false, 'At this pace a day costs ' + money(perDay()) + ', more than the daily budget of ' + money(budget) + '.');
+    const used = +data.day_total.serve_cost, budget = +data.daily_budget, pace = perDay(data.range_total.serve_cost);
+    if (used > budget) banner(true, 'Over budget: serving cost ' + money(used) + ' in the last 24 hours; the daily budget is ' + money(budget) + '.');
+    else if (pace > 2 * budget) banner(false, 'At this pace serving costs ' + money(pace) + ' a day, over twice the daily budget of ' + money(budget) + '.');
   }
   const shown = $('banners'), same = list.length === shown.children.length && list.every((b, i) => b.className === shown.children[i].className
     && b.children.length === shown.children[i].children.length);
@@ -452,7 +455,7 @@ function showBanners() {
   if (same) list.forEach((b, i) => put(shown.children[i].firstChild, b.firstChild.textContent));
   else shown.replaceChildren(...list);
   document.body.classList.toggle('stale', lost && !!data);
-  say(lost ? 'Connection lost' : restarted ? 'costd restarted' : list.length ? list[0].textContent.split(':')[0] : data ? 'Figures are up to date' : 'Loading');
+  say(locked ? 'An API key is needed' : lost ? 'Connection lost' : restarted ? 'costd restarted' : list.length ? list[0].textContent.split(':')[0] : data ? 'Figures are up to date' : 'Loading');
 }
 
 function showWelcome() {
@@ -481,9 +484,18 @@ function showAll(fresh) {
 /* ---- Asking ------------------------------------------------------------------------------------ */
 
 async function ask(path) {
-  const reply = await fetch(path, { signal: AbortSignal.timeout(8000), cache: 'no-store' });
-  if (!reply.ok) throw new Error(path + ': ' + reply.status);
+  const headers = apiKey ? { Authorization: 'Bearer ' + apiKey } : {};
+  const reply = await fetch(path, { headers, signal: AbortSignal.timeout(8000), cache: 'no-store' });
+  if (!reply.ok) throw Object.assign(new Error(path + ': ' + reply.status), { status: reply.status });
   return reply.json();
+}
+
+/* Asks for a key, or no longer; typing is not disturbed, and a key that was wrong is said to be so. */
+function lock(wanted) {
+  if (wanted) put($('key-note'), apiKey ? 'costd does not know this key.' : 'This costd was started with --keys. The key is kept in this tab alone, until it is closed.');
+  if (wanted && !locked) $('key').value = '';
+  locked = wanted;
+  $('locked').hidden = !wanted;
 }
 
 let asking = 0;
@@ -492,14 +504,16 @@ async function refresh() {
   let history, list;
   try {
     [history, list] = await Promise.all([ask('api/history?range=' + wanted), ask('api/recent')]);
-  } catch {
+  } catch (e) {
     if (turn !== asking) return;
-    lost = true;
-    if (!data) put($('headline'), 'Waiting for costd…');
+    lock(e.status === 401);
+    lost = !locked;
+    if (!data) put($('headline'), locked ? 'The figures need an API key.' : 'Waiting for costd…');
     showBanners();
     return;
   }
   if (turn !== asking) return;
+  lock(false);
   if (data && data.run !== history.run) {
     restarted = history.now - history.uptime_seconds;
     slots.clear();
@@ -591,10 +605,16 @@ function begin() {
     if (!paused) refresh();
     else if (data) showAll(false);
   });
+  $('locked').addEventListener('submit', (e) => {
+    e.preventDefault();
+    apiKey = $('key').value.trim();
+    session.set('costd-key', apiKey);
+    refresh();
+  });
   $('copy-curl').addEventListener('click', (e) => copy($('curl').textContent, e.target));
   $('csv').addEventListener('click', () => data && save('costd-' + range + '.csv', 'text/csv', csv()));
   $('json').addEventListener('click', () => data && save('costd-' + range + '.json', 'application/json', JSON.stringify({ ...data, requests: recent }, null, 1)));
-  setInterval(() => { if (!paused && !document.hidden) refresh(); }, EVERY_MS);
+  setInterval(() => { if (!paused && !document.hidden && !locked) refresh(); }, EVERY_MS);
   setInterval(() => { if (lost) showBanners(); }, 1000);
   document.addEventListener('visibilitychange', () => { if (!document.hidden && !paused) refresh(); });
   refresh();

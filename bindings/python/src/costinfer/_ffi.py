@@ -40,7 +40,8 @@ class MeterOptions(Sized):
 class EngineOptions(Sized):
     _fields_ = [("struct_size", c_size_t), ("device", c_char_p), ("threads", c_uint32), ("kv_memory", c_uint64),
                 ("queue_max", c_uint32), ("prefill_rows", c_uint32), ("no_prefix_reuse", c_bool),
-                ("meter", MeterOptions), ("kv", c_uint), ("no_speculation", c_bool), ("profile", c_bool)]
+                ("meter", MeterOptions), ("kv", c_uint), ("no_speculation", c_bool), ("profile", c_bool),
+                ("cpu_dollars_per_hour", c_char_p), ("gpu_dollars_per_hour", c_char_p)]
 
 
 class DeviceInfo(Sized):
