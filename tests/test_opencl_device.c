@@ -4,8 +4,10 @@
 
 #if CINF_HAVE_OPENCL
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function" /* its shapes only */
@@ -292,6 +294,48 @@ START_TEST(prepared_in_pieces)
     rig_end(&rig);
 }
 END_TEST
+static void *complete_later(void *event)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = 300000000 }, NULL);
+    clSetUserEventStatus((cl_event)event, CL_COMPLETE);
+    clReleaseEvent((cl_event)event);
+    return NULL;
+}
+
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* Waiting takes no processor, by the driver's own way and by ours for drivers that spin. */
+START_TEST(waiting_does_not_spin)
+{
+    struct device *device;
+    ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
+    struct opencl_device *d = (struct opencl_device *)device;
+    for (int sleeps = 0; sleeps < 2; sleeps++) {
+        d->sleeps = sleeps;
+        cl_int error;
+        pthread_t thread;
+        cl_event event = clCreateUserEvent(d->context, &error);
+        ck_assert_int_eq(error, CL_SUCCESS);
+        clRetainEvent(event);
+        pthread_create(&thread, NULL, complete_later, event);
+        uint64_t wall = clock_monotonic_ns(), cpu = thread_cpu_ns();
+        ck_ok(opencl_wait_event(d, event));
+        wall = clock_monotonic_ns() - wall;
+        cpu = thread_cpu_ns() - cpu;
+        pthread_join(thread, NULL);
+        printf("%s: waited %.1f ms, %.2f ms of processor\n", sleeps ? "the driver" : "we", (double)wall / 1e6,
+               (double)cpu / 1e6);
+        ck_assert_uint_ge(wall, 290000000);
+        ck_assert_uint_lt(cpu, wall / 10);
+    }
+    backend_opencl.close(device);
+}
+END_TEST
 #endif
 
 Suite *suite(void)
@@ -314,6 +358,7 @@ Suite *suite(void)
     tcase_add_test(t, profiles);
     tcase_add_test(t, profiles_of_many_launches);
     tcase_add_test(t, prepared_in_pieces);
+    tcase_add_test(t, waiting_does_not_spin);
 #endif
     return s;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
 #include "fail.h"
 #include "kernel_sources.h"
 #include "mem.h"
@@ -573,17 +574,20 @@ enum cinf_status opencl_launch(const struct opencl_device *device, cl_kernel ker
     return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "starting a kernel");
 }
 
-/* Many drivers wait by spinning, and the processor is somebody's cost too: there we sleep and look. */
+/* Many drivers wait by spinning, and the processor is somebody's cost too: there we sleep and look, for a
+ * sixteenth of what we have waited, so that neither a short step is told late nor a long one costs much. */
 enum cinf_status opencl_wait_event(const struct opencl_device *device, cl_event event)
 {
     cl_int state = CL_QUEUED, error = CL_SUCCESS;
     if (device->sleeps)
         error = clWaitForEvents(1, &event);
-    while (error == CL_SUCCESS) {
+    for (uint64_t start = clock_monotonic_ns(), pause = 0; error == CL_SUCCESS;) {
         error = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL);
         if (error != CL_SUCCESS || state <= CL_COMPLETE)
             break;
-        nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
+        pause = (clock_monotonic_ns() - start) / 16;
+        pause = pause < 20000 ? 20000 : pause < 1000000 ? pause : 1000000;
+        nanosleep(&(struct timespec){ .tv_nsec = (long)pause }, NULL);
     }
     clReleaseEvent(event);
     error = error == CL_SUCCESS && state < 0 ? state : error;
@@ -610,8 +614,8 @@ const struct backend backend_opencl = {
     .kv_copy = opencl_kv_copy,
     .prepare = opencl_prepare,
     .prepared_free = opencl_prepared_free,
+    .prepare_more = opencl_prepare_more,
     .run = opencl_run,
     .wait = opencl_wait,
     .logits = opencl_logits,
-    .prepare_more = opencl_prepare_more,
 };

@@ -629,8 +629,13 @@ enum cinf_status opencl_prepare_more(struct prepared *base, bool *done)
     TRY(end_step(p));
     TRY(opencl_wait(base));
     p->n_logits = 0;
-    *done = ++p->n_warm == WARM_SIZES * n_ops;
-    return CINF_OK;
+    if (++p->n_warm < WARM_SIZES * n_ops)
+        return CINF_OK;
+    *done = true;
+    if (p->kv->slots > 1)
+        TRY(opencl_kv_copy(&p->kv->base, 1, 0, 1));
+    TRY(end_step(p));
+    return opencl_wait(base);
 }
 
 static enum cinf_status build(struct opencl_prepared *p)
