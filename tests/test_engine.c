@@ -175,6 +175,40 @@ START_TEST(a_lone_request_costs_its_latency)
 }
 END_TEST
 
+/* As in the reports of requests that follow one another at once, alone or joining another one: nothing in them
+ * is from before they were submitted. */
+START_TEST(no_time_before_submission_is_a_requests_own)
+{
+    struct cinf_request_options endless = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true };
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "There was once", .max_tokens = 3,
+                                      .ignore_eos = true };
+    for (int company = 0; company < 2; company++) {
+        struct cinf_request *other = NULL;
+        for (int i = 0; i < 100; i++) {
+            struct cinf_result *result;
+            struct cinf_report running = { CINF_REPORT };
+            if (other)
+                cinf_request_report(other, &running);
+            if (company && (!other || running.finish != CINF_FINISH_RUNNING)) {
+                cinf_request_free(other);
+                ck_ok(cinf_request_submit(&other, small, &endless));
+            }
+            uint64_t start = clock_monotonic_ns();
+            ck_ok(cinf_generate(&result, small, &o, NULL, NULL));
+            uint64_t ns = clock_monotonic_ns() - start;
+            const struct cinf_report *r = &result->report;
+            ck_assert_uint_le(r->queue_ns + r->latency_ns, ns);
+            ck_assert_uint_le(r->queue_ns, r->first_token_ns);
+            ck_assert_uint_le(r->first_token_ns, r->queue_ns + r->latency_ns);
+            if (!company)
+                ck_assert_uint_eq(r->device_ns, r->latency_ns);
+            cinf_result_free(result);
+        }
+        cinf_request_free(other);
+    }
+}
+END_TEST
+
 /* The text of a request by events, the prompt's events apart. */
 static void pull_text(struct cinf_request *r, char *text, size_t size, enum cinf_finish *finish)
 {
@@ -1251,6 +1285,7 @@ Suite *suite(void)
     tcase_add_test(t, bad_options_are_refused_by_name);
     tcase_add_test(t, a_repeated_prompt_is_copied_and_gives_the_same_text);
     tcase_add_test(t, the_same_request_gives_the_same_numbers_in_any_company);
+    tcase_add_test(t, no_time_before_submission_is_a_requests_own);
     tcase_add_test(t, every_way_to_end_is_billed);
     tcase_add_test(t, a_deadline_ends_a_request);
     tcase_add_test(t, a_full_queue_refuses);

@@ -164,14 +164,15 @@ CINF_API const char *cinf_finish_name(enum cinf_finish finish);
 
 /* What a request used so far, or in all. */
 struct cinf_report {
-    size_t struct_size;       /* set by CINF_REPORT before the struct is filled */
-    enum cinf_finish finish;  /* CINF_FINISH_RUNNING until it has ended */
-    uint32_t model;           /* its account */
-    uint32_t input_tokens;    /* prompt tokens dealt with: computed or cached; once a request */
-    uint32_t cached_tokens;   /* of these, copied from an earlier request */
-    uint32_t output_tokens;   /* every token sampled */
-    uint64_t queue_ns;        /* from submission to the start of its first interval (to its end, if none) */
-    uint64_t latency_ns;      /* from the start of its first interval to the end of its last */
+    size_t struct_size;      /* set by CINF_REPORT before the struct is filled */
+    enum cinf_finish finish; /* CINF_FINISH_RUNNING until it has ended */
+    uint32_t model;          /* its account */
+    uint32_t input_tokens;   /* prompt tokens dealt with: computed or cached; once a request */
+    uint32_t cached_tokens;  /* of these, copied from an earlier request */
+    uint32_t output_tokens;  /* every token sampled */
+    uint64_t queue_ns;       /* from submission to the start of its first interval (to its end, if none) */
+    /* From the start of its first interval, or from its submission during that, to the end of its last. */
+    uint64_t latency_ns;
     uint64_t first_token_ns;  /* from submission to its first token; 0: none yet */
     uint64_t device_ns;       /* its part of the device's time; the sum of the next two */
     uint64_t prefill_ns;      /* for its prompt */

@@ -65,6 +65,7 @@ struct cinf_request {
     struct cinf_bill *bill;
     atomic_int cancel;    /* enum cinf_finish: end it before the next step; 0: go on */
     atomic_bool paused;   /* it keeps its slots and enters no step */
+    uint64_t submitted_ns;
     uint64_t deadline_ns; /* UINT64_MAX: none */
 
     /* What was asked for; owned copies. */
@@ -188,6 +189,7 @@ struct cinf_engine {
 
     /* The scheduler's scratch: one step at a time. */
     uint64_t step;
+    uint64_t charged_ns; /* when time was last charged */
     uint32_t rows_cap;
     int32_t *row_tokens;
     uint32_t *row_positions, *row_slots;

@@ -250,6 +250,7 @@ static enum cinf_status enqueue(struct cinf_request *r, uint32_t endpoint)
     if (e->n_waiting >= e->queue_max)
         return cinf_fail(CINF_EFULL, "%u requests are waiting already", e->n_waiting);
     TRY(cinf_bill_open(&r->bill, e->meter, model->account, endpoint));
+    r->submitted_ns = clock_monotonic_ns();
     atomic_store(&r->references, 2);
     *model->waiting_end = r;
     model->waiting_end = &r->next;

@@ -179,6 +179,21 @@ static void end_requests(struct cinf_engine *e, struct cinf_request *list, uint6
     }
 }
 
+/* Under the lock: whether nobody was there when time was last charged.  What has passed since then, while the
+ * last tokens were handed out, is no part of a request that came only afterwards. */
+static bool was_idle(const struct cinf_engine *e, const struct cinf_model *next)
+{
+    for (const struct cinf_model *m = e->models; m; m = m->next) {
+        for (struct cinf_request *r = m->running; r; r = r->next)
+            if (!request_sits_out(r))
+                return false;
+        /* Those that wait stand in the order in which they came. */
+        if (m->waiting && (m != next || m->waiting->submitted_ns < e->charged_ns))
+            return false;
+    }
+    return !e->loads;
+}
+
 /* Lets a model's waiting requests in, oldest first, as long as they fit.  Only the model whose step comes
  * next does so: a prefix copy then falls into the interval that its request is in. */
 static void admit_waiting(struct cinf_engine *e, struct cinf_model *model)
@@ -508,7 +523,9 @@ static uint64_t charge(struct cinf_engine *e, const struct step *step)
         r->n_reported = r->n_computed;
         r->copied_bytes = 0;
     }
-    return cinf_meter_charge(e->meter, e->shares, n);
+    uint64_t ns = cinf_meter_charge(e->meter, e->shares, n);
+    e->charged_ns = clock_monotonic_ns();
+    return ns;
 }
 
 /* Hands out what a step gave a request.  Returns how it ended; CINF_FINISH_RUNNING: it did not. */
@@ -862,4 +879,6 @@ void *scheduler_main(void *engine)
     pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
     return NULL;
+            if (was_idle(e, model))
+                cinf_meter_idle(e->meter);
 }

@@ -44,7 +44,6 @@ enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_meter *meter
     return CINF_OK;
 }
 
-/* A request may be submitted while the interval that serves it is under way already. */
 static uint64_t since(uint64_t earlier_ns, uint64_t later_ns)
 {
     return later_ns > earlier_ns ? later_ns - earlier_ns : 0;
@@ -97,9 +96,11 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns)
     struct model_facts *m = &bill->account->facts;
     const struct price_facts *price = &bill->meter->facts.price;
     if (!bill->started) {
+        /* It may have been submitted while the interval that serves it was under way already. */
         bill->started = true;
-        bill->start_wall_ns = start_wall_ns;
-        b->queue_ns = since(bill->submitted_wall_ns, start_wall_ns);
+        bill->start_wall_ns =
+            start_wall_ns > bill->submitted_wall_ns ? start_wall_ns : bill->submitted_wall_ns;
+        b->queue_ns = bill->start_wall_ns - bill->submitted_wall_ns;
         m->dequeued++;
         m->running++;
     }
