@@ -16,7 +16,7 @@
 #include "opencl_device.h"
 #include "opencl_vendor_memory.h"
 
-static bool as_gpu, no_context;
+static bool as_gpu, no_context, no_devices;
 static cl_device_info bus_query; /* the one that is answered */
 
 #pragma GCC visibility push(default)
@@ -67,6 +67,15 @@ cl_context clCreateContext(const cl_context_properties *properties, cl_uint n, c
     return NULL;
 }
 
+cl_int clGetDeviceIDs(cl_platform_id platform, cl_device_type type, cl_uint room, cl_device_id *ids,
+                      cl_uint *n)
+{
+    static __typeof__(clGetDeviceIDs) *real;
+    if (!real)
+        real_function(&real, "clGetDeviceIDs");
+    return no_devices ? CL_DEVICE_NOT_FOUND : real(platform, type, room, ids, n);
+}
+
 #pragma GCC diagnostic pop
 #pragma GCC visibility pop
 
@@ -79,7 +88,7 @@ static enum cinf_status open_profiled(struct device **out, const struct device_o
 
 static void begin(void)
 {
-    as_gpu = no_context = false;
+    as_gpu = no_context = no_devices = false;
     bus_query = 0;
     setenv("COSTINFER_OPENCL_SHAPE", "cpu", 1); /* fast to compile */
 }
@@ -126,6 +135,40 @@ START_TEST(auto_falls_back)
     no_context = false;
     ck_ok(device_open(&device, "opencl", NULL, NULL)); /* what failed left nothing taken */
     device_close(device);
+}
+END_TEST
+
+/* A driver, and no device: what PoCL says when it finds no folder to write to. */
+START_TEST(platform_without_devices)
+{
+    struct device *device = NULL;
+    struct device_info info;
+    char reason[DEVICE_REASON_MAX];
+    no_devices = true;
+    ck_fails(backend_opencl.find(0, &info), CINF_ENOTFOUND, "platforms and no device; ");
+    ck_fails(device_open(&device, "opencl", NULL, NULL), CINF_ENOTFOUND, "CL_DEVICE_NOT_FOUND (-1)");
+    ck_assert_ptr_null(device);
+    ck_ok(device_open(&device, "auto", NULL, reason));
+    ck_assert_msg(support_contains(reason, "no device"), "%s", reason);
+    device_close(device);
+}
+END_TEST
+
+/* A device that is gone fails what is under way, and whoever waits hears of it. */
+START_TEST(lost_device)
+{
+    struct device *device;
+    ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
+    struct opencl_device *d = (struct opencl_device *)device;
+    for (int sleeps = 0; sleeps < 2; sleeps++) {
+        d->sleeps = sleeps;
+        cl_int error;
+        cl_event event = clCreateUserEvent(d->context, &error);
+        ck_assert_int_eq(error, CL_SUCCESS);
+        clSetUserEventStatus(event, CL_OUT_OF_RESOURCES);
+        ck_fails(opencl_wait_event(d, event), CINF_EDEVICE, "waiting for a step");
+    }
+    backend_opencl.close(device);
 }
 END_TEST
 
@@ -353,6 +396,8 @@ Suite *suite(void)
     tcase_add_checked_fixture(t, begin, NULL);
     tcase_add_test(t, auto_takes_a_gpu);
     tcase_add_test(t, auto_falls_back);
+    tcase_add_test(t, platform_without_devices);
+    tcase_add_test(t, lost_device);
     tcase_add_test(t, addresses);
     tcase_add_test(t, room_for_caches);
     tcase_add_test(t, profiles);
