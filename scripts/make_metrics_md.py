@@ -20,7 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(ROOT, "docs", "METRICS.md")
 
 # Labels whose values are a fixed list, which the page shows.
-CLOSED = ("endpoint", "direction", "finish_reason", "code", "phase", "account", "per")
+CLOSED = ("endpoint", "direction", "finish_reason", "code", "phase", "account", "per", "outcome")
 
 GROUPS = (
     ("What a model did", "model_", "Every series of a model is there, at 0, from the moment the model is added, "
@@ -37,6 +37,8 @@ EXAMPLES = {
     "model_tokens_total": "sum by (model_name, direction) (rate(model_tokens_total[5m]))",
     "model_cached_tokens_total": 'sum by (model_name) (rate(model_cached_tokens_total[5m]))\n'
                                  '  / (sum by (model_name) (rate(model_tokens_total{direction="input"}[5m])) > 0)',
+    "model_draft_tokens_total": 'sum by (model_name) (rate(model_draft_tokens_total{outcome="accepted"}[5m]))\n'
+                                '  / (sum by (model_name) (rate(model_draft_tokens_total[5m])) > 0)',
     "model_requests_finished_total": "sum by (finish_reason) (increase(model_requests_finished_total[1h]))",
     "model_request_errors_total": "sum by (model_name, code) (rate(model_request_errors_total[5m]))",
     "model_requests_running": "sum by (model_name) (model_requests_running)",

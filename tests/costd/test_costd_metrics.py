@@ -23,6 +23,7 @@ CONTRACT = {
     "model_requests_waiting": {"model_name"},
     "model_device_seconds_total": {"model_name", "phase"},
     "model_cached_tokens_total": {"model_name"},
+    "model_draft_tokens_total": {"model_name", "outcome"},
     "costinfer_device_seconds_total": {"device", "account"},
     "costinfer_device_cost_dollars_total": {"device", "account"},
     "costd_build_info": {"version", "device"},
