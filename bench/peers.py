@@ -30,7 +30,7 @@ FIGURES = ["prefill_128", "prefill_512", "decode_0", "decode_512", "streams_8", 
 TITLES = {"prefill_128": "prompt of 128", "prefill_512": "prompt of 512", "decode_0": "decode",
           "decode_512": "decode, 512 before", "streams_8": "8 streams", "streams_32": "32 streams"}
 PEERS = {"f32": ["llama.cpp f32", "onnxruntime f32", "ctranslate2 float32", "transformers f32"],
-         "f16": ["llama.cpp f16"], "bf16": [], "int8": ["llama.cpp q8_0", "ctranslate2 int8"], "int4": []}
+         "f16": ["llama.cpp f16"], "bf16": [], "int8": ["llama.cpp q8_0", "ctranslate2 int8"], "int4": ["llama.cpp q4_0"]}
 
 
 def output_of(command, environment=None):
@@ -112,7 +112,7 @@ def run(args):
     commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "?")
-    raw = {"commit": commit.stdout.strip(), "processor": processor, "processors": os.cpu_count(),
+    raw = {"commit": args.commit or commit.stdout.strip(), "processor": processor, "processors": os.cpu_count(),
            "system": platform.platform(), "threads": args.threads, "runs": args.runs, "tokens": args.tokens, "rounds": []}
     types = args.types.split(",")
     peers = {peer: available(args, peer) for kind in types for peer in PEERS[kind]}
@@ -189,6 +189,7 @@ def main():
     runner.add_argument("raw")
     runner.add_argument("--model", required=True)
     runner.add_argument("--costinfer", default=os.path.join(HERE, "..", "build", "bin", "costinfer"))
+    runner.add_argument("--commit", help="what costinfer was built from (default: the commit of this tree)")
     runner.add_argument("--llama-bench")
     runner.add_argument("--llama-batched-bench")
     runner.add_argument("--flash-attention", default="on", choices=["on", "off"], help="llama.cpp's (default on)")

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Writes one made-up GPT-2 (124M) checkpoint in every format that the peers of bench/peers.py read.
 
-    bench/peers_model.py FOLDER --tokenizer DIR [--llama-cpp SOURCE]
+    bench/peers_model.py FOLDER --tokenizer DIR [--llama-cpp SOURCE] [--llama-quantize BIN]
 
-DIR has GPT-2's vocab.json and merges.txt; SOURCE is a clone of llama.cpp, for its converter.  Weights are
+DIR has GPT-2's vocab.json and merges.txt; SOURCE is a clone of llama.cpp, for its converter, and BIN its program.  Weights are
 N(0, 0.02) with a fixed seed: speed does not depend on their values.  Needs numpy, and for each peer what it
 is installed with (ctranslate2 and transformers; onnx; torch and gguf).  In FOLDER:
 
     gpt2/            config.json, model.safetensors (float32), vocab.json, merges.txt
-    gguf/            gpt2-f32.gguf, gpt2-f16.gguf, gpt2-q8_0.gguf
+    gguf/            gpt2-f32.gguf, gpt2-f16.gguf, gpt2-q8_0.gguf; with BIN gpt2-q4_0.gguf
     ct2-float32/     CTranslate2's format; the other types are converted when it loads them
     gpt2.onnx        one graph for prompts and steps, with com.microsoft's fused operators
 """
@@ -139,6 +139,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--llama-cpp")
+    parser.add_argument("--llama-quantize")
     args = parser.parse_args()
     weights = tensors()
     checkpoint = os.path.join(args.folder, "gpt2")
@@ -162,6 +163,11 @@ def main():
             attempt(path, lambda path=path, kind=kind: subprocess.run(
                 [sys.executable, os.path.join(args.llama_cpp, "convert_hf_to_gguf.py"), checkpoint, "--outtype", kind,
                  "--outfile", path], check=True, stdout=subprocess.DEVNULL))
+    if args.llama_quantize:
+        path = os.path.join(args.folder, "gguf", "gpt2-q4_0.gguf")
+        attempt(path, lambda: subprocess.run(
+            [args.llama_quantize, os.path.join(args.folder, "gguf", "gpt2-f32.gguf"), path, "q4_0"], check=True,
+            stdout=subprocess.DEVNULL))
     ct2 = os.path.join(args.folder, "ct2-float32")
     attempt(ct2, lambda: subprocess.run(
         [os.path.join(os.path.dirname(sys.executable), "ct2-transformers-converter"), "--model", checkpoint,
