@@ -327,6 +327,21 @@ def test_bench():
     refused(1, ["no-such-text"], "bench", "--model", SMALL, *quick, "--text", "no-such-text")
 
 
+def test_profile():
+    """A table where a device has timed its kernels; a CPU has no clock of its own, and says so."""
+    model = MODELS[0]
+    status, output, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1", "--profile")
+    assert status == 0 and output and "device cpu has timed no kernels" in error, error
+    status, _, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1")
+    assert status == 0 and "kernel" not in error
+    status, _, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1", "--profile",
+                           "--device", "opencl")
+    if "no OpenCL driver" in error:
+        assert status == 1
+    else:
+        assert status == 0 and "launches" in error and "norm" in error and "100.0%" not in error, error
+
+
 def test_devices():
     seen = {d["choice"]: d for d in parsed("devices", "--json")}
     assert seen["auto"]["available"] and seen["cpu-reference"]["available"]
