@@ -181,7 +181,7 @@ static enum cinf_status check_type(struct opencl_device *device, struct device *
 
 enum cinf_status opencl_check(struct opencl_device *device)
 {
-    static const enum weights_type types[] = { WEIGHTS_F32, WEIGHTS_F16 };
+    static const enum weights_type types[] = { WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_INT8 };
     struct device *reference;
     TRY(backend_cpu_reference.open(&reference, &(struct device_options){ 0 }));
     uint32_t split_length = device->tuning.split_length;
