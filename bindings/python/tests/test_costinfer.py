@@ -239,3 +239,13 @@ def test_weights_that_a_device_does_not_keep(engine: Engine, models: pathlib.Pat
         engine.load(models / "stories-small", weights="bf16")
     with pytest.raises(costinfer.InvalidArgument):
         engine.load(models / "stories-small", weights="f17")
+
+
+def test_keys_and_values_in_f16(models: pathlib.Path) -> None:
+    with Engine(device="cpu", kv="f16") as engine:
+        assert engine.device.kv == "f16"
+        assert engine.load(models / "stories-small", weights="int4").generate("Once", max_tokens=4).text
+    with pytest.raises(costinfer.Unsupported):
+        Engine(device="cpu-reference", kv="f16")
+    with pytest.raises(costinfer.InvalidArgument):
+        Engine(kv="int8")
