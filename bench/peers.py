@@ -4,14 +4,15 @@
     bench/peers.py run RAW.json --model FOLDER [--costinfer BIN] [--llama-bench BIN] [--llama-batched-bench BIN]
                    [--python PYTHON] [--types f32,f16,int8] [--kv f32|f16] [--only PROGRAMS] [--threads N]
                    [--rounds N] [--runs N] [--tokens N]
-    bench/peers.py report RAW.json ...              Markdown, from one or several of them
+    bench/peers.py report [--foreign PERCENT] RAW.json ...      Markdown, from one or several of them
 
 FOLDER is what bench/peers_model.py wrote.  A peer that is not there is left out: llama.cpp without its two
 programs, the Python ones (onnxruntime, ctranslate2, transformers) without PYTHON, or when it lacks them.
 
 A round runs ours and then each peer of a type, so that a ratio compares neighbours in time; what is
-reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes (foreign) and
-other virtual machines (steal) took of the processors meanwhile.  Speeds are what the caller waits for.
+reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes
+(foreign) and other virtual machines (steal) took of the processors meanwhile; a report leaves out runs that were disturbed
+by more than PERCENT (5), and ratios with them.  Speeds are what the caller waits for.
 """
 
 import argparse
@@ -131,7 +132,7 @@ def run(args):
             raw["rounds"].append({"type": kind, "runs": runs})
             with open(args.raw, "w", encoding="utf-8") as file:
                 json.dump(raw, file, indent=1)
-    report([args.raw])
+    report([args.raw], limit=100)
 
 
 def spread(values, form):
@@ -139,17 +140,20 @@ def spread(values, form):
     return f"{middle} ({low}–{high})" if len(values) > 1 else middle
 
 
-def report(paths):
+def report(paths, limit=5):
     raws = []
     for path in paths:
         with open(path, encoding="utf-8") as file:
             raws.append(json.load(file))
     rounds = [r for raw in raws for r in raw["rounds"]]
     everyone = [run for r in rounds for run in r["runs"]]
+    quiet = [run for run in everyone if 100 * (run["foreign"] + run["steal"]) <= limit]
     speeds, ratios, versions = {}, {}, {}
     for r in rounds:
-        ours = r["runs"][0]["figures"]
+        ours = r["runs"][0]["figures"] if r["runs"][0] in quiet else {}
         for run in r["runs"]:
+            if run not in quiet:
+                continue
             versions[run["what"].split(" ")[0]] = run.get("version", raws[-1]["commit"])
             for name in FIGURES:
                 rate = run["figures"].get(name)
@@ -158,10 +162,13 @@ def report(paths):
                     if run is not r["runs"][0] and ours.get(name):
                         ratios.setdefault((r["runs"][0]["what"], run["what"]), {}).setdefault(name, []).append(ours[name] / rate)
     first = raws[0]
+    if not quiet:
+        sys.exit(f"all of {len(everyone)} runs were disturbed by more than {limit} %")
     print(f"\n{first['processor']}, {first['processors']} processors, {first['threads']} threads; {len(rounds)} rounds from "
           f"{everyone[0]['at']} to {everyone[-1]['at']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
-    print(f"Foreign processes took {spread([100 * e['foreign'] for e in everyone], '{:.0f}')} % of the processors, other "
-          f"virtual machines {spread([100 * e['steal'] for e in everyone], '{:.0f}')} %.")
+    print(f"{len(quiet)} of {len(everyone)} runs count: the others were disturbed by more than {limit} %.  In those that count "
+          f"foreign processes took {spread([100 * e['foreign'] for e in quiet], '{:.0f}')} % of the processors, other virtual "
+          f"machines {spread([100 * e['steal'] for e in quiet], '{:.0f}')} %.")
     head = "| | " + " | ".join(TITLES[name] for name in FIGURES) + " |\n|---" + "|---" * len(FIGURES) + "|"
     print("\nTokens a second, medians of the rounds:\n\n" + head)
     for what, figures in speeds.items():
@@ -173,8 +180,8 @@ def report(paths):
                                                   for n in FIGURES) + " |")
     print("\nShares of what the machine was seen to do in the same run (reading memory; float32 multiply-adds):\n\n"
           "| | decode | decode, 512 before | prompt of 512 | machine GB/s | machine GFLOP/s |\n|---|---|---|---|---|---|")
-    for ours in dict.fromkeys(r["runs"][0]["what"] for r in rounds):
-        seen = [r["runs"][0]["bench"] for r in rounds if r["runs"][0]["what"] == ours]
+    for ours in dict.fromkeys(run["what"] for run in quiet if "bench" in run):
+        seen = [run["bench"] for run in quiet if run["what"] == ours]
         decode = [[100 * d["bandwidth_share"] for s in seen for d in s["decode"] if d["depth"] == depth] for depth in (0, 512)]
         prefill = [100 * p["peak_share"] for s in seen for p in s["prefill"] if p["tokens"] == 512]
         print(f"| {ours} | {spread(decode[0], '{:.0f}')} % | {spread(decode[1], '{:.0f}')} % | "
@@ -201,12 +208,14 @@ def main():
     runner.add_argument("--rounds", type=int, default=3)
     runner.add_argument("--runs", type=int, default=3, help="measurements in a run, of which the median counts")
     runner.add_argument("--tokens", type=int, default=32, help="decoded in a measurement")
-    commands.add_parser("report").add_argument("raw", nargs="+")
+    reporter = commands.add_parser("report")
+    reporter.add_argument("raw", nargs="+")
+    reporter.add_argument("--foreign", type=float, default=5, metavar="PERCENT")
     args = parser.parse_args()
     if args.command == "run":
         run(args)
     else:
-        report(args.raw)
+        report(args.raw, args.foreign)
 
 
 if __name__ == "__main__":
