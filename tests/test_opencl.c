@@ -26,10 +26,13 @@ static const struct opencl_tuning as_cpu = { .lanes = 1, .tile_rows = 4, .split_
 static const struct opencl_tuning as_gpu = { .lanes = 16, .tile_rows = 8, .split_length = 16 };
 static const struct opencl_tuning *tuning;
 static enum weights_type weights_as;
+static bool half_cache;
 
 static enum cinf_status open_tuned(struct device **out, const struct device_options *options)
 {
-    return opencl_open_tuned(out, options, tuning);
+    struct device_options its = *options;
+    its.half_cache = half_cache;
+    return opencl_open_tuned(out, &its, tuning);
 }
 
 static enum cinf_status weights_new_as(struct weights **out, struct device *device,
@@ -145,6 +148,200 @@ START_TEST(precision)
         }
     }
     ck_assert_double_lt(error / square, 1e-11);
+    rig_end(&rig);
+    check_clean();
+}
+END_TEST
+
+/* Keys and values in f16: the error is theirs, of 2^-11 at most for each, and the rest is as it was.  A copy,
+ * rows alone and in tiles, a past in pieces. */
+START_TEST(half_the_cache)
+{
+    struct rig rig;
+    struct step_rows s;
+    rig_begin(&rig, (struct shape){ 192, 3, 768, 500, 64, 2 });
+    add_program(&rig, PROGRAM_GPT2);
+    half_cache = true;
+    rig_start(&rig, backend_as(_i ? &as_gpu : &as_cpu, WEIGHTS_F32), 64);
+    half_cache = false;
+    struct device_info info;
+    rig.backend->info(rig.device, &info);
+    ck_assert(info.half_cache);
+    ck_assert_uint_eq(rig.backend->kv_slot_bytes(rig.device, &rig.program), 2 * 2 * 192 * 64 * 2);
+    double error = 0, square = 0;
+    static const struct run_of_rows runs[] = { { 0, 0, 40 }, { 0, 40, 1 }, { 1, 41, 5 }, { 1, 46, 1 } };
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        if (i == 2) {
+            ck_ok(rig.backend->kv_copy(rig.kv, 1, 0, 41));
+            for (uint32_t l = 0; l < 2; l++) {
+                memcpy(exact_cache(&rig, rig.keys, l, 1, 0), exact_cache(&rig, rig.keys, l, 0, 0),
+                       sizeof(double) * 41 * 192);
+                memcpy(exact_cache(&rig, rig.cached, l, 1, 0), exact_cache(&rig, rig.cached, l, 0, 0),
+                       sizeof(double) * 41 * 192);
+            }
+        }
+        step_begin(&s);
+        step_add(&s, runs[i], 500, WANT_ALL);
+        ck_ok(rig.backend->run(rig.prepared, &s.batch));
+        exact_run(&rig, &s.batch);
+        for (uint32_t r = 0; r < runs[i].n; r++) {
+            const float *logits;
+            ck_ok(rig.backend->logits(rig.prepared, r, &logits));
+            for (uint32_t v = 0; v < 500; v++) {
+                double exact = 0;
+                for (uint32_t c = 0; c < 192; c++)
+                    exact += rig.rows[ROWS_H][r * 192 + c] * (double)rig.values[W_HEAD][v * 192 + c];
+                error += (logits[v] - exact) * (logits[v] - exact);
+                square += exact * exact;
+            }
+        }
+    }
+    ck_assert_double_lt(error / square, 1e-6);
+    ck_assert_double_gt(error / square, 1e-10); /* f32 would be more exact */
+    rig_end(&rig);
+    check_clean();
+}
+END_TEST
+
+/* ---- Picks --------------------------------------------------------------------------------- */
+
+enum { PICK_V = 2500, PICK_ROWS = 100, PICK_TOKENS = 7 };
+
+/* Logits are the head's numbers times a token's, so that they can be anything: many equal ones, infinities,
+ * what is not a number.  Token 0 makes NaN of infinity. */
+static void rig_with_odd_logits(struct rig *rig)
+{
+    static const float factors[PICK_TOKENS] = { 0, 1, -1, 0.5f, 3, 1e-3f, 1 };
+    rig_begin(rig, (struct shape){ 2, 1, 2, PICK_V, PICK_ROWS, 1 });
+    add_program(rig, PROGRAM_EMBED);
+    memset(rig->values[W_POSITIONS], 0, sizeof(float) * PICK_ROWS * 2);
+    for (uint32_t v = 0; v < PICK_V; v++) {
+        float x = (float)random_normal(), *head = rig->values[W_HEAD] + 2 * (size_t)v;
+        head[0] = v < 1500 ? rintf(8 * x) / 4 : x;
+        if (v >= 2100 && v < 2110)
+            head[0] = -INFINITY;
+        head[1] = 0;
+        rig->values[W_TOKENS][2 * (size_t)v] = factors[v % PICK_TOKENS];
+        rig->values[W_TOKENS][2 * (size_t)v + 1] = 0;
+    }
+}
+
+/* What was picked of a row is what all of its logits say. */
+static void check_pick(const struct picked *picked, uint32_t n, const float *all, const uint8_t *allowed)
+{
+    static bool taken[PICK_V];
+    double max = -INFINITY, sum = 0;
+    memset(taken, 0, sizeof taken);
+    for (uint32_t k = 0; k < n; k++) {
+        int best = -1;
+        for (uint32_t v = 0; v < PICK_V; v++) {
+            if (!taken[v] && all[v] < INFINITY && (allowed[v / 8] >> v % 8 & 1) &&
+                (best < 0 || all[v] > all[best]))
+                best = (int)v;
+        }
+        if (best < 0) {
+            ck_assert_uint_eq(picked->n, k);
+            break;
+        }
+        taken[best] = true;
+        ck_assert_uint_gt(picked->n, k);
+        ck_assert_int_eq(picked->ids[k], best);
+        ck_assert(picked->logits[k] == all[best]);
+    }
+    for (uint32_t v = 0; v < PICK_V; v++)
+        max = (double)all[v] > max ? (double)all[v] : max;
+    for (uint32_t v = 0; v < PICK_V; v++)
+        sum += exp((double)all[v] - max);
+    ck_assert_msg(isnan(sum) ? isnan(picked->log_sum) : fabs(picked->log_sum - max - log(sum)) < 5e-6,
+                  "log-sum %.9g, not %.9g", picked->log_sum, max + log(sum));
+}
+
+/* The best of more rows than there is room for on the device at a time, rows that want all among them. */
+START_TEST(picks)
+{
+    static const uint8_t counts[] = { 1, 2, 0, 0, 41, 65, 1, 0, 9 };
+    struct rig rig;
+    struct step_rows s;
+    struct picked picked;
+    const float *logits;
+    uint8_t allowed[PICK_V / 8 + 1];
+    rig_with_odd_logits(&rig);
+    rig_start(&rig, backend_as(_i ? &as_gpu : &as_cpu, WEIGHTS_F32), PICK_ROWS);
+    float *all = array_new((size_t)PICK_ROWS * PICK_V, sizeof *all);
+    memset(allowed, 0xFF, sizeof allowed);
+    for (int round = 0; round < 3; round++) {
+        step_begin(&s);
+        step_add(&s, (struct run_of_rows){ 1, 0, PICK_ROWS }, PICK_V, WANT_ALL);
+        for (uint32_t r = 0; r < PICK_ROWS; r++)
+            s.tokens[r] = (int32_t)(r % PICK_TOKENS);
+        ck_ok(rig.backend->run(rig.prepared, &s.batch));
+        for (uint32_t r = 0; r < PICK_ROWS; r++) {
+            ck_ok(rig.backend->logits(rig.prepared, r, &logits));
+            memcpy(all + (size_t)r * PICK_V, logits, PICK_V * sizeof *all);
+        }
+        for (uint32_t v = 0; round > 0 && v < sizeof allowed; v++)
+            allowed[v] = (uint8_t)(round == 1 ? v * 37 : v == 100 ? 0x81 : 0); /* two ids in the end */
+        if (round > 0)
+            ck_ok(rig.backend->allow(rig.prepared, allowed));
+        for (uint32_t r = 0; r < PICK_ROWS; r++)
+            s.wants[r] = 1 + counts[r % sizeof counts];
+        ck_ok(rig.backend->run(rig.prepared, &s.batch));
+        for (uint32_t r = 0; r < PICK_ROWS; r++) {
+            uint32_t n = s.wants[r] - 1u;
+            if (n == 0) {
+                ck_fails(rig.backend->picked(rig.prepared, r, &picked), CINF_EINVAL, "no best logits");
+                ck_ok(rig.backend->logits(rig.prepared, r, &logits));
+                ck_assert(memcmp(logits, all + (size_t)r * PICK_V, PICK_V * sizeof *all) == 0);
+                continue;
+            }
+            ck_fails(rig.backend->logits(rig.prepared, r, &logits), CINF_EINVAL, "only the best");
+            ck_ok(rig.backend->picked(rig.prepared, r, &picked));
+            check_pick(&picked, n, all + (size_t)r * PICK_V, allowed);
+        }
+        ck_fails(rig.backend->picked(rig.prepared, PICK_ROWS, &picked), CINF_EINVAL, "row 100 of 100");
+    }
+    s.wants[3] = 2 + PICK_MAX;
+    ck_fails(rig.backend->run(rig.prepared, &s.batch), CINF_EINVAL, "row 3: the 66 best");
+    free(all);
+    rig_end(&rig);
+    check_clean();
+}
+END_TEST
+
+/* A step is one transfer, fewer than ten launches a layer, and what comes back; arguments stay as they are.
+ */
+START_TEST(what_a_step_asks_of_the_driver)
+{
+    struct rig rig;
+    struct step_rows s;
+    rig_begin(&rig, (struct shape){ 20, 2, 24, 45, 150, 2 });
+    add_program(&rig, PROGRAM_GPT2);
+    rig_start(&rig, backend_as(_i ? &as_gpu : &as_cpu, WEIGHTS_F32), STEP_ROWS_MAX);
+    for (uint32_t n = 1; n <= 100; n += 33) { /* 1, 34, 67, 100 */
+        for (uint8_t wants = 1; wants <= 2; wants++) {
+            step_begin(&s);
+            step_add(&s, (struct run_of_rows){ 2, 0, n }, 45, WANT_ALL);
+            memset(s.wants, wants, n);
+            shim_count("clSetKernelArg");
+            ck_ok(rig.backend->run(rig.prepared, &s.batch));
+            ck_assert_uint_eq(shim.named, 0);
+            shim_count("clEnqueueNDRangeKernel");
+            ck_ok(rig.backend->run(rig.prepared, &s.batch));
+            /* Embedding, seven a layer, the last norm; of 64 rows: gathered, multiplied, picked in two. */
+            ck_assert_uint_eq(shim.named, 2 + 2 * 7 + (n > 64 ? 2 : 1) * (wants == 2 ? 4 : 2));
+            shim_count("clEnqueueReadBuffer");
+            ck_ok(rig.backend->run(rig.prepared, &s.batch));
+            ck_assert_uint_eq(shim.named, n > 64 ? 2 : 1);
+            shim_count("clEnqueueWriteBuffer");
+            ck_ok(rig.backend->run(rig.prepared, &s.batch));
+            ck_assert_uint_eq(shim.named, 1);
+            shim_count("clFinish");
+            ck_ok(rig.backend->run(rig.prepared, &s.batch));
+            ck_ok(rig.backend->wait(rig.prepared));
+            ck_assert_uint_eq(shim.named, 0);
+        }
+    }
+    shim_fail_at(0, NULL, 0);
     rig_end(&rig);
     check_clean();
 }
@@ -551,6 +748,8 @@ static enum cinf_status use(struct device *device)
     step_begin(&s);
     step_add(&s, (struct run_of_rows){ 0, 0, 20 }, rig->program.vocab, WANT_ALL);
     step_add(&s, (struct run_of_rows){ 1, 0, 1 }, rig->program.vocab, WANT_ALL);
+    s.wants[3] = 1 + 4;
+    struct picked picked = { .n = 0 };
     enum cinf_status status =
         b->weights_new(&weights, device, rig->specs, rig->program.n_specs, WEIGHTS_INT8);
     for (uint32_t w = 0; status == CINF_OK && w < rig->program.n_specs; w++)
@@ -563,13 +762,19 @@ static enum cinf_status use(struct device *device)
         status = b->kv_copy(kv, 1, 0, 3);
     if (status == CINF_OK)
         status = b->prepare(&prepared, weights, kv, &rig->program, 24);
+    for (done = false; status == CINF_OK && !done;)
+        status = b->prepare_more(prepared, &done);
     if (status == CINF_OK)
         status = b->run(prepared, &s.batch);
     if (status == CINF_OK)
         status = b->wait(prepared);
     if (status == CINF_OK)
         status = b->logits(prepared, 20, &logits);
-    ck_assert((status == CINF_OK) == (logits != NULL));
+    if (status == CINF_OK)
+        status = b->picked(prepared, 3, &picked);
+    if (status == CINF_OK)
+        status = b->allow(prepared, (const uint8_t[4]){ 0 });
+    ck_assert(status != CINF_OK || (logits && picked.n == 4));
     b->prepared_free(prepared);
     b->kv_free(kv);
     b->weights_free(weights);
@@ -805,6 +1010,9 @@ Suite *suite(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, programs, 0, PROGRAMS);
     tcase_add_loop_test(t, precision, 0, 2 * TYPES);
+    tcase_add_loop_test(t, half_the_cache, 0, 2);
+    tcase_add_loop_test(t, picks, 0, 2);
+    tcase_add_loop_test(t, what_a_step_asks_of_the_driver, 0, 2);
     tcase_add_loop_test(t, copies, 0, 2);
     tcase_add_loop_test(t, extremes, 0, 2);
     tcase_add_loop_test(t, more_logits_than_room, 0, 2);

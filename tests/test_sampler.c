@@ -229,6 +229,115 @@ START_TEST(random_numbers_are_uniform)
 }
 END_TEST
 
+/* The n best that may be picked, and what a device says beside them, by looking at all. */
+static void best_of(struct picked *out, uint32_t n, const float *all, uint32_t vocab, const uint8_t *allowed)
+{
+    bool taken[V] = { false };
+    double max = -INFINITY, sum = 0;
+    out->n = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        int best = -1;
+        for (uint32_t i = 0; i < vocab; i++) {
+            bool may = !taken[i] && all[i] < INFINITY && (!allowed || (allowed[i / 8] >> i % 8 & 1));
+            if (may && (best < 0 || all[i] > all[best]))
+                best = (int)i;
+        }
+        if (best < 0)
+            break;
+        taken[best] = true;
+        out->ids[out->n] = best;
+        out->logits[out->n++] = all[best];
+    }
+    for (uint32_t i = 0; i < vocab; i++)
+        max = (double)all[i] > max ? (double)all[i] : max;
+    for (uint32_t i = 0; i < vocab; i++)
+        sum += exp((double)all[i] - max);
+    out->log_sum = max + log(sum);
+}
+
+/* Whatever the logits, ties and what is not a number among them, and whatever the options: what is chosen
+ * from the best is what is chosen from all. */
+START_TEST(the_best_are_enough)
+{
+    static const float odd[] = { 0, 1, 1, 2, -INFINITY, INFINITY, NAN, -0.0f };
+    static const float shares[] = { 0, 1e-6f, 0.05f, 0.3f, 0.9f, 1 };
+    uint32_t n_picks = 0, n_differ = 0;
+    for (uint32_t trial = 0; trial < 20000; trial++) {
+        uint32_t at = 0;
+#define RANDOM(n) ((uint32_t)(sampler_random(99, trial, at++) * (n)))
+        float all[V];
+        uint8_t allowed[V / 8];
+        uint32_t vocab = trial % 3 ? 1 + RANDOM(V) : V, kind = RANDOM(5);
+        for (uint32_t i = 0; i < vocab; i++) {
+            float x = (float)(sampler_random(98, trial, i) * 8 - 4);
+            all[i] = kind == 0                     ? odd[RANDOM(8)]
+                     : kind == 1                   ? rintf(x)
+                     : kind == 2 && RANDOM(9) == 0 ? NAN
+                                                   : x;
+        }
+        for (uint32_t i = 0; i < V / 8; i++)
+            allowed[i] = (uint8_t)RANDOM(256);
+        const uint8_t *only = RANDOM(2) ? allowed : NULL;
+        struct sampling how = { .temperature = RANDOM(6) ? 0.1f + (float)RANDOM(30) / 10 : 0,
+                                .top_k = RANDOM(2) ? 1 + RANDOM(64) : 1 + RANDOM(5),
+                                .top_p = shares[RANDOM(6)],
+                                .min_p = shares[RANDOM(6)],
+                                .seed = trial };
+        uint32_t needs = sampler_needs(&how);
+        ck_assert_uint_eq(needs, how.temperature <= 0 || how.top_k == 1 ? 1 : how.top_k + 1);
+        struct picked best;
+        best_of(&best, needs + (trial % 2 ? 0 : RANDOM(PICK_MAX - needs + 1)), all, vocab, only);
+        for (uint32_t choice = 0; choice < 3; choice++) {
+            int32_t token = sampler_pick(&sampler, all, vocab, only, &how, choice, NULL, trial, 0);
+            int32_t again = sampler_pick_best(&sampler, &best, &how, choice, trial);
+            ck_assert_msg(token == again, "trial %u: %d of all, %d of the %u best", trial, token, again,
+                          best.n);
+            n_picks++;
+            n_differ += best.n > 0 && token != best.ids[0];
+        }
+#undef RANDOM
+    }
+    ck_assert_uint_gt(n_differ, n_picks / 5);
+}
+END_TEST
+
+START_TEST(what_needs_every_logit)
+{
+    const struct cinf_logit_bias bias = { 1, 0 };
+    const struct sampling how[] = {
+        { .temperature = 1 },
+        { .temperature = 1, .top_p = 0.9f },
+        { .temperature = 1, .top_k = PICK_MAX },
+        { .bias = &bias, .n_bias = 1 },
+        { .repetition_penalty = 1.1f },
+        { .presence_penalty = 0.1f, .top_k = 5 },
+        { .frequency_penalty = -0.1f, .top_k = 1 },
+    };
+    for (size_t i = 0; i < sizeof how / sizeof *how; i++)
+        ck_assert_uint_eq(sampler_needs(&how[i]), 0);
+    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .temperature = 1, .top_k = PICK_MAX - 1 }), PICK_MAX);
+    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .repetition_penalty = 1 }), 1);
+}
+END_TEST
+
+START_TEST(logprobs_of_the_best)
+{
+    struct picked best;
+    struct cinf_logprob all_top[20], top[20];
+    float all_logprob, logprob;
+    best_of(&best, 20, logits, V, NULL);
+    for (int i = 0; i < 20; i++) {
+        sampler_logprobs(&sampler, logits, V, best.ids[i], &all_logprob, all_top, 20);
+        sampler_logprobs_best(&best, best.ids[i], &logprob, top, (uint32_t)i);
+        ck_assert_float_eq_tol(logprob, all_logprob, 1e-6f);
+        for (int k = 0; k < i; k++) {
+            ck_assert_int_eq(top[k].token, all_top[k].token);
+            ck_assert_float_eq_tol(top[k].logprob, all_top[k].logprob, 1e-6f);
+        }
+    }
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("sampler");
@@ -242,6 +351,9 @@ Suite *suite(void)
     tcase_add_test(t, ids_that_are_not_allowed_are_never_picked);
     tcase_add_test(t, broken_logits_are_reported);
     tcase_add_test(t, logprobs_are_the_log_softmax);
+    tcase_add_test(t, the_best_are_enough);
+    tcase_add_test(t, what_needs_every_logit);
+    tcase_add_test(t, logprobs_of_the_best);
     tcase_add_test(t, random_numbers_are_uniform);
     suite_add_tcase(s, t);
     return s;

@@ -104,7 +104,18 @@ struct batch {
     const int32_t *tokens;       /* [R] */
     const uint32_t *positions;   /* [R] */
     const uint32_t *slots;       /* [R] */
-    const uint8_t *wants_logits; /* [R] */
+    const uint8_t *wants_logits; /* [R] 0: none; 1: all; 1 + n: a backend that picks gives the n best */
+};
+
+enum { PICK_MAX = 65 };
+
+/* The best of a row's logits, best first, the smaller id first among equals, without those that allow() or a
+ * NaN or a positive infinity excludes; and what log-probabilities are made with. */
+struct picked {
+    uint32_t n; /* as many as were asked for, or all there are */
+    int32_t ids[PICK_MAX];
+    float logits[PICK_MAX];
+    double log_sum; /* the logarithm of the sum of exp() of all logits */
 };
 
 /* ---- Devices ------------------------------------------------------------------------------ */
@@ -227,6 +238,12 @@ struct backend {
 
     /* Logits [V] of the i-th row that wanted them, in host memory, valid until the next run. */
     enum cinf_status (*logits)(struct prepared *prepared, uint32_t i, const float **out);
+
+    /* For a backend that picks, else NULL.  What may be picked from now on: bit id % 8 of allowed[id / 8];
+     * all that has a bit, before the first call.  And the i-th row that wanted logits, when it wanted the
+     * best: CINF_EINVAL for others, as logits() is for these. */
+    enum cinf_status (*allow)(struct prepared *prepared, const uint8_t *allowed);
+    enum cinf_status (*picked)(struct prepared *prepared, uint32_t i, struct picked *out);
 };
 
 /* What a backend asks before it believes its caller: prepare() that the program's operations fit its

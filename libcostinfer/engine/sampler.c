@@ -151,38 +151,36 @@ static struct sampler_candidate take_best(struct sampler_candidate *heap, uint32
     return best;
 }
 
-int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, const uint8_t *allowed,
-                     const struct sampling *how, uint32_t choice, const int32_t *tokens, uint32_t n_tokens,
-                     uint32_t n_prompt)
+static bool is_modified(const struct sampling *how)
 {
-    bool modified = how->n_bias > 0 || (how->repetition_penalty > 0 && how->repetition_penalty != 1) ||
-                    how->presence_penalty != 0 || how->frequency_penalty != 0;
-    if (modified) {
-        memcpy(s->logits, logits, vocab * sizeof *logits);
-        modify(s, vocab, how, tokens, n_tokens, n_prompt);
-        logits = s->logits;
-    }
-    int32_t best = most_likely(logits, vocab, allowed);
-    if (best < 0 || how->temperature <= 0 || how->top_k == 1)
-        return best;
+    return how->n_bias > 0 || (how->repetition_penalty > 0 && how->repetition_penalty != 1) ||
+           how->presence_penalty != 0 || how->frequency_penalty != 0;
+}
 
-    /* What min_p leaves needs no order, so it goes first: its threshold is relative to the most likely and
-     * therefore the same before and after the other two cuts. */
-    float floor = how->min_p > 0 ? logits[best] + how->temperature * logf(how->min_p) : -INFINITY;
-    bool cut_p = how->top_p > 0 && how->top_p < 1;
-    struct sampler_candidate *c = s->candidates;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < vocab; i++) {
-        if (!isfinite(logits[i]) || !is_allowed(allowed, i))
-            continue;
-        /* top_p measures its share of everything that top_k left, so min_p must not have removed it. */
-        if (logits[i] < floor && !cut_p)
-            continue;
-        c[n++] = (struct sampler_candidate){ .logit = logits[i], .id = (int32_t)i };
-    }
+static bool is_greedy(const struct sampling *how)
+{
+    return how->temperature <= 0 || how->top_k == 1;
+}
 
+/* top_p measures its share of everything that top_k left, so min_p must not have removed it before. */
+static bool cuts_p(const struct sampling *how)
+{
+    return how->top_p > 0 && how->top_p < 1;
+}
+
+/* What min_p leaves needs no order, so it goes first where it may: its threshold is relative to the most
+ * likely and therefore the same before and after the other two cuts. */
+static float floor_of(const struct sampling *how, float best)
+{
+    return how->min_p > 0 ? best + how->temperature * logf(how->min_p) : -INFINITY;
+}
+
+/* One of the n candidates, which stand in the order of their ids; `random` in [0, 1). */
+static int32_t draw(struct sampler_candidate *c, uint32_t n, const struct sampling *how,
+                    struct sampler_candidate best, double random)
+{
     uint32_t k = how->top_k > 0 && how->top_k < n ? how->top_k : n;
-    bool ordered = k < n || cut_p;
+    bool cut_p = cuts_p(how), ordered = k < n || cut_p;
     if (ordered)
         make_heap(c, n);
     /* The candidates in question are the k at c[n-1], c[n-2] … when they are ordered, as far as they have
@@ -192,12 +190,13 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
         take_best(c, heap--);
     double total = 0, kept = 0;
     for (uint32_t i = n - k; i < n; i++) {
-        c[i].weight = expf((c[i].logit - logits[best]) / how->temperature);
+        c[i].weight = expf((c[i].logit - best.logit) / how->temperature);
         total += c[i].weight;
     }
 
     uint32_t n_kept = k;
     if (cut_p) {
+        float floor = floor_of(how, best.logit);
         n_kept = 0;
         while (n_kept < k && (n_kept == 0 || kept < how->top_p * total)) {
             if (heap == n - n_kept)
@@ -212,13 +211,68 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
         kept = total;
     }
 
-    double target = sampler_random(how->seed, choice, n_tokens) * kept, sum = 0;
-    int32_t picked = best;
+    double target = random * kept, sum = 0;
+    int32_t picked = best.id;
     for (uint32_t i = 0; i < n_kept && sum <= target; i++) {
         sum += c[n - 1 - i].weight;
         picked = c[n - 1 - i].id;
     }
     return picked;
+}
+
+int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, const uint8_t *allowed,
+                     const struct sampling *how, uint32_t choice, const int32_t *tokens, uint32_t n_tokens,
+                     uint32_t n_prompt)
+{
+    if (is_modified(how)) {
+        memcpy(s->logits, logits, vocab * sizeof *logits);
+        modify(s, vocab, how, tokens, n_tokens, n_prompt);
+        logits = s->logits;
+    }
+    int32_t best = most_likely(logits, vocab, allowed);
+    if (best < 0 || is_greedy(how))
+        return best;
+
+    float floor = cuts_p(how) ? -INFINITY : floor_of(how, logits[best]);
+    struct sampler_candidate *c = s->candidates, first = { .logit = logits[best], .id = best };
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < vocab; i++) {
+        if (isfinite(logits[i]) && !(logits[i] < floor) && is_allowed(allowed, i))
+            c[n++] = (struct sampler_candidate){ .logit = logits[i], .id = (int32_t)i };
+    }
+    return draw(c, n, how, first, sampler_random(how->seed, choice, n_tokens));
+}
+
+/* One more than top_k, so that whether top_k cuts anything is the same as with all of them. */
+uint32_t sampler_needs(const struct sampling *how)
+{
+    if (is_modified(how))
+        return 0;
+    if (is_greedy(how))
+        return 1;
+    return how->top_k > 0 && how->top_k < PICK_MAX ? how->top_k + 1 : 0;
+}
+
+int32_t sampler_pick_best(struct sampler *s, const struct picked *best, const struct sampling *how,
+                          uint32_t choice, uint32_t n_tokens)
+{
+    if (best->n == 0 || !isfinite(best->logits[0]))
+        return -1;
+    if (is_greedy(how))
+        return best->ids[0];
+    uint32_t most = how->top_k + 1 < best->n ? how->top_k + 1 : best->n, n = 0;
+    float floor = cuts_p(how) ? -INFINITY : floor_of(how, best->logits[0]);
+    struct sampler_candidate *c = s->candidates, first = { .logit = best->logits[0], .id = best->ids[0] };
+    for (uint32_t i = 0; i < most; i++) {
+        struct sampler_candidate next = { .logit = best->logits[i], .id = best->ids[i] };
+        if (!isfinite(next.logit) || next.logit < floor)
+            continue;
+        uint32_t at = n++;
+        for (; at > 0 && c[at - 1].id > next.id; at--)
+            c[at] = c[at - 1];
+        c[at] = next;
+    }
+    return draw(c, n, how, first, sampler_random(how->seed, choice, n_tokens));
 }
 
 void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, int32_t token, float *logprob,
@@ -242,5 +296,17 @@ void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, in
     for (uint32_t i = 0; i < n_top; i++) {
         struct sampler_candidate best = take_best(s->candidates, vocab - i);
         top[i] = (struct cinf_logprob){ best.id, (float)(best.logit - log_sum) };
+    }
+}
+
+void sampler_logprobs_best(const struct picked *best, int32_t token, float *logprob, struct cinf_logprob *top,
+                           uint32_t n_top)
+{
+    for (uint32_t i = 0; i < best->n; i++) {
+        float value = (float)(best->logits[i] - best->log_sum);
+        if (best->ids[i] == token)
+            *logprob = value;
+        if (i < n_top)
+            top[i] = (struct cinf_logprob){ best->ids[i], value };
     }
 }

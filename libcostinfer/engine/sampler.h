@@ -7,6 +7,8 @@
 
 #include <costinfer/request.h>
 
+#include "backend.h"
+
 /* Scratch space of one thread, sized for the largest vocabulary it meets. */
 struct sampler {
     uint32_t cap;
@@ -36,10 +38,20 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
                      const struct sampling *how, uint32_t choice, const int32_t *tokens, uint32_t n_tokens,
                      uint32_t n_prompt);
 
+/* How many of the best logits are all that sampler_pick_best() needs to choose what sampler_pick() would of
+ * all of them; 0: it is not enough to know any number of them. */
+uint32_t sampler_needs(const struct sampling *how);
+int32_t sampler_pick_best(struct sampler *sampler, const struct picked *best, const struct sampling *how,
+                          uint32_t choice, uint32_t n_tokens);
+
 /* log-softmax of the unmodified logits [vocab]: of `token` in *logprob, and the n_top most likely ones, most
  * likely first, the smaller id among equals. */
 void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, int32_t token, float *logprob,
                       struct cinf_logprob *top, uint32_t n_top);
+
+/* The same of a token among the best, and n_top of them at most. */
+void sampler_logprobs_best(const struct picked *best, int32_t token, float *logprob, struct cinf_logprob *top,
+                           uint32_t n_top);
 
 /* A number in [0, 1) that depends on its arguments alone. */
 double sampler_random(uint64_t seed, uint32_t choice, uint32_t position);

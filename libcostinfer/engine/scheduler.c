@@ -252,7 +252,7 @@ struct step {
 };
 
 static void add_row(struct cinf_engine *e, struct step *step, struct cinf_choice_state *choice, int32_t token,
-                    uint32_t position, bool wants_logits)
+                    uint32_t position, uint8_t wants_logits)
 {
     assert(step->n_rows < e->rows_cap);
     uint32_t i = step->n_rows++;
@@ -281,13 +281,24 @@ static bool is_prefilling(const struct cinf_request *r)
     return r->n_computed < r->n_prompt;
 }
 
+/* Of the row that a request's next token comes from: on a device that picks, no more than sampling needs. */
+static uint8_t wants_of(const struct cinf_request *r)
+{
+    uint32_t n = gpt2_picks(r->model->gpt2) ? sampler_needs(&r->sampling) : 0;
+    uint32_t n_top = r->logprobs ? r->n_top : 0;
+    /* The most likely are shown whether they may be sampled or not. */
+    if (n == 0 || n_top > PICK_MAX || (n_top > 0 && r->model->allowed))
+        return 1;
+    return (uint8_t)(1 + (n > n_top ? n : n_top));
+}
+
 static void add_prompt_rows(struct cinf_engine *e, struct step *step, struct cinf_request *r, uint32_t n)
 {
     uint32_t first = r->n_computed, wanted = 0;
     for (uint32_t i = first; i < first + n; i++) {
-        bool wants = r->wants_all || (i + 1 == r->n_prompt && !r->prompt_only);
+        uint8_t wants = r->wants_all ? 1 : i + 1 == r->n_prompt && !r->prompt_only ? wants_of(r) : 0;
         add_row(e, step, &r->choices[0], r->prompt[i], i, wants);
-        wanted += wants;
+        wanted += wants > 0;
     }
     r->step_rows = n;
     add_work(r, gpt2_work_of(step->model->gpt2, first, n, wanted));
@@ -303,9 +314,9 @@ static void add_decode_rows(struct cinf_engine *e, struct step *step, struct cin
         draft_find(&choice->draft, choice->ids, choice->n_ids);
         choice->n_drafted = draft_length(&choice->draft, left < room ? left : room, drafts);
     }
-    add_row(e, step, choice, choice->ids[last], last, true);
+    add_row(e, step, choice, choice->ids[last], last, wants_of(r));
     for (uint32_t i = 0; i < choice->n_drafted; i++)
-        add_row(e, step, choice, choice->draft.tokens[i], last + 1 + i, true);
+        add_row(e, step, choice, choice->draft.tokens[i], last + 1 + i, wants_of(r));
     uint32_t n = 1 + choice->n_drafted;
     add_work(r, gpt2_work_of(step->model->gpt2, last, n, n));
     r->step_rows += n;
@@ -380,8 +391,6 @@ static void take_prompt_logits(struct cinf_engine *e, struct cinf_request *r, ui
                                const float *logits)
 {
     uint32_t vocab = r->model->config.vocab_size;
-    if (!r->wants_all)
-        return;
     /* Whoever lets go of the request takes the buffer away under the same lock. */
     pthread_mutex_lock(&r->lock);
     if (r->prompt_logits)
@@ -423,20 +432,34 @@ static enum cinf_status take_token(struct cinf_choice_state *choice, int32_t tok
     return CINF_OK;
 }
 
+/* What a step gave of a row's logits. */
+struct seen {
+    const float *all; /* NULL: only the best */
+    struct picked best;
+};
+
 /* The next token of a text; nobody sees it before its time has been charged.  What fails here fails the
  * device (broken logits) or, without memory, this request alone. */
-static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *choice, const float *logits)
+static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *choice,
+                               const struct seen *seen)
 {
     struct cinf_request *r = choice->request;
     uint32_t vocab = r->model->config.vocab_size;
-    int32_t token = sampler_pick(&e->sampler, logits, vocab, r->model->allowed, &r->sampling, choice->index,
-                                 choice->ids, choice->n_ids, r->n_prompt);
+    int32_t token =
+        seen->all ? sampler_pick(&e->sampler, seen->all, vocab, r->model->allowed, &r->sampling,
+                                 choice->index, choice->ids, choice->n_ids, r->n_prompt)
+                  : sampler_pick_best(&e->sampler, &seen->best, &r->sampling, choice->index, choice->n_ids);
     if (token < 0)
         return cinf_fail(CINF_EDEVICE, "model %s computed logits that are not numbers at position %u",
                          r->model->name, choice->n_ids - 1);
-    if (r->logprobs)
-        sampler_logprobs(&e->sampler, logits, vocab, token, &choice->logprobs[choice->n_new],
-                         choice->top + (size_t)choice->n_new * r->n_top, r->n_top);
+    if (r->logprobs) {
+        float *logprob = &choice->logprobs[choice->n_new];
+        struct cinf_logprob *top = choice->top + (size_t)choice->n_new * r->n_top;
+        if (seen->all)
+            sampler_logprobs(&e->sampler, seen->all, vocab, token, logprob, top, r->n_top);
+        else
+            sampler_logprobs_best(&seen->best, token, logprob, top, r->n_top);
+    }
     choice->n_sampled++;
     if (take_token(choice, token) != CINF_OK) {
         choice->finish = CINF_FINISH_FAILED;
@@ -446,11 +469,11 @@ static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *
 }
 
 /* After the prompt's last row: the other choices start from a copy of its cache. */
-static enum cinf_status fork_choices(struct cinf_engine *e, struct cinf_request *r, const float *logits)
+static enum cinf_status fork_choices(struct cinf_engine *e, struct cinf_request *r, const struct seen *seen)
 {
     for (uint32_t i = 1; i < r->n_choices; i++) {
         TRY(copy_prefix(r, r->choices[i].slot, r->choices[0].slot, r->n_prompt));
-        TRY(sample(e, &r->choices[i], logits));
+        TRY(sample(e, &r->choices[i], seen));
     }
     return CINF_OK;
 }
@@ -471,7 +494,7 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
         struct cinf_choice_state *choice = e->row_choices[i];
         struct cinf_request *r = choice->request;
         uint32_t position = e->row_positions[i], nth = wanted;
-        wanted += e->row_wants[i];
+        wanted += e->row_wants[i] > 0;
         if (!is_in_text(choice, position, e->row_tokens[i]))
             continue;
         choice->slot->tokens[position] = e->row_tokens[i];
@@ -480,15 +503,18 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
             r->n_computed = position + 1;
         if (!e->row_wants[i])
             continue;
-        const float *logits;
-        TRY(gpt2_logits(step->model->gpt2, nth, &logits));
-        if (position < r->n_prompt)
-            take_prompt_logits(e, r, position, logits);
+        struct seen seen = { .all = NULL };
+        if (e->row_wants[i] > 1)
+            TRY(gpt2_picked(step->model->gpt2, nth, &seen.best));
+        else
+            TRY(gpt2_logits(step->model->gpt2, nth, &seen.all));
+        if (position < r->n_prompt && r->wants_all)
+            take_prompt_logits(e, r, position, seen.all);
         if (position + 1 < r->n_prompt || r->prompt_only)
             continue;
-        TRY(sample(e, choice, logits));
+        TRY(sample(e, choice, &seen));
         if (position + 1 == r->n_prompt)
-            TRY(fork_choices(e, r, logits));
+            TRY(fork_choices(e, r, &seen));
     }
     return CINF_OK;
 }
@@ -660,6 +686,8 @@ static enum cinf_status finish_load(struct cinf_engine *e, struct model_load *lo
     e->kv_used += gpt2_kv_bytes(model->gpt2);
     pthread_mutex_unlock(&e->lock);
     TRY(make_slots(e, model));
+    if (model->allowed && gpt2_picks(model->gpt2))
+        TRY(gpt2_allow(model->gpt2, model->allowed));
     model->weights = engine_weights_of(gpt2_weights_type(model->gpt2));
     model->parameters = gpt2_parameters(model->gpt2);
     return CINF_OK;
@@ -851,6 +879,8 @@ void *scheduler_main(void *engine)
         while (ready && !ready->loader)
             ready = ready->next;
         if (model || ready) {
+            if (was_idle(e, model))
+                cinf_meter_idle(e->meter);
             pthread_mutex_unlock(&e->lock);
             cinf_meter_busy(e->meter);
             if (model) {
@@ -879,6 +909,4 @@ void *scheduler_main(void *engine)
     pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
     return NULL;
-            if (was_idle(e, model))
-                cinf_meter_idle(e->meter);
 }

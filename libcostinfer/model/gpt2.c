@@ -333,6 +333,21 @@ enum cinf_status gpt2_logits(struct gpt2 *m, uint32_t i, const float **out)
     return m->prepared->device->backend->logits(m->prepared, i, out);
 }
 
+bool gpt2_picks(const struct gpt2 *m)
+{
+    return m->prepared->device->backend->picked != NULL;
+}
+
+enum cinf_status gpt2_allow(struct gpt2 *m, const uint8_t *allowed)
+{
+    return m->prepared->device->backend->allow(m->prepared, allowed);
+}
+
+enum cinf_status gpt2_picked(struct gpt2 *m, uint32_t i, struct picked *out)
+{
+    return m->prepared->device->backend->picked(m->prepared, i, out);
+}
+
 enum cinf_status gpt2_copy_prefix(struct gpt2 *m, uint32_t to_slot, uint32_t from_slot, uint32_t n)
 {
     assert(to_slot < m->slots && from_slot < m->slots && to_slot != from_slot);

@@ -66,6 +66,12 @@ uint64_t gpt2_parameters(const struct gpt2 *model);
 enum cinf_status gpt2_run(struct gpt2 *model, const struct batch *batch);
 enum cinf_status gpt2_wait(struct gpt2 *model);
 enum cinf_status gpt2_logits(struct gpt2 *model, uint32_t i, const float **out);
+
+/* Whether the device picks the best logits, and the calls that are for such devices: see struct backend. */
+bool gpt2_picks(const struct gpt2 *model);
+enum cinf_status gpt2_allow(struct gpt2 *model, const uint8_t *allowed);
+enum cinf_status gpt2_picked(struct gpt2 *model, uint32_t i, struct picked *out);
+
 enum cinf_status gpt2_copy_prefix(struct gpt2 *model, uint32_t to_slot, uint32_t from_slot, uint32_t n);
 
 /* What rows cost alone, for the split of a step: `n_rows` rows of one request at positions first…, `n_logits`

@@ -12,7 +12,7 @@
 #define HV   (WIDE / 16)
 
 #define ATTEND_PARAMETERS                                                                                    \
-    __global const float *q, __global float *out, __global const float *cache, __global const uint *step,    \
+    __global const float *q, __global float *out, __global const CACHE *cache, __global const uint *step,    \
         uint rows_max, uint stride, uint heads, uint positions, ulong values_at, float scale
 #define PART (WIDE + 16) /* a[WIDE], m, l, and then nothing up to a multiple of 16 */
 
@@ -57,7 +57,7 @@ float attend_sum16(float16 x)
 #define GLOBAL_DOT(q, key)                                                                                   \
     float16 dot_ = 0;                                                                                        \
     for (uint v = 0; v < HV; v++)                                                                            \
-        dot_ = fma((q)[v], vload16(v, (key)), dot_);                                                         \
+        dot_ = fma((q)[v], CACHE_LOAD16(v, (key)), dot_);                                                    \
     float s = attend_sum16(dot_)
 
 /* A score and its value join (m, l, a). */
@@ -67,7 +67,7 @@ float attend_sum16(float16 x)
         (m) = m_new_;                                                                                        \
         (l) = (l) * old_ + new_;                                                                             \
         for (uint v = 0; v < HV; v++)                                                                        \
-            (a)[v] = (a)[v] * old_ + new_ * vload16(v, (value));                                             \
+            (a)[v] = (a)[v] * old_ + new_ * CACHE_LOAD16(v, (value));                                        \
     } while (0)
 
 /* One row alone, its past in pieces; group (head, single, piece), LANES work-items each.  With one piece the
@@ -80,8 +80,8 @@ __kernel void attend_single(ATTEND_PARAMETERS, __global float *parts)
     uint n = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r] + 1;
     uint splits = step[STEP_SPLITS], length = step[STEP_SPLIT_LENGTH];
     uint begin = piece * length, end = splits == 1 ? n : min(begin + length, n);
-    __global const float *keys = cache + ((size_t)slot * heads + h) * positions * WIDE;
-    __global const float *values = keys + values_at;
+    __global const CACHE *keys = cache + ((size_t)slot * heads + h) * positions * WIDE;
+    __global const CACHE *values = keys + values_at;
     float16 query[HV], a[HV];
     float m = -INFINITY, l = 0;
     head_load(query, q + (size_t)r * stride + h * HEAD_WIDTH, scale);
@@ -171,8 +171,8 @@ __kernel void attend_tile(ATTEND_PARAMETERS)
     uint n_rows = STEP_ARRAY(step, STEP_TILE_COUNTS, rows_max)[tile];
     uint slot = STEP_ARRAY(step, STEP_SLOTS, rows_max)[r0];
     uint first = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r0];
-    __global const float *keys = cache + ((size_t)slot * heads + h) * positions * WIDE;
-    __global const float *values = keys + values_at;
+    __global const CACHE *keys = cache + ((size_t)slot * heads + h) * positions * WIDE;
+    __global const CACHE *values = keys + values_at;
     float16 query[TILE_ROWS][HV], a[TILE_ROWS][HV];
     float m[TILE_ROWS], l[TILE_ROWS];
     for (uint i = 0; i < TILE_ROWS; i++) {
@@ -214,8 +214,8 @@ __kernel __attribute__((reqd_work_group_size(TILE_ROWS, 1, 1))) void attend_tile
     uint slot = STEP_ARRAY(step, STEP_SLOTS, rows_max)[r0];
     uint first = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r0];
     uint mine = min(lane, n_rows - 1), end = first + n_rows;
-    __global const float *keys = cache + ((size_t)slot * heads + h) * positions * WIDE;
-    __global const float *values = keys + values_at;
+    __global const CACHE *keys = cache + ((size_t)slot * heads + h) * positions * WIDE;
+    __global const CACHE *values = keys + values_at;
     float16 query[HV], a[HV];
     float m = -INFINITY, l = 0;
     head_load(query, q + (size_t)(r0 + mine) * stride + h * HEAD_WIDTH, scale);
@@ -224,8 +224,8 @@ __kernel __attribute__((reqd_work_group_size(TILE_ROWS, 1, 1))) void attend_tile
     for (uint t0 = 0; t0 < end; t0 += KEYS) {
         uint n = min((uint)KEYS, end - t0);
         for (uint e = lane; e < n * HV; e += TILE_ROWS) {
-            shared_keys[e] = vload16(e, keys + (size_t)t0 * WIDE);
-            shared_values[e] = vload16(e, values + (size_t)t0 * WIDE);
+            shared_keys[e] = CACHE_LOAD16(e, keys + (size_t)t0 * WIDE);
+            shared_values[e] = CACHE_LOAD16(e, values + (size_t)t0 * WIDE);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint t = 0; t < n && t0 + t <= first + mine; t++) {

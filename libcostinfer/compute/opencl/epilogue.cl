@@ -1,7 +1,7 @@
 /* epilogue.cl - what becomes of y, element (row, column) of a product. */
 
 #define EPILOGUE_PARAMETERS                                                                                  \
-    __global const float *bias, __global float *out, __global float *cache, __global const uint *step,       \
+    __global const float *bias, __global float *out, __global CACHE *cache, __global const uint *step,       \
         uint rows_max, uint out_stride, uint epilogue, uint activation, uint d, uint head_width, uint wide,  \
         uint positions, ulong values_at
 #define EPILOGUE_ARGUMENTS                                                                                   \
@@ -39,9 +39,10 @@ void finish(uint r, uint c, float y, EPILOGUE_PARAMETERS)
         uint slot = STEP_ARRAY(step, STEP_SLOTS, rows_max)[r];
         uint position = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r];
         uint column = c % d, heads = d / head_width;
-        cache[(c < 2 * d ? 0 : values_at) +
-              (((size_t)slot * heads + column / head_width) * positions + position) * wide +
-              column % head_width] = y;
+        size_t place = (c < 2 * d ? 0 : values_at) +
+                       (((size_t)slot * heads + column / head_width) * positions + position) * wide +
+                       column % head_width;
+        CACHE_STORE(y, place, cache);
     } else {
         out[at] = y;
     }

@@ -172,7 +172,8 @@ static enum cinf_status find_named(struct found *out, struct device_info *info, 
     return CINF_OK;
 }
 
-static const char *const step_sources[] = { "opencl_layout.h", "step.cl", "epilogue.cl" };
+static const char *const step_sources[] = { "opencl_layout.h", "cache.cl", "step.cl", "epilogue.cl",
+                                            "pick.cl" };
 
 /* The products once for each type of weights and number of rows; the preprocessor is our template engine. */
 static const struct variant {
@@ -362,6 +363,7 @@ enum cinf_status opencl_open_tuned(struct device **out, const struct device_opti
     device->base.backend = &backend_opencl;
     device->id = found.id;
     device->is_gpu = info.is_gpu;
+    device->half_cache = options->half_cache;
     device->sleeps = info.shares_cpu;
     device->units = info.threads;
     device->memory_total = info.memory_total;
@@ -403,6 +405,7 @@ static void info_of(const struct device *base, struct device_info *out)
     const struct opencl_device *device = (const struct opencl_device *)base;
     *out = (struct device_info){ .is_gpu = device->is_gpu,
                                  .shows_memory = true,
+                                 .half_cache = device->half_cache,
                                  .shares_cpu = device->sleeps,
                                  .threads = device->units,
                                  .memory_total = device->memory_total,
@@ -507,8 +510,8 @@ enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *devic
         return cinf_fail(CINF_EINVAL, "a program of %u sources", n_sources);
     for (uint32_t i = 0; i < n_sources; i++)
         texts[i] = source_of(sources[i]);
-    snprintf(all, sizeof all, "-cl-std=CL1.2 -cl-mad-enable -DLANES=%u -DTILE_ROWS=%u %s %s",
-             device->tuning.lanes, device->tuning.tile_rows, options,
+    snprintf(all, sizeof all, "-cl-std=CL1.2 -cl-mad-enable -DLANES=%u -DTILE_ROWS=%u -DHALF_CACHE=%d %s %s",
+             device->tuning.lanes, device->tuning.tile_rows, device->half_cache, options,
              device->tuning.options ? device->tuning.options : "");
 
     cl_program program = NULL;
@@ -618,4 +621,6 @@ const struct backend backend_opencl = {
     .run = opencl_run,
     .wait = opencl_wait,
     .logits = opencl_logits,
+    .allow = opencl_allow,
+    .picked = opencl_picked,
 };

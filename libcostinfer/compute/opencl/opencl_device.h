@@ -43,6 +43,7 @@ struct opencl_device {
     cl_command_queue queue;
     cl_program program;
     struct opencl_tuning tuning;
+    bool half_cache;     /* keys and values in f16 */
     bool is_gpu, sleeps; /* sleeps: waiting for an event costs no processor time */
     uint32_t units;
     uint64_t memory_total, alloc_max;
@@ -87,7 +88,8 @@ struct opencl_weights {
     cl_kernel pack_rows, pack_columns, quantise;
 };
 
-/* [2, slots, H, P, wide] a layer: keys, then values; wide is D/H up to a multiple of VECTOR. */
+/* [2, slots, H, P, wide] of float or half a layer: keys, then values; wide is D/H up to a multiple of VECTOR.
+ */
 struct opencl_kv {
     struct kv base;
     uint32_t slots, layers, heads, positions, head_width, wide;
@@ -164,10 +166,12 @@ enum cinf_status opencl_kv_copy(struct kv *kv, uint32_t to, uint32_t from, uint3
 enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, struct kv *kv,
                                 const struct program *program, uint32_t rows_max);
 void opencl_prepared_free(struct prepared *prepared);
+enum cinf_status opencl_prepare_more(struct prepared *prepared, bool *done);
 enum cinf_status opencl_run(struct prepared *prepared, const struct batch *batch);
 enum cinf_status opencl_wait(struct prepared *prepared);
-enum cinf_status opencl_prepare_more(struct prepared *prepared, bool *done);
 enum cinf_status opencl_logits(struct prepared *prepared, uint32_t i, const float **out);
+enum cinf_status opencl_allow(struct prepared *prepared, const uint8_t *allowed);
+enum cinf_status opencl_picked(struct prepared *prepared, uint32_t i, struct picked *out);
 
 static inline uint64_t round_up(uint64_t n, uint64_t multiple)
 {

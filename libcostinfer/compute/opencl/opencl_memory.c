@@ -389,9 +389,10 @@ uint64_t opencl_weights_bytes(const struct weights *base)
 /* ---- The cache ---------------------------------------------------------------------------- */
 
 /* Bytes of one slot in one layer; UINT64_MAX when they cannot be counted. */
-static uint64_t layer_bytes(const struct program *p)
+static uint64_t layer_bytes(const struct device *device, const struct program *p)
 {
-    uint64_t n = 2 * sizeof(float) * (uint64_t)p->heads;
+    bool half = ((const struct opencl_device *)device)->half_cache;
+    uint64_t n = 2 * (half ? sizeof(cl_half) : sizeof(float)) * (uint64_t)p->heads;
     if (!mul_u64(&n, n, round_up(p->width / p->heads, VECTOR)) || !mul_u64(&n, n, p->positions))
         return UINT64_MAX;
     return n;
@@ -399,8 +400,7 @@ static uint64_t layer_bytes(const struct program *p)
 
 uint64_t opencl_kv_slot_bytes(const struct device *device, const struct program *program)
 {
-    (void)device;
-    uint64_t n = layer_bytes(program);
+    uint64_t n = layer_bytes(device, program);
     return mul_u64(&n, n, program->layers) ? n : UINT64_MAX;
 }
 
@@ -409,7 +409,7 @@ enum cinf_status opencl_kv_new(struct kv **out, struct device *base, const struc
 {
     struct opencl_device *device = (struct opencl_device *)base;
     TRY(program_check(program));
-    uint64_t bytes = layer_bytes(program);
+    uint64_t bytes = layer_bytes(base, program);
     if (slots == 0 || !mul_u64(&bytes, bytes, slots))
         return cinf_fail(CINF_ENOMEM, "a cache of %u slots of %" PRIu64 " bytes", slots,
                          opencl_kv_slot_bytes(base, program));

@@ -4,11 +4,13 @@
  * to step (tokens, positions, how many rows) lies in one small buffer, written by one transfer at its
  * beginning; so a step is that, a launch for each operation, and the logits' way back. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
 #include "fail.h"
+#include "half.h"
 #include "mem.h"
 #include "opencl_blas.h"
 #include "opencl_device.h"
@@ -32,6 +34,9 @@ enum {
     KERNELS = KERNEL_FINISH + 1
 };
 
+/* Of each LOGITS_ROWS rows that want logits. */
+enum { CHUNK_GATHER, CHUNK_PICK, CHUNK_JOIN, CHUNK_KERNELS };
+
 struct opencl_prepared {
     struct prepared base;
     struct opencl_weights *weights;
@@ -40,8 +45,9 @@ struct opencl_prepared {
     uint32_t rows_max, splits_max;
 
     cl_program attend;
-    cl_kernel (*kernels)[KERNELS]; /* [n_ops] */
-    cl_kernel gather, widen;
+    cl_kernel (*kernels)[KERNELS];      /* [n_ops] */
+    cl_kernel (*chunks)[CHUNK_KERNELS]; /* [n_chunks] */
+    cl_kernel widen;
     struct opencl_buffer rows[ROWS_COUNT]; /* [rows_max and a few, stride]; those that the program names */
     struct opencl_buffer wanted;           /* [LOGITS_ROWS, stride] the head's input */
     struct opencl_buffer logits;           /* [LOGITS_ROWS, V] */
@@ -52,9 +58,14 @@ struct opencl_prepared {
     uint32_t *step_words; /* step_pinned, mapped */
     float *logits_first;  /* logits_pinned, mapped: [LOGITS_ROWS, V] */
     float *logits_rest;   /* [rows_max - LOGITS_ROWS, V], for scoring; touched when used */
-    uint32_t n_logits;
-    uint32_t n_warm; /* of WARM_SIZES steps the operations that ran */
-    cl_event done;   /* the end of the step that is under way, or NULL */
+    uint32_t n_logits, n_chunks;
+    struct opencl_buffer allowed, pick_parts; /* bits; [LOGITS_ROWS, pieces, PICK_WORDS(PICK_MAX)] at most */
+    struct opencl_buffer picks, picks_pinned; /* [rows_max, PICK_WORDS(most of the step)] */
+    const uint32_t *pick_words;               /* picks_pinned, mapped */
+    uint8_t *best;                            /* [rows_max] of the i-th row that wants logits: how many */
+    uint32_t most;                            /* of them in this step */
+    uint32_t n_warm;                          /* of WARM_SIZES steps the operations that ran */
+    cl_event done;                            /* the end of the step that is under way, or NULL */
 };
 
 static struct opencl_device *device_of(const struct opencl_prepared *p)
@@ -81,7 +92,6 @@ struct product {
         ARGUMENT((p)->rows_max), ARGUMENT((p)->out_stride), ARGUMENT((p)->epilogue),                         \
         ARGUMENT((p)->activation), ARGUMENT((p)->d), ARGUMENT((p)->head_width), ARGUMENT((p)->wide),         \
         ARGUMENT((p)->positions), ARGUMENT((p)->values_at)
-enum { ARGUMENT_ROWS = 5 };
 
 static enum cinf_status bind_product(const struct opencl_device *device, cl_kernel kernel,
                                      const struct product *p)
@@ -230,6 +240,40 @@ static enum cinf_status allocate_blas(struct opencl_prepared *p)
     return temp ? opencl_buffer_new(&p->temp, device, temp, 0, false, "CLBlast's memory") : CINF_OK;
 }
 
+static uint32_t pieces_of(const struct opencl_prepared *p)
+{
+    return (p->program->vocab + PICK_PIECE - 1) / PICK_PIECE;
+}
+
+static enum cinf_status allocate_picks(struct opencl_prepared *p)
+{
+    static const char *const names[] = { "gather", "pick_pieces", "pick_join" };
+    struct opencl_device *device = device_of(p);
+    uint64_t n = p->rows_max < LOGITS_ROWS ? p->rows_max : LOGITS_ROWS;
+    uint64_t words = PICK_WORDS(PICK_MAX) * sizeof(cl_uint), bits = round_up(p->program->vocab / 8 + 1, 4);
+    TRY(opencl_buffer_new(&p->allowed, device, bits, 0, false, "allowed tokens"));
+    TRY(opencl_buffer_new(&p->pick_parts, device, n * pieces_of(p) * words, 0, false, "picks"));
+    TRY(opencl_buffer_new(&p->picks, device, p->rows_max * words, 0, false, "picks"));
+    TRY(opencl_buffer_new(&p->picks_pinned, device, p->rows_max * words, CL_MEM_ALLOC_HOST_PTR, false,
+                          "picks"));
+    TRY(map((void **)&p->pick_words, device, &p->picks_pinned, CL_MAP_READ | CL_MAP_WRITE));
+    static const cl_uint all = UINT32_MAX;
+    cl_int error =
+        clEnqueueFillBuffer(device->queue, p->allowed.mem, &all, sizeof all, 0, bits, 0, NULL, NULL);
+    if (error != CL_SUCCESS)
+        return opencl_fail(device, error, "allowed tokens");
+    p->n_chunks = (p->rows_max + LOGITS_ROWS - 1) / LOGITS_ROWS;
+    p->chunks = mem_new(p->n_chunks, sizeof *p->chunks);
+    p->best = mem_new(p->rows_max, 1);
+    if (!p->chunks || !p->best)
+        return cinf_fail(CINF_ENOMEM, "no memory for steps of %u rows", p->rows_max);
+    for (uint32_t c = 0; c < p->n_chunks; c++) {
+        for (int k = 0; k < CHUNK_KERNELS; k++)
+            TRY(opencl_kernel_new(&p->chunks[c][k], device, device->program, names[k]));
+    }
+    return CINF_OK;
+}
+
 static enum cinf_status allocate(struct opencl_prepared *p)
 {
     struct opencl_device *device = device_of(p);
@@ -257,24 +301,25 @@ static enum cinf_status allocate(struct opencl_prepared *p)
     if (head) {
         uint64_t n = p->rows_max < LOGITS_ROWS ? p->rows_max : LOGITS_ROWS;
         uint64_t bytes = n * program->vocab * sizeof(float);
+        uint64_t room = LOGITS_ROWS * (uint64_t)program->vocab * sizeof(float);
         TRY(opencl_buffer_new(&p->wanted, device,
                               (uint64_t)LOGITS_ROWS * stride_of(p, head->in) * sizeof(float), 0, true,
                               "rows"));
-        TRY(opencl_buffer_new(&p->logits, device, bytes, 0, false, "logits"));
+        TRY(opencl_buffer_new(&p->logits, device, room, 0, false, "logits"));
         TRY(opencl_buffer_new(&p->logits_pinned, device, bytes, CL_MEM_ALLOC_HOST_PTR, false, "logits"));
         TRY(map((void **)&p->logits_first, device, &p->logits_pinned, CL_MAP_READ | CL_MAP_WRITE));
         p->logits_rest = mem_new((p->rows_max - n) * program->vocab, sizeof(float));
         if (!p->logits_rest)
             return cinf_fail(CINF_ENOMEM, "no memory for logits of %u rows", p->rows_max);
-        TRY(opencl_kernel_new(&p->gather, device, device->program, "gather"));
+        TRY(allocate_picks(p));
     }
     if (attends) {
         uint64_t n = SPLIT_ROWS_MAX * (uint64_t)p->splits_max * program->heads * (p->kv->wide + 16u);
         TRY(opencl_buffer_new(&p->parts, device, n * sizeof(float), 0, false, "parts of attention"));
         char options[32];
         snprintf(options, sizeof options, "-DHEAD_WIDTH=%u", p->kv->head_width);
-        static const char *const sources[] = { "opencl_layout.h", "attend.cl" };
-        TRY(opencl_program_new(&p->attend, device, options, sources, 2));
+        static const char *const sources[] = { "opencl_layout.h", "cache.cl", "attend.cl" };
+        TRY(opencl_program_new(&p->attend, device, options, sources, 3));
     }
     return device->tuning.clblast ? allocate_blas(p) : CINF_OK;
 }
@@ -282,6 +327,41 @@ static enum cinf_status allocate(struct opencl_prepared *p)
 static cl_ulong values_at(const struct opencl_kv *kv)
 {
     return (cl_ulong)kv->slots * kv->heads * kv->positions * kv->wide;
+}
+
+static enum cinf_status bind_chunks(struct opencl_prepared *p, const struct op *op)
+{
+    struct opencl_device *device = device_of(p);
+    const cl_uint stride = stride_of(p, op->in), pieces = pieces_of(p);
+    for (cl_uint c = 0, first = 0; c < p->n_chunks; c++, first += LOGITS_ROWS) {
+        const struct opencl_argument gather[] = { ARGUMENT(p->rows[op->in].mem),
+                                                  ARGUMENT(p->wanted.mem),
+                                                  ARGUMENT(p->step.mem),
+                                                  ARGUMENT(p->rows_max),
+                                                  ARGUMENT(stride),
+                                                  ARGUMENT(first),
+                                                  { 0 } };
+        const struct opencl_argument pick[] = { ARGUMENT(p->logits.mem),
+                                                ARGUMENT(p->program->vocab),
+                                                ARGUMENT(p->allowed.mem),
+                                                ARGUMENT(p->step.mem),
+                                                ARGUMENT(p->rows_max),
+                                                ARGUMENT(first),
+                                                ARGUMENT(p->pick_parts.mem),
+                                                ARGUMENT(pieces),
+                                                { 0 } };
+        const struct opencl_argument join[] = { ARGUMENT(p->pick_parts.mem),
+                                                ARGUMENT(pieces),
+                                                ARGUMENT(p->step.mem),
+                                                ARGUMENT(p->rows_max),
+                                                ARGUMENT(first),
+                                                ARGUMENT(p->picks.mem),
+                                                { 0 } };
+        TRY(opencl_arguments(device, p->chunks[c][CHUNK_GATHER], gather));
+        TRY(opencl_arguments(device, p->chunks[c][CHUNK_PICK], pick));
+        TRY(opencl_arguments(device, p->chunks[c][CHUNK_JOIN], join));
+    }
+    return CINF_OK;
 }
 
 static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels)
@@ -301,6 +381,8 @@ static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *
         .step = p->step.mem,
         .n = w->rows,
         .k = w->stride,
+        /* The head's rows are not the step's.  It computes all that a kernel takes at once: there is room. */
+        .rows = head ? (cl_uint)LOGITS_ROWS : 0,
         .rows_max = p->rows_max,
         .out_stride = head ? w->rows : stride_of(p, op->out),
         .epilogue = head ? (cl_uint)OPENCL_EPILOGUE_HEAD : op->epilogue,
@@ -326,17 +408,7 @@ static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *
         };
         TRY(opencl_arguments(device, kernels[k], arguments));
     }
-    if (!head)
-        return CINF_OK;
-    const cl_uint stride = stride_of(p, op->in), first = 0;
-    const struct opencl_argument arguments[] = { ARGUMENT(p->rows[op->in].mem),
-                                                 ARGUMENT(p->wanted.mem),
-                                                 ARGUMENT(p->step.mem),
-                                                 ARGUMENT(p->rows_max),
-                                                 ARGUMENT(stride),
-                                                 ARGUMENT(first),
-                                                 { 0 } };
-    return opencl_arguments(device, p->gather, arguments);
+    return head ? bind_chunks(p, op) : CINF_OK;
 }
 
 static enum cinf_status bind_attend(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels)
@@ -420,14 +492,19 @@ static struct step_shape describe_step(struct opencl_prepared *p, const struct b
     uint32_t tile_rows = device_of(p)->tuning.tile_rows, longest = 0;
     uint32_t *arrays[STEP_ARRAYS];
     struct step_shape s = { .rows = b->n_rows, .splits = 1 };
+    p->most = 0;
     for (uint32_t a = 0; a < STEP_ARRAYS; a++)
         arrays[a] = STEP_ARRAY(p->step_words, a, (size_t)p->rows_max);
     for (uint32_t r = 0; r < b->n_rows; r++) {
         arrays[STEP_TOKENS][r] = (uint32_t)b->tokens[r];
         arrays[STEP_POSITIONS][r] = b->positions[r];
         arrays[STEP_SLOTS][r] = b->slots[r];
-        if (b->wants_logits[r])
-            arrays[STEP_WANTED][s.wanted++] = r;
+        if (!b->wants_logits[r])
+            continue;
+        uint8_t best = b->wants_logits[r] - 1;
+        p->most = best > p->most ? best : p->most;
+        arrays[STEP_BEST][s.wanted] = p->best[s.wanted] = best;
+        arrays[STEP_WANTED][s.wanted++] = r;
     }
     for (uint32_t r = 0; r < b->n_rows;) {
         uint32_t n = 1;
@@ -448,6 +525,7 @@ static struct step_shape describe_step(struct opencl_prepared *p, const struct b
         s.splits = s.splits < p->splits_max ? s.splits : p->splits_max;
     }
     p->step_words[STEP_ROWS] = s.rows;
+    p->step_words[STEP_MOST] = p->most;
     p->step_words[STEP_SPLITS] = s.splits;
     p->step_words[STEP_SPLIT_LENGTH] = (longest + s.splits - 1) / s.splits;
     return s;
@@ -490,33 +568,62 @@ static float *logits_at(const struct opencl_prepared *p, uint32_t i)
                            : p->logits_rest + (size_t)(i - LOGITS_ROWS) * p->program->vocab;
 }
 
-/* LOGITS_ROWS rows at a time: gathered, multiplied, read back. */
+static enum cinf_status read_back(struct opencl_device *device, cl_mem from, size_t offset, size_t bytes,
+                                  void *to)
+{
+    cl_int error = clEnqueueReadBuffer(device->queue, from, CL_FALSE, offset, bytes, to, 0, NULL, NULL);
+    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "reading logits");
+}
+
+/* The logits of n rows from `first` on, but not of those that are picked from. */
+static enum cinf_status read_logits(struct opencl_prepared *p, uint32_t first, uint32_t n)
+{
+    size_t row = p->program->vocab * sizeof(float);
+    for (uint32_t i = 0, same; i < n; i += same) {
+        bool all = p->best[first + i] == 0;
+        for (same = 1; i + same < n && (p->best[first + i + same] == 0) == all; same++)
+            ;
+        if (all)
+            TRY(read_back(device_of(p), p->logits.mem, i * row, same * row, logits_at(p, first + i)));
+    }
+    return CINF_OK;
+}
+
+static enum cinf_status run_picks(struct opencl_prepared *p, const cl_kernel *kernels, uint32_t first,
+                                  uint32_t n)
+{
+    struct opencl_device *device = device_of(p);
+    size_t lanes = device->tuning.lanes, bytes = PICK_WORDS(p->most) * sizeof(cl_uint);
+    bool any = false;
+    for (uint32_t i = 0; i < n; i++)
+        any = any || p->best[first + i] > 0;
+    if (!any)
+        return CINF_OK;
+    TRY(opencl_launch(device, kernels[CHUNK_PICK], (const size_t[]){ pieces_of(p) * lanes, n, 1 },
+                      (const size_t[]){ lanes, 1, 1 }, NULL));
+    TRY(opencl_launch(device, kernels[CHUNK_JOIN], (const size_t[]){ n * lanes, 1, 1 },
+                      (const size_t[]){ lanes, 1, 1 }, NULL));
+    return read_back(device, p->picks.mem, first * bytes, n * bytes, (char *)p->pick_words + first * bytes);
+}
+
+/* LOGITS_ROWS rows at a time: gathered, multiplied, picked from or read back. */
 static enum cinf_status run_logits(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels,
                                    uint32_t wanted)
 {
     struct opencl_device *device = device_of(p);
     const struct opencl_weight *w = &p->weights->parts[op->weight];
-    for (cl_uint first = 0; first < wanted; first += LOGITS_ROWS) {
-        cl_uint n = wanted - first < LOGITS_ROWS ? wanted - first : LOGITS_ROWS;
+    for (uint32_t first = 0; first < wanted; first += LOGITS_ROWS) {
+        const cl_kernel *chunk = p->chunks[first / LOGITS_ROWS];
+        uint32_t n = wanted - first < LOGITS_ROWS ? wanted - first : LOGITS_ROWS;
         int which = kernel_for(n);
-        cl_int error = clSetKernelArg(p->gather, 5, sizeof first, &first);
-        if (error != CL_SUCCESS)
-            return opencl_fail(device, error, "binding a kernel's arguments");
-        TRY(opencl_launch(device, p->gather, (const size_t[]){ stride_of(p, op->in), n, 1 },
+        TRY(opencl_launch(device, chunk[CHUNK_GATHER], (const size_t[]){ stride_of(p, op->in), n, 1 },
                           (const size_t[]){ 16, 1, 1 }, NULL));
-        if (which == KERNEL_MATRIX && device->tuning.clblast) {
+        if (which == KERNEL_MATRIX && device->tuning.clblast)
             TRY(blas_product(p, w, p->wanted.mem, p->logits.mem, n));
-        } else {
-            error = clSetKernelArg(kernels[which], ARGUMENT_ROWS, sizeof n, &n);
-            if (error != CL_SUCCESS)
-                return opencl_fail(device, error, "binding a kernel's arguments");
+        else
             TRY(launch_product(device, kernels[which], which, n, w->rows));
-        }
-        error = clEnqueueReadBuffer(device->queue, p->logits.mem, CL_FALSE, 0,
-                                    (size_t)n * p->program->vocab * sizeof(float), logits_at(p, first), 0,
-                                    NULL, NULL);
-        if (error != CL_SUCCESS)
-            return opencl_fail(device, error, "reading logits");
+        TRY(run_picks(p, chunk, first, n));
+        TRY(read_logits(p, first, n));
     }
     return CINF_OK;
 }
@@ -578,6 +685,11 @@ enum cinf_status opencl_run(struct prepared *base, const struct batch *batch)
     TRY(opencl_wait(base)); /* its words and logits are about to be overwritten */
     p->n_logits = 0;
     TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        if (batch->wants_logits[r] > 1 + PICK_MAX)
+            return cinf_fail(CINF_EINVAL, "row %u: the %u best logits, of at most %u", r,
+                             batch->wants_logits[r] - 1u, PICK_MAX);
+    }
     enum cinf_status status = enqueue(p, batch);
     p->n_logits = status == CINF_OK ? p->n_logits : 0;
     return status;
@@ -596,8 +708,37 @@ enum cinf_status opencl_logits(struct prepared *base, uint32_t i, const float **
     struct opencl_prepared *p = (struct opencl_prepared *)base;
     if (i >= p->n_logits)
         return cinf_fail(CINF_EINVAL, "logits %u of a step that made %u", i, p->n_logits);
+    if (p->best[i] > 0)
+        return cinf_fail(CINF_EINVAL, "logits %u, of which only the best were wanted", i);
     TRY(opencl_wait(base));
     *out = logits_at(p, i);
+    return CINF_OK;
+}
+
+enum cinf_status opencl_allow(struct prepared *base, const uint8_t *allowed)
+{
+    struct opencl_prepared *p = (struct opencl_prepared *)base;
+    struct opencl_device *device = device_of(p);
+    if (!p->allowed.mem)
+        return cinf_fail(CINF_EINVAL, "a program without logits picks no tokens");
+    cl_int error = clEnqueueWriteBuffer(device->queue, p->allowed.mem, CL_TRUE, 0,
+                                        (p->program->vocab + 7) / 8, allowed, 0, NULL, NULL);
+    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "allowed tokens");
+}
+
+enum cinf_status opencl_picked(struct prepared *base, uint32_t i, struct picked *out)
+{
+    struct opencl_prepared *p = (struct opencl_prepared *)base;
+    if (i >= p->n_logits || p->best[i] == 0)
+        return cinf_fail(CINF_EINVAL, "row %u of %u has no best logits", i, p->n_logits);
+    TRY(opencl_wait(base));
+    const uint32_t *words = p->pick_words + (size_t)i * PICK_WORDS(p->most);
+    out->log_sum = (double)f32_of_bits(words[0]) + log((double)f32_of_bits(words[1]));
+    out->n = 0;
+    for (words += 2; out->n < p->best[i] && words[1] != UINT32_MAX; words += 2, out->n++) {
+        out->logits[out->n] = f32_of_bits(words[0]);
+        out->ids[out->n] = (int32_t)words[1];
+    }
     return CINF_OK;
 }
 
@@ -617,7 +758,7 @@ enum cinf_status opencl_prepare_more(struct prepared *base, bool *done)
     uint32_t positions[MOST], slots[MOST] = { 0 };
     int32_t tokens[MOST] = { 0 };
     uint8_t wants[MOST];
-    memset(wants, 1, sizeof wants);
+    memset(wants, 1 + 2, sizeof wants);
     for (uint32_t i = 0; i < MOST; i++)
         positions[i] = i;
     uint32_t n = warm_sizes[p->n_warm / n_ops];
@@ -697,20 +838,29 @@ void opencl_prepared_free(struct prepared *base)
                 clReleaseKernel(p->kernels[i][k]);
         }
     }
-    if (p->gather)
-        clReleaseKernel(p->gather);
+    if (p->pick_words)
+        clEnqueueUnmapMemObject(device->queue, p->picks_pinned.mem, (void *)p->pick_words, 0, NULL, NULL);
+    for (uint32_t c = 0; p->chunks && c < p->n_chunks; c++) {
+        for (int k = 0; k < CHUNK_KERNELS; k++) {
+            if (p->chunks[c][k])
+                clReleaseKernel(p->chunks[c][k]);
+        }
+    }
     if (p->widen)
         clReleaseKernel(p->widen);
     if (p->attend)
         clReleaseProgram(p->attend);
-    struct opencl_buffer *const buffers[] = { &p->wanted,  &p->logits,      &p->parts,
-                                              &p->product, &p->panel,       &p->temp,
-                                              &p->step,    &p->step_pinned, &p->logits_pinned };
+    struct opencl_buffer *const buffers[] = { &p->wanted,        &p->logits,  &p->parts,      &p->product,
+                                              &p->panel,         &p->temp,    &p->step,       &p->step_pinned,
+                                              &p->logits_pinned, &p->allowed, &p->pick_parts, &p->picks,
+                                              &p->picks_pinned };
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         opencl_buffer_free(device, buffers[i]);
     for (int b = 0; b < ROWS_COUNT; b++)
         opencl_buffer_free(device, &p->rows[b]);
     mem_free(p->logits_rest);
+    mem_free(p->chunks);
+    mem_free(p->best);
     mem_free(p->kernels);
     mem_free(p);
 }

@@ -77,13 +77,13 @@ __kernel void gather(__global const float *from, __global float *to, __global co
 
 /* Positions [0, n) of every head of slot `to` from slot `from`, keys and values: cache is
  * [2, slots, H, P, wide].  Work-item (element of n * wide, head, keys or values). */
-__kernel void copy_slot(__global float *cache, uint heads, uint positions, uint wide, ulong values_at,
+__kernel void copy_slot(__global CACHE_BITS *cache, uint heads, uint positions, uint wide, ulong values_at,
                         uint to, uint from, uint n)
 {
     size_t i = get_global_id(0), head = (size_t)positions * wide;
     if (i >= (size_t)n * wide)
         return;
-    __global float *half_of = cache + get_global_id(2) * values_at;
+    __global CACHE_BITS *half_of = cache + get_global_id(2) * values_at;
     half_of[((size_t)to * heads + get_global_id(1)) * head + i] =
         half_of[((size_t)from * heads + get_global_id(1)) * head + i];
 }
