@@ -91,6 +91,8 @@ def check_new_models():
             expected.add(("model_finished_device_seconds_total", (("finish_reason", reason), m)))
         for code in ERRORS:
             expected.add(("model_request_errors_total", (("code", code), m)))
+        for outcome in ("accepted", "rejected"):
+            expected.add(("model_draft_tokens_total", (m, ("outcome", outcome))))
         for phase in ("prefill", "decode", "load"):
             expected.add(("model_device_seconds_total", (m, ("phase", phase))))
         for name in ("model_estimated_cost_dollars_total", "model_cached_tokens_total", "model_requests_running",
