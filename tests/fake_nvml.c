@@ -9,6 +9,7 @@ struct memory {
 };
 
 static int started;
+static _Atomic unsigned long long used_now; /* instead of the environment's, when it is not 0 */
 
 static int fails(const char *name)
 {
@@ -23,6 +24,7 @@ EXPORT int nvmlShutdown(void);
 EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char *address, void **out);
 EXPORT int nvmlDeviceGetMemoryInfo(void *device, struct memory *out);
 EXPORT int fake_nvml_started(void);
+EXPORT void fake_nvml_use(unsigned long long bytes);
 
 int nvmlInit_v2(void)
 {
@@ -48,10 +50,19 @@ int nvmlDeviceGetMemoryInfo(void *device, struct memory *out)
     if (device != &started || fails("memory"))
         return 999;
     out->total = 1000;
+    if (used_now) {
+        *out = (struct memory){ .total = 1ull << 40, .used = used_now };
+        return 0;
+    }
     return text && sscanf(text, "%llu %llu", &out->used, &out->total) == 2 ? 0 : 3;
 }
 
 int fake_nvml_started(void)
 {
     return started;
+}
+
+void fake_nvml_use(unsigned long long bytes)
+{
+    used_now = bytes;
 }

@@ -3,6 +3,7 @@
 #include "support.h"
 
 #if CINF_HAVE_OPENCL
+#include <costinfer/costinfer.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #pragma GCC diagnostic ignored "-Wunused-function" /* its shapes only */
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
+#include "meter_state.h"
 #include "opencl_device.h"
 #include "opencl_vendor_memory.h"
 
@@ -42,7 +44,7 @@ cl_int clGetDeviceInfo(cl_device_id id, cl_device_info what, size_t size, void *
     if (bus_query && (what == bus_query || (bus_query == 0x4008 && nv))) {
         static const cl_uint khr[4] = { 1, 0x65, 2, 3 }, bus = 0x41, slot = 5 << 3 | 1, domain = 2;
         unsigned char amd[24] = { 0 };
-        amd[21] = 0x0C, amd[22] = 0x1F, amd[23] = 7;
+        amd[21] = 0x65; /* 0000:65:00.0, fake_nvml.c's */
         const void *answer = what == 0x410F   ? (const void *)khr
                              : what == 0x4037 ? (const void *)amd
                              : what == 0x4008 ? (const void *)&bus
@@ -91,6 +93,7 @@ static void begin(void)
     as_gpu = no_context = no_devices = false;
     bus_query = 0;
     setenv("COSTINFER_OPENCL_SHAPE", "cpu", 1); /* fast to compile */
+    unsetenv("COSTINFER_FAKE_NVML");
 }
 
 START_TEST(auto_takes_a_gpu)
@@ -178,7 +181,7 @@ START_TEST(addresses)
         cl_device_info query;
         struct pci_address at;
     } queries[] = { { 0x410F, { 1, 0x65, 2, 3 } },
-                    { 0x4037, { 0, 0x0C, 0x1F, 7 } },
+                    { 0x4037, { 0, 0x65, 0, 0 } },
                     { 0x4008, { 2, 0x41, 5, 1 } } };
     struct pci_address at = { 9, 9, 9, 9 };
     struct device *device;
@@ -248,6 +251,33 @@ START_TEST(room_for_caches)
     rig_end(&rig);
 }
 END_TEST
+/* All the way: a GPU with NVIDIA's library, an engine on it, and its meter, also while nothing happens. */
+START_TEST(others_memory_is_watched)
+{
+    char library[512];
+    snprintf(library, sizeof library, "%s/bin/libfake_nvml.so", getenv("CINF_BUILD"));
+    void *fake = dlopen(library, RTLD_NOW), *symbol = fake ? dlsym(fake, "fake_nvml_use") : NULL;
+    void (*use)(unsigned long long);
+    ck_assert_msg(symbol != NULL, "%s", dlerror());
+    memcpy(&use, &symbol, sizeof use);
+    as_gpu = true;
+    bus_query = 0x4037;
+    use(5000000);
+    struct cinf_engine *engine;
+    ck_ok(cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS }));
+    const struct cinf_meter *meter = cinf_engine_meter(engine);
+    ck_assert_uint_eq(atomic_load(&meter->gpu_taken_bytes), 5000000);
+    ck_assert_uint_eq(atomic_load(&meter->gpu_used_bytes), 0);
+    use(7000000);
+    for (int i = 0; i < 500 && atomic_load(&meter->gpu_taken_bytes) != 7000000; i++)
+        nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+    ck_assert_uint_eq(atomic_load(&meter->gpu_taken_bytes), 7000000);
+    cinf_engine_close(engine);
+    use(0);
+    dlclose(fake);
+}
+END_TEST
+
 /* Every kernel that ran, by name, with the device's time; nothing where nobody asked. */
 START_TEST(profiles)
 {
@@ -400,6 +430,7 @@ Suite *suite(void)
     tcase_add_test(t, lost_device);
     tcase_add_test(t, addresses);
     tcase_add_test(t, room_for_caches);
+    tcase_add_test(t, others_memory_is_watched);
     tcase_add_test(t, profiles);
     tcase_add_test(t, profiles_of_many_launches);
     tcase_add_test(t, prepared_in_pieces);
