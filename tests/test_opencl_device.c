@@ -19,6 +19,7 @@
 #include "opencl_vendor_memory.h"
 
 static bool as_gpu, no_context, no_devices;
+static atomic_bool lost;
 static cl_device_info bus_query; /* the one that is answered */
 
 #pragma GCC visibility push(default)
@@ -69,6 +70,14 @@ cl_context clCreateContext(const cl_context_properties *properties, cl_uint n, c
     return NULL;
 }
 
+cl_int clEnqueueMarkerWithWaitList(cl_command_queue queue, cl_uint n, const cl_event *events, cl_event *event)
+{
+    static __typeof__(clEnqueueMarkerWithWaitList) *real;
+    if (!real)
+        real_function(&real, "clEnqueueMarkerWithWaitList");
+    return atomic_load(&lost) ? CL_DEVICE_NOT_AVAILABLE : real(queue, n, events, event);
+}
+
 cl_int clGetDeviceIDs(cl_platform_id platform, cl_device_type type, cl_uint room, cl_device_id *ids,
                       cl_uint *n)
 {
@@ -91,6 +100,7 @@ static enum cinf_status open_profiled(struct device **out, const struct device_o
 static void begin(void)
 {
     as_gpu = no_context = no_devices = false;
+    atomic_store(&lost, false);
     bus_query = 0;
     setenv("COSTINFER_OPENCL_SHAPE", "cpu", 1); /* fast to compile */
     unsetenv("COSTINFER_FAKE_NVML");
@@ -172,6 +182,35 @@ START_TEST(lost_device)
         ck_fails(opencl_wait_event(d, event), CINF_EDEVICE, "waiting for a step");
     }
     backend_opencl.close(device);
+}
+END_TEST
+
+/* The request in it fails and says why, the time is somebody's all the same, and the engine closes. */
+START_TEST(lost_device_under_an_engine)
+{
+    struct cinf_engine *engine;
+    struct cinf_model *model;
+    struct cinf_result *result = NULL;
+    struct cinf_snapshot s = { CINF_SNAPSHOT };
+    char path[512];
+    snprintf(path, sizeof path, "%s/examples/models/stories-small", getenv("CINF_SOURCE"));
+    ck_ok(
+        cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "opencl" }));
+    ck_ok(
+        cinf_model_load(&model, engine, &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = path }));
+    const struct cinf_request_options options = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 3 };
+    ck_ok(cinf_generate(&result, model, &options, NULL, NULL));
+    cinf_result_free(result);
+    result = NULL;
+    atomic_store(&lost, true);
+    ck_fails(cinf_generate(&result, model, &options, NULL, NULL), CINF_EDEVICE, "CL_DEVICE_NOT_AVAILABLE");
+    ck_assert_ptr_null(result);
+    ck_ok(cinf_meter_snapshot(&s, cinf_engine_meter(engine)));
+    ck_assert_uint_eq(s.serve_ns + s.load_ns + s.idle_ns, s.as_of_ns);
+    ck_assert_uint_eq(s.models[0].running, 0);
+    cinf_snapshot_free(&s);
+    cinf_model_release(model);
+    cinf_engine_close(engine);
 }
 END_TEST
 
@@ -428,6 +467,7 @@ Suite *suite(void)
     tcase_add_test(t, auto_falls_back);
     tcase_add_test(t, platform_without_devices);
     tcase_add_test(t, lost_device);
+    tcase_add_test(t, lost_device_under_an_engine);
     tcase_add_test(t, addresses);
     tcase_add_test(t, room_for_caches);
     tcase_add_test(t, others_memory_is_watched);
