@@ -65,9 +65,7 @@ endif()
 cinf_program_test(monitoring_demo monitoring/test_monitoring_demo.py SLOW)
 cinf_program_test(monitoring_types monitoring/test_monitoring_types.py SLOW)
 
-# Counts descriptors, so it wants the machine to itself.
-cinf_program_test(costd_disconnect costd/test_costd_disconnect.py SLOW)
-set_tests_properties(costd_disconnect PROPERTIES RUN_SERIAL TRUE)
+cinf_program_test(costd_disconnect costd/test_costd_disconnect.py)
 if(CINF_APPS)
   cinf_program_test(costd_scoring costd/test_costd_scoring.py)
 endif()

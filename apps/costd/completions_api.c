@@ -215,17 +215,9 @@ static void put_usage(struct strbuf *out, const struct job *job)
     strbuf_puts(out, "}},\"cost\":{");
     put_cost(out, "dollars", &r);
     strbuf_putc(out, ',');
-    put_seconds(out, "device_seconds", r.device_ns);
-    strbuf_putc(out, ',');
     put_seconds(out, "latency_seconds", r.latency_ns);
     strbuf_putc(out, ',');
-    put_seconds(out, "queue_seconds", r.queue_ns);
-    strbuf_putc(out, ',');
-    put_seconds(out, "prefill_seconds", r.prefill_ns);
-    strbuf_putc(out, ',');
-    put_seconds(out, "decode_seconds", r.decode_ns);
-    strbuf_putc(out, ',');
-    put_count(out, "cached_tokens", r.cached_tokens);
+    put_use(out, &r);
     strbuf_putc(out, '}');
 }
 

@@ -208,6 +208,19 @@ void put_seconds(struct strbuf *out, const char *key, uint64_t ns)
     strbuf_printf(out, "\"%s\":%" PRIu64 ".%09" PRIu64, key, ns / 1000000000, ns % 1000000000);
 }
 
+void put_use(struct strbuf *out, const struct cinf_report *report)
+{
+    put_count(out, "cached_tokens", report->cached_tokens);
+    strbuf_putc(out, ',');
+    put_seconds(out, "device_seconds", report->device_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "queue_seconds", report->queue_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "prefill_seconds", report->prefill_ns);
+    strbuf_putc(out, ',');
+    put_seconds(out, "decode_seconds", report->decode_ns);
+}
+
 void put_cost(struct strbuf *out, const char *key, const struct cinf_report *report)
 {
     char text[CINF_COST_TEXT_MAX];

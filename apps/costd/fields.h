@@ -57,6 +57,11 @@ void put_text(struct strbuf *out, const char *key, const char *text, size_t n); 
 void put_count(struct strbuf *out, const char *key, uint64_t value);
 void put_seconds(struct strbuf *out, const char *key, uint64_t ns); /* exact: nine decimals */
 
+/* What every answer says of its report: cached_tokens, and seconds of the device, the queue, prefill and
+ * decode.
+ */
+void put_use(struct strbuf *out, const struct cinf_report *report);
+
 /* Dollars with twelve decimals, or null when a part of the time had no price. */
 void put_cost(struct strbuf *out, const char *key, const struct cinf_report *report);
 

@@ -52,15 +52,7 @@ static void on_end(void *api, const struct job *job, struct strbuf *out)
     strbuf_putc(out, ',');
     put_cost(out, "estimated_cost_usd", &r);
     strbuf_printf(out, ",\"finish_reason\":\"%s\",", cinf_finish_name(r.finish));
-    put_count(out, "cached_tokens", r.cached_tokens);
-    strbuf_putc(out, ',');
-    put_seconds(out, "device_seconds", r.device_ns);
-    strbuf_putc(out, ',');
-    put_seconds(out, "queue_seconds", r.queue_ns);
-    strbuf_putc(out, ',');
-    put_seconds(out, "prefill_seconds", r.prefill_ns);
-    strbuf_putc(out, ',');
-    put_seconds(out, "decode_seconds", r.decode_ns);
+    put_use(out, &r);
     strbuf_puts(out, g->stream ? "}\n\ndata: [DONE]\n\n" : "}");
     out->failed = out->failed || g->text.failed;
 }

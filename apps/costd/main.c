@@ -217,6 +217,8 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                 .head_seconds = s->head_seconds,
                                 .body_seconds = s->body_seconds,
                                 .idle_seconds = s->idle_seconds,
+                                .silent_seconds =
+                                    s->idle_seconds + s->body_seconds + s->stall_seconds + SEND_SECONDS,
                                 .connections = s->connections,
                                 .others = service->has_admin_listener ? ADMIN_CONNECTIONS : 0,
                                 .timers = service->timers,

@@ -36,7 +36,6 @@
 enum {
     THREADS = 2,
     ADMIN_THREADS = 2, /* a pool of one is not a pool */
-    SEND_SECONDS = 60, /* for an answer that is no stream */
     /* What the kernel keeps for a client that does not read: enough for a network, little enough to notice.
      */
     UNSENT_BYTES = 32 * 1024,
@@ -692,7 +691,8 @@ enum cinf_status server_start(struct server **out, const struct server_options *
     }
     uint32_t connections = room_for_connections(o, fd);
     /* epoll is asked for: the automatic choice may be poll() or a thread a connection, which cannot suspend.
-     */
+     * With it a thread that has nothing to do may leave a connection that is over unclosed until it wakes,
+     * for the next event or by the timeout. */
     server->daemon = MHD_start_daemon(
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
             MHD_USE_ERROR_LOG,
@@ -701,8 +701,8 @@ enum cinf_status server_start(struct server **out, const struct server_options *
         (unsigned)(o->admin ? ADMIN_THREADS : THREADS), MHD_OPTION_CONNECTION_LIMIT, (unsigned)connections,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 0,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
-        MHD_OPTION_URI_LOG_CALLBACK, on_first_line, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-        MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->silent_seconds, MHD_OPTION_URI_LOG_CALLBACK,
+        on_first_line, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     if (!server->daemon) {
         close(fd);
         free_server(server);

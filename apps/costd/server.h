@@ -13,7 +13,11 @@
 
 #include <costinfer/status.h>
 
-enum { BODY_BYTES_MAX = 256 * 1024, REQUEST_ID_BYTES = 40 };
+enum {
+    BODY_BYTES_MAX = 256 * 1024,
+    REQUEST_ID_BYTES = 40,
+    SEND_SECONDS = 60, /* for an answer that is no stream */
+};
 
 struct server;
 struct exchange; /* one request and its answer */
@@ -42,6 +46,8 @@ struct server_options {
     /* Absolute, so that bytes that drip in do not extend them: for a request's head, for its body, and for
      * a connection that asks nothing more. */
     uint32_t head_seconds, body_seconds, idle_seconds;
+    /* Longer than anything may take its time: what is silent for so long has been forgotten. */
+    uint32_t silent_seconds;
     /* At most, and what another server of this process may have: fewer, if the descriptor limit is low. */
     uint32_t connections, others;
     struct timers *timers;
