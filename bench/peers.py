@@ -96,7 +96,19 @@ def cpu_seconds():
     return busy / hertz, ticks[7] / hertz, own.ru_utime + own.ru_stime
 
 
-def measured(what, call):
+def wait_for_quiet(patience):
+    """Until others leave the processors alone for a second, or `patience` seconds have passed."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        busy, steal, _ = cpu_seconds()
+        time.sleep(1)
+        after = cpu_seconds()
+        if after[0] - busy + after[1] - steal < 0.05 * os.cpu_count():
+            return
+
+
+def measured(what, call, patience):
+    wait_for_quiet(patience)
     before, start = cpu_seconds(), time.monotonic()
     seen = call()
     seconds, after = time.monotonic() - start, cpu_seconds()
@@ -122,13 +134,13 @@ def run(args):
     for number in range(args.rounds):
         for kind in types:
             ours = f"costinfer {kind}" + (", kv f16" if args.kv == "f16" else "")
-            runs = [measured(ours, lambda kind=kind: run_costinfer(args, kind))]
+            runs = [measured(ours, lambda kind=kind: run_costinfer(args, kind), args.patience)]
             for peer in PEERS[kind]:
                 program, _, form = peer.partition(" ")
                 if not peers[peer] or (args.only and program not in args.only.split(",")):
                     continue
                 how = run_llama if program == "llama.cpp" else lambda a, f, p=program: run_python(a, p, f)
-                runs.append(measured(peer, lambda how=how, form=form: how(args, form)))
+                runs.append(measured(peer, lambda how=how, form=form: how(args, form), args.patience))
             raw["rounds"].append({"type": kind, "runs": runs})
             with open(args.raw, "w", encoding="utf-8") as file:
                 json.dump(raw, file, indent=1)
@@ -207,6 +219,7 @@ def main():
     runner.add_argument("--threads", type=int, default=os.cpu_count())
     runner.add_argument("--rounds", type=int, default=3)
     runner.add_argument("--runs", type=int, default=3, help="measurements in a run, of which the median counts")
+    runner.add_argument("--patience", type=float, default=30, help="seconds to wait before a run until others are quiet (30)")
     runner.add_argument("--tokens", type=int, default=32, help="decoded in a measurement")
     reporter = commands.add_parser("report")
     reporter.add_argument("raw", nargs="+")
