@@ -1,5 +1,6 @@
 /* openapi_api.c - GET /openapi.json: the routes and every bound of their fields, in OpenAPI 3.1.
  *
+ * The built-in page's own files and /api are not in it: nobody else is meant to rely on them.
  * The bounds come from the constants that the fields are read with; a test asks for the document and tries
  * each bound. */
 #include <stdio.h>
