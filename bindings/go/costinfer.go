@@ -153,6 +153,8 @@ type Options struct {
 	NoSpeculation  bool   // one token of a text in a step
 	QueueMax       uint32
 	DollarsPerHour string // "": unpriced
+	// Where either is given the device's kind decides, and they stand for DollarsPerHour.
+	CPUDollarsPerHour, GPUDollarsPerHour string
 }
 
 // Engine is one device and the models on it.
@@ -201,6 +203,7 @@ func Open(o Options) (*Engine, error) {
 	options.queue_max = C.uint32_t(o.QueueMax)
 	options.no_speculation = C.bool(o.NoSpeculation)
 	options.meter.dollars_per_hour = t.orNil(o.DollarsPerHour)
+	options.cpu_dollars_per_hour, options.gpu_dollars_per_hour = t.orNil(o.CPUDollarsPerHour), t.orNil(o.GPUDollarsPerHour)
 	e := new(Engine)
 	var c *C.struct_cinf_engine
 	if err := call(func() C.enum_cinf_status { return C.cinf_engine_open(&c, &options) }); err != nil {

@@ -446,6 +446,25 @@ func TestMeterOfMistakes(t *testing.T) {
 	}
 }
 
+func TestPriceByKind(t *testing.T) {
+	e, err := Open(Options{Device: "cpu-reference", CPUDollarsPerHour: "2.50", GPUDollarsPerHour: "9", NoSpeculation: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	m, err := e.Load(folder(t), ModelOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := m.Generate(context.Background(), Request{Prompt: "Once", MaxTokens: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, _ := CostOf(uint64(r.Report.Device), "2.50"); r.Report.Cost != want {
+		t.Error(r.Report)
+	}
+}
+
 func TestInfo(t *testing.T) {
 	_, m := open(t)
 	if i := m.Info(); i.Name != "small" || i.VocabSize != 2048 || !i.Loaded || i.Weights == "auto" || i.Parameters == 0 {

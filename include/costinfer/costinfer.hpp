@@ -612,6 +612,15 @@ class engine_options
     {
         return set(options_.meter.dollars_per_hour, std::move(price));
     }
+    /* Where the device's kind decides: these stand for dollars_per_hour(). */
+    engine_options &cpu_dollars_per_hour(std::string price)
+    {
+        return set(options_.cpu_dollars_per_hour, std::move(price));
+    }
+    engine_options &gpu_dollars_per_hour(std::string price)
+    {
+        return set(options_.gpu_dollars_per_hour, std::move(price));
+    }
     engine_options &threads(uint32_t n)
     {
         return options_.threads = n, *this;

@@ -234,6 +234,12 @@ def test_speculation_changes_the_report_not_the_text(models: pathlib.Path) -> No
     assert texts[0] == texts[1]
 
 
+def test_a_price_for_each_kind_of_device(models: pathlib.Path) -> None:
+    with Engine(device="cpu-reference", cpu_dollars_per_hour="2.50", gpu_dollars_per_hour="9") as engine:
+        report = engine.load(models / "stories-small").generate("Once", max_tokens=2).report
+        assert report.cost == Cost.of(report.device_ns, "2.50")
+
+
 def test_weights_that_a_device_does_not_keep(engine: Engine, models: pathlib.Path) -> None:
     with pytest.raises(costinfer.Unsupported):
         engine.load(models / "stories-small", weights="bf16")

@@ -374,7 +374,9 @@ class Engine:
 
     def __init__(self, *, device: str | None = None, threads: int = 0, kv_memory: int = 0, queue_max: int = 0,
                  prefix_reuse: bool = True, dollars_per_hour: str | None = None, basis: str = "wall",
-                 kv: str = "f32", speculation: bool = True) -> None:
+                 kv: str = "f32", speculation: bool = True, cpu_dollars_per_hour: str | None = None,
+                 gpu_dollars_per_hour: str | None = None) -> None:
+        """dollars_per_hour is the price; where the device's kind decides, cpu_ and gpu_dollars_per_hour are."""
         if basis not in ("wall", "cpu"):
             raise _errors.InvalidArgument(f"basis is {basis!r}; it can be 'wall' or 'cpu'")
         kv_type = ctypes.c_uint()
@@ -388,6 +390,10 @@ class Engine:
             o.device = device.encode()
         if dollars_per_hour is not None:
             o.meter.dollars_per_hour = dollars_per_hour.encode()
+        if cpu_dollars_per_hour is not None:
+            o.cpu_dollars_per_hour = cpu_dollars_per_hour.encode()
+        if gpu_dollars_per_hour is not None:
+            o.gpu_dollars_per_hour = gpu_dollars_per_hour.encode()
         self._lock = threading.Lock()  # against reading the meter while closing
         self._pointer = ctypes.c_void_p()
         call("engine_open", ctypes.byref(self._pointer), ctypes.byref(o))
