@@ -447,7 +447,8 @@ func TestMeterOfMistakes(t *testing.T) {
 }
 
 func TestPriceByKind(t *testing.T) {
-	e, err := Open(Options{Device: "cpu-reference", CPUDollarsPerHour: "2.50", GPUDollarsPerHour: "9", NoSpeculation: true})
+	e, err := Open(Options{Device: "cpu-reference", CPUDollarsPerHour: "2.50", GPUDollarsPerHour: "9",
+		NoSpeculation: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,9 +84,9 @@ struct cinf_request_options {
     void (*notify)(void *context);
     void *notify_context; /* handed to it */
 
-    /* While so many events wait to be pulled the request sits out, as if paused (cinf_request_pause()), so that
-     * a reader who has stopped reading has nothing computed; 0: no limit.  What one step gives is always taken
-     * whole. */
+    /* While so many events wait to be pulled the request sits out, as if paused (cinf_request_pause()), so
+     * that a reader who has stopped reading has nothing computed; 0: no limit.  What one step gives is always
+     * taken whole. */
     uint32_t unread_max;
 };
 #define CINF_REQUEST_OPTIONS .struct_size = sizeof(struct cinf_request_options) /* begins an initializer */

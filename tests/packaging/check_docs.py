@@ -1,9 +1,9 @@
 """The code blocks of the documentation, extracted and run as printed.
 
-Those of README.md and examples/README.md run one after another in a copy of the tree, where build/ is the build that
-is tested and `make` has nothing left to do; a block of C is the example.c that the commands after it compile.  Those of all other
-documents run with the installed programs, in a folder that has examples/models; a block of C without a main() gets an
-engine and a model.
+Those of README.md and examples/README.md run one after another in a copy of the tree, where build/ is the build
+that is tested and `make` has nothing left to do; a block of C is the example.c that the commands after it compile.
+Those of all other documents run with the installed programs, in a folder that has examples/models; a block of C
+without a main() gets an engine and a model.
 
 A block behind "<!-- not run: why -->" is listed and left out."""
 import re
