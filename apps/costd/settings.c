@@ -57,7 +57,7 @@ static const struct option options[] = {
     { "weights", WEIGHTS, AT(weights), 0, 0, false, "TYPE",
       "type of the weights in memory: auto (default, as stored), f32, f16, bf16, int8 or int4" },
     { "kv", KV, AT(kv), 0, 0, false, "f32|f16",
-      "type of cached keys and values: f32 (default) or f16, half the memory, on device cpu" },
+      "type of cached keys and values: f32 (default) or f16, half the memory (cpu, opencl)" },
     { "kv-memory", SIZE, AT(kv_memory), 0, UINT64_C(1) << 50, false, "BYTES",
       "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM)" },
     { "slots", COUNT, AT(slots), 0, 1024, false, "N",

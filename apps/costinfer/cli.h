@@ -49,8 +49,8 @@ struct common_flags {
           "Threads of the device (default: its choice)." },                                                  \
     {                                                                                                        \
         "kv", FLAG_KV, &(common)->kv, 0, 0, "TYPE",                                                          \
-            "How keys and values of past tokens are kept: f32 (default) or f16 (device cpu), which\n"        \
-            "halves their memory and what attention reads."                                                  \
+            "How keys and values of past tokens are kept: f32 (default) or f16, which halves their\n"        \
+            "memory and what attention reads (devices cpu and opencl)."                                      \
     }
 #define WEIGHTS_FLAG(common)                                                                                 \
     {                                                                                                        \

@@ -24,7 +24,7 @@ extern "C" {
 /* How keys and values of past positions are kept on the device. */
 enum cinf_kv {
     CINF_KV_F32 = 0,
-    CINF_KV_F16, /* half the memory and half of what attention reads; device "cpu" */
+    CINF_KV_F16, /* half the memory and half of what attention reads; devices "cpu" and "opencl" */
 };
 CINF_API const char *cinf_kv_name(enum cinf_kv kv); /* "f32", "f16" */
 
