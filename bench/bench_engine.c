@@ -6,7 +6,8 @@
  * the engine does for its accounts, in blocks of a few steps that take turns; engine_us is a step of the
  * engine itself, with events, scheduling and the threads that read.  "speculation": texts with and without
  * it, greedy and sampled; within a round the sides take turns, and the ratio is the median of the rounds'
- * own. */
+ * own.  "gaps": waits between the tokens of one text while a prompt of nearly the whole context is read in
+ * pieces of prefill_rows. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,6 +242,55 @@ static void measure_speculation(const struct bench *b, const char *text, float t
     fflush(stdout);
 }
 
+/* ---- A long prompt beside a text -------------------------------------------------------------- */
+
+enum { GAPS_MAX = 4096 };
+
+/* The waits between tokens of a text while a prompt of nearly the whole context is read. */
+static void measure_gaps(const struct bench *b, uint32_t prefill_rows)
+{
+    static double gap_ms[GAPS_MAX];
+    uint32_t vocab = b->model->config.vocab_size, n_prompt = b->model->config.n_positions - 2;
+    int32_t *ids = malloc(n_prompt * sizeof *ids), own[PROMPT];
+    double prompt_ms = 0;
+    size_t n = 0;
+    if (!ids)
+        exit(EXIT_FAILURE);
+    b->engine->prefill_rows = prefill_rows;
+    for (uint32_t round = 0; round < b->rounds; round++) {
+        struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .ignore_eos = true };
+        struct cinf_event event = { CINF_EVENT };
+        struct cinf_request *text, *prompt;
+        for (uint32_t i = 0; i < n_prompt; i++)
+            ids[i] = (int32_t)((i * 7919 + round * 31 + 17) % vocab);
+        set_prompt(b, &o, round, own);
+        check(cinf_request_submit(&text, b->model, &o));
+        check(cinf_request_next(text, UINT64_MAX, &event));
+        check(cinf_request_submit(&prompt, b->model,
+                                  &(struct cinf_request_options){ CINF_REQUEST_OPTIONS, .prompt_ids = ids,
+                                                                  .n_prompt_ids = n_prompt,
+                                                                  .prompt_only = true }));
+        uint64_t start = clock_monotonic_ns(), last = start, now;
+        struct cinf_event end = { CINF_EVENT };
+        while (event.kind != CINF_EVENT_END && cinf_request_next(prompt, 0, &end) != CINF_OK) {
+            check(cinf_request_next(text, UINT64_MAX, &event));
+            now = clock_monotonic_ns();
+            if (n < GAPS_MAX)
+                gap_ms[n++] = (double)(now - last) / 1e6;
+            last = now;
+        }
+        prompt_ms += (double)(last - start) / 1e6 / b->rounds;
+        cinf_request_free(text);
+        cinf_request_free(prompt);
+    }
+    free(ids);
+    qsort(gap_ms, n, sizeof *gap_ms, ascending);
+    printf("{\"case\":\"gaps\",\"model\":\"%s\",\"weights\":\"%s\",\"prefill_rows\":%u,\"gaps\":%zu,"
+           "\"median_ms\":%.2f,\"p99_ms\":%.2f,\"prompt_ms\":%.1f}\n",
+           b->name, b->weights, prefill_rows, n, gap_ms[n / 2], gap_ms[n * 99 / 100], prompt_ms);
+    fflush(stdout);
+}
+
 static uint32_t number(const char *text, uint32_t most)
 {
     long value = strtol(text, NULL, 10);
@@ -253,10 +303,11 @@ static uint32_t number(const char *text, uint32_t most)
 
 int main(int argc, char **argv)
 {
-    static const uint32_t streams[] = { 1, 2, 4, 8 };
+    static const uint32_t streams[] = { 1, 2, 4, 8 }, rows[] = { 32, 64, 128, 256 };
     struct bench b = { .tokens = 100, .rounds = 7 };
     struct cinf_model_options mo = { CINF_MODEL_OPTIONS };
-    struct cinf_engine_options eo = { CINF_ENGINE_OPTIONS, .device = "cpu", .no_prefix_reuse = true };
+    struct cinf_engine_options eo = { CINF_ENGINE_OPTIONS, .device = "cpu", .no_prefix_reuse = true,
+                                      .prefill_rows = 256 };
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--model") == 0)
             mo.folder = argv[i + 1];
@@ -279,6 +330,9 @@ int main(int argc, char **argv)
     const float row_time = b.model->row_time;
     struct cinf_report warm = { CINF_REPORT };
     run_engine(&b, &(struct cinf_request_options){ CINF_REQUEST_OPTIONS, .max_tokens = 10 }, 0, 1, &warm);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        measure_gaps(&b, rows[i]);
+    b.engine->prefill_rows = 128;
     b.model->row_time = 0;
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         measure_accounts(&b, streams[i]);
