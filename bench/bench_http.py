@@ -1,38 +1,58 @@
 #!/usr/bin/env python3
 """What HTTP adds to the library, measured on costd with real models; prints the tables of results/http-*.md.
 
-    bench/bench_http.py [BUILD]
+    bench/bench_http.py [--build BUILD] [--gpt2 FOLDER] [--llama SERVER --gguf FILE] [PART ...]
 
-  delay        from the engine's end of a request, by its own clock, to the client's having read it, with 64
-               streams at once: sending, parsing and waking up included
-  /metrics     how long a scrape takes while the device never rests, alone and beside wrk and slowhttptest
+  delay        from the engine's handing over of each token to the client's having read it, with 1, 8 and 64
+               streams at once.  costd_timed is costd with a note of the first time (token_times.c), http_client
+               notes the second; both by the machine's monotonic clock
+  scrapes      how long GET /metrics takes while the device never rests, alone and beside wrk and slowhttptest
+  slow         what tokens/s 16 clients get beside slow headers, slow bodies, slow readers and wrk
   idle         resident memory of 2000 connections that have asked once and wait
-  throughput   8 clients, against `costinfer bench` with 8 streams; the two alternate, so that what else the
-               machine does meets both
+  throughput   8 clients of costd against 8 threads on the library (bench_streams); the two take turns
+  llama        8 clients of costd against the same clients of llama-server, which take turns too
 
-The client runs on the same cores.  Seconds are wall time; every figure is worth what the machine's load,
-printed with it, allows."""
+Without a PART, all but the last.  --gpt2 is a folder with GPT-2's weights; without, made-up ones of its shape.
+The clients run on the same cores.  Seconds are wall time; every figure is worth what the machine's load, printed
+with it, allows."""
+import argparse
+import contextlib
 import http.client
 import json
 import os
 import resource
-import selectors
 import shutil
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.environ.setdefault("CINF_SOURCE", os.path.dirname(HERE))
-os.environ["CINF_BUILD"] = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.join(SOURCE, "build")
+PARTS = ("delay", "scrapes", "slow", "idle", "throughput")
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--build", default=os.path.join(SOURCE, "build"))
+arguments.add_argument("--gpt2")
+arguments.add_argument("--llama")
+arguments.add_argument("--gguf")
+arguments.add_argument("--weights", default="f32")
+arguments.add_argument("--rounds", type=int, default=5)
+arguments.add_argument("parts", nargs="*", metavar="PART", default=PARTS)
+arguments = arguments.parse_args()
+os.environ["CINF_BUILD"] = os.path.abspath(arguments.build)
 sys.path.insert(0, os.path.join(SOURCE, "tests", "costd"))
+import costd_support  # noqa: E402
 from costd_support import BUILD, LARGE, Costd  # noqa: E402
 
-ROUNDS = 3
+BIN = os.path.join(BUILD, "bin")
+TIMES = struct.Struct("QQQ")  # seed, events so far, nanoseconds: a record of token_times.c and of http_client
+RECORDS = 1 << 20
+NO_GUESSES = ["--no-speculation"]  # nor do the others: a token is a step
 
 
 def row(*cells):
@@ -57,29 +77,59 @@ def request(fields):
             b"Content-Length: %d\r\n\r\n" % len(body)) + body
 
 
-def delays(server, streams, tokens):
-    """Seconds that each stream's end came later at its client than in the engine."""
-    wait = selectors.DefaultSelector()
-    data, sent, out = {}, {}, []
-    for _ in range(streams):
-        s = socket.create_connection(("127.0.0.1", server.port))
-        wait.register(s, selectors.EVENT_READ)
-        data[s] = b""
-    for s in data:
-        sent[s] = time.monotonic()
-        s.sendall(request({"stream": True, "stream_options": {"include_usage": True}, "max_tokens": tokens}))
-    while sent:
-        for key, _ in wait.select():
-            s = key.fileobj
-            data[s] += s.recv(65536)
-            if b"[DONE]" in data[s][-64:]:
-                took = time.monotonic() - sent.pop(s)
-                usage = [line for line in data[s].split(b"\n") if b'"cost"' in line][0]
-                cost = json.loads(usage[len("data: "):])["cost"]
-                out.append(took - cost["queue_seconds"] - cost["latency_seconds"])
-                wait.unregister(s)
-                s.close()
+def http_client(port, streams, tokens, requests, *events):
+    """What http_client prints; its processor time too."""
+    before = os.times()
+    ran = subprocess.run([os.path.join(BIN, "http_client"), str(port), "m", str(streams), str(tokens), str(requests),
+                          *events], stdout=subprocess.PIPE, check=True)
+    after = os.times()
+    out = json.loads(ran.stdout)
+    out["client"] = after.children_user + after.children_system - before.children_user - before.children_system
+    out["rate"] = out["tokens"] / out["seconds"]
     return out
+
+
+def delays(server, folder, streams, tokens):
+    """Seconds that each token came later at its client than it left the engine."""
+    times, events = os.path.join(folder, "times"), os.path.join(folder, "events")
+    with open(times, "r+b") as f:
+        f.write(bytes(8))
+    http_client(server.port, streams, tokens, 1, events)
+    with open(times, "rb") as f:
+        n = struct.unpack("Q", f.read(8))[0]
+        handed = {}
+        for seed, so_far, ns in TIMES.iter_unpack(f.read(TIMES.size * n)):
+            handed.setdefault(seed, []).append((so_far, ns))
+    out, at = [], {}
+    with open(events, "rb") as f:
+        for seed, number, ns in TIMES.iter_unpack(f.read()):
+            i = at.get(seed, 0)
+            while handed[seed][i][0] < number:
+                i += 1
+            at[seed] = i
+            out.append((ns - handed[seed][i][1]) / 1e9)
+    return out
+
+
+def measure_delay():
+    name, folder = ("GPT-2", arguments.gpt2) if arguments.gpt2 else ("stories-large", LARGE)
+    plain, costd_support.COSTD = costd_support.COSTD, os.path.join(BIN, "costd_timed")
+    table(name + ": streams at once", "tokens", "p50 ms", "p90 ms", "p99 ms later than the engine", "quietest round's",
+          "client's share of a core")
+    with tempfile.TemporaryDirectory() as scratch:
+        with open(os.path.join(scratch, "times"), "wb") as f:
+            f.truncate(8 + TIMES.size * RECORDS)
+        with Costd("--model", "m=" + folder, "--slots", "64", "--kv-memory", "6G",
+                   env={"TOKEN_TIMES": os.path.join(scratch, "times")}) as server:
+            for streams in (1, 8, 64):
+                tokens = 24 if arguments.gpt2 else 200
+                http_client(server.port, streams, tokens, 1)
+                rounds = [delays(server, scratch, streams, tokens) for _ in range(arguments.rounds)]
+                quietest = min(rounds, key=statistics.median)
+                client = http_client(server.port, streams, tokens, 1)
+                row(streams, sum(map(len, rounds)), *quantiles(sum(rounds, [])), " / ".join(quantiles(quietest)),
+                    "%.0f %%" % (100 * client["client"] / client["seconds"]))
+    costd_support.COSTD = plain
 
 
 class Load:
@@ -110,19 +160,24 @@ class Load:
                 self.tokens += usage["completion_tokens"]
 
 
-def scrapes(server, seconds):
+def scrapes(server, seconds, path="/metrics"):
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     out, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
         start = time.monotonic()
-        connection.request("GET", "/metrics")
+        connection.request("GET", path)
         connection.getresponse().read()
         out.append(time.monotonic() - start)
         time.sleep(0.005)
     return out
 
 
-def measure_scrapes(server):
+def measure_scrapes():
+    with Costd("--model", "m=" + LARGE) as server:
+        measure_scrapes_of(server)
+
+
+def measure_scrapes_of(server):
     url = "http://localhost:%d" % server.port
     table("/metrics while 16 clients generate, and beside them", "scrapes", "p50 ms", "p90 ms", "p99 ms")
     beside = [("nothing", None),
@@ -146,7 +201,46 @@ def resident(server):
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure_idle(server, n=2000):
+def measure_slow():
+    """Rates of 16 clients, in turns alone and beside each; and whether somebody else's /health is answered."""
+    with Costd("--model", "m=" + LARGE) as server:
+        url = "http://localhost:%d" % server.port
+        table("16 clients generate, and beside them", "tokens/s", "of the rate alone", "/health answered", "p99 ms")
+        slow = ["slowhttptest", "-c", "500", "-r", "250", "-l", "6"]
+        beside = [("slow headers", [*slow, "-H", "-i", "2", "-u", url + "/health"]),
+                  ("slow bodies", [*slow, "-B", "-i", "2", "-s", "8192", "-u", url + "/v1/completions"]),
+                  ("slow readers", [*slow, "-X", "-w", "1", "-y", "8", "-n", "2", "-z", "4", "-k", "3", "-u",
+                                    url + "/openapi.json"]),
+                  ("wrk, 64 connections to /health", ["wrk", "-t1", "-c64", "-d6", url + "/health"])]
+        with Load(server, 16, 200) as load:
+            time.sleep(1)
+            for name, command in beside:
+                if not shutil.which(command[0]):
+                    row(name, "not installed", "", "", "")
+                    continue
+                alone, _ = rate_beside(server, load, None)
+                with tempfile.TemporaryDirectory() as scratch:
+                    process = subprocess.Popen(command, cwd=scratch, stdout=subprocess.DEVNULL,
+                                               stderr=subprocess.DEVNULL)
+                    rate, asked = rate_beside(server, load, process)
+                    process.wait()
+                row(name, "%.0f" % rate, "%.2f" % (rate / alone), len(asked), quantiles(asked)[2])
+
+
+def rate_beside(server, load, process):
+    """Tokens a second over four seconds, and how long each GET /health took meanwhile."""
+    time.sleep(1 if process else 0)
+    tokens, start = load.tokens, time.monotonic()
+    asked = scrapes(server, 4, "/health")
+    return (load.tokens - tokens) / (time.monotonic() - start), asked
+
+
+def measure_idle(n=2000):
+    with Costd("--model", "m=" + LARGE) as server:
+        measure_idle_of(server, n)
+
+
+def measure_idle_of(server, n):
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 10000), most))
     before, connections = resident(server), []
@@ -162,30 +256,90 @@ def measure_idle(server, n=2000):
         s.close()
 
 
-def library(model, tokens):
-    command = [os.path.join(BUILD, "bin", "costinfer"), "bench", *model, "--json", "--runs", "1", "--seconds", "0",
-               "--tokens", str(tokens)]
-    seen = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    return next(p["tokens_per_second"] for p in seen["parallel"] if p["streams"] == 8)
+class Library:
+    """The program that asks the library itself, a round at a time."""
+
+    def __init__(self, folder, streams, tokens, requests):
+        self.process = subprocess.Popen([os.path.join(BIN, "bench_streams"), folder, arguments.weights, str(streams),
+                                         str(tokens), str(requests)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def round(self):
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        out = json.loads(self.process.stdout.readline())
+        out["rate"] = out["tokens"] / out["seconds"]
+        return out
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def measure_throughput(name, folder, tokens, seconds, rounds):
+class Llama:
+    """llama-server with as many slots as there are clients and room for each, on as many threads as costd."""
+
+    def __init__(self, streams):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.process = subprocess.Popen([arguments.llama, "-m", arguments.gguf, "--port", str(self.port), "-np",
+                                         str(streams), "-c", str(1024 * streams), "-t", str(os.cpu_count()),
+                                         "--no-webui"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen("http://127.0.0.1:%d/health" % self.port).read()
+                return
+            except OSError:
+                if time.monotonic() > end or self.process.poll() is not None:
+                    raise
+                time.sleep(0.1)
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def spread(values, form="%.2f"):
+    return (form + " (" + form + " to " + form + ")") % (statistics.median(values), min(values), max(values))
+
+
+def take_turns(name, server, other, streams=8, tokens=64, requests=2):
+    """One round each to warm up, then rounds in pairs, the order changing."""
+    ours, theirs = lambda: http_client(server.port, streams, tokens, requests), other
+    ours(), theirs()
     pairs = []
-    for _ in range(rounds):
-        with Costd("--model", "m=" + folder) as server:
-            before = server.metrics()
-            with Load(server, 8, tokens) as load:
-                start = time.monotonic()
-                time.sleep(seconds)
-            wall = time.monotonic() - start
-            after = server.settle()
-            busy = sum(after[k] - before[k] for k in after if k[0] == "costinfer_device_seconds_total" and
-                       ("account", "serve") in k[1])
-            pairs.append((load.tokens / wall, library(["--model", folder], tokens), float(busy) / wall))
-    ratio = [a / b for a, b, _ in pairs]
-    row(name, *["%.0f" % statistics.median(p[i] for p in pairs) for i in (0, 1)],
-        "%.2f (%.2f to %.2f)" % (statistics.median(ratio), min(ratio), max(ratio)),
-        "%.1f %%" % (100 * statistics.median(p[2] for p in pairs)))
+    for i in range(arguments.rounds):
+        a, b = (ours(), theirs()) if i % 2 == 0 else reversed((theirs(), ours()))
+        pairs.append((a, b))
+    row(name, *[spread([p[i]["rate"] for p in pairs], "%.0f") for i in (0, 1)],
+        spread([a["rate"] / b["rate"] for a, b in pairs]),
+        *["%.0f" % (1000 * statistics.median(p[i]["first_p95"] for p in pairs)) for i in (0, 1)])
+
+
+def measure_throughput():
+    table("8 clients, 64 tokens each", "costd, tokens/s", "library, tokens/s", "ratio of a round",
+          "costd, first token p95 ms", "library")
+    with tempfile.TemporaryDirectory() as made_up:
+        models = [("stories-large", LARGE, 24)]
+        if not arguments.gpt2:
+            gpt2_layers(made_up)
+        models.append(("GPT-2, " + arguments.weights, arguments.gpt2 or made_up, 2))
+        for name, folder, requests in models:
+            with contextlib.closing(Library(folder, 8, 64, requests)) as library, \
+                    Costd("--model", "m=" + folder, "--device", "cpu", "--weights", arguments.weights,
+                          *NO_GUESSES) as server:
+                take_turns(name, server, library.round, requests=requests)
+
+
+def measure_llama():
+    table("8 clients, 64 tokens each", "costd, tokens/s", "llama-server, tokens/s", "ratio of a round",
+          "costd, first token p95 ms", "llama-server")
+    with contextlib.closing(Llama(8)) as llama, \
+            Costd("--model", "m=" + arguments.gpt2, "--device", "cpu", "--weights", arguments.weights,
+                  *NO_GUESSES) as server:
+        take_turns("%s, %s" % (arguments.weights, os.path.basename(arguments.gguf)), server,
+                   lambda: http_client(llama.port, 8, 64, 2))
 
 
 def gpt2_layers(folder):
@@ -223,20 +377,8 @@ def gpt2_layers(folder):
 
 def main():
     print("%s, %d cores, load %.1f %.1f %.1f" % (time.strftime("%Y-%m-%d"), os.cpu_count(), *os.getloadavg()))
-    with Costd("--model", "m=" + LARGE, "--kv-memory", "1G") as server:
-        slots = server.get("/v1/models/m").json["meta"]["slots"]
-        table("streams at once, %d slots" % slots, "p50 ms", "p90 ms", "p99 ms later than the engine")
-        for n in (1, 8, 64):
-            delays(server, n, 50)
-            row(n, *quantiles([d for _ in range(max(ROUNDS, 32 // n)) for d in delays(server, n, 200)]))
-        measure_scrapes(server)
-    with Costd("--model", "m=" + LARGE) as server:
-        measure_idle(server)
-    table("model", "costd, 8 clients, tokens/s", "library, 8 streams, tokens/s", "ratio", "device busy")
-    measure_throughput("stories-large", LARGE, 64, 2, ROUNDS)
-    with tempfile.TemporaryDirectory() as folder:
-        gpt2_layers(folder)
-        measure_throughput("GPT-2's layers", folder, 16, 5, 1)
+    for part in arguments.parts:
+        globals()["measure_" + part]()
     print("\nload at the end %.1f %.1f %.1f" % os.getloadavg())
 
 
