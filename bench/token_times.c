@@ -24,8 +24,8 @@ static struct {
     struct record records[RECORDS];
 } * shared;
 
-void __real_request_publish(struct cinf_request *request); /* NOLINT: the linker's names */
-void __wrap_request_publish(struct cinf_request *request); /* NOLINT */
+void __real_request_publish(struct cinf_request *request);
+void __wrap_request_publish(struct cinf_request *request);
 
 __attribute__((constructor)) static void open_shared(void)
 {
@@ -39,7 +39,7 @@ __attribute__((constructor)) static void open_shared(void)
         shared = map;
 }
 
-void __wrap_request_publish(struct cinf_request *request) /* NOLINT */
+void __wrap_request_publish(struct cinf_request *request)
 {
     uint64_t now = clock_monotonic_ns(), at = shared ? atomic_fetch_add(&shared->n, 1) : RECORDS;
     __real_request_publish(request);
