@@ -3,6 +3,7 @@
 
 #include "server.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -450,6 +451,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     if (!x)
         return;
     *exchange = NULL;
+    assert(c); /* a connection without memory for one has no exchange */
     if (c->timed_out) {
         x->access.status = 408;
         x->access.code = "request_timeout";
