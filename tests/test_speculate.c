@@ -174,6 +174,7 @@ static void close_engine(void)
 static const char *const stops[] = { "said", "little girl", "\n\n" };
 static struct cinf_logit_bias bias[] = { { 84, -100 }, { 11, 3 }, { 13, 2 } };
 static const struct cinf_logit_bias always_one[] = { { 65, 100 } };
+static const struct cinf_logit_bias mostly_one[] = { { 65, 100 }, { 66, 98 } };
 
 static const struct cinf_request_options cases[] = {
     { CINF_REQUEST_OPTIONS, .prompt = "Once upon a time", .ignore_eos = true },
@@ -329,7 +330,10 @@ START_TEST(wrong_guesses_are_not_found_in_the_cache)
             struct cinf_result *first, *second;
             int32_t *prompt;
             size_t size;
+            /* Guesses are mostly right, so that they are made, and now and then wrong. */
             o.seed = (uint64_t)i + 11;
+            o.logit_bias = mostly_one;
+            o.n_logit_bias = N(mostly_one);
             ck_ok(cinf_generate(&first, model, &o, NULL, NULL));
             rejected += first->report.drafted_tokens - first->report.accepted_tokens;
             ck_ok(cinf_tokenizer_encode(cinf_model_tokenizer(model), o.prompt, strlen(o.prompt), 0, &prompt,
