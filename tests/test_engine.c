@@ -175,8 +175,8 @@ START_TEST(a_lone_request_costs_its_latency)
 }
 END_TEST
 
-/* As in the reports of requests that follow one another at once, alone or joining another one: nothing in them
- * is from before they were submitted. */
+/* As in the reports of requests that follow one another at once, alone or joining another one: nothing in
+ * them is from before they were submitted. */
 START_TEST(no_time_before_submission_is_a_requests_own)
 {
     struct cinf_request_options endless = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true };
@@ -650,8 +650,8 @@ static uint32_t await_standstill(const struct cinf_request *r)
 START_TEST(who_does_not_read_gets_no_more)
 {
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = (const int32_t[]){ 7, 8 },
-                                      .n_prompt_ids = 2, .max_tokens = 60, .ignore_eos = true,
-                                      .unread_max = 4 };
+                                      .n_prompt_ids = 2,    .max_tokens = 60,
+                                      .ignore_eos = true,   .unread_max = 4 };
     struct cinf_event event = { CINF_EVENT };
     struct cinf_request *r = submit(small, &o);
     uint32_t n = await_standstill(r);
@@ -705,9 +705,14 @@ END_TEST
 START_TEST(what_a_step_gives_is_taken_whole)
 {
     /* More choices than the limit, and more tokens of the prompt. */
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = (const int32_t[]){ 7, 8, 9 },
-                                      .n_prompt_ids = 3, .max_tokens = 3, .n = 4, .ignore_eos = true,
-                                      .prompt_logprobs = true, .unread_max = 2 };
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS,
+                                      .prompt_ids = (const int32_t[]){ 7, 8, 9 },
+                                      .n_prompt_ids = 3,
+                                      .max_tokens = 3,
+                                      .n = 4,
+                                      .ignore_eos = true,
+                                      .prompt_logprobs = true,
+                                      .unread_max = 2 };
     struct cinf_request *r = submit(small, &o);
     ck_assert_uint_eq(await_standstill(r), 4);
     ck_assert_int_eq(wait_for_end(r), CINF_FINISH_LENGTH);
@@ -744,6 +749,36 @@ START_TEST(requests_wait_for_the_slots_of_paused_ones)
     cinf_request_free(first);
     cinf_request_free(second);
     cinf_request_free(third);
+}
+END_TEST
+
+START_TEST(the_price_goes_by_the_kind_of_the_device)
+{
+    static const struct {
+        const char *cpu, *gpu;
+        bool priced;
+        uint64_t nanodollars;
+    } cases[] = { { "0.10", "7", true, 100000000 },
+                  { NULL, "7", false, 0 },
+                  { NULL, NULL, true, 3000000000 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        teardown();
+        open_engine(&(struct cinf_engine_options){
+            CINF_ENGINE_OPTIONS, .device = "cpu-reference", .cpu_dollars_per_hour = cases[i].cpu,
+            .gpu_dollars_per_hour = cases[i].gpu, .meter.dollars_per_hour = "3" });
+        struct cinf_snapshot s = snapshot_now();
+        ck_assert_uint_eq(s.n_prices, 1); /* since the timeline began */
+        ck_assert_int_eq(s.prices[0].priced, cases[i].priced);
+        ck_assert_uint_eq(s.prices[0].nanodollars_per_hour, cases[i].nanodollars);
+        cinf_snapshot_free(&s);
+    }
+    struct cinf_engine *none = NULL;
+    teardown();
+    ck_assert_int_eq(cinf_engine_open(&none, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
+                                                                            .cpu_dollars_per_hour = "a lot",
+                                                                            .device = "cpu-reference" }),
+                     CINF_EINVAL);
+    ck_assert_ptr_null(none);
 }
 END_TEST
 
@@ -785,36 +820,6 @@ static void *unload_model(void *model)
     ck_assert_int_eq(cinf_model_unload(model), CINF_OK);
     return NULL;
 }
-
-START_TEST(the_price_goes_by_the_kind_of_the_device)
-{
-    static const struct {
-        const char *cpu, *gpu;
-        bool priced;
-        uint64_t nanodollars;
-    } cases[] = { { "0.10", "7", true, 100000000 },
-                  { NULL, "7", false, 0 },
-                  { NULL, NULL, true, 3000000000 } };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        teardown();
-        open_engine(&(struct cinf_engine_options){
-            CINF_ENGINE_OPTIONS, .device = "cpu-reference", .cpu_dollars_per_hour = cases[i].cpu,
-            .gpu_dollars_per_hour = cases[i].gpu, .meter.dollars_per_hour = "3" });
-        struct cinf_snapshot s = snapshot_now();
-        ck_assert_uint_eq(s.n_prices, 1); /* since the timeline began */
-        ck_assert_int_eq(s.prices[0].priced, cases[i].priced);
-        ck_assert_uint_eq(s.prices[0].nanodollars_per_hour, cases[i].nanodollars);
-        cinf_snapshot_free(&s);
-    }
-    struct cinf_engine *none = NULL;
-    teardown();
-    ck_assert_int_eq(cinf_engine_open(&none, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
-                                                                            .cpu_dollars_per_hour = "a lot",
-                                                                            .device = "cpu-reference" }),
-                     CINF_EINVAL);
-    ck_assert_ptr_null(none);
-}
-END_TEST
 
 START_TEST(unloading_drains_and_keeps_the_series)
 {
@@ -1096,34 +1101,6 @@ START_TEST(the_cpu_basis_conserves_cpu_time)
 }
 END_TEST
 
-START_TEST(two_busy_models_get_the_same_share)
-{
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .ignore_eos = true, .max_tokens = 200 };
-    struct cinf_request *r[8];
-    struct cinf_report report[8];
-    open_ticking_engine();
-    load(&large, "stories-large");
-    set_gate(true);
-    for (int i = 0; i < 8; i++)
-        r[i] = submit(i % 2 ? small : large, &o);
-    set_gate(false);
-    for (int i = 0; i < 8; i++) {
-        ck_assert_int_eq(wait_for_end(r[i]), CINF_FINISH_LENGTH);
-        report[i] = (struct cinf_report){ CINF_REPORT };
-        cinf_request_report(r[i], &report[i]);
-        cinf_request_free(r[i]);
-}
-END_TEST
-
-START_TEST(keys_and_values_are_kept_as_asked)
-{
-    enum cinf_kv kv = CINF_KV_F16;
-    ck_ok(cinf_kv_parse(&kv, "f32"));
-    ck_assert_int_eq(kv, CINF_KV_F32);
-    ck_ok(cinf_kv_parse(&kv, "f16"));
-    ck_assert_int_eq(kv, CINF_KV_F16);
-    ck_fails(cinf_kv_parse(&kv, "int8"), CINF_EINVAL, "f32 and f16");
-    ck_assert_int_eq(kv, CINF_KV_F16);
 /* A clock that goes on only when it is read, the same every time: how long a step takes does not depend on
  * the machine.  The scheduler stands still in it while the gate is closed. */
 static struct {
@@ -1164,6 +1141,42 @@ static void open_ticking_engine(void)
 
 static enum cinf_finish wait_for_end(struct cinf_request *r);
 
+START_TEST(two_busy_models_get_the_same_share)
+{
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .ignore_eos = true, .max_tokens = 200 };
+    struct cinf_request *r[8];
+    struct cinf_report report[8];
+    open_ticking_engine();
+    load(&large, "stories-large");
+    set_gate(true);
+    for (int i = 0; i < 8; i++)
+        r[i] = submit(i % 2 ? small : large, &o);
+    set_gate(false);
+    for (int i = 0; i < 8; i++) {
+        ck_assert_int_eq(wait_for_end(r[i]), CINF_FINISH_LENGTH);
+        report[i] = (struct cinf_report){ CINF_REPORT };
+        cinf_request_report(r[i], &report[i]);
+        cinf_request_free(r[i]);
+    }
+    /* Both have as many steps and all take as long, so they take turns to the end.  One after the other, the
+     * first would be through in half the time. */
+    for (int i = 1; i < 8; i++) {
+        uint64_t a = report[0].latency_ns, b = report[i].latency_ns;
+        ck_assert_msg((a > b ? a - b : b - a) < a / 20, "%llu against %llu ns", (unsigned long long)a,
+                      (unsigned long long)b);
+    }
+}
+END_TEST
+
+START_TEST(keys_and_values_are_kept_as_asked)
+{
+    enum cinf_kv kv = CINF_KV_F16;
+    ck_ok(cinf_kv_parse(&kv, "f32"));
+    ck_assert_int_eq(kv, CINF_KV_F32);
+    ck_ok(cinf_kv_parse(&kv, "f16"));
+    ck_assert_int_eq(kv, CINF_KV_F16);
+    ck_fails(cinf_kv_parse(&kv, "int8"), CINF_EINVAL, "f32 and f16");
+    ck_assert_int_eq(kv, CINF_KV_F16);
     ck_assert_str_eq(cinf_kv_name(CINF_KV_F16), "f16");
     ck_assert_str_eq(cinf_kv_name((enum cinf_kv)2), "unknown");
 
@@ -1177,7 +1190,8 @@ static enum cinf_finish wait_for_end(struct cinf_request *r);
 
     for (int half = 0; half < 2; half++) {
         struct cinf_device_info device = { CINF_DEVICE_INFO };
-        open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu", .kv = (enum cinf_kv)half });
+        open_engine(
+            &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu", .kv = (enum cinf_kv)half });
         cinf_engine_device(engine, &device);
         ck_assert_int_eq(device.kv, half);
         teardown();
@@ -1187,14 +1201,6 @@ END_TEST
 
 /* ---- Memory ----------------------------------------------------------------------------------- */
 
-    }
-    /* Both have as many steps and all take as long, so they take turns to the end.  One after the other, the
-     * first would be through in half the time. */
-    for (int i = 1; i < 8; i++) {
-        uint64_t a = report[0].latency_ns, b = report[i].latency_ns;
-        ck_assert_msg((a > b ? a - b : b - a) < a / 20, "%llu against %llu ns", (unsigned long long)a,
-                      (unsigned long long)b);
-    }
 static enum cinf_status open_once(const char *folder)
 {
     struct cinf_engine *e = NULL;
@@ -1273,11 +1279,13 @@ Suite *suite(void)
         tcase_add_test(t, two_busy_models_get_the_same_share);
         tcase_add_test(t, a_paused_request_keeps_its_slot_and_costs_nothing);
         tcase_add_test(t, a_paused_request_can_end);
+        tcase_add_test(t, the_price_goes_by_the_kind_of_the_device);
         tcase_add_test(t, who_does_not_read_gets_no_more);
         tcase_add_test(t, what_a_step_gives_is_taken_whole);
         tcase_add_test(t, requests_wait_for_the_slots_of_paused_ones);
     }
     tcase_add_test(t, a_lone_request_costs_its_latency);
+    tcase_add_test(t, no_time_before_submission_is_a_requests_own);
     tcase_add_test(t, choices_are_independent_and_repeatable);
     tcase_add_test(t, logprobs_agree_with_scoring_and_with_raw_logits);
     tcase_add_test(t, prompt_events_carry_the_prompt);
@@ -1285,7 +1293,6 @@ Suite *suite(void)
     tcase_add_test(t, bad_options_are_refused_by_name);
     tcase_add_test(t, a_repeated_prompt_is_copied_and_gives_the_same_text);
     tcase_add_test(t, the_same_request_gives_the_same_numbers_in_any_company);
-    tcase_add_test(t, no_time_before_submission_is_a_requests_own);
     tcase_add_test(t, every_way_to_end_is_billed);
     tcase_add_test(t, a_deadline_ends_a_request);
     tcase_add_test(t, a_full_queue_refuses);
@@ -1301,4 +1308,3 @@ Suite *suite(void)
     suite_add_tcase(s, t);
     return s;
 }
-        tcase_add_test(t, the_price_goes_by_the_kind_of_the_device);
