@@ -12,7 +12,7 @@ programs, the Python ones (onnxruntime, ctranslate2, transformers) without PYTHO
 A round runs ours and then each peer of a type, so that a ratio compares neighbours in time; what is
 reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes
 (foreign) and other virtual machines (steal) took of the processors meanwhile; a report leaves out runs that were disturbed
-by more than PERCENT (5), and ratios with them.  Speeds are what the caller waits for.
+by more than PERCENT (20), and ratios with them.  Speeds are what the caller waits for.
 """
 
 import argparse
@@ -152,13 +152,13 @@ def spread(values, form):
     return f"{middle} ({low}–{high})" if len(values) > 1 else middle
 
 
-def report(paths, limit=5):
+def report(paths, limit=20):
     raws = []
     for path in paths:
         with open(path, encoding="utf-8") as file:
             raws.append(json.load(file))
-    rounds = [r for raw in raws for r in raw["rounds"]]
-    everyone = [run for r in rounds for run in r["runs"]]
+    rounds = [r | {"commit": raw["commit"]} for raw in raws for r in raw["rounds"]]
+    everyone = sorted((run for r in rounds for run in r["runs"]), key=lambda run: run["at"])
     quiet = [run for run in everyone if 100 * (run["foreign"] + run["steal"]) <= limit]
     speeds, ratios, versions = {}, {}, {}
     for r in rounds:
@@ -166,7 +166,7 @@ def report(paths, limit=5):
         for run in r["runs"]:
             if run not in quiet:
                 continue
-            versions[run["what"].split(" ")[0]] = run.get("version", raws[-1]["commit"])
+            versions.setdefault(run["what"].split(" ")[0], {})[run.get("version", r["commit"])] = True
             for name in FIGURES:
                 rate = run["figures"].get(name)
                 if rate:
@@ -177,7 +177,7 @@ def report(paths, limit=5):
     if not quiet:
         sys.exit(f"all of {len(everyone)} runs were disturbed by more than {limit} %")
     print(f"\n{first['processor']}, {first['processors']} processors, {first['threads']} threads; {len(rounds)} rounds from "
-          f"{everyone[0]['at']} to {everyone[-1]['at']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+          f"{everyone[0]['at']} to {everyone[-1]['at']}; " + ", ".join(f"{name} {' and '.join(those)}" for name, those in versions.items()))
     print(f"{len(quiet)} of {len(everyone)} runs count: the others were disturbed by more than {limit} %.  In those that count "
           f"foreign processes took {spread([100 * e['foreign'] for e in quiet], '{:.0f}')} % of the processors, other virtual "
           f"machines {spread([100 * e['steal'] for e in quiet], '{:.0f}')} %.")
@@ -223,7 +223,7 @@ def main():
     runner.add_argument("--tokens", type=int, default=32, help="decoded in a measurement")
     reporter = commands.add_parser("report")
     reporter.add_argument("raw", nargs="+")
-    reporter.add_argument("--foreign", type=float, default=5, metavar="PERCENT")
+    reporter.add_argument("--foreign", type=float, default=20, metavar="PERCENT")
     args = parser.parse_args()
     if args.command == "run":
         run(args)
