@@ -29,23 +29,45 @@ def main():
     args = parser.parse_args()
 
     def said(*arguments):
-        return json.loads(subprocess.run([args.costinfer, *arguments, "--json"], check=True, stdout=subprocess.PIPE).stdout)
+        return json.loads(
+            subprocess.run([args.costinfer, *arguments, "--json"], check=True, stdout=subprocess.PIPE).stdout
+        )
 
     with open(os.path.join(args.model, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
     vocabulary, context = config["vocab_size"], config.get("n_positions") or config["n_ctx"]
     with open(args.text, "rb") as file:
-        ids = json.loads(subprocess.run([args.costinfer, "tokenize", "--model", args.model, "--json"], check=True, stdin=file,
-                                        stdout=subprocess.PIPE).stdout)
-    windows = [ids[i:i + context] for i in range(0, len(ids), context)][:args.windows]
+        ids = json.loads(
+            subprocess.run(
+                [args.costinfer, "tokenize", "--model", args.model, "--json"],
+                check=True,
+                stdin=file,
+                stdout=subprocess.PIPE,
+            ).stdout
+        )
+    windows = [ids[i : i + context] for i in range(0, len(ids), context)][: args.windows]
 
     def logits(kind, window):
         with tempfile.NamedTemporaryFile() as file:
-            subprocess.run([args.costinfer, "logits", "--model", args.model, "--weights", kind, "--out", file.name,
-                            "--tokens", ",".join(map(str, window))], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                [
+                    args.costinfer,
+                    "logits",
+                    "--model",
+                    args.model,
+                    "--weights",
+                    kind,
+                    "--out",
+                    file.name,
+                    "--tokens",
+                    ",".join(map(str, window)),
+                ],
+                check=True,
+                stderr=subprocess.DEVNULL,
+            )
             out = array.array("f")
             out.frombytes(file.read())
-        return [out[i:i + vocabulary] for i in range(0, len(out), vocabulary)]
+        return [out[i : i + vocabulary] for i in range(0, len(out), vocabulary)]
 
     exact = [row for window in windows for row in logits("f32", window)]
     best = [row.index(max(row)) for row in exact]
@@ -53,8 +75,10 @@ def main():
     mean = sum(map(sum, exact)) / count
     deviation = math.sqrt(sum(x * x for row in exact for x in row) / count - mean * mean)
     plain = said("perplexity", "--model", args.model, "--weights", "f32", args.text)["perplexity"]
-    print(f"| weights | perplexity | change | greatest difference of a logit | root mean square, of {deviation:.2f} "
-          f"| same likeliest token, of {len(exact)} |\n|---|---|---|---|---|---|")
+    print(
+        f"| weights | perplexity | change | greatest difference of a logit | root mean square, of {deviation:.2f} "
+        f"| same likeliest token, of {len(exact)} |\n|---|---|---|---|---|---|"
+    )
     print(f"| f32 | {plain:.4f} | | | | |")
     for kind in args.weights.split(","):
         rows = [row for window in windows for row in logits(kind, window)]
@@ -62,8 +86,10 @@ def main():
         square = sum(sum((x - y) ** 2 for x, y in zip(a, b)) for a, b in zip(rows, exact)) / count
         same = sum(row.index(max(row)) == token for row, token in zip(rows, best))
         score = said("perplexity", "--model", args.model, "--weights", kind, args.text)["perplexity"]
-        print(f"| {kind} | {score:.4f} | {100 * (score / plain - 1):+.3f} % | {worst:.4f} | "
-              f"{100 * math.sqrt(square) / deviation:.2f} % | {100 * same / len(rows):.2f} % |")
+        print(
+            f"| {kind} | {score:.4f} | {100 * (score / plain - 1):+.3f} % | {worst:.4f} | "
+            f"{100 * math.sqrt(square) / deviation:.2f} % | {100 * same / len(rows):.2f} % |"
+        )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ programs, the Python ones (onnxruntime, ctranslate2, transformers) without PYTHO
 
 A round runs ours and then each peer of a type, so that a ratio compares neighbours in time; what is
 reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes
-(foreign) and other virtual machines (steal) took of the processors meanwhile; a report leaves out runs that were disturbed
-by more than PERCENT (20), and ratios with them.  Speeds are what the caller waits for.
+(foreign) and other virtual machines (steal) took of the processors meanwhile; a report leaves out runs
+that were disturbed by more than PERCENT (20), and ratios with them.  Speeds are what the caller waits for.
 """
 
 import argparse
@@ -28,10 +28,21 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIGURES = ["prefill_128", "prefill_512", "decode_0", "decode_512", "streams_8", "streams_32"]
-TITLES = {"prefill_128": "prompt of 128", "prefill_512": "prompt of 512", "decode_0": "decode",
-          "decode_512": "decode, 512 before", "streams_8": "8 streams", "streams_32": "32 streams"}
-PEERS = {"f32": ["llama.cpp f32", "onnxruntime f32", "ctranslate2 float32", "transformers f32"],
-         "f16": ["llama.cpp f16"], "bf16": [], "int8": ["llama.cpp q8_0", "ctranslate2 int8"], "int4": ["llama.cpp q4_0"]}
+TITLES = {
+    "prefill_128": "prompt of 128",
+    "prefill_512": "prompt of 512",
+    "decode_0": "decode",
+    "decode_512": "decode, 512 before",
+    "streams_8": "8 streams",
+    "streams_32": "32 streams",
+}
+PEERS = {
+    "f32": ["llama.cpp f32", "onnxruntime f32", "ctranslate2 float32", "transformers f32"],
+    "f16": ["llama.cpp f16"],
+    "bf16": [],
+    "int8": ["llama.cpp q8_0", "ctranslate2 int8"],
+    "int4": ["llama.cpp q4_0"],
+}
 
 
 def output_of(command, environment=None):
@@ -42,9 +53,27 @@ def output_of(command, environment=None):
 
 
 def run_costinfer(args, kind):
-    seen = json.loads(output_of([args.costinfer, "bench", "--model", os.path.join(args.model, "gpt2"), "--json",
-                                 "--weights", kind, "--kv", args.kv, "--threads", str(args.threads), "--runs", str(args.runs),
-                                 "--tokens", str(args.tokens)]))
+    seen = json.loads(
+        output_of(
+            [
+                args.costinfer,
+                "bench",
+                "--model",
+                os.path.join(args.model, "gpt2"),
+                "--json",
+                "--weights",
+                kind,
+                "--kv",
+                args.kv,
+                "--threads",
+                str(args.threads),
+                "--runs",
+                str(args.runs),
+                "--tokens",
+                str(args.tokens),
+            ]
+        )
+    )
     rates = {f"prefill_{p['tokens']}": p["tokens_per_second"] for p in seen["prefill"]}
     rates |= {f"decode_{d['depth']}": d["tokens_per_second"] for d in seen["decode"]}
     rates |= {f"streams_{s['streams']}": s["tokens_per_second"] for s in seen["parallel"]}
@@ -62,8 +91,23 @@ def run_llama(args, kind):
             name = f"prefill_{row['n_prompt']}" if row["n_prompt"] else f"decode_{row['n_depth']}"
             rates[name] = statistics.median(row["samples_ts"])
             version = row["build_commit"]
-    batched = output_of([args.llama_batched_bench, *common, "-no-kvu", "-c", "2048", "-npp", "1", "-ntg", str(args.tokens),
-                         "-npl", ",".join(["8"] * args.runs + ["32"] * args.runs), "--output-format", "jsonl"])
+    batched = output_of(
+        [
+            args.llama_batched_bench,
+            *common,
+            "-no-kvu",
+            "-c",
+            "2048",
+            "-npp",
+            "1",
+            "-ntg",
+            str(args.tokens),
+            "-npl",
+            ",".join(["8"] * args.runs + ["32"] * args.runs),
+            "--output-format",
+            "jsonl",
+        ]
+    )
     rows = [json.loads(line) for line in batched.splitlines() if line.startswith("{")]
     for streams in (8, 32):
         rates[f"streams_{streams}"] = statistics.median(r["speed_tg"] for r in rows if r["pl"] == streams)
@@ -73,17 +117,33 @@ def run_llama(args, kind):
 def run_python(args, peer, kind):
     model = {"onnxruntime": "gpt2.onnx", "ctranslate2": "ct2-float32", "transformers": "gpt2"}[peer]
     name = f"{peer}-{kind}" if peer == "ctranslate2" else peer
-    return json.loads(output_of([args.python, os.path.join(HERE, "peers_python.py"), name, os.path.join(args.model, model),
-                                 "--threads", str(args.threads), "--runs", str(args.runs), "--tokens", str(args.tokens)],
-                                {"OMP_NUM_THREADS": str(args.threads)}))
+    return json.loads(
+        output_of(
+            [
+                args.python,
+                os.path.join(HERE, "peers_python.py"),
+                name,
+                os.path.join(args.model, model),
+                "--threads",
+                str(args.threads),
+                "--runs",
+                str(args.runs),
+                "--tokens",
+                str(args.tokens),
+            ],
+            {"OMP_NUM_THREADS": str(args.threads)},
+        )
+    )
 
 
 def available(args, peer):
     program, _, _ = peer.partition(" ")
     if program == "llama.cpp":
         return bool(args.llama_bench and args.llama_batched_bench)
-    return bool(args.python) and subprocess.run(
-        [args.python, "-c", f"import {program}"], capture_output=True).returncode == 0
+    return (
+        bool(args.python)
+        and subprocess.run([args.python, "-c", f"import {program}"], capture_output=True).returncode == 0
+    )
 
 
 def cpu_seconds():
@@ -114,10 +174,17 @@ def measured(what, call, patience):
     seconds, after = time.monotonic() - start, cpu_seconds()
     busy, steal, own = (b - a for a, b in zip(before, after))
     room = seconds * os.cpu_count()
-    seen |= {"what": what, "seconds": seconds, "foreign": max(0, (busy - own) / room), "steal": steal / room,
-             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+    seen |= {
+        "what": what,
+        "seconds": seconds,
+        "foreign": max(0, (busy - own) / room),
+        "steal": steal / room,
+        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
     rates = "  ".join(f"{seen['figures'].get(name, 0):8.1f}" for name in FIGURES)
-    print(f"{what:<22} {rates}   foreign {100 * seen['foreign']:.0f} %, steal {100 * seen['steal']:.0f} %", flush=True)
+    print(
+        f"{what:<22} {rates}   foreign {100 * seen['foreign']:.0f} %, steal {100 * seen['steal']:.0f} %", flush=True
+    )
     return seen
 
 
@@ -125,8 +192,16 @@ def run(args):
     commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "?")
-    raw = {"commit": args.commit or commit.stdout.strip(), "processor": processor, "processors": os.cpu_count(),
-           "system": platform.platform(), "threads": args.threads, "runs": args.runs, "tokens": args.tokens, "rounds": []}
+    raw = {
+        "commit": args.commit or commit.stdout.strip(),
+        "processor": processor,
+        "processors": os.cpu_count(),
+        "system": platform.platform(),
+        "threads": args.threads,
+        "runs": args.runs,
+        "tokens": args.tokens,
+        "rounds": [],
+    }
     types = args.types.split(",")
     peers = {peer: available(args, peer) for kind in types for peer in PEERS[kind]}
     print("left out:", ", ".join(peer for peer, there in peers.items() if not there) or "nobody")
@@ -172,33 +247,53 @@ def report(paths, limit=20):
                 if rate:
                     speeds.setdefault(run["what"], {}).setdefault(name, []).append(rate)
                     if run is not r["runs"][0] and ours.get(name):
-                        ratios.setdefault((r["runs"][0]["what"], run["what"]), {}).setdefault(name, []).append(ours[name] / rate)
+                        ratios.setdefault((r["runs"][0]["what"], run["what"]), {}).setdefault(name, []).append(
+                            ours[name] / rate
+                        )
     first = raws[0]
     if not quiet:
         sys.exit(f"all of {len(everyone)} runs were disturbed by more than {limit} %")
-    print(f"\n{first['processor']}, {first['processors']} processors, {first['threads']} threads; {len(rounds)} rounds from "
-          f"{everyone[0]['at']} to {everyone[-1]['at']}; " + ", ".join(f"{name} {' and '.join(those)}" for name, those in versions.items()))
-    print(f"{len(quiet)} of {len(everyone)} runs count: the others were disturbed by more than {limit} %.  In those that count "
-          f"foreign processes took {spread([100 * e['foreign'] for e in quiet], '{:.0f}')} % of the processors, other virtual "
-          f"machines {spread([100 * e['steal'] for e in quiet], '{:.0f}')} %.")
+    print(
+        f"\n{first['processor']}, {first['processors']} processors, {first['threads']} threads; {len(rounds)} rounds "
+        f"from {everyone[0]['at']} to {everyone[-1]['at']}; "
+        + ", ".join(f"{name} {' and '.join(those)}" for name, those in versions.items())
+    )
+    print(
+        f"{len(quiet)} of {len(everyone)} runs count: the others were disturbed by more than {limit} %.  "
+        f"In those that count foreign processes took {spread([100 * e['foreign'] for e in quiet], '{:.0f}')} % of the processors, "
+        f"other virtual machines {spread([100 * e['steal'] for e in quiet], '{:.0f}')} %."
+    )
     head = "| | " + " | ".join(TITLES[name] for name in FIGURES) + " |\n|---" + "|---" * len(FIGURES) + "|"
     print("\nTokens a second, medians of the rounds:\n\n" + head)
     for what, figures in speeds.items():
-        print(f"| {what} | " + " | ".join(f"{statistics.median(figures[n]):.1f}" if n in figures else ""
-                                          for n in FIGURES) + " |")
+        print(
+            f"| {what} | "
+            + " | ".join(f"{statistics.median(figures[n]):.1f}" if n in figures else "" for n in FIGURES)
+            + " |"
+        )
     print("\nHow many times as fast costinfer is, medians of the rounds' ratios (least–greatest):\n\n" + head)
     for (ours, what), figures in ratios.items():
-        print(f"| {ours} : {what} | " + " | ".join(spread(figures[n], "{:.2f}") if n in figures else ""
-                                                  for n in FIGURES) + " |")
-    print("\nShares of what the machine was seen to do in the same run (reading memory; float32 multiply-adds):\n\n"
-          "| | decode | decode, 512 before | prompt of 512 | machine GB/s | machine GFLOP/s |\n|---|---|---|---|---|---|")
+        print(
+            f"| {ours} : {what} | "
+            + " | ".join(spread(figures[n], "{:.2f}") if n in figures else "" for n in FIGURES)
+            + " |"
+        )
+    print(
+        "\nShares of what the machine was seen to do in the same run (reading memory; float32 multiply-adds):\n\n"
+        "| | decode | decode, 512 before | prompt of 512 | machine GB/s | machine GFLOP/s |\n|---|---|---|---|---|---|"
+    )
     for ours in dict.fromkeys(run["what"] for run in quiet if "bench" in run):
         seen = [run["bench"] for run in quiet if run["what"] == ours]
-        decode = [[100 * d["bandwidth_share"] for s in seen for d in s["decode"] if d["depth"] == depth] for depth in (0, 512)]
+        decode = [
+            [100 * d["bandwidth_share"] for s in seen for d in s["decode"] if d["depth"] == depth]
+            for depth in (0, 512)
+        ]
         prefill = [100 * p["peak_share"] for s in seen for p in s["prefill"] if p["tokens"] == 512]
-        print(f"| {ours} | {spread(decode[0], '{:.0f}')} % | {spread(decode[1], '{:.0f}')} % | "
-              f"{spread(prefill, '{:.0f}')} % | {spread([s['machine_gb_per_second'] for s in seen], '{:.1f}')} | "
-              f"{spread([s['machine_gflop_per_second'] for s in seen], '{:.0f}')} |")
+        print(
+            f"| {ours} | {spread(decode[0], '{:.0f}')} % | {spread(decode[1], '{:.0f}')} % | "
+            f"{spread(prefill, '{:.0f}')} % | {spread([s['machine_gb_per_second'] for s in seen], '{:.1f}')} | "
+            f"{spread([s['machine_gflop_per_second'] for s in seen], '{:.0f}')} |"
+        )
 
 
 def main():
@@ -214,12 +309,16 @@ def main():
     runner.add_argument("--flash-attention", default="on", choices=["on", "off"], help="llama.cpp's (default on)")
     runner.add_argument("--python", help="an interpreter that has onnxruntime, ctranslate2 or transformers")
     runner.add_argument("--types", default="f32,f16,int8")
-    runner.add_argument("--kv", default="f32", choices=["f32", "f16"], help="how ours keeps keys and values (default f32)")
+    runner.add_argument(
+        "--kv", default="f32", choices=["f32", "f16"], help="how ours keeps keys and values (default f32)"
+    )
     runner.add_argument("--only", help="programs to compare with, separated by commas (default: all that are there)")
     runner.add_argument("--threads", type=int, default=os.cpu_count())
     runner.add_argument("--rounds", type=int, default=3)
     runner.add_argument("--runs", type=int, default=3, help="measurements in a run, of which the median counts")
-    runner.add_argument("--patience", type=float, default=30, help="seconds to wait before a run until others are quiet (30)")
+    runner.add_argument(
+        "--patience", type=float, default=30, help="seconds to wait before a run until others are quiet (30)"
+    )
     runner.add_argument("--tokens", type=int, default=32, help="decoded in a measurement")
     reporter = commands.add_parser("report")
     reporter.add_argument("raw", nargs="+")

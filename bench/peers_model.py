@@ -3,8 +3,8 @@
 
     bench/peers_model.py FOLDER --tokenizer DIR [--llama-cpp SOURCE] [--llama-quantize BIN]
 
-DIR has GPT-2's vocab.json and merges.txt; SOURCE is a clone of llama.cpp, for its converter, and BIN its program.  Weights are
-N(0, 0.02) with a fixed seed: speed does not depend on their values.  Needs numpy, and for each peer what it
+DIR has GPT-2's vocab.json and merges.txt; SOURCE is a clone of llama.cpp, for its converter, and BIN its program.
+Weights are N(0, 0.02) with a fixed seed: speed does not depend on their values.  Needs numpy, and for each peer what it
 is installed with (ctranslate2 and transformers; onnx; torch and gguf).  In FOLDER:
 
     gpt2/            config.json, model.safetensors (float32), vocab.json, merges.txt
@@ -24,10 +24,23 @@ import sys
 import numpy
 
 LAYERS, HEADS, WIDTH, CONTEXT, VOCAB = 12, 12, 768, 1024, 50257
-CONFIG = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": LAYERS, "n_head": HEADS, "n_embd": WIDTH,
-          "n_positions": CONTEXT, "n_ctx": CONTEXT, "vocab_size": VOCAB, "activation_function": "gelu_new",
-          "layer_norm_epsilon": 1e-5, "bos_token_id": 50256, "eos_token_id": 50256, "tie_word_embeddings": True,
-          "dtype": "float32", "torch_dtype": "float32"}
+CONFIG = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "n_layer": LAYERS,
+    "n_head": HEADS,
+    "n_embd": WIDTH,
+    "n_positions": CONTEXT,
+    "n_ctx": CONTEXT,
+    "vocab_size": VOCAB,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "bos_token_id": 50256,
+    "eos_token_id": 50256,
+    "tie_word_embeddings": True,
+    "dtype": "float32",
+    "torch_dtype": "float32",
+}
 
 
 def tensors():
@@ -45,8 +58,12 @@ def tensors():
     out = {"wte.weight": normal(VOCAB, WIDTH), "wpe.weight": normal(CONTEXT, WIDTH)}
     for layer in range(LAYERS):
         h = f"h.{layer}."
-        out |= norm(h + "ln_1") | linear(h + "attn.c_attn", WIDTH, 3 * WIDTH) | linear(h + "attn.c_proj", WIDTH, WIDTH)
-        out |= norm(h + "ln_2") | linear(h + "mlp.c_fc", WIDTH, 4 * WIDTH) | linear(h + "mlp.c_proj", 4 * WIDTH, WIDTH)
+        out |= (
+            norm(h + "ln_1") | linear(h + "attn.c_attn", WIDTH, 3 * WIDTH) | linear(h + "attn.c_proj", WIDTH, WIDTH)
+        )
+        out |= (
+            norm(h + "ln_2") | linear(h + "mlp.c_fc", WIDTH, 4 * WIDTH) | linear(h + "mlp.c_proj", 4 * WIDTH, WIDTH)
+        )
     return out | norm("ln_f")
 
 
@@ -60,7 +77,11 @@ def write_checkpoint(folder, tokenizer, weights):
         json.dump({"tokenizer_class": "GPT2Tokenizer", "model_max_length": CONTEXT}, file)
     head, at = {"__metadata__": {"format": "pt"}}, 0
     for name, tensor in weights.items():
-        head["transformer." + name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, at + tensor.nbytes]}
+        head["transformer." + name] = {
+            "dtype": "F32",
+            "shape": tensor.shape,
+            "data_offsets": [at, at + tensor.nbytes],
+        }
         at += tensor.nbytes
     head = json.dumps(head).encode()
     head += b" " * (-len(head) % 8)
@@ -104,33 +125,50 @@ def write_onnx(path, weights):
         linear(normed, h + "attn.c_attn", p + "qkv")
         past = [f"past_key_{layer}", f"past_value_{layer}"]
         present = [f"present_key_{layer}", f"present_value_{layer}"]
-        node("GroupQueryAttention", [p + "qkv", "", "", *past, "lengths", "total"], [p + "mixed", *present],
-             num_heads=HEADS, kv_num_heads=HEADS, **microsoft)
+        node(
+            "GroupQueryAttention",
+            [p + "qkv", "", "", *past, "lengths", "total"],
+            [p + "mixed", *present],
+            num_heads=HEADS,
+            kv_num_heads=HEADS,
+            **microsoft,
+        )
         shape = ["batch", HEADS, "room", WIDTH // HEADS]
         inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in past]
         outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in present]
         node("MatMul", [p + "mixed", h + "attn.c_proj.weight"], [p + "a"])
-        node("SkipLayerNormalization",
-             [x, p + "a", h + "ln_2.weight", h + "ln_2.bias", h + "attn.c_proj.bias"],
-             [p + "n2", "", "", p + "x2"], epsilon=1e-5, **microsoft)
+        node(
+            "SkipLayerNormalization",
+            [x, p + "a", h + "ln_2.weight", h + "ln_2.bias", h + "attn.c_proj.bias"],
+            [p + "n2", "", "", p + "x2"],
+            epsilon=1e-5,
+            **microsoft,
+        )
         node("MatMul", [p + "n2", h + "mlp.c_fc.weight"], [p + "up"])
         node("FastGelu", [p + "up", h + "mlp.c_fc.bias"], [p + "gelu"], **microsoft)
         node("MatMul", [p + "gelu", h + "mlp.c_proj.weight"], [p + "b"])
         after = "ln_f" if layer == LAYERS - 1 else f"h.{layer + 1}.ln_1"
         x, normed = p + "x3", p + "n3"
-        node("SkipLayerNormalization",
-             [p + "x2", p + "b", after + ".weight", after + ".bias", h + "mlp.c_proj.bias"],
-             [normed, "", "", x], epsilon=1e-5, **microsoft)
+        node(
+            "SkipLayerNormalization",
+            [p + "x2", p + "b", after + ".weight", after + ".bias", h + "mlp.c_proj.bias"],
+            [normed, "", "", x],
+            epsilon=1e-5,
+            **microsoft,
+        )
     node("Slice", [normed, "last", "end", "row_axis"], ["last_row"])
     node("MatMul", ["last_row", "head"], ["logits"])
-    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "rows"]),
-              helper.make_tensor_value_info("positions", TensorProto.INT64, ["batch", "rows"]),
-              helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]),
-              helper.make_tensor_value_info("total", TensorProto.INT32, [])] + inputs
+    inputs = [
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "rows"]),
+        helper.make_tensor_value_info("positions", TensorProto.INT64, ["batch", "rows"]),
+        helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]),
+        helper.make_tensor_value_info("total", TensorProto.INT32, []),
+    ] + inputs
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1, VOCAB])] + outputs
     graph = helper.make_graph(nodes, "gpt2", inputs, outputs, constants)
-    model = helper.make_model(graph, ir_version=9, opset_imports=[
-        helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)])
+    model = helper.make_model(
+        graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    )
     onnx.save(model, path)
 
 
@@ -160,18 +198,47 @@ def main():
         os.makedirs(os.path.join(args.folder, "gguf"), exist_ok=True)
         for kind in ("f32", "f16", "q8_0"):
             path = os.path.join(args.folder, "gguf", f"gpt2-{kind}.gguf")
-            attempt(path, lambda path=path, kind=kind: subprocess.run(
-                [sys.executable, os.path.join(args.llama_cpp, "convert_hf_to_gguf.py"), checkpoint, "--outtype", kind,
-                 "--outfile", path], check=True, stdout=subprocess.DEVNULL))
+            attempt(
+                path,
+                lambda path=path, kind=kind: subprocess.run(
+                    [
+                        sys.executable,
+                        os.path.join(args.llama_cpp, "convert_hf_to_gguf.py"),
+                        checkpoint,
+                        "--outtype",
+                        kind,
+                        "--outfile",
+                        path,
+                    ],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                ),
+            )
     if args.llama_quantize:
         path = os.path.join(args.folder, "gguf", "gpt2-q4_0.gguf")
-        attempt(path, lambda: subprocess.run(
-            [args.llama_quantize, os.path.join(args.folder, "gguf", "gpt2-f32.gguf"), path, "q4_0"], check=True,
-            stdout=subprocess.DEVNULL))
+        attempt(
+            path,
+            lambda: subprocess.run(
+                [args.llama_quantize, os.path.join(args.folder, "gguf", "gpt2-f32.gguf"), path, "q4_0"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            ),
+        )
     ct2 = os.path.join(args.folder, "ct2-float32")
-    attempt(ct2, lambda: subprocess.run(
-        [os.path.join(os.path.dirname(sys.executable), "ct2-transformers-converter"), "--model", checkpoint,
-         "--output_dir", ct2, "--force"], check=True))
+    attempt(
+        ct2,
+        lambda: subprocess.run(
+            [
+                os.path.join(os.path.dirname(sys.executable), "ct2-transformers-converter"),
+                "--model",
+                checkpoint,
+                "--output_dir",
+                ct2,
+                "--force",
+            ],
+            check=True,
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -44,8 +44,9 @@ class Onnxruntime:
             return
         self.shape = (batch, HEADS, room, HEAD)
         value, zeros = self.ort.OrtValue.ortvalue_from_numpy, self.numpy.zeros
-        self.caches = {f"{what}_{i}": value(zeros(self.shape, "float32"))
-                       for what in ("key", "value") for i in range(LAYERS)}
+        self.caches = {
+            f"{what}_{i}": value(zeros(self.shape, "float32")) for what in ("key", "value") for i in range(LAYERS)
+        }
 
     def step(self, rows):
         """rows[batch][n] more tokens; the logits of the last of each."""
@@ -115,16 +116,24 @@ class Ctranslate2:
         import ctranslate2
 
         self.version = ctranslate2.__version__
-        self.generator = ctranslate2.Generator(model, device="cpu", inter_threads=1, intra_threads=threads,
-                                               compute_type=kind, flash_attention=False)
+        self.generator = ctranslate2.Generator(
+            model, device="cpu", inter_threads=1, intra_threads=threads, compute_type=kind, flash_attention=False
+        )
         with open(os.path.join(model, "vocabulary.json"), encoding="utf-8") as file:
             self.names = json.load(file)
 
     def seconds(self, batch, prompt, new):
         prompts = [[self.names[i] for i in made_up(prompt)]] * batch
         start = time.perf_counter()
-        self.generator.generate_batch(prompts, max_length=new, min_length=new, beam_size=1, sampling_topk=1,
-                                      include_prompt_in_result=False, max_batch_size=0)
+        self.generator.generate_batch(
+            prompts,
+            max_length=new,
+            min_length=new,
+            beam_size=1,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+            max_batch_size=0,
+        )
         return time.perf_counter() - start
 
     def measure(self, runs, tokens):
@@ -132,14 +141,18 @@ class Ctranslate2:
             depth = max(depth, 1)
             return tokens / (self.seconds(1, depth, tokens + 1) - self.seconds(1, depth, 1))
 
-        return measure(runs, lambda n: n / self.seconds(1, n, 1), decode,
-                       lambda n: n * tokens / self.seconds(n, 1, tokens))
+        return measure(
+            runs, lambda n: n / self.seconds(1, n, 1), decode, lambda n: n * tokens / self.seconds(n, 1, tokens)
+        )
 
 
 def measure(runs, prefill, decode, streams):
     figures = {}
-    for name, sizes, how in (("prefill", PREFILL_SIZES, prefill), ("decode", DECODE_DEPTHS, decode),
-                             ("streams", STREAMS, streams)):
+    for name, sizes, how in (
+        ("prefill", PREFILL_SIZES, prefill),
+        ("decode", DECODE_DEPTHS, decode),
+        ("streams", STREAMS, streams),
+    ):
         for size in sizes:
             how(size)
             figures[f"{name}_{size}"] = statistics.median(how(size) for _ in range(runs))
