@@ -213,7 +213,8 @@ START_TEST(a_damaged_archive_is_refused_or_unchanged)
         cinf_checkpoint_free(c);
         ck_assert_int_eq(pwrite(fd, &b.bytes[i], 1, (off_t)i), 1);
     }
-    /* The bytes of data.pkl and of 16 storages, and four bytes of checksum for each; and what moves an entry. */
+    /* The bytes of data.pkl and of 16 storages, and four bytes of checksum for each; and what moves an entry.
+     */
     ck_assert_uint_ge(refused, 1648 + 817 + 4 * 17);
     cinf_checkpoint_free(original);
     close(fd);

@@ -278,15 +278,16 @@ START_TEST(the_best_are_enough)
         for (uint32_t i = 0; i < V / 8; i++)
             allowed[i] = (uint8_t)RANDOM(256);
         const uint8_t *only = RANDOM(2) ? allowed : NULL;
-        struct sampling how = { .temperature = RANDOM(6) ? 0.1f + (float)RANDOM(30) / 10 : 0,
-                                .top_k = RANDOM(2) ? 1 + RANDOM(64) : 1 + RANDOM(5),
-                                .top_p = shares[RANDOM(6)],
-                                .min_p = shares[RANDOM(6)],
-                                .seed = trial };
+        struct sampling how = { .seed = trial };
+        how.temperature = RANDOM(6) ? 0.1f + (float)RANDOM(30) / 10 : 0;
+        how.top_k = RANDOM(2) ? 1 + RANDOM(64) : 1 + RANDOM(5);
+        how.top_p = shares[RANDOM(6)];
+        how.min_p = shares[RANDOM(6)];
         uint32_t needs = sampler_needs(&how);
         ck_assert_uint_eq(needs, how.temperature <= 0 || how.top_k == 1 ? 1 : how.top_k + 1);
         struct picked best;
-        best_of(&best, needs + (trial % 2 ? 0 : RANDOM(PICK_MAX - needs + 1)), all, vocab, only);
+        uint32_t more = trial % 2 ? 0 : RANDOM(PICK_MAX - needs + 1);
+        best_of(&best, needs + more, all, vocab, only);
         for (uint32_t choice = 0; choice < 3; choice++) {
             int32_t token = sampler_pick(&sampler, all, vocab, only, &how, choice, NULL, trial, 0);
             int32_t again = sampler_pick_best(&sampler, &best, &how, choice, trial);

@@ -144,7 +144,8 @@ static uint64_t physical_memory(void)
 
 static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_engine_options *o)
 {
-    struct device_options device_options = { .threads = o->threads, .half_cache = o->kv == CINF_KV_F16,
+    struct device_options device_options = { .threads = o->threads,
+                                             .half_cache = o->kv == CINF_KV_F16,
                                              .profile = o->profile };
     struct device_info info;
     struct device_speed speed;

@@ -63,8 +63,8 @@ struct cinf_request {
     atomic_uint references; /* the caller's and the scheduler's */
     struct cinf_model *model;
     struct cinf_bill *bill;
-    atomic_int cancel;    /* enum cinf_finish: end it before the next step; 0: go on */
-    atomic_bool paused;   /* it keeps its slots and enters no step */
+    atomic_int cancel;  /* enum cinf_finish: end it before the next step; 0: go on */
+    atomic_bool paused; /* it keeps its slots and enters no step */
     uint64_t submitted_ns;
     uint64_t deadline_ns; /* UINT64_MAX: none */
 
