@@ -808,8 +808,8 @@ static uint64_t fails_in_use(struct device *device, uint64_t n, const char *name
     return status != CINF_OK;
 }
 
-/* Whichever call into the driver fails: each while a device is opened; of a model's life the first and third
- * of each function, and a sample of all. */
+/* Whichever call into the driver fails: each while a device is opened, and it fails or is as it was; of a
+ * model's life the first and third of each function, and a sample of all. */
 START_TEST(calls_fail)
 {
     static const char *const names[] = { "clCreateBuffer",
@@ -828,7 +828,8 @@ START_TEST(calls_fail)
     struct device *device = NULL;
     uint64_t n_failed = 0, n_tried = 0, before = shim.calls;
     ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
-    uint64_t n_open = shim.calls - before;
+    uint64_t n_open = shim.calls - before, types_unknown = 0;
+    const uint32_t lanes = ((struct opencl_device *)device)->tuning.lanes;
     before = shim.calls;
     ck_ok(use(device));
     uint64_t n_use = shim.calls - before;
@@ -848,10 +849,15 @@ START_TEST(calls_fail)
         enum cinf_status status = backend_opencl.open(&none, &(struct device_options){ 0 });
         ck_assert((status == CINF_OK) == (none != NULL));
         shim_fail_at(0, NULL, 0);
-        if (none)
+        if (none) {
+            ck_assert_uint_eq(((struct opencl_device *)none)->tuning.lanes, lanes);
             backend_opencl.close(none);
+        } else if (support_contains(cinf_last_error(), "asking for its type")) {
+            types_unknown++;
+        }
         check_failure(status);
     }
+    ck_assert_uint_eq(types_unknown, 1);
     for (uint32_t w = 0; w < SPECS_MAX; w++)
         free(fault_rig.values[w]);
 }

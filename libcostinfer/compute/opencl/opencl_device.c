@@ -119,11 +119,12 @@ static cl_uint device_uint(cl_device_id id, cl_device_info what)
     return number;
 }
 
-static void describe(const struct found *f, struct device_info *out)
+/* Returns what the driver says when asked for the type; a device whose type nobody knows is of none. */
+static cl_int describe(const struct found *f, struct device_info *out)
 {
     char name[64], version[48], driver[32];
     cl_device_type type = 0;
-    clGetDeviceInfo(f->id, CL_DEVICE_TYPE, sizeof type, &type, NULL);
+    cl_int error = clGetDeviceInfo(f->id, CL_DEVICE_TYPE, sizeof type, &type, NULL);
     device_text(f->id, CL_DEVICE_NAME, name, sizeof name);
     device_text(f->id, CL_DEVICE_VERSION, version, sizeof version);
     device_text(f->id, CL_DRIVER_VERSION, driver, sizeof driver);
@@ -136,6 +137,7 @@ static void describe(const struct found *f, struct device_info *out)
                                  .memory_total = device_number(f->id, CL_DEVICE_GLOBAL_MEM_SIZE) };
     snprintf(out->name, sizeof out->name, "opencl:%u:%u", f->platform, f->device);
     snprintf(out->description, sizeof out->description, "%s, %s, driver %s", name, version, driver);
+    return error;
 }
 
 static enum cinf_status find(uint32_t index, struct device_info *out)
@@ -167,8 +169,11 @@ static enum cinf_status find_named(struct found *out, struct device_info *info, 
     }
     if (!is_found)
         return cinf_fail(CINF_ENOTFOUND, "no OpenCL device %s", name);
+    cl_int error = describe(&found[chosen], info);
+    if (error != CL_SUCCESS) /* a CPU would get the kernels of a GPU */
+        return cinf_fail(CINF_EDEVICE, "device %s: asking for its type: %s (%d)", info->name,
+                         error_name(error), error);
     *out = found[chosen];
-    describe(out, info);
     return CINF_OK;
 }
 
