@@ -323,10 +323,10 @@ async function withKeys() {
 }
 
 async function overBudget() {
-  const server = await costd(...TWO, ...PRICE, '--daily-budget', '0.000001');
-  await aWorkload(server, 5);
+  const server = await costd(...TWO, ...PRICE, '--daily-budget', '0.000000001');
+  await aWorkload(server, 40);
   const page = await open(server, { width: 1024, theme: 'dark' });
-  assert.match(await page.textContent('.banner.bad'), /^Over budget: serving cost \$0\.000\d+ in the last 24 hours; the daily budget is \$0\.00000100\.$/);
+  assert.match(await page.textContent('.banner.bad'), /^Over budget: serving cost \$0\.000\d+ in the last 24 hours; the daily budget is \$0\.00000000100\.$/);
   assert.doesNotMatch(await page.textContent('body'), /\$0\.00(?!\d)/);
   await geometry(page, 'over budget');
   await noViolations(page, 'over budget');
