@@ -359,7 +359,7 @@ static enum cinf_status start_checked(struct opencl_device *device)
 enum cinf_status opencl_open_tuned(struct device **out, const struct device_options *options,
                                    const struct opencl_tuning *tuning)
 {
-    struct found found;
+    struct found found = { 0 };
     struct device_info info;
     TRY(find_named(&found, &info, options->which));
     struct opencl_device *device = mem_new(1, sizeof *device);
