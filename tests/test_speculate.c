@@ -10,6 +10,7 @@
 
 #include <costinfer/costinfer.h>
 
+#include "engine_state.h"
 #include "speculate.h"
 #include "tiny_model.h"
 
@@ -157,6 +158,8 @@ static void open_engine(bool speculation, bool prefix_reuse)
         &model, engine, &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "m", .folder = folder() }));
     cinf_engine_device(engine, &info);
     ck_assert(info.speculation == speculation);
+    if (speculation) /* a row's price that tries unsure guesses as well, on whatever machine this runs */
+        model->row_time = 0.01f;
 }
 
 /* Conservation, before it goes. */
@@ -280,8 +283,8 @@ START_TEST(the_same_is_written_with_and_without)
         cinf_result_free(crowd[1][i]);
     }
     printf("%llu of %llu guesses came true\n", (unsigned long long)accepted, (unsigned long long)drafted);
-    /* How many are wrong depends on what a row costs here: where it is dear only the surest are tried. */
     ck_assert_uint_gt(accepted, 0);
+    ck_assert_uint_gt(drafted, accepted);
 }
 END_TEST
 

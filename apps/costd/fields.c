@@ -11,7 +11,6 @@
 #include "mem.h"
 #include "problem.h"
 
-/* An integer beyond this is not exact in JSON's numbers. */
 enum { BODY_DEPTH_MAX = 8 };
 
 void fields_init(struct fields *f, const cJSON *body, const struct cinf_model_info *model)

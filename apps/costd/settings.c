@@ -59,7 +59,8 @@ static const struct option options[] = {
     { "kv", KV, AT(kv), 0, 0, false, "f32|f16",
       "type of cached keys and values: f32 (default) or f16, half the memory (cpu, opencl)" },
     { "kv-memory", SIZE, AT(kv_memory), 0, UINT64_C(1) << 50, false, "BYTES",
-      "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM)" },
+      "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM, or what a GPU has "
+      "free)" },
     { "slots", COUNT, AT(slots), 0, 1024, false, "N",
       "requests of one model computed at once (default 0: 16, or what the memory of the caches allows)" },
     { "no-speculation", SWITCH, AT(no_speculation), 0, 0, false, NULL,

@@ -327,7 +327,7 @@ static void add_texts(struct cinf_engine *e, struct step *step, uint32_t n_texts
 {
     struct cinf_model *model = step->model;
     struct draft_step drafts = { .tokens = (float)n_texts,
-                                 .time = 1 + (float)n_texts * model->row_time - model->row_time,
+                                 .time = 1 + ((float)n_texts - 1) * model->row_time,
                                  .row_time = model->row_time };
     bool quiet = alone && n_texts <= DRAFT_STREAMS && model->row_time > 0;
     uint32_t most = n_texts + e->prefill_rows < DRAFT_ROWS ? n_texts + e->prefill_rows : DRAFT_ROWS;

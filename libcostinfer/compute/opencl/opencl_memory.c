@@ -342,14 +342,8 @@ enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint
     static const size_t sizes[] = {
         [CINF_DTYPE_F32] = 4, [CINF_DTYPE_F16] = 2, [CINF_DTYPE_BF16] = 2, [CINF_DTYPE_F64] = 8
     };
-    if (index >= w->n_specs)
-        return cinf_fail(CINF_EINVAL, "weight %u of %u", index, w->n_specs);
-    uint32_t rows = w->specs[index].rows, cols = w->specs[index].cols;
-    if (first > rows || n > rows - first)
-        return cinf_fail(CINF_EINVAL, "weight %u: rows %u to %" PRIu64 " of %u", index, first,
-                         (uint64_t)first + n, rows);
-    if (dtype >= CINF_DTYPE_OTHER)
-        return cinf_fail(CINF_EUNSUPPORTED, "weight %u: elements are not of a floating-point type", index);
+    TRY(write_check(w->specs, w->n_specs, index, first, n, dtype));
+    uint32_t cols = w->specs[index].cols;
     if (!w->stages[0].host)
         return cinf_fail(CINF_EINVAL, "weight %u: written after the last write", index);
     uint32_t at_once = (uint32_t)(w->stage_elements / (is_int8(w, index) ? cols + 2 : cols));

@@ -176,18 +176,6 @@ static enum cinf_status blas_product(struct opencl_prepared *p, const struct ope
 
 /* ---- Preparation -------------------------------------------------------------------------- */
 
-static bool fits_weights(const struct opencl_weights *w, const struct program *p)
-{
-    if (w->n_specs != p->n_specs)
-        return false;
-    for (uint32_t i = 0; i < p->n_specs; i++) {
-        const struct weight_spec *a = &w->specs[i], *b = &p->specs[i];
-        if (a->role != b->role || a->rows != b->rows || a->cols != b->cols)
-            return false;
-    }
-    return true;
-}
-
 static bool fits_cache(const struct opencl_kv *kv, const struct program *p)
 {
     return kv->layers == p->layers && kv->heads == p->heads && kv->positions == p->positions &&
@@ -791,11 +779,8 @@ enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, 
                                 const struct program *program, uint32_t rows_max)
 {
     struct opencl_device *device = (struct opencl_device *)weights->device;
-    TRY(program_check(program));
-    if (rows_max == 0 || rows_max > 1u << 20)
-        return cinf_fail(CINF_EINVAL, "steps of at most %u rows", rows_max);
-    if (!fits_weights((struct opencl_weights *)weights, program))
-        return cinf_fail(CINF_EINVAL, "the program is made for other weights");
+    const struct opencl_weights *w = (struct opencl_weights *)weights;
+    TRY(prepare_check(program, w->specs, w->n_specs, rows_max));
     if (!fits_cache((struct opencl_kv *)kv, program))
         return cinf_fail(CINF_EINVAL, "the program is made for a cache of another shape");
     struct opencl_prepared *p = mem_new(1, sizeof *p);
