@@ -26,8 +26,7 @@ int main(int argc, char *argv[])
     /* Options structs are zero by default; the macro fills in their size, so that a program keeps working
      * with a later library whose structs have grown. */
     if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
-                                                                 .meter.dollars_per_hour = "2.50" }) ==
-            CINF_OK &&
+                                                                 .dollars_per_hour = "2.50" }) == CINF_OK &&
         cinf_model_load(&model, engine,
                         &(struct cinf_model_options){
                             CINF_MODEL_OPTIONS,

@@ -34,8 +34,8 @@ int main(int argc, char *argv[])
     struct cinf_engine *engine;
     struct cinf_model *models[2];
     struct cinf_request *requests[REQUESTS];
-    check(cinf_engine_open(
-        &engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .meter.dollars_per_hour = "2.50" }));
+    check(cinf_engine_open(&engine,
+                           &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .dollars_per_hour = "2.50" }));
     for (int m = 0; m < 2; m++)
         check(cinf_model_load(&models[m], engine,
                               &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = folders[m] }));

@@ -65,7 +65,7 @@ int main(int argc, char *argv[])
     /* Without reuse of prefixes, so that every prompt is computed and the rows compare. */
     check(
         cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .no_prefix_reuse = true,
-                                                                 .meter.dollars_per_hour = "2.50" }));
+                                                                 .dollars_per_hour = "2.50" }));
     check(cinf_model_load(&model, engine,
                           &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = folder }));
     serve(model, 1); /* the first one meets cold caches, and is not shown */

@@ -50,8 +50,8 @@ int main(int argc, char *argv[])
     const char *folder = argc > 1 ? argv[1] : "examples/models/stories-small";
     struct cinf_engine *engine;
     struct cinf_model *model;
-    check(cinf_engine_open(
-        &engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .meter.dollars_per_hour = "2.50" }));
+    check(cinf_engine_open(&engine,
+                           &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .dollars_per_hour = "2.50" }));
     check(cinf_model_load(&model, engine,
                           &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = folder }));
 

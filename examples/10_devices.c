@@ -31,7 +31,7 @@ int main(int argc, char *argv[])
         struct cinf_device_info device = { CINF_DEVICE_INFO };
         enum cinf_status status =
             cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = names[i],
-                                                                     .meter.dollars_per_hour = "2.50" });
+                                                                     .dollars_per_hour = "2.50" });
         if (status != CINF_OK) { /* a library may be built without one, a machine may have no GPU */
             printf("%-14s not here: %s\n", names[i], cinf_last_error());
             continue;

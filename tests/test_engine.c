@@ -47,7 +47,7 @@ static void load(struct cinf_model **out, const char *name)
 static void open_engine(const struct cinf_engine_options *options)
 {
     struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = getenv("CINF_TEST_DEVICE"),
-                                     .meter.dollars_per_hour = "2.50" };
+                                     .dollars_per_hour = "2.50" };
     ck_ok(cinf_engine_open(&engine, options ? options : &o));
 }
 
@@ -765,7 +765,7 @@ START_TEST(the_price_goes_by_the_kind_of_the_device)
         teardown();
         open_engine(&(struct cinf_engine_options){
             CINF_ENGINE_OPTIONS, .device = "cpu-reference", .cpu_dollars_per_hour = cases[i].cpu,
-            .gpu_dollars_per_hour = cases[i].gpu, .meter.dollars_per_hour = "3" });
+            .gpu_dollars_per_hour = cases[i].gpu, .dollars_per_hour = "3" });
         struct cinf_snapshot s = snapshot_now();
         ck_assert_uint_eq(s.n_prices, 1); /* since the timeline began */
         ck_assert_int_eq(s.prices[0].priced, cases[i].priced);
@@ -1085,8 +1085,8 @@ END_TEST
 START_TEST(the_cpu_basis_conserves_cpu_time)
 {
     teardown();
-    open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .meter.basis = CINF_BASIS_CPU,
-                                               .meter.dollars_per_hour = "2.50" });
+    open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .basis = CINF_BASIS_CPU,
+                                               .dollars_per_hour = "2.50" });
     load(&small, "stories-small");
     struct cinf_result *result;
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 50 };
@@ -1135,7 +1135,7 @@ static void open_ticking_engine(void)
 {
     teardown();
     open_engine(
-        &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .no_speculation = true, .meter.clock_ns = tick });
+        &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .no_speculation = true, .clock_ns = tick });
     load(&small, "stories-small");
 }
 

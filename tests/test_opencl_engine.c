@@ -27,9 +27,9 @@ static struct cinf_model *model;
 
 static void open_model(const char *device, const struct kind *kind)
 {
-    ck_ok(cinf_engine_open(&engine,
-                           &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = device,
-                                                          .kv = kind->kv, .meter.dollars_per_hour = "1" }));
+    ck_ok(
+        cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = device,
+                                                                 .kv = kind->kv, .dollars_per_hour = "1" }));
     ck_ok(cinf_model_load(&model, engine,
                           &(struct cinf_model_options){
                               CINF_MODEL_OPTIONS, .folder = support_source("examples/models/stories-small"),

@@ -152,7 +152,7 @@ static void open_engine(bool speculation, bool prefix_reuse)
 {
     struct cinf_device_info info = { CINF_DEVICE_INFO };
     struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = "cpu", .no_speculation = !speculation,
-                                     .no_prefix_reuse = !prefix_reuse, .meter.dollars_per_hour = "1" };
+                                     .no_prefix_reuse = !prefix_reuse, .dollars_per_hour = "1" };
     ck_ok(cinf_engine_open(&engine, &o));
     ck_ok(cinf_model_load(
         &model, engine, &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "m", .folder = folder() }));

@@ -100,11 +100,11 @@ static enum cinf_status open_engine(struct cinf_engine **out, const struct setti
     options.queue_max = queue_max;
     options.cpu_dollars_per_hour = s->cpu_price;
     options.gpu_dollars_per_hour = s->gpu_price;
-    options.meter.basis = s->basis;
-    options.meter.endpoints = service_endpoints;
-    options.meter.n_endpoints = ENDPOINT_COUNT;
-    options.meter.latency_buckets = s->n_latency_buckets ? s->latency_buckets : NULL;
-    options.meter.n_latency_buckets = s->n_latency_buckets;
+    options.basis = s->basis;
+    options.endpoints = service_endpoints;
+    options.n_endpoints = ENDPOINT_COUNT;
+    options.latency_buckets = s->n_latency_buckets ? s->latency_buckets : NULL;
+    options.n_latency_buckets = s->n_latency_buckets;
     return cinf_engine_open(out, &options);
 }
 

@@ -30,7 +30,7 @@ bool session_open(struct session *session, const struct common_flags *common,
     e.threads = common->threads;
     e.kv = common->kv;
     e.profile = common->profile;
-    e.meter.dollars_per_hour = common->price;
+    e.dollars_per_hour = common->price;
     m.weights = common->weights;
     if (!m.shape)
         m.folder = common->model;

@@ -190,7 +190,6 @@ func Open(o Options) (*Engine, error) {
 	defer func() { t.free() }()
 	var options C.struct_cinf_engine_options
 	options.struct_size = C.sizeof_struct_cinf_engine_options
-	options.meter.struct_size = C.sizeof_struct_cinf_meter_options
 	options.device = t.orNil(o.Device)
 	options.threads = C.uint32_t(o.Threads)
 	options.kv_memory = C.uint64_t(o.KVMemory)
@@ -202,7 +201,7 @@ func Open(o Options) (*Engine, error) {
 	}
 	options.queue_max = C.uint32_t(o.QueueMax)
 	options.no_speculation = C.bool(o.NoSpeculation)
-	options.meter.dollars_per_hour = t.orNil(o.DollarsPerHour)
+	options.dollars_per_hour = t.orNil(o.DollarsPerHour)
 	options.cpu_dollars_per_hour, options.gpu_dollars_per_hour = t.orNil(o.CPUDollarsPerHour), t.orNil(o.GPUDollarsPerHour)
 	e := new(Engine)
 	var c *C.struct_cinf_engine

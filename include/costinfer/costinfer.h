@@ -18,7 +18,7 @@
  *         char cost[CINF_COST_TEXT_MAX];
  *
  *         if (cinf_engine_open(&engine, &(struct cinf_engine_options){
- *                 CINF_ENGINE_OPTIONS, .meter.dollars_per_hour = "0.10" }) == CINF_OK &&
+ *                 CINF_ENGINE_OPTIONS, .dollars_per_hour = "0.10" }) == CINF_OK &&
  *             cinf_model_load(&model, engine, &(struct cinf_model_options){
  *                 CINF_MODEL_OPTIONS, .folder = "examples/models/stories-small" }) == CINF_OK &&
  *             cinf_generate(&result, model, &(struct cinf_request_options){

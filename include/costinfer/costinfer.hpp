@@ -602,7 +602,6 @@ class engine_options
   public:
     engine_options() : options_(detail::sized<cinf_engine_options>())
     {
-        options_.meter = detail::sized<cinf_meter_options>();
     }
     engine_options &device(std::string name)
     {
@@ -610,7 +609,7 @@ class engine_options
     }
     engine_options &dollars_per_hour(std::string price)
     {
-        return set(options_.meter.dollars_per_hour, std::move(price));
+        return set(options_.dollars_per_hour, std::move(price));
     }
     /* Where the device's kind decides: these stand for dollars_per_hour(). */
     engine_options &cpu_dollars_per_hour(std::string price)

@@ -33,24 +33,32 @@ CINF_API enum cinf_status cinf_kv_parse(enum cinf_kv *out, const char *name);
 
 /* What to compute on and within which bounds.  Zero means the default, in every field. */
 struct cinf_engine_options {
-    size_t struct_size;              /* set by CINF_ENGINE_OPTIONS */
-    const char *device;              /* "auto" (NULL), of cinf_device_list(), "opencl", part of a name */
-    uint32_t threads;                /* of the device; 0: its own choice */
-    uint64_t kv_memory;              /* bytes for all models' caches; 0: 1/4 of RAM, what a GPU has left */
-    uint32_t queue_max;              /* requests that may wait, over all models; 0: 256 */
-    uint32_t prefill_rows;           /* prompt tokens in one step at most; 0: 128 */
-    bool no_prefix_reuse;            /* compute every prompt in full */
-    struct cinf_meter_options meter; /* price, basis, endpoints …; `device` is filled in.  Zeroed: defaults */
-    enum cinf_kv kv;                 /* CINF_EUNSUPPORTED when the device does not keep them so */
-    bool no_speculation;             /* one token of a text in a step, never guesses at the next ones */
-    bool profile; /* time every kernel of a device that can: slower, cinf_engine_profile() */
+    size_t struct_size;           /* set by CINF_ENGINE_OPTIONS */
+    const char *device;           /* "auto" (NULL), of cinf_device_list(), "opencl", part of a name */
+    uint32_t threads;             /* of the device; 0: its own choice */
+    enum cinf_kv kv;              /* CINF_EUNSUPPORTED when the device does not keep them so */
+    uint64_t kv_memory;           /* bytes for all models' caches; 0: 1/4 of RAM, what a GPU has left */
+    uint32_t queue_max;           /* requests that may wait, over all models; 0: 256 */
+    uint32_t prefill_rows;        /* prompt tokens in one step at most; 0: 128 */
+    bool no_prefix_reuse;         /* compute every prompt in full */
+    bool no_speculation;          /* one token of a text in a step, never guesses at the next ones */
+    bool profile;                 /* time every kernel of a device that can: slower, cinf_engine_profile() */
+    const char *dollars_per_hour; /* the price, as for cinf_price_parse(); NULL: unpriced */
     /* Prices by the device's kind, which "auto" shows only when it is open: where either is given, they stand
-     * for meter.dollars_per_hour.  NULL: a device of that kind is unpriced. */
+     * for dollars_per_hour.  NULL: a device of that kind is unpriced. */
     const char *cpu_dollars_per_hour;
     const char *gpu_dollars_per_hour; /* likewise */
+    /* The rest is for the engine's meter, and as in cinf_meter_options.  It is not a cinf_meter_options, so
+     * that either struct can grow at its end. */
+    enum cinf_basis basis;               /* which time is charged */
+    const char *const *endpoints;        /* names that requests are counted by; NULL: {"api"} */
+    uint32_t n_endpoints;                /* at most CINF_ENDPOINTS_MAX */
+    const double *latency_buckets;       /* seconds, ascending; NULL: 0.05 0.1 0.25 0.5 1 2.5 5 10 */
+    uint32_t n_latency_buckets;          /* at most 32 */
+    uint64_t (*clock_ns)(void *context); /* replaces the clocks; NULL: the host's */
+    void *clock_context;                 /* handed to it */
 };
-/* begins an initializer */
-#define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options), .meter = { CINF_METER_OPTIONS }
+#define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options) /* begins an initializer */
 
 struct cinf_engine; /* an open device with its models and its books */
 

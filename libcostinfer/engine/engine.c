@@ -184,12 +184,18 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
                    : e->device_info.is_gpu ? e->device_info.memory_total
                                            : physical_memory() / 4;
 
-    struct cinf_meter_options m = { CINF_METER_OPTIONS };
-    if (o->meter.struct_size)
-        TRY(options_read(&m, sizeof m, &o->meter));
+    struct cinf_meter_options m = { CINF_METER_OPTIONS,
+                                    .device = e->device_info.name,
+                                    .basis = o->basis,
+                                    .dollars_per_hour = o->dollars_per_hour,
+                                    .endpoints = o->endpoints,
+                                    .n_endpoints = o->n_endpoints,
+                                    .latency_buckets = o->latency_buckets,
+                                    .n_latency_buckets = o->n_latency_buckets,
+                                    .clock_ns = o->clock_ns,
+                                    .clock_context = o->clock_context };
     if (o->cpu_dollars_per_hour || o->gpu_dollars_per_hour)
         m.dollars_per_hour = e->device_info.is_gpu ? o->gpu_dollars_per_hour : o->cpu_dollars_per_hour;
-    m.device = e->device_info.name;
     TRY(cinf_meter_new(&e->meter, &m));
     cinf_meter_set_split(e->meter, e->device_info.as_per_flop, e->device_info.as_per_byte);
     engine_show_memory(e);

@@ -18,11 +18,9 @@
         }                                                                                                    \
     } while (0)
 
-/* Structs that are elements of arrays, or lie within another before its end: they change only with the
- * soname. Fields follow the meter's options in cinf_engine_options, and the configuration in cinf_model_info.
- */
+/* Structs that are elements of arrays, or lie within another before its end (cinf_config within
+ * cinf_model_info): they change only with the soname. */
 #define FROZEN(name, size) _Static_assert(sizeof(struct cinf_##name) == (size), "cinf_" #name " has changed")
-FROZEN(meter_options, 80);
 FROZEN(config, 108);
 FROZEN(cost, 16);
 FROZEN(choice, 40);

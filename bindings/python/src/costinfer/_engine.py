@@ -384,12 +384,11 @@ class Engine:
         o = _ffi.EngineOptions(threads=threads, kv_memory=kv_memory, queue_max=queue_max,
                                no_prefix_reuse=not prefix_reuse, kv=kv_type.value,
                                no_speculation=not speculation)
-        o.meter.struct_size = ctypes.sizeof(_ffi.MeterOptions)
-        o.meter.basis = ("wall", "cpu").index(basis)
+        o.basis = ("wall", "cpu").index(basis)
         if device is not None:
             o.device = device.encode()
         if dollars_per_hour is not None:
-            o.meter.dollars_per_hour = dollars_per_hour.encode()
+            o.dollars_per_hour = dollars_per_hour.encode()
         if cpu_dollars_per_hour is not None:
             o.cpu_dollars_per_hour = cpu_dollars_per_hour.encode()
         if gpu_dollars_per_hour is not None:

@@ -38,10 +38,13 @@ class MeterOptions(Sized):
 
 
 class EngineOptions(Sized):
-    _fields_ = [("struct_size", c_size_t), ("device", c_char_p), ("threads", c_uint32), ("kv_memory", c_uint64),
-                ("queue_max", c_uint32), ("prefill_rows", c_uint32), ("no_prefix_reuse", c_bool),
-                ("meter", MeterOptions), ("kv", c_uint), ("no_speculation", c_bool), ("profile", c_bool),
-                ("cpu_dollars_per_hour", c_char_p), ("gpu_dollars_per_hour", c_char_p)]
+    _fields_ = [("struct_size", c_size_t), ("device", c_char_p), ("threads", c_uint32), ("kv", c_uint),
+                ("kv_memory", c_uint64), ("queue_max", c_uint32), ("prefill_rows", c_uint32),
+                ("no_prefix_reuse", c_bool), ("no_speculation", c_bool), ("profile", c_bool),
+                ("dollars_per_hour", c_char_p), ("cpu_dollars_per_hour", c_char_p),
+                ("gpu_dollars_per_hour", c_char_p), ("basis", c_uint), ("endpoints", POINTER(c_char_p)),
+                ("n_endpoints", c_uint32), ("latency_buckets", POINTER(c_double)), ("n_latency_buckets", c_uint32),
+                ("clock_ns", Clock), ("clock_context", c_void_p)]
 
 
 class DeviceInfo(Sized):
