@@ -1,6 +1,7 @@
 """What the tests of costd share: starting the real binary, talking to it, reading its log and metrics.
 
 Numbers are read as Decimal, so that nine decimals of seconds are exact nanoseconds."""
+import concurrent.futures
 import http.client
 import json
 import os
@@ -257,17 +258,30 @@ def reset(s):
     s.close()
 
 
-def run(*tests):
+def together(*tasks):
+    """Runs functions at once, for what mostly waits; what they give, in their order, or the first failure."""
+    with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
+        return [done.result() for done in [pool.submit(task) for task in tasks]]
+
+
+def run(*tests, at_once=False):
     """Runs the functions of a script, naming each with its time."""
     if DEVICE:
         listed = subprocess.run([os.path.join(BUILD, "bin", "costinfer"), "devices", "--json"], capture_output=True)
         if not any(d["choice"].startswith(DEVICE) for d in json.loads(listed.stdout)):
             print("skipped: there is no device", DEVICE)
             sys.exit(77)
-    for test in tests:
+
+    def timed(test):
         start = time.monotonic()
         test()
         print("%-50s %6.2f s" % (test.__name__, time.monotonic() - start), flush=True)
+
+    if at_once:
+        together(*(lambda test=test: timed(test) for test in tests))
+    else:
+        for test in tests:
+            timed(test)
 
 
 def expected(folder):

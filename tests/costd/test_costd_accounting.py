@@ -108,7 +108,7 @@ class Client(threading.Thread):
 def overlapping_streams_with_clients_that_leave():
     with Costd(*TWO, *PRICES, "--kv-memory", "512M") as server:
         for n in (1, 4, 12):
-            until = time.monotonic() + 2
+            until = time.monotonic() + 1
             clients = [Client(server, 100 * n + i, until) for i in range(n)]
             for c in clients:
                 c.start()
@@ -125,6 +125,8 @@ def overlapping_streams_with_clients_that_leave():
                 a for c in clients for a in c.answers]
             left = sum(c.left for c in clients) if n == 1 else left + sum(c.left for c in clients)
             compare(server, metrics, answers, left)
+        check(total(metrics, "model_requests_finished_total", finish_reason="client_gone") > 0,
+              "none of", left, "left in the middle")
         show_naive(answers)
 
 
@@ -144,7 +146,6 @@ def compare(server, metrics, answers, left):
               sum((l["device_seconds"] for l in mine), Decimal(0)), key)
         equal(total(metrics, "model_requests_finished_total", finish_reason=key), len(mine), key)
     gone = [l for l in lines if l["finish"] == "client_gone"]
-    check(left == 0 or gone, "nobody left in the middle")
     check(len(lines) - len(gone) >= len(answers), "answers without lines")
     for model in ("small", "large"):
         mine = [l for l in lines if l["model"] == model]

@@ -3,7 +3,7 @@ import json
 import socket
 import time
 
-from costd_support import LARGE, SMALL, Costd, check, equal, run
+from costd_support import LARGE, SMALL, Costd, check, equal, run, together
 
 MODELS = ["--model", "small=" + SMALL, "--model", "large=" + LARGE]
 
@@ -46,22 +46,22 @@ def what_arrives_too_slowly_is_told_so():
     with Costd(*MODELS[:2], "--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "2") as server:
         line = b"POST /tokenize HTTP/1.1\r\n"
         head = line + b"Host: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
-        for begun in (line, head[:-2], head, head + b"{"):
-            out = answer_to(server, begun)
+        get = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        begun = (line, head[:-2], head, head + b"{")
+        *late, silent, half_a_line, idle, second = together(
+            *(lambda data=data: answer_to(server, data) for data in (*begun, b"", b"GET /he", get, get + head)))
+        for out in late:
             headers, _, body = out.partition(b"\r\n\r\n")
-            check(headers.startswith(b"HTTP/1.1 408 "), begun, out)
+            check(headers.startswith(b"HTTP/1.1 408 "), out)
             check(b"\r\nConnection: close\r\n" in headers and b"\r\nx-request-id: req-" in headers, headers)
             check(b"\r\nContent-Length: %d" % len(body) in headers, out)
             equal(json.loads(body)["error"]["code"], "request_timeout")
         # Who has asked nothing gets no answer: not at first, and not after an answer.
-        equal(answer_to(server, b""), b"")
-        equal(answer_to(server, b"GET /he"), b"")
-        out = answer_to(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        equal(out.count(b"HTTP/1.1 "), 1, out)
+        equal((silent, half_a_line), (b"", b""))
+        equal(idle.count(b"HTTP/1.1 "), 1, idle)
         # A second request on the connection is no different.
-        out = answer_to(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + head)
-        check(out.startswith(b"HTTP/1.1 200 ") and out.count(b"HTTP/1.1 408 ") == 1, out)
-        # The log has those that had begun, with their ids.
+        check(second.startswith(b"HTTP/1.1 200 ") and second.count(b"HTTP/1.1 408 ") == 1, second)
+        # The log has those whose request line and headers had come, with their ids.
         ids = set()
         for _ in range(3):
             ids.add(server.await_log(lambda l: l.get("code") == "request_timeout" and l["id"] not in ids)["id"])
@@ -71,28 +71,39 @@ def what_arrives_too_slowly_is_told_so():
 def drips_are_cut_off():
     with Costd(*MODELS[:2], "--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "2") as server:
         head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        get = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
         # Bytes keep coming, but the deadline is absolute.
-        check(closed_after(connect(server), head) < 5, "a head that drips")
-        check(closed_after(connect(server)) < 5, "a silent connection")
-        s = connect(server)
-        s.sendall(head)
-        took = closed_after(s, b" " * 500)
-        check(took < 5, "a body that drips:", took)
+        def a_head():
+            check(closed_after(connect(server), head) < 5, "a head that drips")
+
+        def nothing():
+            check(closed_after(connect(server)) < 5, "a silent connection")
+
+        def a_body():
+            s = connect(server)
+            s.sendall(head)
+            took = closed_after(s, b" " * 500)
+            check(took < 5, "a body that drips:", took)
 
         # A connection that is kept alive waits longer between requests; a head that has begun does not.
-        get = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-        s = connect(server)
-        for pause in (0, 1.2):
-            time.sleep(pause)
+        def between_requests():
+            s = connect(server)
+            for pause in (0, 1.2):
+                time.sleep(pause)
+                s.sendall(get)
+                check(s.recv(65536).startswith(b"HTTP/1.1 200"), "kept alive")
+            took = closed_after(s)
+            check(took > 1.2, "idle:", took)
+
+        def a_second_head():
+            s = connect(server)
             s.sendall(get)
-            check(s.recv(65536).startswith(b"HTTP/1.1 200"), "kept alive")
-        took = closed_after(s)
-        check(took > 1.2, "idle:", took)
-        s = connect(server)
-        s.sendall(get)
-        s.recv(65536)
-        s.sendall(get[:-2])
-        check(closed_after(s) < 5, "the second head is too slow")
+            s.recv(65536)
+            s.sendall(get[:-2])
+            check(closed_after(s) < 5, "the second head is too slow")
+
+        together(a_head, nothing, a_body, between_requests, a_second_head)
         # None of it disturbs anybody else, or a request that takes longer than all deadlines.
         equal(server.get("/health").status, 200)
 
@@ -126,4 +137,5 @@ def there_is_a_limit_of_connections():
 
 
 if __name__ == "__main__":
-    run(what_arrives_too_slowly_is_told_so, drips_are_cut_off, a_long_generation_has_no_deadline, there_is_a_limit_of_connections)
+    run(what_arrives_too_slowly_is_told_so, drips_are_cut_off, a_long_generation_has_no_deadline,
+        there_is_a_limit_of_connections, at_once=True)

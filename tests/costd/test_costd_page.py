@@ -206,4 +206,4 @@ def many_scrapes():
         equal(sum(sum(m["points"]["output_tokens"]) for m in h["models"]), 20)
 
 
-run(files_of_the_page, figures_are_the_metrics_own, ranges_and_restarts, many_scrapes)
+run(files_of_the_page, figures_are_the_metrics_own, ranges_and_restarts, many_scrapes, at_once=True)

@@ -94,4 +94,4 @@ def a_silent_stream_is_pinged():
 
 if __name__ == "__main__":
     run(a_stream_that_nobody_reads_pauses_and_ends, a_stream_goes_on_when_its_reader_does,
-        a_silent_stream_is_pinged)
+        a_silent_stream_is_pinged, at_once=True)
