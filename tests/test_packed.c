@@ -203,14 +203,17 @@ START_TEST(cache_of_halves)
     start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = 2, .half_cache = true }, WEIGHTS_F32);
     struct packed_kv *kv = (struct packed_kv *)rig.kv;
     ck_assert(kv->half);
-    ck_assert_uint_eq(packed_kv_slot_bytes(rig.device, &rig.program), 160 * 5 * (7 + 32) * 2);
+    ck_assert_uint_eq(packed_kv_slot_bytes(rig.device, &rig.program), 160 * 5 * 2 * 32 * 2);
     check_steps(&rig, "half cache");
     ck_ok(rig.backend->kv_copy(rig.kv, 2, 1, 45));
-    ck_assert_mem_eq(packed_values(kv, 2, 0, 4), packed_values(kv, 1, 0, 4), 45 * 32 * 2);
-    ck_assert_mem_eq(packed_keys(kv, 2, 0, 4), packed_keys(kv, 1, 0, 4), 7 * 32 * 2);
-    for (size_t i = 7 * 32; i < 14 * 32; i++)
-        ck_assert_uint_eq(((uint16_t *)(void *)packed_keys(kv, 2, 0, 4))[i],
-                          i % 32 < 13 ? ((uint16_t *)(void *)packed_keys(kv, 1, 0, 4))[i] : 0);
+    const uint16_t *copy[] = { (uint16_t *)(void *)packed_keys(kv, 2, 0, 4),
+                               (uint16_t *)(void *)packed_values(kv, 2, 0, 4) };
+    const unsigned char *from[] = { packed_keys(kv, 1, 0, 4), packed_values(kv, 1, 0, 4) };
+    for (int part = 0; part < 2; part++) {
+        ck_assert_mem_eq(copy[part], from[part], 45 * 32 * 2);
+        for (size_t i = 45 * 32; i < 160 * 32; i++)
+            ck_assert_uint_eq(copy[part][i], 0);
+    }
     rig_end(&rig);
 }
 END_TEST
@@ -390,6 +393,40 @@ START_TEST(products)
                                      (double)acc[i], (double)expected);
                 }
             }
+        }
+    }
+}
+END_TEST
+
+/* Every number of rows and several widths turned: element (i, r) is row r's number i, and lines beyond are as
+ * they were. */
+START_TEST(turns)
+{
+    if (!use_set(_i))
+        return;
+    const struct packed_kernels *kernels = packed_kernels_best();
+    enum { WIDTH = 64, LD = WIDTH + 32 };
+    static float rows[PANEL * LD], panel[(WIDTH + 1) * PANEL];
+    static uint16_t halves[PANEL * LD];
+    fill(rows, PANEL * LD);
+    for (size_t i = 0; i < PANEL * LD; i++)
+        halves[i] = f16_of_f32(rows[i]);
+    static const uint32_t widths[] = { 1, 7, 16, 20, 33, WIDTH };
+    for (uint32_t c = 0; c < sizeof widths / sizeof *widths * PANEL * 2; c++) {
+        uint32_t width = widths[c / 2 / PANEL], n = c / 2 % PANEL + 1, half = c % 2;
+        for (size_t i = 0; i < (WIDTH + 1) * PANEL; i++)
+            panel[i] = guard;
+        if (half)
+            kernels->turn_f16(panel, halves, LD, n, width, halves);
+        else
+            kernels->turn_f32(panel, rows, LD, n, width, rows);
+        for (uint32_t i = 0; i < width; i++) {
+            for (uint32_t r = 0; r < n; r++)
+                hold(panel[i * PANEL + r] == (half ? f32_of_f16(halves[r * LD + i]) : rows[r * LD + i]));
+        }
+        for (uint32_t i = (width + 15) / 16 * 16; i <= WIDTH; i++) {
+            for (uint32_t r = 0; r < PANEL; r++)
+                hold(panel[i * PANEL + r] == guard);
         }
     }
 }
@@ -856,6 +893,7 @@ Suite *suite(void)
     t = tcase_create("kernels");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, products, 0, SETS_MAX * 3);
+    tcase_add_loop_test(t, turns, 0, SETS_MAX);
     tcase_add_loop_test(t, int8_and_int4, 0, SETS_MAX);
     tcase_add_loop_test(t, sixteen_bit_conversions, 0, SETS_MAX);
     tcase_add_loop_test(t, activations, 0, SETS_MAX);

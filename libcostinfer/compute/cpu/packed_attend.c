@@ -7,30 +7,31 @@
 /* The result of some positions for one row: sum of exp(score - max) * value, and of exp(score - max). */
 struct part {
     float max, sum;
-    float *values; /* [value_width] */
+    float *values; /* [line] */
 };
 
 /* A worker's scratch. */
 struct room {
+    float *keys;   /* [ATTEND_CHUNK / PANEL][line][PANEL], of the chunk at hand */
     float *scores; /* [ROWS_BLOCK][ATTEND_CHUNK] */
-    float *parts;  /* [ROWS_BLOCK][value_width] */
-    float *sums;   /* [ATTEND_ROWS][value_width] */
+    float *parts;  /* [ROWS_BLOCK][line] */
+    float *sums;   /* [ATTEND_ROWS][line] */
 };
 
 static struct room room_in(float *scratch, const struct packed_kv *kv)
 {
-    float *parts = scratch + ROWS_BLOCK * ATTEND_CHUNK;
-    return (struct room){ scratch, parts, parts + (size_t)ROWS_BLOCK * kv->value_width };
+    float *scores = scratch + (size_t)ATTEND_CHUNK * kv->line, *parts = scores + ROWS_BLOCK * ATTEND_CHUNK;
+    return (struct room){ scratch, scores, parts, parts + (size_t)ROWS_BLOCK * kv->line };
 }
 
 size_t attend_scratch(const struct packed_kv *kv)
 {
-    return ROWS_BLOCK * ATTEND_CHUNK + (size_t)(ROWS_BLOCK + ATTEND_ROWS) * kv->value_width;
+    return ROWS_BLOCK * ATTEND_CHUNK + (size_t)(ATTEND_CHUNK + ROWS_BLOCK + ATTEND_ROWS) * kv->line;
 }
 
 size_t attend_part_size(const struct packed_kv *kv)
 {
-    return kv->value_width + 16; /* max and sum, and whole cache lines */
+    return kv->line + 16; /* max and sum, and whole cache lines */
 }
 
 /* Positions of the chunk that begins at `begin` that row `row` sees. */
@@ -40,7 +41,24 @@ static uint32_t seen(const struct attend *a, uint32_t row, uint32_t begin)
     return past <= begin ? 0 : past - begin < ATTEND_CHUNK ? past - begin : ATTEND_CHUNK;
 }
 
-/* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk. */
+/* Keys of the chunk that begins at `begin` into panels, as far as row `last` sees them.  Meanwhile the values
+ * of the same positions are asked for, and while those are read the next keys. */
+static void turn_keys(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t last,
+                      const struct room *room)
+{
+    const struct packed_kv *kv = a->kv;
+    const unsigned char *keys = packed_keys(kv, slot, a->layer, head);
+    const unsigned char *values = packed_values(kv, slot, a->layer, head);
+    uint32_t n = seen(a, last, begin);
+    for (uint32_t t = 0; t < n; t += PANEL) {
+        size_t at = packed_kv_bytes(kv, (size_t)(begin + t) * kv->line);
+        (kv->half ? a->kernels->turn_f16 : a->kernels->turn_f32)(room->keys + (size_t)t * kv->line, keys + at,
+                                                                 kv->line, n - t < PANEL ? n - t : PANEL,
+                                                                 kv->head_width, values + at);
+    }
+}
+
+/* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk, whose keys are turned. */
 static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t row,
                           uint32_t n, const struct room *room, struct part *parts)
 {
@@ -50,14 +68,11 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     product_kernel *product = kv->half ? a->kernels->product_f16 : a->kernels->product_f32;
     const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
     uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
-    /* While keys are read, the values of the same positions are asked for, and with these the next keys. */
     const size_t line = packed_kv_bytes(kv, PANEL);
     for (uint32_t t = 0; t < most; t += PANEL) {
-        struct ahead ahead = { values + packed_kv_bytes(kv, (size_t)(begin + t) * kv->value_width),
-                               PANEL * packed_kv_bytes(kv, kv->value_width), line };
-        product(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n,
-                keys + packed_kv_bytes(kv, (size_t)(begin + t) * kv->head_width), PANEL, kv->head_width,
-                false, ahead);
+        const float *panel = room->keys + (size_t)t * kv->line;
+        a->kernels->product_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, panel, PANEL, kv->head_width,
+                                false, (struct ahead){ panel, 0, line });
     }
     for (uint32_t i = 0; i < n; i++)
         a->kernels->softmax(room->scores + i * ATTEND_CHUNK, seen(a, row + i, begin), a->scale, &parts[i].max,
@@ -65,25 +80,22 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     /* The positions that all rows see, then each row's own: a value that a row must not see may be anything,
      * a NaN even, and 0 * NaN is not 0. */
     bool goes_on = a->positions[row + n - 1] >= begin + ATTEND_CHUNK;
-    for (uint32_t c = 0; c < kv->value_width; c += PANEL) {
-        const unsigned char *next =
-            keys + packed_kv_bytes(kv, (size_t)(begin + ATTEND_CHUNK) * kv->head_width);
+    for (uint32_t c = 0; c < kv->line; c += PANEL) {
+        const unsigned char *next = keys + packed_kv_bytes(kv, (size_t)(begin + ATTEND_CHUNK) * kv->line);
         struct ahead ahead = { next + c / PANEL * ATTEND_CHUNK * line, goes_on ? ATTEND_CHUNK * line : 0,
                                line };
-        product(room->parts + c, kv->value_width, room->scores, ATTEND_CHUNK, n,
-                values + packed_kv_bytes(kv, (size_t)begin * kv->value_width + c), kv->value_width, least,
-                false, ahead);
+        product(room->parts + c, kv->line, room->scores, ATTEND_CHUNK, n,
+                values + packed_kv_bytes(kv, (size_t)begin * kv->line + c), kv->line, least, false, ahead);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t own = seen(a, row + i, begin);
             if (own > least)
-                product(room->parts + i * kv->value_width + c, kv->value_width,
-                        room->scores + i * ATTEND_CHUNK + least, ATTEND_CHUNK, 1,
-                        values + packed_kv_bytes(kv, (size_t)(begin + least) * kv->value_width + c),
-                        kv->value_width, own - least, true, (struct ahead){ values, 0, line });
+                product(room->parts + i * kv->line + c, kv->line, room->scores + i * ATTEND_CHUNK + least,
+                        ATTEND_CHUNK, 1, values + packed_kv_bytes(kv, (size_t)(begin + least) * kv->line + c),
+                        kv->line, own - least, true, (struct ahead){ values, 0, line });
         }
     }
     for (uint32_t i = 0; i < n; i++)
-        parts[i].values = room->parts + i * kv->value_width;
+        parts[i].values = room->parts + i * kv->line;
 }
 
 /* into = into and part together.  An empty `into` has a maximum of minus infinity. */
@@ -91,21 +103,21 @@ static void merge(const struct attend *a, struct part *into, const struct part *
 {
     float max = part->max > into->max ? part->max : into->max;
     float old = a->kernels->exp(into->max - max), new = a->kernels->exp(part->max - max);
-    a->kernels->merge(into->values, part->values, a->kv->value_width, old, new);
+    a->kernels->merge(into->values, part->values, a->kv->line, old, new);
     into->sum = into->sum * old + part->sum * new;
     into->max = max;
 }
 
 static struct part empty(float *values, const struct packed_kv *kv)
 {
-    memset(values, 0, kv->value_width * sizeof *values);
+    memset(values, 0, kv->line * sizeof *values);
     return (struct part){ -INFINITY, 0, values };
 }
 
 static void put_out(const struct attend *a, uint32_t row, uint32_t head, const struct part *part)
 {
     uint32_t width = a->kv->head_width;
-    a->kernels->scale(part->values, part->values, a->kv->value_width, 1 / part->sum);
+    a->kernels->scale(part->values, part->values, a->kv->line, 1 / part->sum);
     memcpy(a->out + row * a->ld_out + (size_t)head * width, part->values, width * sizeof *a->out);
 }
 
@@ -114,9 +126,10 @@ void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t
     struct room room = room_in(scratch, a->kv);
     struct part sums[ATTEND_ROWS], parts[ROWS_BLOCK];
     for (uint32_t i = 0; i < rows->n; i++)
-        sums[i] = empty(room.sums + i * a->kv->value_width, a->kv);
-    uint32_t last = a->positions[rows->first + rows->n - 1];
+        sums[i] = empty(room.sums + i * a->kv->line, a->kv);
+    const uint32_t last_row = rows->first + rows->n - 1, last = a->positions[last_row];
     for (uint32_t begin = 0; begin <= last; begin += ATTEND_CHUNK) {
+        turn_keys(a, rows->slot, head, begin, last_row, &room);
         for (uint32_t i = 0, n; i < rows->n; i += n) {
             n = rows->n - i < ROWS_BLOCK ? rows->n - i : ROWS_BLOCK;
             uint32_t blind = 0;
@@ -140,6 +153,7 @@ void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32
     struct part done[ROWS_BLOCK];
     size_t size = attend_part_size(a->kv);
     uint32_t begin = chunk * ATTEND_CHUNK;
+    turn_keys(a, rows->slot, head, begin, rows->first + rows->n - 1, &room);
     for (uint32_t i = 0; i < rows->n; i++) {
         /* One row at a time: steps that are split have few rows. */
         if (seen(a, rows->first + i, begin) == 0)
@@ -148,7 +162,7 @@ void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32
         float *to = parts + (i * n_chunks + chunk) * size;
         to[0] = done[0].max;
         to[1] = done[0].sum;
-        memcpy(to + 16, done[0].values, a->kv->value_width * sizeof *to);
+        memcpy(to + 16, done[0].values, a->kv->line * sizeof *to);
     }
 }
 

@@ -35,6 +35,51 @@ static inline void v_narrow(int8_t *to, VI x)
         to[i] = (int8_t)x[i];
 }
 
+static inline float v_sum(VF x)
+{
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+static inline float v_most(VF x)
+{
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+
+static inline int32_t v_sumi(VI x)
+{
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1)));
+}
+
+/* x[i][j] becomes x[j][i]: within the halves of vectors, then the halves. */
+INLINE void v_transpose(VF x[LANES])
+{
+    VF t[LANES];
+    UNROLL for (int i = 0; i < LANES; i += 2)
+    {
+        t[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL for (int i = 0; i < LANES; i += 4)
+    {
+        for (int j = 0; j < 2; j++) {
+            x[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + 2 + j], 0x44);
+            x[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + 2 + j], 0xEE);
+        }
+    }
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        VF a = x[j], b = x[4 + j];
+        x[j] = _mm256_permute2f128_ps(a, b, 0x20);
+        x[4 + j] = _mm256_permute2f128_ps(a, b, 0x31);
+    }
+}
+
 enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 2, INT8_ROWS = 4, INT4_ROWS = 2 };
 
 /* 16 of the panel's 32 outputs, from `panel` on. */

@@ -28,6 +28,38 @@ typedef int32_t vi __attribute__((vector_size(64)));
 #define v_store_f16(p, x)                                                                                    \
     _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT))
 #define v_narrow(p, i) _mm_storeu_si128((__m128i *)(void *)(p), _mm512_cvtepi32_epi8((__m512i)(i)))
+#define v_sum(x)       _mm512_reduce_add_ps(x)
+#define v_sumi(i)      _mm512_reduce_add_epi32((__m512i)(i))
+#define v_most(x)      _mm512_reduce_max_ps(x)
+
+/* x[i][j] becomes x[j][i]: within the quarters of vectors, then the quarters. */
+INLINE void v_transpose(VF x[LANES])
+{
+    VF t[LANES];
+    UNROLL for (int i = 0; i < LANES; i += 2)
+    {
+        t[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL for (int i = 0; i < LANES; i += 4)
+    {
+        for (int j = 0; j < 2; j++) {
+            __m512d a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + 2 + j]);
+            x[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            x[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    }
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        VF a = _mm512_shuffle_f32x4(x[j], x[4 + j], 0x44), b = _mm512_shuffle_f32x4(x[j], x[4 + j], 0xEE);
+        VF c = _mm512_shuffle_f32x4(x[8 + j], x[12 + j], 0x44),
+           d = _mm512_shuffle_f32x4(x[8 + j], x[12 + j], 0xEE);
+        x[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+        x[4 + j] = _mm512_shuffle_f32x4(a, c, 0xDD);
+        x[8 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
+        x[12 + j] = _mm512_shuffle_f32x4(b, d, 0xDD);
+    }
+}
 
 enum { BLOCK_ROWS = 12, BLOCK_VECTORS = 2, INT8_ROWS = 12, INT4_ROWS = 6 };
 

@@ -141,8 +141,9 @@ static void quantise_row(const struct packed_prepared *p, enum row_buffer buffer
 {
     p->device->kernels->quantise(
         p->q + row * p->q_stride, p->q_scales + row * p->q_groups, p->q_offsets + row * p->q_groups,
-        p->q_offsets4 + row * p->q_groups * 4, p->q_n_out + row, p->q_out_at + row * OUTLIERS_MAX,
-        p->q_out_number + row * OUTLIERS_MAX, row_of(p, buffer, row), row_width(p->program, buffer));
+        p->weights->type == WEIGHTS_INT4 ? p->q_offsets4 + row * p->q_groups * 4 : NULL, p->q_n_out + row,
+        p->q_out_at + row * OUTLIERS_MAX, p->q_out_number + row * OUTLIERS_MAX, row_of(p, buffer, row),
+        row_width(p->program, buffer));
 }
 
 static void norm_tile(const void *argument, uint32_t tile, uint32_t worker)
@@ -222,20 +223,6 @@ static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32
     }
 }
 
-/* One position's elements of a head, [i, i + n), to the cache: a column of a block of keys, or a part of a
- * line of values. */
-static void put_key(unsigned char *keys, const void *from, uint32_t n, uint32_t head_width, uint32_t position,
-                    uint32_t i, bool half)
-{
-    size_t at = ((size_t)(position / PANEL) * head_width + i) * PANEL + position % PANEL;
-    for (uint32_t j = 0; j < n; j++) {
-        if (half)
-            ((uint16_t *)(void *)keys)[at + j * PANEL] = ((const uint16_t *)from)[j];
-        else
-            ((float *)(void *)keys)[at + j * PANEL] = ((const float *)from)[j];
-    }
-}
-
 /* Columns [column, column + PANEL) of query, key, value [3D] of n rows, y[n][PANEL], to where they belong. */
 static void put_qkv(const struct job *job, uint32_t column, uint32_t row, uint32_t n, const float *y)
 {
@@ -254,14 +241,13 @@ static void put_qkv(const struct job *job, uint32_t column, uint32_t row, uint32
             uint32_t in_row = c % d, head = in_row / width, i = in_row % width, slot = job->slots[r];
             run = smaller(end - c, width - i);
             const unsigned char *from = line + packed_kv_bytes(kv, c - column);
+            unsigned char *head_of =
+                c < 2 * d ? packed_keys(kv, slot, layer, head) : packed_values(kv, slot, layer, head);
             if (c < d)
                 memcpy(row_of(p, job->op->out, r) + in_row, y + c - column, run * sizeof *y);
-            else if (c < 2 * d)
-                put_key(packed_keys(kv, slot, layer, head), from, run, width, job->positions[r], i, kv->half);
             else
-                memcpy(packed_values(kv, slot, layer, head) +
-                           packed_kv_bytes(kv, (size_t)job->positions[r] * kv->value_width + i),
-                       from, packed_kv_bytes(kv, run));
+                memcpy(head_of + packed_kv_bytes(kv, (size_t)job->positions[r] * kv->line + i), from,
+                       packed_kv_bytes(kv, run));
         }
     }
 }

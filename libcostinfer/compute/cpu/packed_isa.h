@@ -17,7 +17,7 @@ extern const struct packed_kernels packed_kernels_portable;
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 
 /* How far ahead of the multiply-adds weights are asked for: the processor's own prefetcher stops at the end

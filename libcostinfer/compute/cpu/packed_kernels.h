@@ -85,6 +85,14 @@ struct packed_kernels {
     /* to[n] = from[n] to the nearest; n is a multiple of 32.  As f16_of_f32() but for the bits of a NaN. */
     void (*narrow_f16)(uint16_t *to, const float *from, size_t n);
 
+    /* panel[width][32] from n <= 32 rows of `width`, `ld` elements apart: row r becomes column r.  Both are
+     * rounded up to 16, and there must be room.  Meanwhile what is at `ahead`, of the same shape, is asked
+     * for. */
+    void (*turn_f32)(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                     const void *ahead);
+    void (*turn_f16)(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                     const void *ahead);
+
     /* y = acc * scale + bias, [rows][32], and what `how` makes of it.  scale and bias are [32]. */
     void (*finish)(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
                    const float *bias, enum finish how, enum cinf_activation activation);
@@ -93,7 +101,8 @@ struct packed_kernels {
     void (*norm)(float *out, const float *in, const float *gain, const float *bias, uint32_t d,
                  float epsilon);
 
-    /* One row to int8; q has room for k rounded up to GROUP.  The pointers are those of the row. */
+    /* One row to int8; q has room for k rounded up to GROUP.  The pointers are those of the row; offsets4
+     * NULL: they are not wanted. */
     void (*quantise)(int8_t *q, float *scales, int32_t *offsets, int32_t *offsets4, uint32_t *n_out,
                      uint32_t *out_at, float *out_number, const float *in, uint32_t k);
 

@@ -9,6 +9,8 @@
  *   v_max(a, b) v_min(a, b)     b where one is a NaN
  *   v_load_f16(p) v_load_bf16(p) v_store_f16(p, x)
  *   v_narrow(p, i)              stores each lane's lowest byte
+ *   v_transpose(x)              of x[LANES]
+ *   v_sum(x) v_sumi(i) v_most(x)  of all lanes
  *   BLOCK_ROWS, BLOCK_VECTORS   accumulators of a block of many rows; they must fit the registers
  *   block_int8(...), INT8_ROWS  the integer block, see product_int8(), and the rows it takes at most
  *   block_int4(...), INT4_ROWS  the same, see product_int4()
@@ -170,6 +172,35 @@ static void narrow_f16(uint16_t *to, const float *from, size_t n)
 {
     for (size_t i = 0; i < n; i += LANES)
         v_store_f16(to + i, v_load(from + i));
+}
+
+INLINE void turn(enum stored as, float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                 const void *ahead)
+{
+    const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
+    for (uint32_t first = 0; first < n; first += LANES) {
+        for (uint32_t i = 0; i < width; i += LANES) {
+            VF x[LANES];
+            UNROLL for (uint32_t l = 0; l < LANES; l++)
+            {
+                size_t at = (first + l) * ld + i;
+                x[l] = load_as(as, rows, at);
+                __builtin_prefetch((const char *)ahead + at * size);
+            }
+            v_transpose(x);
+            UNROLL for (uint32_t l = 0; l < LANES; l++) v_store(panel + (i + l) * PANEL + first, x[l]);
+        }
+    }
+}
+
+static void turn_f32(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width, const void *ahead)
+{
+    turn(STORED_F32, panel, rows, ld, n, width, ahead);
+}
+
+static void turn_f16(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width, const void *ahead)
+{
+    turn(STORED_F16, panel, rows, ld, n, width, ahead);
 }
 
 /* acc[32] += x[k] * w[k][32] for the numbers that quantise() took out of a row. */
@@ -345,32 +376,13 @@ static void finish(float *out, size_t ld_out, const float *acc, uint32_t rows, c
 
 /* ---- Rows --------------------------------------------------------------------------------- */
 
-INLINE float sum_of(VF x)
-{
-    float lanes[LANES], sum = 0;
-    v_store(lanes, x);
-    for (uint32_t i = 0; i < LANES; i++)
-        sum += lanes[i];
-    return sum;
-}
-
-INLINE float max_of(VF x)
-{
-    float lanes[LANES];
-    v_store(lanes, x);
-    float max = lanes[0];
-    for (uint32_t i = 1; i < LANES; i++)
-        max = lanes[i] > max ? lanes[i] : max;
-    return max;
-}
-
 static void norm(float *out, const float *in, const float *gain, const float *bias, uint32_t d, float epsilon)
 {
     uint32_t whole = d / LANES * LANES;
     VF sums = v_set1(0), squares = v_set1(0);
     for (uint32_t i = 0; i < whole; i += LANES)
         sums += v_load(in + i);
-    float sum = sum_of(sums);
+    float sum = v_sum(sums);
     for (uint32_t i = whole; i < d; i++)
         sum += in[i];
     float mean = sum / (float)d;
@@ -378,7 +390,7 @@ static void norm(float *out, const float *in, const float *gain, const float *bi
         VF x = v_load(in + i) - mean;
         squares = v_fma(x, x, squares);
     }
-    float square = sum_of(squares);
+    float square = v_sum(squares);
     for (uint32_t i = whole; i < d; i++)
         square += (in[i] - mean) * (in[i] - mean);
     float scale = 1 / sqrtf(square / (float)d + epsilon);
@@ -398,24 +410,31 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
 {
     uint32_t taken = 0;
     for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
-        float x[GROUP];
+        float copy[GROUP];
+        const float *x = in + first;
         uint32_t n = k - first < GROUP ? k - first : GROUP;
-        memcpy(x, in + first, n * sizeof *x);
-        memset(x + n, 0, (GROUP - n) * sizeof *x);
+        if (n < GROUP) {
+            memcpy(copy, x, n * sizeof *x);
+            memset(copy + n, 0, (GROUP - n) * sizeof *x);
+            x = copy;
+        }
         VF sums = v_set1(0), maxima = v_set1(0);
         for (uint32_t i = 0; i < GROUP; i += LANES) {
             VF size = v_abs(v_load(x + i));
             sums += size;
             maxima = v_max(maxima, size);
         }
-        float max = max_of(maxima), limit = OUTLIER_LIMIT * sum_of(sums) / (float)n;
+        float max = v_most(maxima), limit = OUTLIER_LIMIT * v_sum(sums) / (float)n;
         if (max > limit && taken < OUTLIERS_MAX) {
+            if (x != copy)
+                memcpy(copy, x, sizeof copy);
+            x = copy;
             max = 0;
             for (uint32_t i = 0; i < n; i++) {
                 if (fabsf(x[i]) > limit && taken < OUTLIERS_MAX) {
                     out_at[taken] = first + i;
                     out_number[taken++] = x[i];
-                    x[i] = 0;
+                    copy[i] = 0;
                 }
                 max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
             }
@@ -423,7 +442,7 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
         /* Below that, 127 / max would overflow; such a group is nothing. */
         bool nothing = max < 1e-35f;
         VF to_q = v_set1(nothing ? 0 : 127 / max);
-        int32_t total = 0;
+        VI total = v_set1i(0);
         for (uint32_t part = 0; part < GROUP; part += GROUP4) {
             VI sum = v_set1i(0);
             for (uint32_t i = part; i < part + GROUP4; i += LANES) {
@@ -431,15 +450,12 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
                 sum += number;
                 v_narrow(q + first + i, number);
             }
-            int32_t lanes[LANES], sum4 = 0;
-            memcpy(lanes, &sum, sizeof lanes);
-            for (uint32_t i = 0; i < LANES; i++)
-                sum4 += lanes[i];
-            offsets4[(first + part) / GROUP4] = -8 * sum4;
-            total += sum4;
+            if (offsets4)
+                offsets4[(first + part) / GROUP4] = -8 * v_sumi(sum);
+            total += sum;
         }
         scales[group] = nothing ? 0 : max / 127;
-        offsets[group] = -128 * total;
+        offsets[group] = -128 * v_sumi(total);
     }
     *n_out = taken;
 }
@@ -455,7 +471,7 @@ static void softmax(float *scores, uint32_t n, float scale, float *max, float *s
         v_store(scores + i, x);
         maxima = v_max(maxima, x);
     }
-    *max = max_of(maxima);
+    *max = v_most(maxima);
     for (uint32_t i = 0; i < room; i += LANES)
         v_store(scores + i, v_exp(v_load(scores + i) - *max));
     for (uint32_t i = n; i < room; i++)
@@ -463,7 +479,7 @@ static void softmax(float *scores, uint32_t n, float scale, float *max, float *s
     VF sums = v_set1(0);
     for (uint32_t i = 0; i < room; i += LANES)
         sums += v_load(scores + i);
-    *sum = sum_of(sums);
+    *sum = v_sum(sums);
 }
 
 static void merge(float *sum, const float *part, uint32_t n, float a, float b)
@@ -495,6 +511,8 @@ const struct packed_kernels KERNELS = {
     .expand_f16 = expand_f16,
     .expand_bf16 = expand_bf16,
     .narrow_f16 = narrow_f16,
+    .turn_f32 = turn_f32,
+    .turn_f16 = turn_f16,
     .finish = finish,
     .norm = norm,
     .quantise = quantise,

@@ -14,7 +14,7 @@ static uint64_t round_up(uint64_t n)
 /* Elements of one slot; UINT64_MAX when they cannot be counted. */
 static uint64_t slot_elements(const struct program *p)
 {
-    uint64_t head_width = p->width / p->heads, n = head_width + round_up(head_width);
+    uint64_t n = 2 * round_up(p->width / p->heads);
     if (!mul_u64(&n, n, round_up(p->positions)) || !mul_u64(&n, n, p->heads) || !mul_u64(&n, n, p->layers))
         return UINT64_MAX;
     return n;
@@ -42,9 +42,8 @@ enum cinf_status packed_kv_new(struct kv **out, struct device *base, const struc
         kv->heads = program->heads;
         kv->positions = program->positions;
         kv->head_width = program->width / program->heads;
-        kv->value_width = (uint32_t)round_up(kv->head_width);
-        kv->blocks = (uint32_t)(round_up(program->positions) / PANEL);
-        kv->head_elements = (size_t)kv->blocks * PANEL * (kv->head_width + kv->value_width);
+        kv->line = (uint32_t)round_up(kv->head_width);
+        kv->head_elements = 2 * (size_t)round_up(program->positions) * kv->line;
         kv->half = ((const struct packed_device *)base)->half_cache;
         kv->elements = fits ? cpu_new(device, n, 1) : NULL;
     }
@@ -75,8 +74,7 @@ unsigned char *packed_keys(const struct packed_kv *kv, uint32_t slot, uint32_t l
 
 unsigned char *packed_values(const struct packed_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
 {
-    return packed_keys(kv, slot, layer, head) +
-           packed_kv_bytes(kv, (size_t)kv->blocks * PANEL * kv->head_width);
+    return packed_keys(kv, slot, layer, head) + packed_kv_bytes(kv, kv->head_elements / 2);
 }
 
 struct copy {
@@ -90,15 +88,9 @@ static void copy_head(const void *argument, uint32_t tile, uint32_t worker)
     const struct copy *job = argument;
     const struct packed_kv *kv = job->kv;
     uint32_t layer = tile / kv->heads, head = tile % kv->heads;
-    unsigned char *to = packed_keys(kv, job->to, layer, head);
-    const unsigned char *from = packed_keys(kv, job->from, layer, head);
-    size_t line = packed_kv_bytes(kv, PANEL), block = kv->head_width * line;
-    size_t whole = job->n / PANEL * block, rest = packed_kv_bytes(kv, job->n % PANEL);
-    memcpy(to, from, whole);
-    for (size_t at = whole; at < whole + block && rest > 0; at += line)
-        memcpy(to + at, from + at, rest);
-    memcpy(packed_values(kv, job->to, layer, head), packed_values(kv, job->from, layer, head),
-           packed_kv_bytes(kv, (size_t)job->n * kv->value_width));
+    size_t bytes = packed_kv_bytes(kv, (size_t)job->n * kv->line);
+    memcpy(packed_keys(kv, job->to, layer, head), packed_keys(kv, job->from, layer, head), bytes);
+    memcpy(packed_values(kv, job->to, layer, head), packed_values(kv, job->from, layer, head), bytes);
 }
 
 enum cinf_status packed_kv_copy(struct kv *base, uint32_t to, uint32_t from, uint32_t n)

@@ -56,14 +56,14 @@ void packed_row(float *out, const struct packed_weights *weights, uint32_t index
 
 /* ---- The cache ---------------------------------------------------------------------------- */
 
-/* One head of one layer of one slot: keys [P / 32][D/H][32], so that the scores of 32 positions are a panel's
- * product, then values [P][value_width], so that their sum is one, too. */
+/* One head of one layer of one slot: keys [P][line], then values [P][line].  The sum of values is a panel's
+ * product as they lie here; for scores, keys are turned into panels when they are read.  To keep them in
+ * panels would be dearer: each number of a new key would be written to a cache line of its own. */
 struct packed_kv {
     struct kv base;
     uint32_t slots, layers, heads, positions;
-    uint32_t head_width;  /* D/H */
-    uint32_t value_width; /* D/H rounded up to PANEL */
-    uint32_t blocks;      /* P / 32, rounded up */
+    uint32_t head_width; /* D/H */
+    uint32_t line;       /* D/H rounded up to PANEL */
     size_t head_elements;
     bool half; /* f16 instead of float */
     unsigned char *elements;

@@ -102,6 +102,30 @@ static inline void v_narrow(int8_t *to, VI x)
         to[i] = (int8_t)x[i];
 }
 
+static inline float v_sum(VF x)
+{
+    return (x[0] + x[1]) + (x[2] + x[3]);
+}
+
+static inline int32_t v_sumi(VI x)
+{
+    return (x[0] + x[1]) + (x[2] + x[3]);
+}
+
+static inline float v_most(VF x)
+{
+    float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+    return a > b ? a : b;
+}
+
+/* x[i][j] becomes x[j][i]. */
+INLINE void v_transpose(VF x[LANES])
+{
+    VF a = x[0], b = x[1], c = x[2], d = x[3];
+    for (int i = 0; i < LANES; i++)
+        x[i] = (VF){ a[i], b[i], c[i], d[i] };
+}
+
 enum { INT8_ROWS = 1, INT4_ROWS = 1 };
 
 /* Two products of 127 * 128 fit 16 bits, so the four of an output are summed as two pairs. */
