@@ -145,7 +145,6 @@ END_TEST
 
 START_TEST(the_reference_device_writes_the_same)
 {
-    teardown();
     open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu-reference" });
     load(&small, "stories-small");
     check_expected("stories-small", small);
@@ -725,7 +724,6 @@ END_TEST
 
 START_TEST(requests_wait_for_the_slots_of_paused_ones)
 {
-    teardown();
     open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS });
     ck_ok(cinf_model_load(&small, engine,
                           &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "one",
@@ -762,7 +760,6 @@ START_TEST(the_price_goes_by_the_kind_of_the_device)
                   { NULL, "7", false, 0 },
                   { NULL, NULL, true, 3000000000 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        teardown();
         open_engine(&(struct cinf_engine_options){
             CINF_ENGINE_OPTIONS, .device = "cpu-reference", .cpu_dollars_per_hour = cases[i].cpu,
             .gpu_dollars_per_hour = cases[i].gpu, .dollars_per_hour = "3" });
@@ -771,9 +768,9 @@ START_TEST(the_price_goes_by_the_kind_of_the_device)
         ck_assert_int_eq(s.prices[0].priced, cases[i].priced);
         ck_assert_uint_eq(s.prices[0].nanodollars_per_hour, cases[i].nanodollars);
         cinf_snapshot_free(&s);
+        teardown();
     }
     struct cinf_engine *none = NULL;
-    teardown();
     ck_assert_int_eq(cinf_engine_open(&none, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS,
                                                                             .cpu_dollars_per_hour = "a lot",
                                                                             .device = "cpu-reference" }),
@@ -784,7 +781,6 @@ END_TEST
 
 START_TEST(a_full_queue_refuses)
 {
-    teardown();
     open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .queue_max = 2 });
     ck_ok(
         cinf_model_load(&small, engine,
@@ -1084,7 +1080,6 @@ END_TEST
 
 START_TEST(the_cpu_basis_conserves_cpu_time)
 {
-    teardown();
     open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .basis = CINF_BASIS_CPU,
                                                .dollars_per_hour = "2.50" });
     load(&small, "stories-small");
@@ -1133,7 +1128,6 @@ static void set_gate(bool closed)
 
 static void open_ticking_engine(void)
 {
-    teardown();
     open_engine(
         &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .no_speculation = true, .clock_ns = tick });
     load(&small, "stories-small");
@@ -1180,7 +1174,6 @@ START_TEST(keys_and_values_are_kept_as_asked)
     ck_assert_str_eq(cinf_kv_name(CINF_KV_F16), "f16");
     ck_assert_str_eq(cinf_kv_name((enum cinf_kv)2), "unknown");
 
-    teardown();
     struct cinf_engine *none = NULL;
     struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = "cpu-reference", .kv = CINF_KV_F16 };
     ck_fails(cinf_engine_open(&none, &o), CINF_EUNSUPPORTED, "cpu-reference");
@@ -1250,7 +1243,6 @@ static uint64_t sweep(enum cinf_status (*run)(const char *folder), const char *f
 
 START_TEST(every_failed_allocation_is_survived)
 {
-    teardown();
     char *folder = tiny_model();
     uint64_t opening = sweep(open_once, folder);
     ck_assert_uint_gt(opening, 3);
@@ -1273,16 +1265,12 @@ Suite *suite(void)
     tcase_add_checked_fixture(t, setup, teardown);
     if (HAVE_DEMO_MODELS) {
         tcase_add_test(t, the_demo_models_write_what_they_should);
-        tcase_add_test(t, the_reference_device_writes_the_same);
         tcase_add_test(t, stop_strings_end_the_text_before_them);
         tcase_add_test(t, a_stop_string_that_does_not_come_holds_nothing_back_for_ever);
-        tcase_add_test(t, two_busy_models_get_the_same_share);
         tcase_add_test(t, a_paused_request_keeps_its_slot_and_costs_nothing);
         tcase_add_test(t, a_paused_request_can_end);
-        tcase_add_test(t, the_price_goes_by_the_kind_of_the_device);
         tcase_add_test(t, who_does_not_read_gets_no_more);
         tcase_add_test(t, what_a_step_gives_is_taken_whole);
-        tcase_add_test(t, requests_wait_for_the_slots_of_paused_ones);
     }
     tcase_add_test(t, a_lone_request_costs_its_latency);
     tcase_add_test(t, no_time_before_submission_is_a_requests_own);
@@ -1295,14 +1283,24 @@ Suite *suite(void)
     tcase_add_test(t, the_same_request_gives_the_same_numbers_in_any_company);
     tcase_add_test(t, every_way_to_end_is_billed);
     tcase_add_test(t, a_deadline_ends_a_request);
-    tcase_add_test(t, a_full_queue_refuses);
     tcase_add_test(t, unloading_drains_and_keeps_the_series);
     tcase_add_test(t, an_engine_closes_under_its_requests);
     tcase_add_test(t, one_device_has_one_engine);
-    tcase_add_test(t, keys_and_values_are_kept_as_asked);
     tcase_add_test(t, names_and_folders_that_are_wrong_are_named);
     tcase_add_loop_test(t, overlapping_requests_add_up_to_the_machines_time, 0, 5);
     tcase_add_test(t, a_price_change_applies_from_its_moment_on);
+    suite_add_tcase(s, t);
+    t = tcase_create("engines of their own");
+    tcase_set_timeout(t, 120);
+    tcase_add_checked_fixture(t, NULL, teardown);
+    if (HAVE_DEMO_MODELS) {
+        tcase_add_test(t, the_reference_device_writes_the_same);
+        tcase_add_test(t, two_busy_models_get_the_same_share);
+        tcase_add_test(t, the_price_goes_by_the_kind_of_the_device);
+        tcase_add_test(t, requests_wait_for_the_slots_of_paused_ones);
+    }
+    tcase_add_test(t, a_full_queue_refuses);
+    tcase_add_test(t, keys_and_values_are_kept_as_asked);
     tcase_add_test(t, the_cpu_basis_conserves_cpu_time);
     tcase_add_test(t, every_failed_allocation_is_survived);
     suite_add_tcase(s, t);
