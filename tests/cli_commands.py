@@ -14,6 +14,7 @@ from cli_support import GOLDEN, MODELS, PROGRAM, SOURCE, expected, good, main, p
 
 COMMANDS = ["inspect", "tokenize", "run", "logits", "perplexity", "bench", "devices"]
 SMALL, LARGE = MODELS
+PLAIN = ["--device", "cpu-reference"]  # for what does not depend on the device: it is opened four times as fast
 
 
 def ids_text(ids):
@@ -64,16 +65,17 @@ def test_usage_errors():
 
 
 def test_failures():
-    refused(1, ["/nowhere"], "run", "--model", "/nowhere", "--prompt", "x")
-    refused(1, ["gpt3"], "bench", "--shape", "gpt3")
+    refused(1, ["/nowhere"], "run", "--model", "/nowhere", "--prompt", "x", *PLAIN)
+    refused(1, ["gpt3"], "bench", "--shape", "gpt3", *PLAIN)
     refused(1, ["abacus"], "run", "--model", SMALL, "--prompt", "x", "--device", "abacus")
-    refused(1, ["256"], "run", "--model", SMALL, "--prompt-tokens", ids_text(range(257)))
-    refused(1, ["2048"], "run", "--model", SMALL, "--prompt-tokens", "2048")
-    refused(1, ["256"], "logits", "--model", SMALL, "--tokens", ids_text(range(257)), "--out", "/dev/null")
-    refused(1, ["/nowhere/x"], "logits", "--model", SMALL, "--tokens", "1", "--out", "/nowhere/x")
-    refused(1, ["none to score"], "perplexity", "--model", SMALL, "/dev/null")
-    refused(1, ["--stride"], "perplexity", "--model", SMALL, "-", "--window", "8", "--stride", "9", given=b"a b")
-    refused(1, ["--window"], "perplexity", "--model", SMALL, "-", "--window", "257", given=b"a b")
+    refused(1, ["256"], "run", "--model", SMALL, "--prompt-tokens", ids_text(range(257)), *PLAIN)
+    refused(1, ["2048"], "run", "--model", SMALL, "--prompt-tokens", "2048", *PLAIN)
+    refused(1, ["256"], "logits", "--model", SMALL, "--tokens", ids_text(range(257)), "--out", "/dev/null", *PLAIN)
+    refused(1, ["/nowhere/x"], "logits", "--model", SMALL, "--tokens", "1", "--out", "/nowhere/x", *PLAIN)
+    refused(1, ["none to score"], "perplexity", "--model", SMALL, "/dev/null", *PLAIN)
+    scoring = ["perplexity", "--model", SMALL, "-", *PLAIN]
+    refused(1, ["--stride"], *scoring, "--window", "8", "--stride", "9", given=b"a b")
+    refused(1, ["--window"], *scoring, "--window", "257", given=b"a b")
     refused(1, ["99999"], "tokenize", "--model", SMALL, "--detokenize", given=b"[99999]")
     refused(1, ["list of ids"], "tokenize", "--model", SMALL, "--detokenize", given=b"[1, two]")
     status, _, error = run("inspect", SMALL)
@@ -174,7 +176,7 @@ def test_run_price():
 
 
 def test_run_sampling():
-    common = ["run", "--model", SMALL, "--prompt", "Once upon a time", "--max-tokens", "30", "--json"]
+    common = ["run", "--model", SMALL, "--prompt", "Once upon a time", "--max-tokens", "30", "--json", *PLAIN]
     sampled = [*common, "--temperature", "1.5", "--top-k", "200", "--top-p", "0.99", "--min-p", "0.0001"]
     first = parsed(*sampled, "--seed", "7")
     assert first["seed"] == 7 and parsed(*sampled, "--seed", "7")["ids"] == first["ids"]
@@ -290,7 +292,7 @@ def test_golden():
             assert len(seen) == len(wanted), (variant, len(seen), len(wanted))
             worst = max(abs(a - b) for a, b in zip(seen, wanted))
             assert worst < 5e-4, (variant, worst)
-            ids = parsed("run", "--model", model, "--prompt-tokens", ids_text(data["prompt_ids"]),
+            ids = parsed("run", "--model", model, "--prompt-tokens", ids_text(data["prompt_ids"]), *PLAIN,
                          "--ignore-eos", "--json", "--max-tokens", str(len(data["greedy_ids"])))["ids"]
             assert ids == data["greedy_ids"], (variant, ids, data["greedy_ids"])
 
@@ -306,7 +308,8 @@ def test_bench():
     assert [s["streams"] for s in seen["parallel"]] == [1, 2, 4, 8, 16, 32]
     for row in seen["prefill"] + seen["decode"] + seen["parallel"]:
         assert row["tokens_per_second"] > 0 and row["runs"] == 1
-        assert row["seconds"] > 0 and row["device_seconds"] > 0
+        # However many at once: their bills add up to no more than the time that passed.
+        assert row["seconds"] >= row["device_seconds"] > 0, row
     assert all(d["gb_per_second"] > 0 and d["bytes_per_token"] > 0 for d in seen["decode"])
     assert all(p["gflop_per_second"] > 0 for p in seen["prefill"])
     assert seen["machine_gb_per_second"] > 0 and seen["machine_gflop_per_second"] >= 0
