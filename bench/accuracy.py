@@ -14,6 +14,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -28,53 +29,41 @@ def main():
     parser.add_argument("--windows", type=int, default=4)
     args = parser.parse_args()
 
-    def said(*arguments):
-        return json.loads(
-            subprocess.run([args.costinfer, *arguments, "--json"], check=True, stdout=subprocess.PIPE).stdout
-        )
+    def said(*arguments, **options):
+        """What costinfer prints; where it fails, its own line is the last word."""
+        done = subprocess.run([args.costinfer, *arguments], capture_output=True, **options)
+        if done.returncode != 0:
+            sys.exit(done.stderr.decode().strip() or f"{args.costinfer} ended with {done.returncode}")
+        return done.stdout
 
-    with open(os.path.join(args.model, "config.json"), encoding="utf-8") as file:
-        config = json.load(file)
-    vocabulary, context = config["vocab_size"], config.get("n_positions") or config["n_ctx"]
+    config = json.loads(said("inspect", args.model, "--json"))["config"]
+    if not config:
+        sys.exit(f"{args.model} is no folder with a model")
+    vocabulary, context = config["vocab_size"], config["n_positions"]
     with open(args.text, "rb") as file:
-        ids = json.loads(
-            subprocess.run(
-                [args.costinfer, "tokenize", "--model", args.model, "--json"],
-                check=True,
-                stdin=file,
-                stdout=subprocess.PIPE,
-            ).stdout
-        )
+        ids = json.loads(said("tokenize", "--model", args.model, "--json", stdin=file))
+    if len(ids) < 2:
+        sys.exit(f"{args.text} has {len(ids)} tokens; the second is the first to be guessed")
     windows = [ids[i : i + context] for i in range(0, len(ids), context)][: args.windows]
 
     def logits(kind, window):
         with tempfile.NamedTemporaryFile() as file:
-            subprocess.run(
-                [
-                    args.costinfer,
-                    "logits",
-                    "--model",
-                    args.model,
-                    "--weights",
-                    kind,
-                    "--out",
-                    file.name,
-                    "--tokens",
-                    ",".join(map(str, window)),
-                ],
-                check=True,
-                stderr=subprocess.DEVNULL,
-            )
+            tokens = ",".join(map(str, window))
+            said("logits", "--model", args.model, "--weights", kind, "--out", file.name, "--tokens", tokens)
             out = array.array("f")
             out.frombytes(file.read())
         return [out[i : i + vocabulary] for i in range(0, len(out), vocabulary)]
+
+    def perplexity(kind):
+        seen = said("perplexity", "--model", args.model, "--weights", kind, "--json", args.text)
+        return json.loads(seen)["perplexity"]
 
     exact = [row for window in windows for row in logits("f32", window)]
     best = [row.index(max(row)) for row in exact]
     count = len(exact) * vocabulary
     mean = sum(map(sum, exact)) / count
     deviation = math.sqrt(sum(x * x for row in exact for x in row) / count - mean * mean)
-    plain = said("perplexity", "--model", args.model, "--weights", "f32", args.text)["perplexity"]
+    plain = perplexity("f32")
     print(
         f"| weights | perplexity | change | greatest difference of a logit | root mean square, of {deviation:.2f} "
         f"| same likeliest token, of {len(exact)} |\n|---|---|---|---|---|---|"
@@ -85,7 +74,7 @@ def main():
         worst = max(max(map(abs, map(float.__sub__, a, b))) for a, b in zip(rows, exact))
         square = sum(sum((x - y) ** 2 for x, y in zip(a, b)) for a, b in zip(rows, exact)) / count
         same = sum(row.index(max(row)) == token for row, token in zip(rows, best))
-        score = said("perplexity", "--model", args.model, "--weights", kind, args.text)["perplexity"]
+        score = perplexity(kind)
         print(
             f"| {kind} | {score:.4f} | {100 * (score / plain - 1):+.3f} % | {worst:.4f} | "
             f"{100 * math.sqrt(square) / deviation:.2f} % | {100 * same / len(rows):.2f} % |"
@@ -93,4 +82,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(str(error))

@@ -227,11 +227,19 @@ def spread(values, form):
     return f"{middle} ({low}–{high})" if len(values) > 1 else middle
 
 
-def report(paths, limit=20):
-    raws = []
-    for path in paths:
+def read_raw(path):
+    try:
         with open(path, encoding="utf-8") as file:
-            raws.append(json.load(file))
+            raw = json.load(file)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: {error}")
+    if not isinstance(raw, dict) or not raw.get("rounds"):
+        sys.exit(f"{path}: no rounds in it; it is not what peers.py run writes")
+    return raw
+
+
+def report(paths, limit=20):
+    raws = [read_raw(path) for path in paths]
     rounds = [r | {"commit": raw["commit"]} for raw in raws for r in raw["rounds"]]
     everyone = sorted((run for r in rounds for run in r["runs"]), key=lambda run: run["at"])
     quiet = [run for run in everyone if 100 * (run["foreign"] + run["steal"]) <= limit]

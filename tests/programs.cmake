@@ -27,6 +27,7 @@ if(CINF_APPS)
   cinf_program_test(cli_malformed cli_malformed.py)
   cinf_program_test(cli_demo cli_demo.py)
   cinf_program_test(cli_readme cli_readme.py)
+  cinf_program_test(bench_scripts bench_scripts.py)
 endif()
 
 add_executable(exposition_demo programs/exposition_demo.c)
