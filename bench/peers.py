@@ -2,7 +2,7 @@
 """Runs costinfer bench and the peers that are there in turn, and prints what was fast by which factor.
 
     bench/peers.py run RAW.json --model FOLDER [--costinfer BIN] [--llama-bench BIN] [--llama-batched-bench BIN]
-                   [--python PYTHON] [--types f32,f16,int8] [--kv f32|f16] [--only PROGRAMS] [--threads N]
+                   [--python PYTHON] [--types f32,f16,int8] [--kv auto|f32|f16] [--only PROGRAMS] [--threads N]
                    [--rounds N] [--runs N] [--tokens N]
     bench/peers.py report [--foreign PERCENT] RAW.json ...      Markdown, from one or several of them
 
@@ -208,7 +208,7 @@ def run(args):
     print(f"{'':<22} " + "  ".join(f"{name:>8}"[-11:] for name in FIGURES))
     for number in range(args.rounds):
         for kind in types:
-            ours = f"costinfer {kind}" + (", kv f16" if args.kv == "f16" else "")
+            ours = f"costinfer {kind}" + (f", kv {args.kv}" if args.kv != "auto" else "")
             runs = [measured(ours, lambda kind=kind: run_costinfer(args, kind), args.patience)]
             for peer in PEERS[kind]:
                 program, _, form = peer.partition(" ")
@@ -318,7 +318,7 @@ def main():
     runner.add_argument("--python", help="an interpreter that has onnxruntime, ctranslate2 or transformers")
     runner.add_argument("--types", default="f32,f16,int8")
     runner.add_argument(
-        "--kv", default="f32", choices=["f32", "f16"], help="how ours keeps keys and values (default f32)"
+        "--kv", default="auto", choices=["auto", "f32", "f16"], help="how ours keeps keys and values"
     )
     runner.add_argument("--only", help="programs to compare with, separated by commas (default: all that are there)")
     runner.add_argument("--threads", type=int, default=os.cpu_count())

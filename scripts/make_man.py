@@ -20,7 +20,7 @@ FOLDERS_AFTER = {"--model"}
 WORDS_AFTER = {
     "--device": "auto cpu cpu-blas cpu-reference",
     "--weights": "auto f32 f16 bf16 int8 int4",
-    "--kv": "f32 f16",
+    "--kv": "auto f32 f16",
     "--basis": "wall cpu",
     "--shape": "distilgpt2 gpt2 gpt2-medium gpt2-large gpt2-xl",
 }

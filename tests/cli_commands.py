@@ -330,6 +330,17 @@ def test_bench():
     refused(1, ["no-such-text"], "bench", "--model", SMALL, *quick, "--text", "no-such-text")
 
 
+def test_keys_and_values():
+    """By themselves in f16 beside int8 and int4, where the device keeps them so; as told otherwise."""
+    def kept(*flags):
+        return parsed("bench", "--model", SMALL, "--json", "--runs", "1", "--tokens", "2", "--seconds", "0", *flags)["kv"]
+    assert kept("--weights", "int8") == kept("--kv", "auto", "--weights", "int4") == kept("--kv", "f16") == "f16"
+    assert kept("--weights", "f16") == kept("--weights", "int8", "--kv", "f32") == "f32"
+    refused(2, ["--kv", "auto, f32 or f16"], "bench", "--model", SMALL, "--kv", "int8")
+    refused(1, ["weights as f32, not as int8"], "bench", "--model", SMALL, "--weights", "int8", "--device", "cpu-reference")
+    refused(1, ["keys and values as f32, not as f16"], "bench", "--model", SMALL, "--kv", "f16", "--device", "cpu-reference")
+
+
 def test_profile():
     """A table where a device has timed its kernels; a CPU has no clock of its own, and says so."""
     model = MODELS[0]

@@ -94,7 +94,8 @@ static enum cinf_status open_engine(struct cinf_engine **out, const struct setti
     struct cinf_engine_options options = { CINF_ENGINE_OPTIONS };
     options.device = s->device;
     options.threads = s->threads;
-    options.kv = s->kv;
+    bool small = s->weights == CINF_WEIGHTS_INT8 || s->weights == CINF_WEIGHTS_INT4;
+    options.kv = s->kv.given ? s->kv.kv : small ? CINF_KV_F16 : CINF_KV_F32;
     options.no_speculation = s->no_speculation;
     options.kv_memory = s->kv_memory;
     options.queue_max = queue_max;
@@ -105,7 +106,12 @@ static enum cinf_status open_engine(struct cinf_engine **out, const struct setti
     options.n_endpoints = ENDPOINT_COUNT;
     options.latency_buckets = s->n_latency_buckets ? s->latency_buckets : NULL;
     options.n_latency_buckets = s->n_latency_buckets;
-    return cinf_engine_open(out, &options);
+    enum cinf_status status = cinf_engine_open(out, &options);
+    if (status == CINF_EUNSUPPORTED && !s->kv.given && options.kv == CINF_KV_F16) {
+        options.kv = CINF_KV_F32;
+        status = cinf_engine_open(out, &options);
+    }
+    return status;
 }
 
 static void log_start(const struct service *service, const struct settings *s, const struct server *server,

@@ -56,8 +56,9 @@ static const struct option options[] = {
       "threads of the device (default 0: its own choice)" },
     { "weights", WEIGHTS, AT(weights), 0, 0, false, "TYPE",
       "type of the weights in memory: auto (default, as stored), f32, f16, bf16, int8 or int4" },
-    { "kv", KV, AT(kv), 0, 0, false, "f32|f16",
-      "type of cached keys and values: f32 (default) or f16, half the memory (cpu, opencl)" },
+    { "kv", KV, AT(kv), 0, 0, false, "auto|f32|f16",
+      "type of cached keys and values: f32, f16 (half the memory; cpu, opencl), or auto (default): f16 where "
+      "--weights is int8 or int4, f32 otherwise" },
     { "kv-memory", SIZE, AT(kv_memory), 0, UINT64_C(1) << 50, false, "BYTES",
       "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM, or what a GPU has "
       "free)" },
@@ -241,7 +242,10 @@ static enum cinf_status set_option(struct settings *s, const struct option *o, c
     case WEIGHTS:
         return cinf_weights_parse(member_at(s, o), text);
     case KV:
-        return cinf_kv_parse(member_at(s, o), text);
+        s->kv.given = strcmp(text, "auto") != 0;
+        if (s->kv.given && cinf_kv_parse(&s->kv.kv, text) != CINF_OK)
+            return cinf_fail(CINF_EINVAL, "\"%.40s\" is not auto, f32 or f16", text);
+        return CINF_OK;
     case BASIS:
         return set_basis(member_at(s, o), text);
     case BUCKETS:

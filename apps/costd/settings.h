@@ -27,7 +27,10 @@ struct settings {
     char *allow_host;     /* "NAME,NAME", or NULL */
     char *device;         /* NULL: the engine's choice */
     enum cinf_weights weights;
-    enum cinf_kv kv;
+    struct {
+        bool given; /* and not "auto" */
+        enum cinf_kv kv;
+    } kv;
     uint32_t threads, slots, queue;
     uint64_t kv_memory; /* bytes */
 

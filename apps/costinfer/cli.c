@@ -26,12 +26,13 @@ bool session_open(struct session *session, const struct common_flags *common,
         e = *engine;
     if (model)
         m = *model;
+    m.weights = common->weights;
     e.device = common->device;
     e.threads = common->threads;
-    e.kv = common->kv;
+    bool small = m.weights == CINF_WEIGHTS_INT8 || m.weights == CINF_WEIGHTS_INT4;
+    e.kv = common->kv.given ? common->kv.kv : small ? CINF_KV_F16 : CINF_KV_F32;
     e.profile = common->profile;
     e.dollars_per_hour = common->price;
-    m.weights = common->weights;
     if (!m.shape)
         m.folder = common->model;
 
@@ -44,6 +45,10 @@ bool session_open(struct session *session, const struct common_flags *common,
 
     *session = (struct session){ .profile = common->profile };
     enum cinf_status status = cinf_engine_open(&session->engine, &e);
+    if (status == CINF_EUNSUPPORTED && !common->kv.given && e.kv == CINF_KV_F16) {
+        e.kv = CINF_KV_F32;
+        status = cinf_engine_open(&session->engine, &e);
+    }
     uint64_t start = clock_monotonic_ns();
     if (status == CINF_OK)
         status = cinf_model_load(&session->model, session->engine, &m);

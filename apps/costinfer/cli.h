@@ -22,7 +22,7 @@ struct common_flags {
     const char *device;
     uint32_t threads;
     enum cinf_weights weights;
-    enum cinf_kv kv;
+    struct kv_choice kv;
     const char *price;
     bool profile;
 };
@@ -49,8 +49,9 @@ struct common_flags {
           "Threads of the device (default: its choice)." },                                                  \
     {                                                                                                        \
         "kv", FLAG_KV, &(common)->kv, 0, 0, "TYPE",                                                          \
-            "How keys and values of past tokens are kept: f32 (default) or f16, which halves their\n"        \
-            "memory and what attention reads (devices cpu and opencl)."                                      \
+            "How keys and values of past tokens are kept: f32, f16, which halves their memory and what\n"    \
+            "attention reads (devices cpu and opencl), or auto (default): f16 where --weights is int8\n"     \
+            "or int4, f32 otherwise."                                                                        \
     }
 #define WEIGHTS_FLAG(common)                                                                                 \
     {                                                                                                        \

@@ -141,10 +141,13 @@ static int flag_set(const struct command *command, const struct flag *f, const c
         if (cinf_weights_parse(f->to, value) != CINF_OK)
             return flag_error(command, f->name, "must be auto, f32, f16, bf16, int8 or int4", value);
         return FLAGS_GO;
-    case FLAG_KV:
-        if (cinf_kv_parse(f->to, value) != CINF_OK)
-            return flag_error(command, f->name, "must be f32 or f16", value);
+    case FLAG_KV: {
+        struct kv_choice *choice = f->to;
+        choice->given = strcmp(value, "auto") != 0;
+        if (choice->given && cinf_kv_parse(&choice->kv, value) != CINF_OK)
+            return flag_error(command, f->name, "must be auto, f32 or f16", value);
         return FLAGS_GO;
+    }
     }
     return FLAGS_GO;
 }

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <costinfer/engine.h>
+
 struct command {
     const char *name;
     const char *summary;  /* one line, for the list of commands */
@@ -25,7 +27,12 @@ enum flag_kind {
     FLAG_IDS,     /* struct ids: 1,2,3 */
     FLAG_PRICE,   /* const char *, checked as a price */
     FLAG_WEIGHTS, /* enum cinf_weights */
-    FLAG_KV,      /* enum cinf_kv */
+    FLAG_KV,      /* struct kv_choice */
+};
+
+struct kv_choice {
+    bool given; /* and not "auto" */
+    enum cinf_kv kv;
 };
 
 enum { TEXTS_MAX = 16 };

@@ -31,7 +31,7 @@ def flags_and_files_are_judged():
                 (["--cpu-cost-per-hour", "0.1234567891"], ["--cpu-cost-per-hour"]),
                 (["--gpu-cost-per-hour", "abc"], ["--gpu-cost-per-hour"]), (["--daily-budget", "1e3"], ["--daily"]),
                 (["--basis", "hours"], ["--basis"]), (["--weights", "f17"], ["--weights"]),
-                (["--kv", "int8"], ["--kv", "f16"]), (["--no-speculation=yes"], ["--no-speculation"]),
+                (["--kv", "int8"], ["--kv", "int8", "f16"]), (["--no-speculation=yes"], ["--no-speculation"]),
                 (["--latency-buckets", "1,0.5"], ["--latency-buckets"]),
                 (["--latency-buckets", "1,,2"], ["--latency-buckets"]), (["--latency-buckets", ""], ["--latency"]),
                 (["--listen", "8000", *model], ["--listen"]), (["--listen", "a:99999", *model], ["--listen"]),
@@ -85,6 +85,15 @@ def what_cannot_be_had_is_exit_1():
     code, out, err = run_costd("--model", "m=/nonexistent", "--listen", "127.0.0.1:0")
     equal(code, 1)
     check('"event":"model_failed"' in err and "/nonexistent" in err, err)
+
+
+def keys_and_values_are_kept_as_the_weights_are():
+    for flags, kv in ((["--weights", "int8"], "f16"), (["--weights", "int8", "--kv", "f32"], "f32"), ([], "f32")):
+        with Costd(*TWO[:2], *flags) as server:
+            equal(server.get("/props").json["device"]["kv"], kv, flags)
+    code, out, err = run_costd(*TWO[:2], "--listen", "127.0.0.1:0", "--weights", "int8", "--device", "cpu-reference")
+    equal(code, 1)
+    check("weights as f32, not as int8" in err, err)
 
 
 def it_answers_while_it_loads():
@@ -257,5 +266,6 @@ def sighup_changes_prices_and_models():
             equal(total(server.metrics(), "model_request_total", model_name="a"), 2)
 
 
-run(flags_and_files_are_judged, what_cannot_be_had_is_exit_1, it_answers_while_it_loads, a_full_queue_is_429,
+run(flags_and_files_are_judged, what_cannot_be_had_is_exit_1, keys_and_values_are_kept_as_the_weights_are,
+    it_answers_while_it_loads, a_full_queue_is_429,
     sigterm_lets_streams_end, sigterm_ends_streams_at_the_deadline, sighup_changes_prices_and_models)
