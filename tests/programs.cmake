@@ -96,6 +96,7 @@ endif()
 # Has a Python environment made in the build folder when there is none, from PyPI.
 cinf_program_test(transformers_agreement peers/transformers_agreement.py SLOW)
 set_tests_properties(transformers_agreement PROPERTIES TIMEOUT 1200)
+cinf_program_test(added_tokens_agreement peers/added_tokens_agreement.py SLOW)
 
 # OpenAI's clients, from PyPI and npm, installed in the build folder when they are not there.
 cinf_program_test(openai_python peers/openai_python.py SLOW)

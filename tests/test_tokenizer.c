@@ -224,6 +224,50 @@ END_TEST
 
 /* ---- with the tiny vocabulary ---- */
 
+/* As one file; `added` is its list of added tokens. */
+static char *tiny_tokenizer_json(char *folder, const char *added)
+{
+    struct strbuf b = { 0 };
+    strbuf_printf(&b, "{\"added_tokens\":%s,\"model\":{\"vocab\":", added);
+    tiny_vocab(&b);
+    strbuf_puts(&b, ",\"merges\":[");
+    for (int i = 0; i < TINY_MERGES; i++)
+        strbuf_printf(&b, "%s\"%s\"", i ? "," : "", tiny_merges[i]);
+    strbuf_puts(&b, "]}}");
+    support_write(folder, "tokenizer.json", b.text, (long)b.len);
+    strbuf_free(&b);
+    return folder;
+}
+
+/* What Hugging Face's tokenizers makes of them: tests/golden/make_added_tokens.py. */
+START_TEST(added_tokens_are_found_as_by_hugging_face)
+{
+    char *lines, *line, *rest, *folder = support_temp_folder();
+    size_t n, n_tokenizers = 0, n_texts = 0;
+    ck_ok(file_load(&lines, &n, support_source("tests/golden/added_tokens.jsonl"), 1 << 24));
+    for (line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), n_tokenizers++) {
+        struct cinf_tokenizer *t;
+        cJSON *tree;
+        ck_ok(json_parse(&tree, line, strlen(line), NULL));
+        char *added = cJSON_PrintUnformatted(json_member(tree, "added_tokens"));
+        ck_ok(cinf_tokenizer_open(&t, tiny_tokenizer_json(folder, added)));
+        const cJSON *record;
+        cJSON_ArrayForEach(record, json_member(tree, "texts"))
+        {
+            const char *text = json_member(record, "text")->valuestring;
+            check_encode(t, record, text, strlen(text));
+            n_texts++;
+        }
+        cinf_tokenizer_free(t);
+        cJSON_free(added);
+        cJSON_Delete(tree);
+    }
+    ck_assert_uint_ge(n_tokenizers, 100);
+    ck_assert_uint_ge(n_texts, 1000);
+    mem_free(lines);
+}
+END_TEST
+
 static struct cinf_tokenizer *tiny;
 
 static void open_tiny(void)
@@ -333,26 +377,13 @@ START_TEST(missing_files_are_named)
 }
 END_TEST
 
-static char *tiny_tokenizer_json(void)
-{
-    char *folder = support_temp_folder();
-    struct strbuf b = { 0 };
-    strbuf_puts(&b, "{\"model\":{\"vocab\":");
-    tiny_vocab(&b);
-    strbuf_puts(&b, ",\"merges\":[");
-    for (int i = 0; i < TINY_MERGES; i++)
-        strbuf_printf(&b, "%s\"%s\"", i ? "," : "", tiny_merges[i]);
-    strbuf_puts(&b, "]}}");
-    support_write(folder, "tokenizer.json", b.text, (long)b.len);
-    strbuf_free(&b);
-    return folder;
-}
+#define ADDED "[{\"id\":300,\"content\":\"<|user|>\",\"special\":true},{\"id\":301,\"content\":\"hat\"}]"
 
 START_TEST(every_failed_allocation_is_reported_and_let_go_of)
 {
     /* The long run of 'a' needs the memory for long pieces, the many words that for many ids. */
     struct strbuf text = { 0 };
-    char *folder = _i == 0 ? tiny_tokenizer() : tiny_tokenizer_json();
+    char *folder = _i == 0 ? tiny_tokenizer() : tiny_tokenizer_json(support_temp_folder(), ADDED);
     for (int i = 0; i < 500; i++)
         strbuf_puts(&text, i < 300 ? "a" : " the in");
     for (uint64_t n = 1;; n++) {
@@ -467,6 +498,10 @@ Suite *suite(void)
     tcase_add_test(c, gpt2_vocabulary_passes_every_case);
     tcase_add_loop_test(c, gpt2_as_tokenizer_json_passes_every_case, 0, 2);
     tcase_add_loop_test(c, demo_vocabularies_are_lossless, 0, 2);
+    c = tcase_create("added tokens");
+    suite_add_tcase(s, c);
+    tcase_set_timeout(c, 60);
+    tcase_add_test(c, added_tokens_are_found_as_by_hugging_face);
     c = tcase_create("tiny vocabulary");
     suite_add_tcase(s, c);
     tcase_set_timeout(c, 60);

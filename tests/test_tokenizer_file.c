@@ -9,51 +9,54 @@
 #include "support.h"
 #include "tiny_tokenizer.h"
 
-static enum cinf_status read_pair(struct bpe *b, const char *vocab, const char *merges)
+static enum cinf_status read_pair(struct vocabulary *v, const char *vocab, const char *merges)
 {
-    *b = (struct bpe){ 0 };
-    return vocabulary_read(b, &(struct file_text){ "V", vocab, strlen(vocab) },
-                           &(struct file_text){ "M", merges, strlen(merges) }, NULL);
+    *v = (struct vocabulary){ 0 };
+    return vocabulary_read(v, (struct file_text[TOKENIZER_FILES]){
+                                  [FILE_VOCAB] = { "V", vocab, strlen(vocab) },
+                                  [FILE_MERGES] = { "M", merges, strlen(merges) },
+                              });
 }
 
-static enum cinf_status read_single(struct bpe *b, const char *text)
+static enum cinf_status read_single(struct vocabulary *v, const char *text)
 {
-    *b = (struct bpe){ 0 };
-    return tokenizer_json_read(b, &(struct file_text){ "T", text, strlen(text) });
+    *v = (struct vocabulary){ 0 };
+    return vocabulary_read(
+        v, (struct file_text[TOKENIZER_FILES]){ [FILE_SINGLE] = { "T", text, strlen(text) } });
 }
 
 START_TEST(spellings_are_read)
 {
-    struct bpe b;
-    ck_ok(read_pair(&b,
+    struct vocabulary v;
+    ck_ok(read_pair(&v,
                     "{\"a\": 7, \"\xC4\xA0\": 0, \"\xC4\xA0\x61\": 2, \"\xC4\x80\": 3, \"\xC5\x83\": 4,"
                     " \"\xC3\xA9\": 5, \"\\u0120b c\": 9, \"\xE2\x82\xAC\": 10}",
                     "\xC4\xA0 a"));
-    ck_assert_int_eq(bpe_find(&b, " a", 2), 2);
-    ck_assert_int_eq(bpe_find(&b, "\0", 1), 3);   /* U+0100 */
-    ck_assert_int_eq(bpe_find(&b, "\xAD", 1), 4); /* U+0143, the last of the 68 */
-    ck_assert_int_eq(bpe_find(&b, "\xE9", 1), 5); /* Latin-1's own character */
+    ck_assert_int_eq(bpe_find(&v.bpe, " a", 2), 2);
+    ck_assert_int_eq(bpe_find(&v.bpe, "\0", 1), 3);   /* U+0100 */
+    ck_assert_int_eq(bpe_find(&v.bpe, "\xAD", 1), 4); /* U+0143, the last of the 68 */
+    ck_assert_int_eq(bpe_find(&v.bpe, "\xE9", 1), 5); /* Latin-1's own character */
     /* Characters that stand for no byte: the token is its own UTF-8. */
-    ck_assert_int_eq(bpe_find(&b,
+    ck_assert_int_eq(bpe_find(&v.bpe,
                               "\xC4\xA0"
                               "b c",
                               5),
                      9);
-    ck_assert_int_eq(bpe_find(&b, "\xE2\x82\xAC", 3), 10);
-    ck_assert_uint_eq(b.n_merges, 1);
-    bpe_free(&b);
+    ck_assert_int_eq(bpe_find(&v.bpe, "\xE2\x82\xAC", 3), 10);
+    ck_assert_uint_eq(v.bpe.n_merges, 1);
+    vocabulary_free(&v);
 }
 END_TEST
 
 START_TEST(every_byte_has_its_spelling)
 {
     struct strbuf text = { 0 };
-    struct bpe b;
+    struct vocabulary v;
     tiny_vocab(&text);
-    ck_ok(read_pair(&b, text.text, ""));
+    ck_ok(read_pair(&v, text.text, ""));
     for (int byte = 0; byte < 256; byte++)
-        ck_assert_int_eq(b.byte_ids[byte], byte);
-    bpe_free(&b);
+        ck_assert_int_eq(v.bpe.byte_ids[byte], byte);
+    vocabulary_free(&v);
     strbuf_free(&text);
 }
 END_TEST
@@ -77,10 +80,10 @@ START_TEST(merges_are_lines)
         { "a a\n#version: a\n", 2 }, /* a comment only as the first line */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct bpe b;
-        ck_ok(read_pair(&b, vocab, cases[i].merges));
-        ck_assert_msg(b.n_merges == cases[i].n_merges, "case %zu: %zu merges", i, b.n_merges);
-        bpe_free(&b);
+        struct vocabulary v;
+        ck_ok(read_pair(&v, vocab, cases[i].merges));
+        ck_assert_msg(v.bpe.n_merges == cases[i].n_merges, "case %zu: %zu merges", i, v.bpe.n_merges);
+        vocabulary_free(&v);
     }
 }
 END_TEST
@@ -122,9 +125,9 @@ START_TEST(faults_of_vocab_and_merges)
         { good, "a \xFF", "M: line 1, \"a ?\": it has a character that stands for no byte" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct bpe b;
-        ck_fails(read_pair(&b, cases[i].vocab, cases[i].merges), CINF_EFORMAT, cases[i].words);
-        bpe_free(&b);
+        struct vocabulary v;
+        ck_fails(read_pair(&v, cases[i].vocab, cases[i].merges), CINF_EFORMAT, cases[i].words);
+        vocabulary_free(&v);
     }
 }
 END_TEST
@@ -144,26 +147,26 @@ START_TEST(tokenizer_json_variants_are_read)
         "{\"added_tokens\":[{\"id\":2,\"content\":\"ab\"}]," MODEL "[\"a b\"]}}",
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct bpe b;
-        ck_ok(read_single(&b, cases[i]));
-        ck_assert_uint_eq(b.n_merges, 1);
-        ck_assert_uint_eq(b.n_ids, 3);
-        ck_assert_int_eq(bpe_find(&b, "ab", 2), 2);
-        bpe_free(&b);
+        struct vocabulary v;
+        ck_ok(read_single(&v, cases[i]));
+        ck_assert_uint_eq(v.bpe.n_merges, 1);
+        ck_assert_uint_eq(v.bpe.n_ids, 3);
+        ck_assert_int_eq(bpe_find(&v.bpe, "ab", 2), 2);
+        vocabulary_free(&v);
     }
 }
 END_TEST
 
 START_TEST(added_tokens_are_read)
 {
-    struct bpe b;
-    ck_ok(read_single(&b, "{\"added_tokens\":[{\"id\":5,\"content\":\"<|pad|>\",\"special\":true},"
+    struct vocabulary v;
+    ck_ok(read_single(&v, "{\"added_tokens\":[{\"id\":5,\"content\":\"<|pad|>\",\"special\":true},"
                           "{\"id\":9,\"content\":\"two words\"}]," MODEL "[]}}"));
-    ck_assert_uint_eq(b.n_ids, 10);
-    ck_assert_int_eq(bpe_find(&b, "<|pad|>", 7), 5);
-    ck_assert_int_eq(bpe_find(&b, "two words", 9), 9);
-    ck_assert_uint_eq(b.tokens[3].n, 0);
-    bpe_free(&b);
+    ck_assert_uint_eq(v.bpe.n_ids, 10);
+    ck_assert_int_eq(bpe_find(&v.bpe, "<|pad|>", 7), 5);
+    ck_assert_int_eq(bpe_find(&v.bpe, "two words", 9), 9);
+    ck_assert_uint_eq(v.bpe.tokens[3].n, 0);
+    vocabulary_free(&v);
 }
 END_TEST
 
@@ -212,9 +215,9 @@ START_TEST(faults_of_tokenizer_json)
           CINF_EUNSUPPORTED },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct bpe b;
-        ck_fails(read_single(&b, cases[i].text), cases[i].status, cases[i].words);
-        bpe_free(&b);
+        struct vocabulary v;
+        ck_fails(read_single(&v, cases[i].text), cases[i].status, cases[i].words);
+        vocabulary_free(&v);
     }
 }
 END_TEST
@@ -223,7 +226,7 @@ START_TEST(too_many_values_are_refused)
 {
     /* Ten million zeros where the merges should be would be a gigabyte of tree. */
     struct strbuf text = { 0 };
-    struct bpe b = { 0 };
+    struct vocabulary v = { 0 };
     strbuf_puts(&text, "{" MODEL "[0");
     size_t n = 12000000;
     char *zeros = strbuf_reserve(&text, n);
@@ -232,9 +235,8 @@ START_TEST(too_many_values_are_refused)
         memcpy(zeros + i, ",0", 2);
     strbuf_extend(&text, n);
     strbuf_puts(&text, "]}}");
-    ck_fails(tokenizer_json_read(&b, &(struct file_text){ "T", text.text, text.len }), CINF_EFORMAT,
-             "too many values");
-    bpe_free(&b);
+    ck_fails(read_single(&v, text.text), CINF_EFORMAT, "too many values");
+    vocabulary_free(&v);
     strbuf_free(&text);
 }
 END_TEST
@@ -307,7 +309,8 @@ START_TEST(added_tokens_of_a_fine_tuned_model)
     char *text;
     size_t n;
     ck_ok(cinf_tokenizer_decode(t, ids, sizeof ids / sizeof *ids, &text, &n));
-    ck_assert_str_eq(text, "Hi <|user|> covfefe n\xC3\xA9<|pad|>");
+    static const char text_of_all[] = "Hi <|user|> covfefe n\xC3\xA9<|pad|>";
+    ck_assert_str_eq(text, text_of_all);
     cinf_text_free(text);
     /* Not spelled: U+00ED is two bytes here, while in vocab.json it is the byte 0xED. */
     ck_assert_int_eq(cinf_tokenizer_find(t,
@@ -315,12 +318,12 @@ START_TEST(added_tokens_of_a_fine_tuned_model)
                                          "cio|>",
                                          11),
                      50259);
-    /* In a text they are ordinary characters. */
+    /* No file says that any of them is special, so all are tokens wherever they stand. */
     int32_t *written;
     size_t n_written;
-    ck_ok(cinf_tokenizer_encode(t, "covfefe", 7, CINF_TOKENIZE_SPECIAL, &written, &n_written));
-    for (size_t i = 0; i < n_written; i++)
-        ck_assert_int_lt(written[i], 50256);
+    ck_ok(cinf_tokenizer_encode(t, text_of_all, strlen(text_of_all), 0, &written, &n_written));
+    ck_assert_uint_eq(n_written, sizeof ids / sizeof *ids);
+    ck_assert_mem_eq(written, ids, sizeof ids);
     cinf_ids_free(written);
     cinf_tokenizer_free(t);
 }
@@ -358,6 +361,129 @@ START_TEST(faults_of_added_tokens)
 }
 END_TEST
 
+/* How many ids the library finds in `text`, and the first of them. */
+static size_t count_ids(const char *folder, const char *text, unsigned flags, int32_t *first)
+{
+    struct cinf_tokenizer *t;
+    int32_t *ids;
+    size_t n;
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    ck_ok(cinf_tokenizer_encode(t, text, strlen(text), flags, &ids, &n));
+    *first = n ? ids[0] : -1;
+    cinf_ids_free(ids);
+    cinf_tokenizer_free(t);
+    return n;
+}
+
+/* Each file speaks of <x> in another way, the one that counts most first. */
+START_TEST(files_are_asked_for_flags_in_order)
+{
+    static const struct {
+        const char *name, *text;
+        size_t n_plain, n_special; /* ids of "  <x>  a" */
+    } files[] = {
+        { "tokenizer.json",
+          "{\"added_tokens\":[{\"id\":7,\"content\":\"<x>\",\"lstrip\":true,\"rstrip\":true}]}", 2, 2 },
+        { "tokenizer_config.json",
+          "{\"added_tokens_decoder\":{\"7\":{\"content\":\"<x>\",\"lstrip\":true,\"special\":true}},"
+          "\"x_token\":\"<x>\",\"add_prefix_space\":false}",
+          8, 4 },
+        { "special_tokens_map.json", "{\"pad_token\":{\"content\":\"<x>\",\"rstrip\":true},\"x\":1}", 8, 4 },
+        { "special_tokens_map.json",
+          "{\"extra_special_tokens\":{\"image_token\":\"<x>\"},\"unk_token\":\"\"}", 8, 6 },
+        { "tokenizer_config.json", "{\"eos_token\":null,\"more_tokens\":[\"<x>\",\"unknown\",5]}", 8, 6 },
+        { "added_tokens.json", "{\"<x>\":7}", 6, 6 },
+    };
+    char *folder = support_temp_folder();
+    support_write(folder, "vocab.json", "{\"<\":0,\"x\":1,\">\":2,\"\u0120\":3,\"a\":4}", -1);
+    support_write(folder, "merges.txt", "", -1);
+    for (size_t kept = 0; kept < sizeof files / sizeof *files; kept++) {
+        static const char *const names[] = { "tokenizer.json", "tokenizer_config.json",
+                                             "special_tokens_map.json" };
+        /* What counts less than the one under test is there, what counts more is not. */
+        for (size_t i = 0; i < 3; i++)
+            support_write(folder, names[i], i == 0 ? "{\"added_tokens\":[]}" : "{}", -1);
+        for (size_t i = sizeof files / sizeof *files; i-- > kept;)
+            support_write(folder, files[i].name, files[i].text, -1);
+        int32_t first;
+        size_t n = count_ids(folder, "  <x>  a", 0, &first);
+        ck_assert_msg(n == files[kept].n_plain, "case %zu: %zu ids without special tokens", kept, n);
+        n = count_ids(folder, "  <x>  a", CINF_TOKENIZE_SPECIAL, &first);
+        ck_assert_msg(n == files[kept].n_special, "case %zu: %zu ids with special tokens", kept, n);
+    }
+}
+END_TEST
+
+/* Tokens of the vocabulary that are named as special: a tokenizer that was trained with them. */
+START_TEST(special_tokens_of_the_vocabulary)
+{
+    char *folder = support_temp_folder();
+    int32_t first;
+    support_write(folder, "vocab.json",
+                  "{\"<\":0,\"s\":1,\">\":2,\"<s>\":3,\"\u0120\":4,\"\u0120s\":5,\"<|endoftext|>\":6}", -1);
+    support_write(folder, "merges.txt", "", -1);
+    ck_assert_uint_eq(count_ids(folder, "<s>", CINF_TOKENIZE_SPECIAL, &first), 3);
+    support_write(folder, "special_tokens_map.json", "{\"bos_token\":\"<s>\",\"mask_token\":\"\u0120s\"}",
+                  -1);
+    ck_assert_uint_eq(count_ids(folder, "<s>", 0, &first), 3);
+    ck_assert_uint_eq(count_ids(folder, "<s>", CINF_TOKENIZE_SPECIAL, &first), 1);
+    ck_assert_int_eq(first, 3);
+    /* It is found in a text as it is written, whatever its bytes are. */
+    ck_assert_uint_eq(count_ids(folder, " s", CINF_TOKENIZE_SPECIAL, &first), 2);
+    support_write(folder, "added_tokens.json", "{\"\u0120s\":9}", -1);
+    ck_assert_uint_eq(count_ids(folder, "\xC4\xA0s", CINF_TOKENIZE_SPECIAL, &first), 1);
+    ck_assert_int_eq(first, 9);
+    /* What another file says of <|endoftext|> holds for it as well. */
+    ck_assert_uint_eq(count_ids(folder, " <|endoftext|>", CINF_TOKENIZE_SPECIAL, &first), 2);
+    support_write(folder, "tokenizer_config.json",
+                  "{\"eos_token\":{\"content\":\"<|endoftext|>\",\"lstrip\":true}}", -1);
+    ck_assert_uint_eq(count_ids(folder, " <|endoftext|>", CINF_TOKENIZE_SPECIAL, &first), 1);
+    ck_assert_int_eq(first, 6);
+}
+END_TEST
+
+START_TEST(faults_of_what_says_how_tokens_are_matched)
+{
+    static const struct {
+        const char *name, *text, *words;
+    } faults[] = {
+        { "tokenizer.json", "{\"added_tokens\":[{\"id\":7,\"content\":\"x\",\"lstrip\":1}]}",
+          "/tokenizer.json: added token 1: \"lstrip\"" },
+        { "tokenizer.json", "{\"added_tokens\":[{\"id\":7,\"content\":\"x\",\"normalized\":\"yes\"}]}",
+          "/tokenizer.json: added token 1: \"normalized\"" },
+        { "tokenizer.json", "{\"added_tokens\":[{\"id\":0,\"content\":\"x\"}]}",
+          "/tokenizer.json: token \"x\": id 0 is another token's already" },
+        { "tokenizer_config.json", "{\"added_tokens_decoder\":[]}",
+          "/tokenizer_config.json: \"added_tokens_decoder\" is not an object" },
+        { "tokenizer_config.json", "{\"added_tokens_decoder\":{\"7\":\"x\"}}",
+          "/tokenizer_config.json: added token 1 has no \"content\"" },
+        { "tokenizer_config.json", "{\"added_tokens_decoder\":{\"-7\":{\"content\":\"x\"}}}",
+          "/tokenizer_config.json: the id of token \"x\" is not an integer" },
+        { "tokenizer_config.json", "{\"added_tokens_decoder\":{\"\":{\"content\":\"x\"}}}",
+          "/tokenizer_config.json: the id of token \"x\" is not an integer" },
+        { "tokenizer_config.json", "{\"added_tokens_decoder\":{\"1048576\":{\"content\":\"x\"}}}",
+          "/tokenizer_config.json: the id of token \"x\" is not an integer" },
+        { "tokenizer_config.json", "{\"added_tokens_decoder\":{\"7\":{\"content\":\"\"}}}",
+          "/tokenizer_config.json: the token of id 7 is empty" },
+        { "tokenizer_config.json", "[1]", "/tokenizer_config.json: it is not an object" },
+        { "tokenizer_config.json", "{\"eos_token\":{\"content\":\"a\",\"rstrip\":[]}}",
+          "/tokenizer_config.json: \"eos_token\": \"rstrip\"" },
+        { "special_tokens_map.json", "{", "/special_tokens_map.json: JSON: " },
+        { "special_tokens_map.json", "{\"more_tokens\":[{\"content\":\"a\",\"single_word\":0}]}",
+          "/special_tokens_map.json: \"more_tokens\": \"single_word\"" },
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        struct cinf_tokenizer *untouched = (struct cinf_tokenizer *)&i, *t = untouched;
+        char *folder = support_temp_folder();
+        support_write(folder, "vocab.json", "{\"a\":0}", -1);
+        support_write(folder, "merges.txt", "", -1);
+        support_write(folder, faults[i].name, faults[i].text, -1);
+        ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT, faults[i].words);
+        ck_assert_ptr_eq(t, untouched);
+    }
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("tokenizer_file");
@@ -375,5 +501,8 @@ Suite *suite(void)
     tcase_add_test(c, folders_are_read_by_what_they_have);
     tcase_add_test(c, added_tokens_of_a_fine_tuned_model);
     tcase_add_test(c, faults_of_added_tokens);
+    tcase_add_test(c, files_are_asked_for_flags_in_order);
+    tcase_add_test(c, special_tokens_of_the_vocabulary);
+    tcase_add_test(c, faults_of_what_says_how_tokens_are_matched);
     return s;
 }

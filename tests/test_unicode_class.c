@@ -80,6 +80,24 @@ START_TEST(a_class_in_text_comes_with_a_length)
 }
 END_TEST
 
+/* Every character was compared with Rust's \w (tests/peers/added_tokens_agreement.py). */
+START_TEST(words)
+{
+    static const uint32_t in[] = { '0',     '9',     'A',     'z',     '_',     0xAA,    0xE9,
+                                   0x301,   0x345,   0x660,   0x93E,   0x200C,  0x200D,  0x203F,
+                                   0x2167,  0x24B6,  0x24E9,  0x4E00,  0xFE0F,  0x10400, 0x1D7D8,
+                                   0x1F130, 0x1F149, 0x1F150, 0x1F189, 0x3134A, 0xE0100 },
+                          out[] = { 0,       ' ',      '-',      '\'',      0x7F,    0xA0,    0xB2,
+                                    0xBD,    0xD7,     0x200B,   0x200E,    0x24B5,  0x24EA,  0x2460,
+                                    0x3000,  0xD800,   0xFEFF,   0xFFFD,    0x1F12F, 0x1F14A, 0x1F18A,
+                                    0x1F600, 0x10FFFF, 0x110000, UINT32_MAX };
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++)
+        ck_assert_msg(unicode_is_word(in[i]), "U+%04X is of a word", (unsigned)in[i]);
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++)
+        ck_assert_msg(!unicode_is_word(out[i]), "U+%04X is of no word", (unsigned)out[i]);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("unicode_class");
@@ -88,6 +106,7 @@ Suite *suite(void)
     tcase_add_test(c, ascii_is_as_c_has_it);
     tcase_add_test(c, places_that_are_easy_to_get_wrong);
     tcase_add_test(c, every_character_is_counted);
+    tcase_add_test(c, words);
     tcase_add_test(c, a_class_in_text_comes_with_a_length);
     return s;
 }

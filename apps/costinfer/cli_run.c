@@ -134,7 +134,7 @@ static int run(const struct command *self, int argc, char **argv)
         { "prompt-file", FLAG_TEXT, &file, 0, 0, "FILE", "The same from a file; - is standard input." },
         { "prompt-tokens", FLAG_IDS, &ids, 0, 0, "1,2,3", "The same as ids." },
         { "special", FLAG_SWITCH, &special, 0, 0, NULL,
-          "<|endoftext|> in the prompt is that token, not ordinary characters." },
+          "<|endoftext|> and other special tokens in the prompt are tokens, not ordinary characters." },
         { "max-tokens", FLAG_U32, &options.max_tokens, 1, 1000000, "N",
           "At most so many tokens (default: until the text ends or the context is full)." },
         { "temperature", FLAG_FLOAT, &options.temperature, 0, 100, "T",

@@ -73,7 +73,7 @@ static int run(const struct command *self, int argc, char **argv)
         { "detokenize", FLAG_SWITCH, &reverse, 0, 0, NULL,
           "Ids in (a JSON array, or numbers between spaces), text out: the exact bytes." },
         { "special", FLAG_SWITCH, &special, 0, 0, NULL,
-          "<|endoftext|> in the text is that token, not ordinary characters." },
+          "<|endoftext|> and other special tokens in the text are tokens, not ordinary characters." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL,
           "With --detokenize: the text as a JSON string.  Otherwise: the array and no summary." },
     };
@@ -101,9 +101,10 @@ const struct command command_tokenize = {
     .summary = "text from standard input to token ids, or back",
     .synopsis = "--model DIR [--special] [--json] < TEXT\n"
                 "       costinfer tokenize --model DIR --detokenize [--json] < IDS",
-    .manual = "Prints the ids of the text on standard input as one JSON array.  Any bytes are accepted,\n"
-              "and detokenizing the ids gives exactly them back.  The folder needs its tokenizer only:\n"
-              "vocab.json and merges.txt, or tokenizer.json.  On a terminal the counts follow on standard\n"
-              "error.\n",
+    .manual =
+        "Prints the ids of the text on standard input as one JSON array.  Any bytes are accepted,\n"
+        "and detokenizing the ids gives exactly them back, but for spaces that a model's added tokens\n"
+        "take.  The folder needs its tokenizer only: vocab.json and merges.txt, or tokenizer.json.  On\n"
+        "a terminal the counts follow on standard error.\n",
     .run = run,
 };

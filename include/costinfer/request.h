@@ -48,7 +48,7 @@ struct cinf_request_options {
     size_t prompt_bytes;       /* 0: prompt is NUL-terminated */
     const int32_t *prompt_ids; /* goes before `prompt` when not NULL */
     uint32_t n_prompt_ids;     /* how many */
-    unsigned tokenize_flags;   /* CINF_TOKENIZE_SPECIAL */
+    unsigned tokenize_flags;   /* CINF_TOKENIZE_SPECIAL; not for what strangers wrote */
 
     uint32_t max_tokens;     /* 0: as many as the context takes */
     bool prompt_only;        /* compute the prompt and sample nothing, for scoring */

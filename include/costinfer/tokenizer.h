@@ -1,4 +1,12 @@
-/* tokenizer.h - GPT-2's byte-level BPE: text to token ids and back, lossless for any bytes.
+/* tokenizer.h - GPT-2's byte-level BPE: text to token ids and back, lossless for any bytes (but for the
+ * spaces that an added token takes, where a model has such ones).
+ *
+ * Added tokens.  Fine-tuned models have tokens beyond the vocabulary ("<|user|>", "[PAD]", words).  They are
+ * found in a text before the rest of it is encoded, in the way of Hugging Face's tokenizers: the leftmost,
+ * then the longest, as their flags lstrip, rstrip, single_word and normalized say.  A token that is flagged
+ * special, as <|endoftext|> is if no file says otherwise, counts only with CINF_TOKENIZE_SPECIAL.  Without,
+ * its text is ordinary text: what strangers wrote must not be encoded with that flag.  Added tokens that are
+ * not flagged so are words like any other of the vocabulary, and are found with and without.
  *
  * A tokenizer is immutable once open and may be used from many threads at once. */
 #ifndef COSTINFER_TOKENIZER_H
@@ -16,10 +24,11 @@ extern "C" {
 
 struct cinf_tokenizer; /* a vocabulary and its merges */
 
-/* Opens vocab.json + merges.txt in `folder`, with the tokens of added_tokens.json where a fine-tuned model
- * has some, or tokenizer.json where the two are absent.  CINF_EFORMAT names the file and its fault,
- * CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not have.
- */
+/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json where the two are absent.  Added tokens and
+ * their flags are those of tokenizer.json, tokenizer_config.json, special_tokens_map.json and
+ * added_tokens.json, as far as there are such files; the first that has a token counts.  CINF_EFORMAT names
+ * the file and its fault, CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not
+ * have. */
 CINF_API enum cinf_status cinf_tokenizer_open(struct cinf_tokenizer **out, const char *folder);
 CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer); /* accepts NULL */
 
@@ -29,13 +38,13 @@ CINF_API uint32_t cinf_tokenizer_size(const struct cinf_tokenizer *tokenizer);
 /* The id of <|endoftext|>, or -1 when the vocabulary has none. */
 CINF_API int32_t cinf_tokenizer_end_of_text(const struct cinf_tokenizer *tokenizer);
 
-enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" in the text is its token, not ordinary text */
+enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" and other special tokens in the text are tokens */
 
 /* Encodes text[0..n), any bytes, n at most INT32_MAX.  *ids (freed by cinf_ids_free) has *n_ids tokens; an
  * empty text has none.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to
  * themselves.  CINF_EINVAL names a byte that the vocabulary has no token for (GPT-2's has all 256).  Time is
  * linear in n, but for a factor log m where m letters, or as many other characters of one kind, follow one
- * another. */
+ * another, and for the length of added tokens where a text has many of their beginnings. */
 CINF_API enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text,
                                                 size_t n, unsigned flags, int32_t **ids, size_t *n_ids);
 CINF_API void cinf_ids_free(int32_t *ids); /* accepts NULL */

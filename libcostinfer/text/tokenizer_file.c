@@ -1,4 +1,4 @@
-/* tokenizer_file.c - vocab.json + merges.txt, with added_tokens.json where there is one, or tokenizer.json.
+/* tokenizer_file.c - vocab.json + merges.txt or tokenizer.json, and what says which tokens were added.
  *
  * Vocabularies spell a token with one character a byte, so that no spelling has a space or a control
  * character in it: the bytes that Latin-1 prints are their own character, the other 68 are U+0100 and up.  A
@@ -6,7 +6,13 @@
  * decoder reads it so).  The keys of added_tokens.json are not spelled at all.
  *
  * A vocabulary may lack some of the 256 bytes (small ones trained without them do).  It opens, and encoding
- * fails when it meets such a byte: there is no unknown token in a byte-level model. */
+ * fails when it meets such a byte: there is no unknown token in a byte-level model.
+ *
+ * Four files may speak of added tokens, depending on the age of the tools that wrote them.  The first of
+ * these that has a token says how it is matched: tokenizer.json, tokenizer_config.json where it lists tokens
+ * by id, special_tokens_map.json and tokenizer_config.json where they name the special ones, and
+ * added_tokens.json, whose tokens are not special when nobody says so.  A text is matched with the token's
+ * content, whatever its bytes are when it is decoded. */
 #include "tokenizer_file.h"
 
 #include <math.h>
@@ -52,16 +58,28 @@ enum key_kind {
     KEY_PLAIN,    /* likewise, and its own UTF-8 */
 };
 
-static enum cinf_status add_token(struct bpe *b, struct strbuf *bytes, const char *key, const cJSON *id,
-                                  enum key_kind kind)
+/* What the readers share. */
+struct reading {
+    struct vocabulary *v;
+    struct strbuf bytes; /* of the token at hand */
+    const struct file_text *files;
+    cJSON *trees[TOKENIZER_FILES]; /* NULL for the files that are not there */
+};
+
+static double number_of(const cJSON *id)
 {
-    double d = cJSON_IsNumber(id) ? id->valuedouble : NAN;
-    if (!(d >= 0 && d < BPE_IDS_MAX) || d != floor(d))
+    return cJSON_IsNumber(id) ? id->valuedouble : NAN;
+}
+
+static enum cinf_status add_token(struct reading *r, const char *key, double id, enum key_kind kind)
+{
+    struct strbuf *bytes = &r->bytes;
+    if (!(id >= 0 && id < BPE_IDS_MAX) || id != floor(id))
         return cinf_fail(CINF_EFORMAT, "the id of token \"%.60s\" is not an integer from 0 to %d", key,
                          BPE_IDS_MAX - 1);
     size_t n = strlen(key);
     if (n == 0)
-        return cinf_fail(CINF_EFORMAT, "the token of id %.0f is empty", d);
+        return cinf_fail(CINF_EFORMAT, "the token of id %.0f is empty", id);
     strbuf_clear(bytes);
     if (kind == KEY_PLAIN || !add_spelled(bytes, key, n)) {
         strbuf_clear(bytes);
@@ -70,17 +88,17 @@ static enum cinf_status add_token(struct bpe *b, struct strbuf *bytes, const cha
     }
     if (bytes->failed)
         return cinf_fail(CINF_ENOMEM, "no memory for token \"%.60s\"", key);
-    enum cinf_status status = bpe_add_token(b, (uint32_t)d, bytes->text, bytes->len, kind != KEY_ORDINARY);
+    enum cinf_status status =
+        bpe_add_token(&r->v->bpe, (uint32_t)id, bytes->text, bytes->len, kind != KEY_ORDINARY);
     return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "token \"%.60s\": ", key);
 }
 
-static enum cinf_status add_vocabulary(struct bpe *b, struct strbuf *bytes, const cJSON *vocabulary,
-                                       enum key_kind kind)
+static enum cinf_status add_vocabulary(struct reading *r, const cJSON *vocabulary, enum key_kind kind)
 {
     if (!cJSON_IsObject(vocabulary))
         return cinf_fail(CINF_EFORMAT, "the vocabulary is not an object of tokens and their ids");
     const cJSON *id;
-    cJSON_ArrayForEach(id, vocabulary) TRY(add_token(b, bytes, id->string, id, kind));
+    cJSON_ArrayForEach(id, vocabulary) TRY(add_token(r, id->string, number_of(id), kind));
     return CINF_OK;
 }
 
@@ -96,16 +114,17 @@ static enum cinf_status index_tokens(struct bpe *b, size_t merges_max)
 }
 
 /* `what` and `number` say in a message which merge it is. */
-static enum cinf_status add_merge(struct bpe *b, struct strbuf *bytes, const char *left, size_t n_left,
-                                  const char *right, size_t n_right, const char *what, size_t number)
+static enum cinf_status add_merge(struct reading *r, const char *left, size_t n_left, const char *right,
+                                  size_t n_right, const char *what, size_t number)
 {
+    struct strbuf *bytes = &r->bytes;
     strbuf_clear(bytes);
     bool good = add_spelled(bytes, left, n_left);
     size_t middle = bytes->len;
     good = good && add_spelled(bytes, right, n_right);
     if (bytes->failed)
         return cinf_fail(CINF_ENOMEM, "no memory for a merge");
-    enum cinf_status status = good ? bpe_add_merge(b, bytes->text, middle, bytes->len)
+    enum cinf_status status = good ? bpe_add_merge(&r->v->bpe, bytes->text, middle, bytes->len)
                                    : cinf_fail(CINF_EFORMAT, "it has a character that stands for no byte");
     if (status == CINF_OK)
         return CINF_OK;
@@ -114,17 +133,17 @@ static enum cinf_status add_merge(struct bpe *b, struct strbuf *bytes, const cha
 }
 
 /* The merge "a b" in text[0..n). */
-static enum cinf_status add_merge_text(struct bpe *b, struct strbuf *bytes, const char *text, size_t n,
-                                       const char *what, size_t number)
+static enum cinf_status add_merge_text(struct reading *r, const char *text, size_t n, const char *what,
+                                       size_t number)
 {
     const char *space = memchr(text, ' ', n);
     size_t n_left = space ? (size_t)(space - text) : 0;
     if (!space || n_left == 0 || n_left + 1 == n || memchr(space + 1, ' ', n - n_left - 1))
         return cinf_fail(CINF_EFORMAT, "%s %zu is not two symbols with a space between", what, number);
-    return add_merge(b, bytes, text, n_left, space + 1, n - n_left - 1, what, number);
+    return add_merge(r, text, n_left, space + 1, n - n_left - 1, what, number);
 }
 
-static enum cinf_status add_merge_lines(struct bpe *b, struct strbuf *bytes, const char *text, size_t n)
+static enum cinf_status add_merge_lines(struct reading *r, const char *text, size_t n)
 {
     const char *end = text + n;
     for (size_t number = 1; text < end; number++) {
@@ -138,16 +157,9 @@ static enum cinf_status add_merge_lines(struct bpe *b, struct strbuf *bytes, con
         /* Only the first line is a comment: a merge may begin with '#'. */
         if (length == 0 || (number == 1 && length >= 8 && memcmp(line, "#version", 8) == 0))
             continue;
-        TRY(add_merge_text(b, bytes, line, length, "line", number));
+        TRY(add_merge_text(r, line, length, "line", number));
     }
     return CINF_OK;
-}
-
-static enum cinf_status parse(cJSON **out, const char *text, size_t n)
-{
-    /* What the largest tokenizer.json has: an id and three values a merge for each token. */
-    const struct json_limits limits = { .members_max = BPE_IDS_MAX, .values_max = 5u * BPE_IDS_MAX };
-    return json_parse(out, text, n, &limits);
 }
 
 static size_t count_lines(const char *text, size_t n)
@@ -156,50 +168,6 @@ static size_t count_lines(const char *text, size_t n)
     for (const char *at = text, *end = text + n; (at = memchr(at, '\n', (size_t)(end - at))); at++)
         lines++;
     return lines;
-}
-
-static enum cinf_status read_vocab(struct bpe *b, struct strbuf *bytes, const struct file_text *vocab,
-                                   enum key_kind kind)
-{
-    cJSON *tree;
-    TRY(parse(&tree, vocab->text, vocab->n));
-    enum cinf_status status = add_vocabulary(b, bytes, tree, kind);
-    cJSON_Delete(tree);
-    return status;
-}
-
-static enum cinf_status read_merges(struct bpe *b, struct strbuf *bytes, const struct file_text *merges)
-{
-    TRY(add_merge_lines(b, bytes, merges->text, merges->n));
-    return bpe_seal(b);
-}
-
-enum cinf_status vocabulary_read(struct bpe *b, const struct file_text *vocab, const struct file_text *merges,
-                                 const struct file_text *added)
-{
-    struct strbuf bytes = { 0 };
-    const struct file_text *at_fault = merges;
-    size_t lines = count_lines(merges->text, merges->n);
-    enum cinf_status status =
-        lines > BPE_IDS_MAX ? cinf_fail(CINF_EFORMAT, "has more than %d lines", BPE_IDS_MAX) : CINF_OK;
-    if (status == CINF_OK) {
-        at_fault = vocab;
-        status = read_vocab(b, &bytes, vocab, KEY_ORDINARY);
-    }
-    if (status == CINF_OK && added) {
-        at_fault = added;
-        status = read_vocab(b, &bytes, added, KEY_PLAIN);
-    }
-    if (status == CINF_OK) {
-        at_fault = vocab;
-        status = index_tokens(b, lines);
-    }
-    if (status == CINF_OK) {
-        at_fault = merges;
-        status = read_merges(b, &bytes, merges);
-    }
-    strbuf_free(&bytes);
-    return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", at_fault->name);
 }
 
 /* `object.key` when it is there must be of no effect: `usual`, or for a NULL `usual` false, empty or null. */
@@ -240,25 +208,8 @@ static enum cinf_status check_settings(const cJSON *root, const cJSON *model)
     return expect(model, "ignore_merges", NULL);
 }
 
-static enum cinf_status add_added(struct bpe *b, struct strbuf *bytes, const cJSON *list)
-{
-    size_t number = 1;
-    const cJSON *token;
-    if (list && !cJSON_IsArray(list))
-        return cinf_fail(CINF_EFORMAT, "\"added_tokens\" is not an array");
-    cJSON_ArrayForEach(token, list)
-    {
-        const cJSON *content = json_member(token, "content"), *id = json_member(token, "id");
-        if (!cJSON_IsString(content) || !id)
-            return cinf_fail(CINF_EFORMAT, "added token %zu has no \"content\" and \"id\"", number);
-        TRY(add_token(b, bytes, content->valuestring, id, KEY_ADDED));
-        number++;
-    }
-    return CINF_OK;
-}
-
 /* A merge is "a b" in older files and ["a", "b"] in newer ones. */
-static enum cinf_status add_merge_values(struct bpe *b, struct strbuf *bytes, const cJSON *list)
+static enum cinf_status add_merge_values(struct reading *r, const cJSON *list)
 {
     size_t number = 1;
     const cJSON *merge;
@@ -266,10 +217,10 @@ static enum cinf_status add_merge_values(struct bpe *b, struct strbuf *bytes, co
     {
         const cJSON *left = cJSON_IsArray(merge) ? merge->child : NULL, *right = left ? left->next : NULL;
         if (cJSON_IsString(merge))
-            TRY(add_merge_text(b, bytes, merge->valuestring, strlen(merge->valuestring), "merge", number));
+            TRY(add_merge_text(r, merge->valuestring, strlen(merge->valuestring), "merge", number));
         else if (right && cJSON_IsString(left) && cJSON_IsString(right) && !right->next &&
                  left->valuestring[0] && right->valuestring[0])
-            TRY(add_merge(b, bytes, left->valuestring, strlen(left->valuestring), right->valuestring,
+            TRY(add_merge(r, left->valuestring, strlen(left->valuestring), right->valuestring,
                           strlen(right->valuestring), "merge", number));
         else
             return cinf_fail(CINF_EFORMAT, "merge %zu is neither \"a b\" nor [\"a\", \"b\"]", number);
@@ -278,91 +229,272 @@ static enum cinf_status add_merge_values(struct bpe *b, struct strbuf *bytes, co
     return CINF_OK;
 }
 
-static enum cinf_status read_tree(struct bpe *b, struct strbuf *bytes, const cJSON *root)
+/* ---- Added tokens --------------------------------------------------------------------------- */
+
+/* Adds what an AddedToken as an object says of matching to *flags. */
+static enum cinf_status read_flags(unsigned *flags, const cJSON *token)
 {
-    const cJSON *model = json_member(root, "model");
+    static const struct {
+        const char *key;
+        unsigned flag;
+    } keys[] = { { "special", ADDED_SPECIAL },
+                 { "lstrip", ADDED_LSTRIP },
+                 { "rstrip", ADDED_RSTRIP },
+                 { "single_word", ADDED_SINGLE_WORD } };
+    bool value;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        value = false;
+        TRY(json_read_bool(&value, token, keys[i].key));
+        *flags |= value ? keys[i].flag : 0;
+    }
+    value = !(*flags & ADDED_SPECIAL);
+    TRY(json_read_bool(&value, token, "normalized"));
+    *flags |= value ? ADDED_NORMALIZED : 0;
+    return CINF_OK;
+}
+
+/* Whether `id` is already the token of these bytes as they stand: one of added_tokens.json. */
+static bool has_plain(const struct bpe *b, double id, const char *text)
+{
+    if (!(id >= 0 && id < (double)b->n_ids))
+        return false;
+    const struct bpe_token *token = &b->tokens[(size_t)id];
+    return token->n > 0 && token->n == strlen(text) && memcmp(b->bytes + token->at, text, token->n) == 0;
+}
+
+/* One AddedToken with its id; `number` says in a message which one it is. */
+static enum cinf_status add_added(struct reading *r, const cJSON *token, double id, size_t number)
+{
+    unsigned flags = 0;
+    const cJSON *content = json_member(token, "content");
+    if (!cJSON_IsString(content))
+        return cinf_fail(CINF_EFORMAT, "added token %zu has no \"content\" and \"id\"", number);
+    if (read_flags(&flags, token) != CINF_OK)
+        return cinf_fail_in(CINF_EFORMAT, "added token %zu: ", number);
+    const char *text = content->valuestring;
+    if (!has_plain(&r->v->bpe, id, text))
+        TRY(add_token(r, text, id, KEY_ADDED));
+    return added_put(&r->v->added, text, strlen(text), (uint32_t)id, flags);
+}
+
+/* tokenizer.json's list. */
+static enum cinf_status add_added_list(struct reading *r)
+{
+    size_t number = 1;
+    const cJSON *token, *list = json_member(r->trees[FILE_SINGLE], "added_tokens");
+    if (list && !cJSON_IsArray(list))
+        return cinf_fail(CINF_EFORMAT, "\"added_tokens\" is not an array");
+    cJSON_ArrayForEach(token, list)
+    {
+        const cJSON *id = json_member(token, "id");
+        if (!id)
+            return cinf_fail(CINF_EFORMAT, "added token %zu has no \"content\" and \"id\"", number);
+        TRY(add_added(r, token, number_of(id), number++));
+    }
+    return CINF_OK;
+}
+
+/* tokenizer_config.json's, whose keys are the ids. */
+static enum cinf_status add_added_by_id(struct reading *r)
+{
+    size_t number = 1;
+    const cJSON *token, *list = json_member(r->trees[FILE_CONFIG], "added_tokens_decoder");
+    if (list && !cJSON_IsObject(list))
+        return cinf_fail(CINF_EFORMAT, "\"added_tokens_decoder\" is not an object");
+    cJSON_ArrayForEach(token, list)
+    {
+        double id = 0;
+        for (const char *c = token->string; *c; c++)
+            id = *c >= '0' && *c <= '9' ? 10 * id + (*c - '0') : NAN;
+        TRY(add_added(r, token, token->string[0] ? id : NAN, number++));
+    }
+    return CINF_OK;
+}
+
+/* A special token by its text, or as an AddedToken, when it has an id. */
+static enum cinf_status note_special(struct reading *r, const cJSON *token)
+{
+    unsigned flags = ADDED_SPECIAL;
+    const cJSON *content = cJSON_IsString(token) ? token : json_member(token, "content");
+    if (!cJSON_IsString(content))
+        return CINF_OK;
+    TRY(read_flags(&flags, token));
+    const char *text = content->valuestring;
+    size_t n = strlen(text);
+    int32_t id = bpe_find(&r->v->bpe, text, n);
+    if (id < 0) {
+        strbuf_clear(&r->bytes);
+        if (add_spelled(&r->bytes, text, n) && r->bytes.len > 0)
+            id = bpe_find(&r->v->bpe, r->bytes.text, r->bytes.len);
+        if (r->bytes.failed)
+            return cinf_fail(CINF_ENOMEM, "no memory for token \"%.60s\"", text);
+    }
+    return id < 0 ? CINF_OK : added_put(&r->v->added, text, n, (uint32_t)id, flags);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), n_end = strlen(end);
+    return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
+/* "eos_token": a token, "additional_special_tokens": an array or an object of such, and the like. */
+static enum cinf_status note_special_members(struct reading *r, enum tokenizer_file file)
+{
+    const cJSON *member, *token;
+    cJSON_ArrayForEach(member, r->trees[file])
+    {
+        if (!member->string)
+            return cinf_fail(CINF_EFORMAT, "it is not an object");
+        enum cinf_status status = CINF_OK;
+        if (ends_with(member->string, "_token"))
+            status = note_special(r, member);
+        else if (ends_with(member->string, "_tokens"))
+            for (token = member->child; token && status == CINF_OK; token = token->next)
+                status = note_special(r, token);
+        if (status != CINF_OK)
+            return cinf_fail_in(status == CINF_EINVAL ? CINF_EFORMAT : status, "\"%s\": ", member->string);
+    }
+    return CINF_OK;
+}
+
+/* What is left of added_tokens.json, whose tokens are in the vocabulary by now. */
+static enum cinf_status add_added_plain(struct reading *r)
+{
+    const cJSON *id;
+    cJSON_ArrayForEach(id, r->trees[FILE_ADDED]) TRY(
+        added_put(&r->v->added, id->string, strlen(id->string), (uint32_t)id->valuedouble, ADDED_NORMALIZED));
+    return CINF_OK;
+}
+
+/* ---- Files ---------------------------------------------------------------------------------- */
+
+static enum cinf_status in_file(const struct reading *r, enum tokenizer_file file, enum cinf_status status)
+{
+    return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", r->files[file].name);
+}
+
+static enum cinf_status parse_files(struct reading *r)
+{
+    /* What the largest tokenizer.json has: an id and three values a merge for each token. */
+    const struct json_limits limits = { .members_max = BPE_IDS_MAX, .values_max = 5u * BPE_IDS_MAX };
+    for (int i = 0; i < TOKENIZER_FILES; i++) {
+        const struct file_text *file = &r->files[i];
+        if (file->text && i != FILE_MERGES && (i != FILE_VOCAB || r->files[FILE_MERGES].text))
+            TRY(in_file(r, i, json_parse(&r->trees[i], file->text, file->n, &limits)));
+    }
+    return CINF_OK;
+}
+
+/* The added tokens' ids, and for those that have one what is said of matching. */
+static enum cinf_status read_added(struct reading *r)
+{
+    if (r->trees[FILE_ADDED])
+        TRY(in_file(r, FILE_ADDED, add_vocabulary(r, r->trees[FILE_ADDED], KEY_PLAIN)));
+    TRY(in_file(r, FILE_SINGLE, add_added_list(r)));
+    return in_file(r, FILE_CONFIG, add_added_by_id(r));
+}
+
+/* What needs the index: ids are looked for by text. */
+static enum cinf_status read_special(struct reading *r)
+{
+    static const char end_of_text[] = "<|endoftext|>";
+    TRY(in_file(r, FILE_SPECIAL, note_special_members(r, FILE_SPECIAL)));
+    TRY(in_file(r, FILE_CONFIG, note_special_members(r, FILE_CONFIG)));
+    TRY(in_file(r, FILE_ADDED, add_added_plain(r)));
+    int32_t id = bpe_find(&r->v->bpe, end_of_text, strlen(end_of_text));
+    if (id >= 0)
+        TRY(added_put(&r->v->added, end_of_text, strlen(end_of_text), (uint32_t)id, ADDED_SPECIAL));
+    added_seal(&r->v->added);
+    return CINF_OK;
+}
+
+static enum cinf_status read_pair(struct reading *r)
+{
+    const struct file_text *merges = &r->files[FILE_MERGES];
+    size_t lines = count_lines(merges->text, merges->n);
+    if (lines > BPE_IDS_MAX)
+        return in_file(r, FILE_MERGES, cinf_fail(CINF_EFORMAT, "has more than %d lines", BPE_IDS_MAX));
+    TRY(in_file(r, FILE_VOCAB, add_vocabulary(r, r->trees[FILE_VOCAB], KEY_ORDINARY)));
+    TRY(read_added(r));
+    TRY(in_file(r, FILE_VOCAB, index_tokens(&r->v->bpe, lines)));
+    return in_file(r, FILE_MERGES, add_merge_lines(r, merges->text, merges->n));
+}
+
+static enum cinf_status read_model(struct reading *r, const cJSON **merges)
+{
+    const cJSON *root = r->trees[FILE_SINGLE], *model = json_member(root, "model");
     if (!cJSON_IsObject(model))
         return cinf_fail(CINF_EFORMAT, "it has no \"model\" object");
     TRY(check_settings(root, model));
-    const cJSON *merges = json_member(model, "merges");
-    if (!cJSON_IsArray(merges))
+    *merges = json_member(model, "merges");
+    if (!cJSON_IsArray(*merges))
         return cinf_fail(CINF_EFORMAT, "\"model\" has no array of \"merges\"");
-    TRY(add_vocabulary(b, bytes, json_member(model, "vocab"), KEY_ORDINARY));
-    TRY(add_added(b, bytes, json_member(root, "added_tokens")));
-    TRY(index_tokens(b, (size_t)cJSON_GetArraySize(merges)));
-    TRY(add_merge_values(b, bytes, merges));
-    return bpe_seal(b);
+    return add_vocabulary(r, json_member(model, "vocab"), KEY_ORDINARY);
 }
 
-enum cinf_status tokenizer_json_read(struct bpe *b, const struct file_text *file)
+static enum cinf_status read_single(struct reading *r)
 {
-    cJSON *tree = NULL;
-    struct strbuf bytes = { 0 };
-    enum cinf_status status = parse(&tree, file->text, file->n);
+    const cJSON *merges;
+    TRY(in_file(r, FILE_SINGLE, read_model(r, &merges)));
+    TRY(read_added(r));
+    TRY(in_file(r, FILE_SINGLE, index_tokens(&r->v->bpe, (size_t)cJSON_GetArraySize(merges))));
+    return in_file(r, FILE_SINGLE, add_merge_values(r, merges));
+}
+
+enum cinf_status vocabulary_read(struct vocabulary *v, const struct file_text files[TOKENIZER_FILES])
+{
+    struct reading r = { .v = v, .files = files };
+    enum cinf_status status = parse_files(&r);
     if (status == CINF_OK)
-        status = read_tree(b, &bytes, tree);
-    cJSON_Delete(tree);
-    strbuf_free(&bytes);
-    return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", file->name);
-}
-
-/* A file's text in new memory, to be freed also on failure: its text is NULL then. */
-static enum cinf_status load(struct file_text *out, const char *path)
-{
-    char *text = NULL;
-    enum cinf_status status = file_load(&text, &out->n, path, FILE_SIZE_MAX);
-    *out = (struct file_text){ path, text, out->n };
+        status = files[FILE_VOCAB].text && files[FILE_MERGES].text ? read_pair(&r) : read_single(&r);
+    if (status == CINF_OK)
+        status = bpe_seal(&v->bpe);
+    if (status == CINF_OK)
+        status = read_special(&r);
+    for (int i = 0; i < TOKENIZER_FILES; i++)
+        cJSON_Delete(r.trees[i]);
+    strbuf_free(&r.bytes);
     return status;
 }
 
-/* `added_path` names the tokens that a fine-tuned model has beyond the vocabulary, where there is such a
- * file. */
-static enum cinf_status read_files(struct bpe *b, const char *vocab_path, const char *merges_path,
-                                   const char *added_path)
+void vocabulary_free(struct vocabulary *v)
 {
-    struct file_text vocab = { 0 }, merges = { 0 }, added = { 0 };
-    enum cinf_status status = load(&vocab, vocab_path);
-    if (status == CINF_OK)
-        status = load(&merges, merges_path);
-    if (status == CINF_OK && path_exists(added_path))
-        status = load(&added, added_path);
-    if (status == CINF_OK)
-        status = vocabulary_read(b, &vocab, &merges, added.text ? &added : NULL);
-    mem_free((char *)vocab.text);
-    mem_free((char *)merges.text);
-    mem_free((char *)added.text);
-    return status;
+    bpe_free(&v->bpe);
+    added_free(&v->added);
 }
 
-static enum cinf_status read_single(struct bpe *b, const char *path)
+enum cinf_status vocabulary_folder_read(struct vocabulary *v, const char *folder)
 {
-    char *text;
-    size_t n;
-    TRY(file_load(&text, &n, path, FILE_SIZE_MAX));
-    enum cinf_status status = tokenizer_json_read(b, &(struct file_text){ path, text, n });
-    mem_free(text);
-    return status;
-}
-
-enum cinf_status tokenizer_folder_read(struct bpe *b, const char *folder)
-{
+    static const char *const names[TOKENIZER_FILES] = {
+        [FILE_VOCAB] = "vocab.json",
+        [FILE_MERGES] = "merges.txt",
+        [FILE_ADDED] = "added_tokens.json",
+        [FILE_SINGLE] = "tokenizer.json",
+        [FILE_CONFIG] = "tokenizer_config.json",
+        [FILE_SPECIAL] = "special_tokens_map.json",
+    };
+    struct file_text files[TOKENIZER_FILES] = { 0 };
     if (!path_is_folder(folder))
         return cinf_fail(CINF_ENOTFOUND, "%s: no such folder", folder);
-    char *vocab = path_join(folder, "vocab.json"), *merges = path_join(folder, "merges.txt");
-    char *added = path_join(folder, "added_tokens.json"), *single = path_join(folder, "tokenizer.json");
-    enum cinf_status status;
-    if (!vocab || !merges || !added || !single)
-        status = cinf_fail(CINF_ENOMEM, "%s: no memory for the names of its files", folder);
-    else if (path_exists(vocab) && path_exists(merges))
-        status = read_files(b, vocab, merges, added);
-    else if (path_exists(single))
-        status = read_single(b, single);
-    else
+    enum cinf_status status = CINF_OK;
+    for (int i = 0; i < TOKENIZER_FILES && status == CINF_OK; i++) {
+        char *text, *path = path_join(folder, names[i]);
+        files[i].name = path;
+        if (!path)
+            status = cinf_fail(CINF_ENOMEM, "%s: no memory for the names of its files", folder);
+        else if (path_exists(path) &&
+                 (status = file_load(&text, &files[i].n, path, FILE_SIZE_MAX)) == CINF_OK)
+            files[i].text = text;
+    }
+    if (status == CINF_OK && !(files[FILE_VOCAB].text && files[FILE_MERGES].text) && !files[FILE_SINGLE].text)
         status = cinf_fail(CINF_ENOTFOUND, "%s: has neither vocab.json with merges.txt nor tokenizer.json",
                            folder);
-    mem_free(vocab);
-    mem_free(merges);
-    mem_free(added);
-    mem_free(single);
+    if (status == CINF_OK)
+        status = vocabulary_read(v, files);
+    for (int i = 0; i < TOKENIZER_FILES; i++) {
+        mem_free((char *)files[i].name);
+        mem_free((char *)files[i].text);
+    }
     return status;
 }

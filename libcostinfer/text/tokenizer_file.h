@@ -4,7 +4,13 @@
 
 #include <stddef.h>
 
+#include "added_token.h"
 #include "bpe.h"
+
+struct vocabulary {
+    struct bpe bpe;
+    struct added_tokens added;
+};
 
 /* A file's bytes, and its name for messages. */
 struct file_text {
@@ -12,13 +18,24 @@ struct file_text {
     size_t n;
 };
 
-/* Fill a zeroed *b from the texts of files and seal it.  On failure *b is partly filled: bpe_free() it.
- * `added` (added_tokens.json) may be NULL. */
-enum cinf_status vocabulary_read(struct bpe *b, const struct file_text *vocab, const struct file_text *merges,
-                                 const struct file_text *added);
-enum cinf_status tokenizer_json_read(struct bpe *b, const struct file_text *file);
+enum tokenizer_file {
+    FILE_VOCAB,   /* vocab.json */
+    FILE_MERGES,  /* merges.txt */
+    FILE_ADDED,   /* added_tokens.json */
+    FILE_SINGLE,  /* tokenizer.json */
+    FILE_CONFIG,  /* tokenizer_config.json */
+    FILE_SPECIAL, /* special_tokens_map.json */
+    TOKENIZER_FILES,
+};
+
+/* Fills a zeroed *v from the texts of files and seals it.  One that is not there has a NULL text; what is
+ * needed is FILE_VOCAB with FILE_MERGES, or FILE_SINGLE.  On failure *v is partly filled: vocabulary_free()
+ * it. */
+enum cinf_status vocabulary_read(struct vocabulary *v, const struct file_text files[TOKENIZER_FILES]);
 
 /* The same from a folder. */
-enum cinf_status tokenizer_folder_read(struct bpe *b, const char *folder);
+enum cinf_status vocabulary_folder_read(struct vocabulary *v, const char *folder);
+
+void vocabulary_free(struct vocabulary *v); /* leaves *v zeroed */
 
 #endif

@@ -3,20 +3,30 @@
 #include "unicode_table.h"
 #include "utf8.h"
 
-enum unicode_class unicode_class(uint32_t c)
+/* Of changes[0..n), the last one at or before c; the first one is at 0. */
+static uint32_t change_at(const uint32_t *changes, size_t n, uint32_t c)
 {
-    if (c < 128)
-        return unicode_ascii[c];
-    /* The last change at or before c; the first one is at 0. */
-    size_t low = 0, high = sizeof unicode_changes / sizeof unicode_changes[0];
+    size_t low = 0, high = n;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
-        if (unicode_changes[middle] >> 2 <= c)
+        if (changes[middle] >> 2 <= c)
             low = middle;
         else
             high = middle;
     }
-    return unicode_changes[low] & 3;
+    return changes[low] & 3;
+}
+
+enum unicode_class unicode_class(uint32_t c)
+{
+    if (c < 128)
+        return unicode_ascii[c];
+    return change_at(unicode_changes, sizeof unicode_changes / sizeof *unicode_changes, c);
+}
+
+bool unicode_is_word(uint32_t c)
+{
+    return c <= 0x10FFFF && change_at(unicode_words, sizeof unicode_words / sizeof *unicode_words, c);
 }
 
 enum unicode_class unicode_class_at(const char *text, size_t n, size_t *used)

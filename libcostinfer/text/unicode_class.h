@@ -1,7 +1,9 @@
-/* unicode_class.h - the three kinds of character that GPT-2's splitting of text asks for. */
+/* unicode_class.h - the three kinds of character that GPT-2's splitting of text asks for, and what a word is
+ * made of. */
 #ifndef UNICODE_CLASS_H
 #define UNICODE_CLASS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,5 +19,9 @@ enum unicode_class unicode_class(uint32_t c);
 /* The class of the character at the start of text[0..n), n >= 1, and its length.  Bytes that are not UTF-8
  * are OTHER. */
 enum unicode_class unicode_class_at(const char *text, size_t n, size_t *used);
+
+/* What \w is for Unicode's regular expressions: letters and marks, decimal digits, letter-like numbers and
+ * symbols, connecting punctuation, and the two joiners.  False for what is no character. */
+bool unicode_is_word(uint32_t c);
 
 #endif

@@ -1,8 +1,10 @@
 /* fuzz_bpe.c - the tokenizer's files and its texts.
  *
  * The input is split at bytes FF: a vocab.json, a merges.txt (or nothing: then the first part is a
- * tokenizer.json too), and texts.  Where they do not open, the texts go through a vocabulary of 256 bytes
- * and some merges.  Every text must come back, and long pieces must be merged as short ones are. */
+ * tokenizer.json too), and texts.  The first two texts are also taken for a tokenizer_config.json and a
+ * special_tokens_map.json.  Where they do not open, the texts go through a vocabulary of 256 bytes and some
+ * merges.  Every text must come back, and long pieces must be merged as short ones are; added tokens must be
+ * found in order and hold their text. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +102,40 @@ static void check_text(const struct bpe *b, const char *text, size_t n)
     bpe_scratch_free(&scratch);
 }
 
+/* Both rounds over the whole text: tokens may share spaces, but never the characters between. */
+static void check_added(const struct added_tokens *a, const char *text, size_t n)
+{
+    n = n < TEXT_MAX ? n : TEXT_MAX;
+    for (int i = 0; i < 2 * ADDED_ROUNDS; i++) {
+        struct added_search search = { .added = a, .round = i / 2, .special = i % 2, .text = text, .n = n };
+        struct added_match match;
+        size_t at = 0;
+        while (added_next(&search, &match)) {
+            must(search.at > at && match.start < match.end && match.end <= n, "bounds of an added token");
+            must(match.start < search.at && search.at <= match.end, "an added token without its text");
+            at = search.at;
+        }
+        must(added_any(a, i / 2, i % 2) || at == 0, "an added token out of nothing");
+    }
+}
+
+/* The first texts are the two further files, where they are good for that. */
+static enum cinf_status read_files(struct vocabulary *v, const struct file_text *parts, bool single, bool all)
+{
+    struct file_text files[TOKENIZER_FILES] = { 0 };
+    if (single) {
+        files[FILE_SINGLE] = parts[0];
+    } else {
+        files[FILE_VOCAB] = parts[0];
+        files[FILE_MERGES] = parts[1];
+    }
+    if (all) {
+        files[FILE_CONFIG] = parts[2];
+        files[FILE_SPECIAL] = parts[3];
+    }
+    return vocabulary_read(v, files);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct file_text parts[8] = { { 0 }, { .name = "part", .text = "" } };
@@ -114,19 +150,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         at = cut + 1;
     }
-    struct bpe b = { 0 };
-    enum cinf_status status = tokenizer_json_read(&b, &parts[0]);
-    if (status != CINF_OK) {
-        bpe_free(&b);
-        status = vocabulary_read(&b, &parts[0], &parts[1], NULL);
+    struct vocabulary v = { 0 };
+    enum cinf_status status = CINF_EFORMAT;
+    for (int way = 0; way < 4 && status != CINF_OK; way++) {
+        vocabulary_free(&v);
+        status = read_files(&v, parts, way % 2 == 0, way < 2);
     }
     if (status != CINF_OK) {
-        bpe_free(&b);
-        open_built_in(&b);
+        vocabulary_free(&v);
+        open_built_in(&v.bpe);
     }
-    for (size_t i = TEXTS_FROM; i < n_parts; i++)
-        check_text(&b, parts[i].text, parts[i].n);
-    check_text(&b, (const char *)data, size);
-    bpe_free(&b);
+    for (size_t i = TEXTS_FROM; i < n_parts; i++) {
+        check_text(&v.bpe, parts[i].text, parts[i].n);
+        check_added(&v.added, parts[i].text, parts[i].n);
+    }
+    check_text(&v.bpe, (const char *)data, size);
+    check_added(&v.added, (const char *)data, size);
+    vocabulary_free(&v);
     return 0;
 }

@@ -246,8 +246,8 @@ class Model:
         """Submits a request and returns its events as they come.
 
         max_tokens 0: until the text or the context ends.  temperature 0: greedy.  seed 0: drawn at random.
-        special: "<|endoftext|>" in the prompt is that token.  timeout: in seconds.  unread_max: with so many
-        events to be read it sits out, as if paused; 0: no limit."""
+        special: "<|endoftext|>" and other special tokens in the prompt are tokens; not for what strangers wrote.
+        timeout: in seconds.  unread_max: with so many events to be read it sits out, as if paused; 0: no limit."""
         o = _ffi.RequestOptions(max_tokens=max_tokens, n=n, temperature=temperature, top_k=top_k, top_p=top_p,
                                 min_p=min_p, repetition_penalty=repetition_penalty,
                                 presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, seed=seed,
@@ -284,7 +284,7 @@ class Model:
             return _collect(stream, events, None, options)
 
     def encode(self, value: str | bytes, *, special: bool = False) -> list[int]:
-        """The token ids of a text."""
+        """The token ids of a text.  special: "<|endoftext|>" and other special tokens in it are tokens."""
         data = value.encode() if isinstance(value, str) else value
         ids, n = ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
         call("tokenizer_encode", self._tokenizer, data, len(data), int(special), ctypes.byref(ids), ctypes.byref(n))
