@@ -546,6 +546,9 @@ START_TEST(a_deadline_ends_a_request)
 }
 END_TEST
 
+/* Of requests that shall be paused: on a busy machine they would end before this thread runs again. */
+enum { UNREAD = 20 };
+
 /* Pulls up to the first token, and pauses. */
 static void pause_after_a_token(struct cinf_request *r)
 {
@@ -571,7 +574,7 @@ static enum cinf_finish wait_for_end(struct cinf_request *r)
 START_TEST(a_paused_request_keeps_its_slot_and_costs_nothing)
 {
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 60,
-                                      .ignore_eos = true };
+                                      .ignore_eos = true, .unread_max = UNREAD };
     struct cinf_result *alone;
     struct cinf_report before = { CINF_REPORT }, after = { CINF_REPORT };
     struct cinf_event event = { CINF_EVENT };
@@ -612,7 +615,8 @@ END_TEST
 
 START_TEST(a_paused_request_can_end)
 {
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true };
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true,
+                                      .unread_max = UNREAD };
     struct cinf_request *r = submit(small, &o);
     pause_after_a_token(r);
     cinf_request_cancel(r, CINF_FINISH_CLIENT_GONE);
@@ -730,7 +734,8 @@ START_TEST(requests_wait_for_the_slots_of_paused_ones)
                                                         .folder = folder_of("stories-small"), .slots = 1 }));
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 20,
                                       .ignore_eos = true };
-    struct cinf_request_options endless = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true };
+    struct cinf_request_options endless = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true,
+                                            .unread_max = UNREAD };
     struct cinf_request *first = submit(small, &endless);
     pause_after_a_token(first);
     struct cinf_request *second = submit(small, &o);
