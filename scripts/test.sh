@@ -33,7 +33,7 @@ step() {
 build() {
     local preset=$1 folder=$2
     shift 2
-    cmake --preset "$preset" -DCINF_WERROR=ON -DCINF_TESTS=ON "${cache[@]}" >/dev/null
+    cmake --preset "$preset" -DCINF_WERROR=ON -DCINF_TESTS=ON -DCINF_POCL_CACHE="$PWD/build-pocl" "${cache[@]}" >/dev/null
     cmake --build "$folder" -j "$jobs" ${1:+--target "$@"} -- --quiet
 }
 

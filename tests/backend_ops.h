@@ -508,7 +508,7 @@ static void check_copy(const struct backend *backend)
 {
     struct rig rig;
     struct step_rows s;
-    const struct shape shape = { 12, 3, 20, 40, 24, 2 };
+    const struct shape shape = { 14, 2, 20, 40, 24, 2 };
     rig_begin(&rig, shape);
     add_program(&rig, PROGRAM_GPT2);
     rig_start(&rig, backend, 64);
@@ -543,7 +543,7 @@ static void check_extremes(const struct backend *backend)
 {
     struct rig rig;
     struct step_rows s;
-    const struct shape shape = { 8, 2, 8, 16, 100, 1 };
+    const struct shape shape = { 14, 2, 8, 16, 100, 1 };
     rig_begin(&rig, shape);
     add_program(&rig, PROGRAM_ATTEND);
     for (uint32_t i = 0; i < shape.d * 3 * shape.d; i++)

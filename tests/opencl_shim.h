@@ -69,7 +69,21 @@ static struct {
     size_t bytes;
     cl_command_queue queue;
 } guarded[GUARDED_MAX];
-static cl_command_queue shim_queue; /* the latest; tests have one device at a time */
+
+enum { QUEUES_MAX = 16 };
+static struct {
+    cl_context context;
+    cl_command_queue queue;
+} shim_queues[QUEUES_MAX]; /* a context's one */
+
+static cl_command_queue shim_queue_of(cl_context context)
+{
+    for (int i = 0; i < QUEUES_MAX; i++) {
+        if (shim_queues[i].context == context)
+            return shim_queues[i].queue;
+    }
+    abort();
+}
 
 #pragma GCC visibility push(default)
 #pragma GCC diagnostic push
@@ -169,7 +183,6 @@ CREATE(cl_program, clCreateProgramWithSource,
        texts, lengths, error)
 CREATE(cl_kernel, clCreateKernel, (cl_program program, const char *name, cl_int *error), program, name, error)
 RELEASE(clReleaseContext, cl_context)
-RELEASE(clReleaseCommandQueue, cl_command_queue)
 RELEASE(clReleaseProgram, cl_program)
 RELEASE(clReleaseKernel, cl_kernel)
 RELEASE(clReleaseEvent, cl_event)
@@ -182,9 +195,29 @@ cl_command_queue CL_API_CALL clCreateCommandQueue(cl_context context, cl_device_
         *error = shim.error;
         return NULL;
     }
-    shim_queue = real(context, id, properties, error);
-    shim.live += shim_queue != NULL;
-    return shim_queue;
+    cl_command_queue queue = real(context, id, properties, error);
+    if (!queue)
+        return NULL;
+    shim.live++;
+    for (int i = 0; i < QUEUES_MAX; i++) {
+        if (!shim_queues[i].context) {
+            shim_queues[i].context = context;
+            shim_queues[i].queue = queue;
+            return queue;
+        }
+    }
+    abort();
+}
+
+cl_int CL_API_CALL clReleaseCommandQueue(cl_command_queue queue)
+{
+    REAL(clReleaseCommandQueue)
+    shim.live--;
+    for (int i = 0; i < QUEUES_MAX; i++) {
+        if (shim_queues[i].queue == queue)
+            shim_queues[i].context = NULL;
+    }
+    return real(queue);
 }
 
 void *CL_API_CALL clEnqueueMapBuffer(cl_command_queue queue, cl_mem mem, cl_bool wait, cl_map_flags flags,
@@ -215,12 +248,13 @@ cl_mem CL_API_CALL clCreateBuffer(cl_context context, cl_mem_flags flags, size_t
         return NULL;
     shim.live++;
     const unsigned char guard = GUARD;
-    fill(shim_queue, mem, &guard, 1, bytes, GUARD_BYTES, 0, NULL, NULL);
+    cl_command_queue queue = shim_queue_of(context);
+    fill(queue, mem, &guard, 1, bytes, GUARD_BYTES, 0, NULL, NULL);
     for (int i = 0; i < GUARDED_MAX; i++) {
         if (!guarded[i].mem) {
             guarded[i].mem = mem;
             guarded[i].bytes = bytes;
-            guarded[i].queue = shim_queue;
+            guarded[i].queue = queue;
             return mem;
         }
     }

@@ -994,6 +994,7 @@ START_TEST(overlapping_requests_add_up_to_the_machines_time)
     int n = streams[_i];
     struct client clients[16] = { { 0 } };
     pthread_t watcher;
+    atomic_store(&stop_watching, false);
     load(&large, "stories-large");
     ck_assert_int_eq(pthread_create(&watcher, NULL, watch, NULL), 0);
     for (int i = 0; i < n; i++) {

@@ -1,17 +1,14 @@
 /* The kernels as GPUs get them, on whatever OpenCL device there is, and what happens to kernels that are
  * wrong. */
-#include "support.h"
+#include "opencl_suite.h"
 
 #if CINF_HAVE_OPENCL
-#include <stdio.h>
-#include <stdlib.h>
-
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function" /* test_opencl.c has them */
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
-#include "fail.h"
 #include "opencl_device.h"
+#include "opencl_kept.h"
 
 enum { SHAPED_PROGRAMS = 4 };
 
@@ -22,9 +19,11 @@ static struct opencl_device *open_as(const struct opencl_tuning *tuning)
     return (struct opencl_device *)device;
 }
 
-static enum cinf_status open_by_type(struct device **out, const struct device_options *options)
+static enum cinf_status open_as_gpu(struct device **out, const struct device_options *options)
 {
-    TRY(opencl_open_tuned(out, options, NULL));
+    (void)options;
+    setenv("COSTINFER_OPENCL_SHAPE", "gpu", 1);
+    *out = kept_device(NULL, false);
     ck_assert_uint_eq(((struct opencl_device *)*out)->tuning.lanes, 64);
     return CINF_OK;
 }
@@ -34,8 +33,8 @@ START_TEST(shape_of_gpus)
 {
     static const int which[] = { PROGRAM_NORM_IN_PLACE, PROGRAM_RESIDUAL, PROGRAM_ATTEND, PROGRAM_GPT2 };
     struct backend backend = backend_opencl;
-    backend.open = open_by_type;
-    setenv("COSTINFER_OPENCL_SHAPE", "gpu", 1);
+    backend.open = open_as_gpu;
+    backend.close = kept_stays_open;
     if (_i < SHAPED_PROGRAMS)
         check_program(&backend, which[_i]);
     else if (_i == SHAPED_PROGRAMS)
@@ -118,23 +117,14 @@ END_TEST
 
 Suite *suite(void)
 {
-    Suite *s = suite_create("opencl_check");
-    TCase *t = tcase_create("check");
-    suite_add_tcase(s, t);
+    TCase *t;
+    Suite *s = opencl_suite("opencl_check", &t, "", true);
 #if CINF_HAVE_OPENCL
-    struct device_info info;
-    if (backend_opencl.find(0, &info) != CINF_OK) {
-        printf("skipped: %s\n", cinf_last_error());
-        exit(77);
-    }
-    tcase_set_timeout(t, 300);
+    tcase_add_unchecked_fixture(t, NULL, kept_close_all);
     tcase_add_test(t, right_kernels_stay);
     tcase_add_test(t, wrong_kernels_step_aside);
     tcase_add_test(t, shape_by_name);
-    t = tcase_create("shapes");
-    tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, shape_of_gpus, 0, SHAPED_PROGRAMS + 2);
-    suite_add_tcase(s, t);
 #endif
     return s;
 }

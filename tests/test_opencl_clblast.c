@@ -1,11 +1,8 @@
 /* The OpenCL backend with CLBlast for its large products.  Slow: CLBlast's kernels take PoCL a minute to
  * compile, once for a cache folder. */
-#include "support.h"
+#include "opencl_suite.h"
 
 #if CINF_HAVE_CLBLAST
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "backend_ops.h"
 #include "half.h"
 #include "opencl_device.h"
@@ -84,15 +81,9 @@ END_TEST
 
 Suite *suite(void)
 {
-    Suite *s = suite_create("opencl_clblast");
-    TCase *t = tcase_create("operations");
-    suite_add_tcase(s, t);
+    TCase *t;
+    Suite *s = opencl_suite("opencl_clblast", &t, "", true);
 #if CINF_HAVE_CLBLAST
-    struct device_info info;
-    if (backend_opencl.find(0, &info) != CINF_OK) {
-        printf("skipped: %s\n", cinf_last_error());
-        exit(77);
-    }
     tcase_add_test(t, measure);
     tcase_add_test(t, programs);
     tcase_add_test(t, panels);

@@ -1,13 +1,11 @@
 /* What a machine with a GPU would look like: the OpenCL device there is, whose answers to questions about its
  * kind and its place on a bus are replaced. */
-#include "support.h"
+#include "opencl_suite.h"
 
 #if CINF_HAVE_OPENCL
 #include <costinfer/costinfer.h>
 #include <dlfcn.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 #pragma GCC diagnostic push
@@ -452,16 +450,9 @@ END_TEST
 
 Suite *suite(void)
 {
-    Suite *s = suite_create("opencl_device");
-    TCase *t = tcase_create("device");
-    suite_add_tcase(s, t);
+    TCase *t;
+    Suite *s = opencl_suite("opencl_device", &t, "", false);
 #if CINF_HAVE_OPENCL
-    struct device_info info;
-    if (backend_opencl.find(0, &info) != CINF_OK || info.is_gpu) {
-        printf("skipped: %s\n", info.is_gpu ? "the first OpenCL device is a GPU" : cinf_last_error());
-        exit(77);
-    }
-    tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, begin, NULL);
     tcase_add_test(t, auto_takes_a_gpu);
     tcase_add_test(t, auto_falls_back);

@@ -1,15 +1,10 @@
 /* The engine on an OpenCL device with weights and caches of every type: what is sampled from the best that
  * the device picks is what is sampled from all logits, and the accounts add up. */
-#include "support.h"
+#include "opencl_suite.h"
 
 #if CINF_HAVE_OPENCL
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-
 #include <costinfer/costinfer.h>
-
-#include "backend.h"
+#include <math.h>
 
 static const struct kind {
     enum cinf_weights weights;
@@ -156,16 +151,9 @@ END_TEST
 
 Suite *suite(void)
 {
-    Suite *s = suite_create("opencl_engine");
-    TCase *t = tcase_create("engine");
-    suite_add_tcase(s, t);
+    TCase *t;
+    Suite *s = opencl_suite("opencl_engine", &t, "", true);
 #if CINF_HAVE_OPENCL
-    struct device_info info;
-    if (backend_opencl.find(0, &info) != CINF_OK) {
-        printf("skipped: %s\n", cinf_last_error());
-        exit(77);
-    }
-    tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, picks_change_nothing, 0, KINDS);
     tcase_add_test(t, every_type_scores_alike);
 #endif

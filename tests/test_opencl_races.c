@@ -3,13 +3,9 @@
  *
  * Oclgrind is taken as a driver, not preloaded by its command: it calls OpenCL's functions by their names,
  * which in a program that defines some of them itself (opencl_shim.h) are not Oclgrind's. */
-#include "support.h"
+#include "opencl_suite.h"
 
 #if CINF_HAVE_OPENCL
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function" /* what takes Oclgrind too long */
 #include "backend_ops.h"
@@ -140,16 +136,9 @@ END_TEST
 
 Suite *suite(void)
 {
-    Suite *s = suite_create("opencl_races");
-    TCase *t = tcase_create("races");
-    suite_add_tcase(s, t);
+    TCase *t;
+    Suite *s = opencl_suite("opencl_races", &t, "Oclgrind", true);
 #if CINF_HAVE_OPENCL
-    struct device_info info;
-    if (backend_opencl.find(0, &info) != CINF_OK || !strstr(info.description, "Oclgrind")) {
-        printf("skipped: the first OpenCL device is not Oclgrind's\n");
-        exit(77);
-    }
-    tcase_set_timeout(t, 600);
     tcase_add_test(t, planted_races);
     tcase_add_loop_test(t, no_races, 0, 2 * TUNINGS);
 #endif

@@ -1,0 +1,47 @@
+/* opencl_kept.h - devices that stay open from one case to the next: opening one builds all kernels, and most
+ * cases are about something else.  Included by the test programs of the OpenCL backend. */
+#ifndef OPENCL_KEPT_H
+#define OPENCL_KEPT_H
+
+#include "opencl_device.h"
+#include "support.h"
+
+enum { KEPT_MAX = 8 };
+
+static struct kept {
+    const struct opencl_tuning *tuning; /* NULL: by the device's type */
+    bool half_cache;
+    struct device *device;
+} kept[KEPT_MAX];
+
+/* The open device of that tuning and type of cache. */
+static struct device *kept_device(const struct opencl_tuning *tuning, bool half_cache)
+{
+    struct kept *k = kept;
+    while (k->device && (k->tuning != tuning || k->half_cache != half_cache))
+        k++;
+    ck_assert(k < kept + KEPT_MAX - 1);
+    if (!k->device) {
+        const struct device_options options = { .half_cache = half_cache };
+        ck_ok(opencl_open_tuned(&k->device, &options, tuning));
+        k->tuning = tuning;
+        k->half_cache = half_cache;
+    }
+    return k->device;
+}
+
+/* Close of a backend whose devices are kept. */
+static void kept_stays_open(struct device *device)
+{
+    (void)device;
+}
+
+static void kept_close_all(void)
+{
+    for (struct kept *k = kept; k->device; k++) {
+        backend_opencl.close(k->device);
+        *k = (struct kept){ 0 };
+    }
+}
+
+#endif
