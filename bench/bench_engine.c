@@ -114,7 +114,7 @@ static void keep_books(const struct bench *b, const struct books *books, uint32_
     struct cinf_share shares[STREAMS_MAX];
     wide weights[STREAMS_MAX], total = 0;
     for (uint32_t i = 0; i < streams; i++) {
-        struct gpt2_work work = gpt2_work_of(b->model->gpt2, position, 1, 1);
+        struct gpt2_work work = gpt2_work_of(b->model->gpt2, position, 1, 1, false);
         total += weights[i] = step_weight(&work, 0, d->as_per_flop, d->as_per_byte);
     }
     unsigned shift = step_weight_shift(total);

@@ -1,7 +1,7 @@
 /* bench_packed.c - the packed CPU backend against the machine's own limits, measured in the same moments.
  *
  *     bench_packed [--types f32,f16,bf16,int8,int4] [--threads N] [--model gpt2] [--rounds N] [--device cpu]
- *                  [--half-cache] [--depths]
+ *                  [--half-cache] [--depths] [--best]
  *
  * A line of JSON for each case; --depths: only one stream, at four depths.  Every round measures the machine
  * (bytes read a second, multiply-adds a second, by the same threads) and then the step; the ratios are
@@ -168,6 +168,7 @@ struct bench {
     const char *type;
     uint32_t rounds;
     uint64_t weight_bytes;
+    bool best; /* rows want no more than the best logit */
 };
 
 /* One step of `streams` slots with `rows` rows each from position `depth` on; the last row of each wants
@@ -183,7 +184,7 @@ static struct elapsed step_time(struct bench *b, uint32_t streams, uint32_t rows
             tokens[n] = (int32_t)((s * 7919 + r * 104729) % gpt2_config(b->model)->vocab_size);
             positions[n] = depth + r;
             slots[n] = s;
-            wants[n] = r + 1 == rows;
+            wants[n] = (uint8_t)(r + 1 < rows ? 0 : b->best ? 2 : 1);
         }
     }
     struct batch batch = { n, tokens, positions, slots, wants };
@@ -197,7 +198,7 @@ static void bench_case(struct bench *b, uint32_t streams, uint32_t rows, uint32_
 {
     double ns[ROUNDS_MAX], read[ROUNDS_MAX], fma[ROUNDS_MAX];
     double read_share[ROUNDS_MAX], fma_share[ROUNDS_MAX], fma_share_cpu[ROUNDS_MAX];
-    struct gpt2_work work = gpt2_work_of(b->model, depth, rows, 1);
+    struct gpt2_work work = gpt2_work_of(b->model, depth, rows, 1, b->best);
     double bytes = (double)b->weight_bytes + (double)work.kv_bytes * streams;
     double flops = (double)work.flops * streams, peak_flops = fma_flops(&b->machine);
     if (depth > 0) {
@@ -288,12 +289,14 @@ int main(int argc, char **argv)
             name = value, i++;
         else if (strcmp(argv[i], "--depths") == 0)
             depths_only = true;
+        else if (strcmp(argv[i], "--best") == 0)
+            b.best = true;
         else if (strcmp(argv[i], "--half-cache") == 0)
             options.half_cache = true;
         else {
             fprintf(stderr,
                     "usage: bench_packed [--types f32,f16,bf16,int8,int4] [--threads N] [--model gpt2] "
-                    "[--rounds N] [--device cpu] [--half-cache] [--depths]\n");
+                    "[--rounds N] [--device cpu] [--half-cache] [--depths] [--best]\n");
             return 2;
         }
     }
@@ -315,7 +318,8 @@ int main(int argc, char **argv)
         uint64_t start = clock_monotonic_ns();
         b.type = names[t];
         b.model = load(device, model, (enum weights_type)t);
-        b.weight_bytes = gpt2_work_of(b.model, 0, 1, 1).weight_bytes;
+        b.best = b.best && gpt2_picks(b.model);
+        b.weight_bytes = gpt2_work_of(b.model, 0, 1, 1, b.best).weight_bytes;
         printf("{\"case\":\"load\",\"weights\":\"%s\",\"seconds\":%.2f,\"weight_mb\":%.1f}\n", b.type,
                (double)(clock_monotonic_ns() - start) / 1e9, (double)b.weight_bytes / 1e6);
         static const uint32_t streams[] = { 1, 8, 32 };

@@ -1198,6 +1198,53 @@ START_TEST(keys_and_values_are_kept_as_asked)
 }
 END_TEST
 
+/* Who wants log-probabilities gets all logits computed; the likeliest alone are found with fewer, and are the
+ * same. */
+START_TEST(a_text_is_the_same_whether_all_logits_are_computed)
+{
+    enum { PADDED = 300000 }; /* rows of tokens, so that the head is worth a scan; not for sampling */
+    static const struct {
+        float temperature;
+        uint32_t top_k;
+    } samplings[] = { { 0, 0 }, { 1, 40 }, { 0.7f, 3 }, { 1, 64 } };
+    struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = "cpu" };
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    open_engine(&o);
+    ck_ok(cinf_model_load(&small, engine,
+                          &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "padded",
+                                                        .folder = tiny_model_padded(PADDED) }));
+    cinf_model_info(small, &info);
+    ck_assert_uint_gt(info.weight_bytes, (uint64_t)PADDED * TINY_D * 4);
+    ck_assert_uint_eq(info.weight_bytes - info.greedy_bytes, (uint64_t)PADDED * TINY_D * 3);
+    for (size_t i = 0; i < sizeof samplings / sizeof *samplings; i++) {
+        struct cinf_result *results[2];
+        for (int all = 0; all < 2; all++) {
+            struct cinf_request_options request = { CINF_REQUEST_OPTIONS,
+                                                    .prompt = "the",
+                                                    .max_tokens = 60,
+                                                    .ignore_eos = true,
+                                                    .temperature = samplings[i].temperature,
+                                                    .top_k = samplings[i].top_k,
+                                                    .n = 2,
+                                                    .seed = 11,
+                                                    .logprobs = all };
+            ck_ok(cinf_generate(&results[all], small, &request, NULL, NULL));
+            ck_assert_uint_eq(results[all]->n_choices, 2);
+        }
+        for (uint32_t c = 0; c < 2; c++) {
+            const struct cinf_choice *best = &results[0]->choices[c], *all = &results[1]->choices[c];
+            ck_assert_uint_eq(best->n_ids, 60);
+            ck_assert_uint_eq(all->n_ids, 60);
+            ck_assert_mem_eq(best->ids, all->ids, 60 * sizeof *all->ids);
+            for (uint32_t k = 0; k < 60; k++)
+                ck_assert_int_lt(best->ids[k], TINY_SIZE);
+        }
+        cinf_result_free(results[0]);
+        cinf_result_free(results[1]);
+    }
+}
+END_TEST
+
 /* ---- Memory ----------------------------------------------------------------------------------- */
 
 static enum cinf_status open_once(const char *folder)
@@ -1307,6 +1354,7 @@ Suite *suite(void)
     }
     tcase_add_test(t, a_full_queue_refuses);
     tcase_add_test(t, keys_and_values_are_kept_as_asked);
+    tcase_add_test(t, a_text_is_the_same_whether_all_logits_are_computed);
     tcase_add_test(t, the_cpu_basis_conserves_cpu_time);
     tcase_add_test(t, every_failed_allocation_is_survived);
     suite_add_tcase(s, t);

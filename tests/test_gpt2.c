@@ -991,12 +991,12 @@ START_TEST(work_is_counted_by_its_formulas)
                       50 * 8 + 16 * 8 + matrices + 3 * (24 + 8 + 20 + 8 + 4 * 8) + 2 * 8);
 
     /* One row at position 4 that wants logits: it attends to 5 positions. */
-    struct gpt2_work w = gpt2_work_of(model, 4, 1, 1);
+    struct gpt2_work w = gpt2_work_of(model, 4, 1, 1, false);
     ck_assert_uint_eq(w.flops, 2 * matrices + 3 * 4 * 8 * 5 + 2 * 50 * 8);
     ck_assert_uint_eq(w.kv_bytes, position * (5 + 1));
 
     /* A chunk without logits: as many operations as its rows alone, but it shares the reading. */
-    struct gpt2_work chunk = gpt2_work_of(model, 4, 3, 0);
+    struct gpt2_work chunk = gpt2_work_of(model, 4, 3, 0, false);
     ck_assert_uint_eq(chunk.flops, 3 * 2 * matrices + 3 * 4 * 8 * (5 + 6 + 7));
     ck_assert_uint_eq(chunk.kv_bytes, position * (7 + 3));
     double head = (double)(w.weight_bytes - chunk.weight_bytes);
@@ -1004,7 +1004,7 @@ START_TEST(work_is_counted_by_its_formulas)
     ck_assert_double_le(head, 1.2 * 50 * 8 * sizeof(float));
     ck_assert_uint_ge(chunk.weight_bytes, matrices * sizeof(float));
 
-    struct gpt2_work none = gpt2_work_of(model, 4, 0, 0);
+    struct gpt2_work none = gpt2_work_of(model, 4, 0, 0, false);
     ck_assert_uint_eq(none.flops + none.kv_bytes, 0);
     ck_assert_uint_eq(gpt2_copy_bytes(model, 5), 5 * 2 * position);
     gpt2_free(model);

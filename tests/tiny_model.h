@@ -31,19 +31,20 @@ static const struct {
     { "wte.weight", TINY_SIZE, TINY_D },
 };
 
-/* Returns the folder. */
-static inline char *tiny_model(void)
+/* Returns the folder of a model with so many rows of tokens, the tokenizer's and padding. */
+static inline char *tiny_model_padded(int vocab)
 {
     char *folder = tiny_tokenizer();
     struct strbuf config = { 0 }, header = { 0 }, file = { 0 }, data = { 0 };
     strbuf_printf(&config,
                   "{\"model_type\": \"gpt2\", \"vocab_size\": %d, \"n_positions\": %d, \"n_embd\": %d, "
                   "\"n_layer\": 1, \"n_head\": 2, \"bos_token_id\": %d, \"eos_token_id\": %d}",
-                  TINY_SIZE, TINY_P, TINY_D, TINY_END_OF_TEXT, TINY_END_OF_TEXT);
+                  vocab, TINY_P, TINY_D, TINY_END_OF_TEXT, TINY_END_OF_TEXT);
     support_write(folder, "config.json", config.text, (long)config.len);
     unsigned seed = 1;
     for (size_t i = 0; i < sizeof tiny_tensors / sizeof *tiny_tensors; i++) {
-        int rows = tiny_tensors[i].rows, cols = tiny_tensors[i].cols;
+        bool tokens = strcmp(tiny_tensors[i].name, "wte.weight") == 0;
+        int rows = tokens ? vocab : tiny_tensors[i].rows, cols = tiny_tensors[i].cols;
         size_t from = data.len;
         for (int k = 0; k < (rows ? rows : 1) * cols; k++) {
             float value = (float)(rand_r(&seed) % 2001 - 1000) / 1000;
@@ -66,6 +67,11 @@ static inline char *tiny_model(void)
     strbuf_free(&file);
     strbuf_free(&data);
     return folder;
+}
+
+static inline char *tiny_model(void)
+{
+    return tiny_model_padded(TINY_SIZE);
 }
 
 #endif

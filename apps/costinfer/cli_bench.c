@@ -39,6 +39,7 @@ struct bench {
     struct cinf_model_info info;
     struct cinf_device_info device;
     struct machine_speed machine;
+    bool logprobs;         /* texts want their log-probabilities, and so all logits */
     uint32_t runs, tokens; /* measured runs a figure; tokens decoded in each */
     uint64_t budget_ns;    /* after so long a figure makes do with the runs it has */
     uint64_t load_ns, resident_bytes, resident_peak_bytes;
@@ -68,26 +69,10 @@ static uint64_t resident_peak(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
 }
 
-/* Weights that one decode step reads: everything but the position table and, where the head is a matrix of
- * its own, the token table, of which a step reads single rows. */
-static uint64_t bytes_per_token(const struct cinf_model_info *info)
+/* Weights that one decode step reads. */
+static uint64_t bytes_per_token(const struct bench *b)
 {
-    const struct cinf_config *c = &info->config;
-    uint64_t d = c->n_embd, inner = c->n_inner;
-    uint64_t layers = (uint64_t)c->n_layer * (d * 3 * d + d * d + 2 * d * inner), head = c->vocab_size * d;
-    uint64_t matrices = layers + head;
-    uint64_t vectors = (uint64_t)c->n_layer * (3 * d + d + inner + d + 4 * d) + 2 * d;
-    switch (info->weights) {
-    case CINF_WEIGHTS_F16:
-    case CINF_WEIGHTS_BF16:
-        return matrices * 2 + vectors * 4;
-    case CINF_WEIGHTS_INT8:
-        return matrices + vectors * 4;
-    case CINF_WEIGHTS_INT4:
-        return layers * 9 / 16 + head + vectors * 4; /* four bits and a 32nd of an f16; an int8 head */
-    default:
-        return matrices * 4 + vectors * 4;
-    }
+    return b->logprobs ? b->info.weight_bytes : b->info.greedy_bytes;
 }
 
 /* What a decode step reads: weights, and keys and values of every layer at the middle of the tokens decoded.
@@ -96,7 +81,7 @@ static uint64_t step_bytes(const struct bench *b, uint32_t depth)
 {
     const struct cinf_config *c = &b->info.config;
     uint64_t element = b->device.kv == CINF_KV_F16 ? 2 : 4;
-    return bytes_per_token(&b->info) + 2 * element * c->n_layer * c->n_embd * (depth + b->tokens / 2);
+    return bytes_per_token(b) + 2 * element * c->n_layer * c->n_embd * (depth + b->tokens / 2);
 }
 
 /* Multiplications and additions of a prompt's products and attention.  The head is needed for one row. */
@@ -155,7 +140,8 @@ static bool run_requests(struct cinf_model *model, const struct cinf_request_opt
 
 static bool take_sample(const struct bench *b, enum kind kind, uint32_t size, struct sample *out)
 {
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = b->prompt, .ignore_eos = true };
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = b->prompt, .ignore_eos = true,
+                                      .logprobs = b->logprobs && kind != PREFILL };
     o.n_prompt_ids = kind == STREAMS || size == 0 ? 1 : size;
     o.prompt_only = kind == PREFILL;
     o.max_tokens = kind == PREFILL ? 0 : b->tokens + (kind == DECODE);
@@ -362,12 +348,14 @@ static void put_json(struct strbuf *out, const struct bench *b)
     strbuf_puts(out, ",\"device_description\":");
     strbuf_put_json(out, b->device.description, strlen(b->device.description));
     strbuf_printf(out,
-                  ",\"threads\":%" PRIu32 ",\"machine_gflop_per_second\":%.2f,\"machine_gb_per_second\":%.2f",
-                  b->device.threads, b->machine.gflop_per_second, b->machine.gb_per_second);
+                  ",\"logprobs\":%s,\"threads\":%" PRIu32
+                  ",\"machine_gflop_per_second\":%.2f,\"machine_gb_per_second\":%.2f",
+                  b->logprobs ? "true" : "false", b->device.threads, b->machine.gflop_per_second,
+                  b->machine.gb_per_second);
     strbuf_printf(out,
                   ",\"load_seconds\":%.6f,\"resident_bytes\":%" PRIu64 ",\"resident_peak_bytes\":%" PRIu64
                   ",\"weight_bytes_per_token\":%" PRIu64,
-                  seconds_of(b->load_ns), b->resident_bytes, b->resident_peak_bytes, bytes_per_token(info));
+                  seconds_of(b->load_ns), b->resident_bytes, b->resident_peak_bytes, bytes_per_token(b));
     for (enum kind kind = PREFILL; kind <= STREAMS; kind++)
         put_json_figures(out, b, kind);
     strbuf_printf(out,
@@ -420,7 +408,7 @@ static void put_table(struct strbuf *out, const struct bench *b)
     strbuf_printf(out, "memory    %.1f MB resident after loading in %.2f s, %.1f MB at most\n",
                   (double)b->resident_bytes / 1e6, seconds_of(b->load_ns),
                   (double)b->resident_peak_bytes / 1e6);
-    strbuf_printf(out, "weights   %.1f MB read a token\n", (double)bytes_per_token(info) / 1e6);
+    strbuf_printf(out, "weights   %.1f MB read a token\n", (double)bytes_per_token(b) / 1e6);
     strbuf_printf(out, "accounts  %.2f us a step of 1 request, %.2f us of %d; metrics page %.0f us\n",
                   (double)b->charge_ns[0] / 1e3, (double)b->charge_ns[1] / 1e3, STREAMS_MAX,
                   (double)b->page_ns / 1e3);
@@ -502,6 +490,9 @@ static int run(const struct command *self, int argc, char **argv)
         { "tokens", FLAG_U32, &bench.tokens, 1, 4096, "N", "Tokens decoded in a run (default 32)." },
         { "seconds", FLAG_U32, &seconds, 0, 86400, "N",
           "A figure makes do with fewer runs after so long (default 20)." },
+        { "logprobs", FLAG_SWITCH, &bench.logprobs, 0, 0, NULL,
+          "Texts want log-probabilities, which take all logits; the likeliest token alone\n"
+          "may be found with fewer." },
         { "text", FLAG_TEXT, &text_path, 0, 0, "FILE",
           "Also measures the tokenizer, on this text (\"-\": standard input)." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL, "One JSON object." },

@@ -181,6 +181,8 @@ struct cinf_model_info {
     uint32_t slots;            /* requests served at once at most */
     bool loaded;               /* false once cinf_model_unload() has begun */
     int64_t loaded_at;         /* Unix time in seconds */
+    uint64_t weight_bytes;     /* weights that a step reads in which one text gets all its logits */
+    uint64_t greedy_bytes;     /* and in which it gets the best: the head's copy in int8 may do for those */
 };
 #define CINF_MODEL_INFO .struct_size = sizeof(struct cinf_model_info) /* begins an initializer */
 

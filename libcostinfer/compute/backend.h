@@ -104,7 +104,7 @@ struct batch {
     const int32_t *tokens;       /* [R] */
     const uint32_t *positions;   /* [R] */
     const uint32_t *slots;       /* [R] */
-    const uint8_t *wants_logits; /* [R] 0: none; 1: all; 1 + n: a backend that picks gives the n best */
+    const uint8_t *wants_logits; /* [R] 0: none; 1: all; 1 + n: the n best, where prepared.picks */
 };
 
 enum { PICK_MAX = 65 };
@@ -115,7 +115,7 @@ struct picked {
     uint32_t n; /* as many as were asked for, or all there are */
     int32_t ids[PICK_MAX];
     float logits[PICK_MAX];
-    double log_sum; /* the logarithm of the sum of exp() of all logits */
+    double log_sum; /* the logarithm of the sum of exp() of all logits, where prepared.log_sums */
 };
 
 /* ---- Devices ------------------------------------------------------------------------------ */
@@ -169,6 +169,9 @@ struct kv {
 };
 struct prepared {
     struct device *device;
+    bool picks;           /* batches may ask for the best logits: allow(), picked() */
+    bool log_sums;        /* and picked() gives log_sum */
+    uint64_t pick_spares; /* bytes of weights that a row need not read when it wants only the best */
 };
 
 struct backend {
@@ -239,7 +242,7 @@ struct backend {
     /* Logits [V] of the i-th row that wanted them, in host memory, valid until the next run. */
     enum cinf_status (*logits)(struct prepared *prepared, uint32_t i, const float **out);
 
-    /* For a backend that picks, else NULL.  What may be picked from now on: bit id % 8 of allowed[id / 8];
+    /* Called only where prepared.picks.  What may be picked from now on: bit id % 8 of allowed[id / 8];
      * all that has a bit, before the first call.  And the i-th row that wanted logits, when it wanted the
      * best: CINF_EINVAL for others, as logits() is for these. */
     enum cinf_status (*allow)(struct prepared *prepared, const uint8_t *allowed);

@@ -627,7 +627,9 @@ void cinf_model_info(const struct cinf_model *model, struct cinf_model_info *inf
                                      .weights = model->weights,
                                      .parameters = model->parameters,
                                      .slots = model->n_slots,
-                                     .loaded_at = model->loaded_at };
+                                     .loaded_at = model->loaded_at,
+                                     .weight_bytes = model->weight_bytes,
+                                     .greedy_bytes = model->greedy_bytes };
     pthread_mutex_lock(&e->lock);
     whole.loaded = model->loaded && !model->unloading;
     pthread_mutex_unlock(&e->lock);

@@ -124,7 +124,7 @@ struct cinf_model {
     struct cinf_tokenizer *tokenizer; /* NULL for a made-up model */
     uint8_t *allowed;                 /* bit per id: can be sampled; NULL: all */
     enum cinf_weights weights;
-    uint64_t parameters;
+    uint64_t parameters, weight_bytes, greedy_bytes;
     uint32_t n_slots;
     int64_t loaded_at;
 

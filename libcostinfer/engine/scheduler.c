@@ -287,7 +287,8 @@ static uint8_t wants_of(const struct cinf_request *r)
     uint32_t n = gpt2_picks(r->model->gpt2) ? sampler_needs(&r->sampling) : 0;
     uint32_t n_top = r->logprobs ? r->n_top : 0;
     /* The most likely are shown whether they may be sampled or not. */
-    if (n == 0 || n_top > PICK_MAX || (n_top > 0 && r->model->allowed))
+    if (n == 0 || (r->logprobs && !gpt2_picks_log_sums(r->model->gpt2)) || n_top > PICK_MAX ||
+        (n_top > 0 && r->model->allowed))
         return 1;
     return (uint8_t)(1 + (n > n_top ? n : n_top));
 }
@@ -301,7 +302,7 @@ static void add_prompt_rows(struct cinf_engine *e, struct step *step, struct cin
         wanted += wants > 0;
     }
     r->step_rows = n;
-    add_work(r, gpt2_work_of(step->model->gpt2, first, n, wanted));
+    add_work(r, gpt2_work_of(step->model->gpt2, first, n, wanted, !r->wants_all && wants_of(r) > 1));
 }
 
 /* A text's row, and the guesses at what follows it for which there is room and which pay. */
@@ -318,7 +319,7 @@ static void add_decode_rows(struct cinf_engine *e, struct step *step, struct cin
     for (uint32_t i = 0; i < choice->n_drafted; i++)
         add_row(e, step, choice, choice->draft.tokens[i], last + 1 + i, wants_of(r));
     uint32_t n = 1 + choice->n_drafted;
-    add_work(r, gpt2_work_of(step->model->gpt2, last, n, n));
+    add_work(r, gpt2_work_of(step->model->gpt2, last, n, n, wants_of(r) > 1));
     r->step_rows += n;
 }
 
@@ -662,7 +663,8 @@ static enum cinf_status time_step(struct model_load *load, bool *done)
 {
     static const int32_t tokens[1 + TIMED_ROWS] = { 0 };
     static const uint32_t positions[1 + TIMED_ROWS] = { 0, 1, 2, 3, 4 }, slots[1 + TIMED_ROWS] = { 0 };
-    static const uint8_t wants[1 + TIMED_ROWS] = { 1, 1, 1, 1, 1 };
+    uint8_t wants[1 + TIMED_ROWS];
+    memset(wants, gpt2_picks(load->model->gpt2) ? 2 : 1, sizeof wants);
     uint32_t more = load->n_timed % 2;
     struct batch batch = { 1 + more * TIMED_ROWS, tokens, positions, slots, wants };
     uint64_t start = clock_monotonic_ns();
@@ -690,6 +692,8 @@ static enum cinf_status finish_load(struct cinf_engine *e, struct model_load *lo
         TRY(gpt2_allow(model->gpt2, model->allowed));
     model->weights = engine_weights_of(gpt2_weights_type(model->gpt2));
     model->parameters = gpt2_parameters(model->gpt2);
+    model->weight_bytes = gpt2_work_of(model->gpt2, 0, 1, 1, false).weight_bytes;
+    model->greedy_bytes = gpt2_work_of(model->gpt2, 0, 1, 1, true).weight_bytes;
     return CINF_OK;
 }
 

@@ -283,7 +283,7 @@ uint64_t gpt2_parameters(const struct gpt2 *m)
 }
 
 struct gpt2_work gpt2_work_of(const struct gpt2 *m, uint32_t first_position, uint32_t n_rows,
-                              uint32_t n_logits)
+                              uint32_t n_logits, bool only_best)
 {
     uint64_t d = m->config.n_embd, first = first_position, n = n_rows;
     uint64_t pasts = n * first + n * (n + 1) / 2; /* the sum of (position + 1) */
@@ -291,7 +291,9 @@ struct gpt2_work gpt2_work_of(const struct gpt2 *m, uint32_t first_position, uin
         .flops = 2 * n * m->matrix_parameters + 4 * d * m->config.n_layer * pasts +
                  2 * (uint64_t)m->config.vocab_size * d * n_logits,
         .weight_bytes =
-            m->weights->device->backend->weights_bytes(m->weights) - (n_logits == 0 ? m->head_bytes : 0),
+            m->weights->device->backend->weights_bytes(m->weights) - (n_logits == 0 ? m->head_bytes
+                                                                      : only_best   ? m->prepared->pick_spares
+                                                                                    : 0),
         .kv_bytes = n == 0 ? 0 : m->kv_position_bytes * (first + n + n),
     };
 }
@@ -335,7 +337,12 @@ enum cinf_status gpt2_logits(struct gpt2 *m, uint32_t i, const float **out)
 
 bool gpt2_picks(const struct gpt2 *m)
 {
-    return m->prepared->device->backend->picked != NULL;
+    return m->prepared->picks;
+}
+
+bool gpt2_picks_log_sums(const struct gpt2 *m)
+{
+    return m->prepared->log_sums;
 }
 
 enum cinf_status gpt2_allow(struct gpt2 *m, const uint8_t *allowed)

@@ -69,20 +69,21 @@ enum cinf_status gpt2_logits(struct gpt2 *model, uint32_t i, const float **out);
 
 /* Whether the device picks the best logits, and the calls that are for such devices: see struct backend. */
 bool gpt2_picks(const struct gpt2 *model);
+bool gpt2_picks_log_sums(const struct gpt2 *model);
 enum cinf_status gpt2_allow(struct gpt2 *model, const uint8_t *allowed);
 enum cinf_status gpt2_picked(struct gpt2 *model, uint32_t i, struct picked *out);
 
 enum cinf_status gpt2_copy_prefix(struct gpt2 *model, uint32_t to_slot, uint32_t from_slot, uint32_t n);
 
 /* What rows cost alone, for the split of a step: `n_rows` rows of one request at positions first…, `n_logits`
- * of which want logits. */
+ * of which want logits, or only the best of them. */
 struct gpt2_work {
     uint64_t flops;        /* 2 a weight and row, 4D a layer and position attended to, 2DV a row of logits */
     uint64_t weight_bytes; /* read once, whatever the number of rows; without the head's if n_logits == 0 */
     uint64_t kv_bytes;     /* the timeline up to the last row read once (the rows share it), n_rows written */
 };
 struct gpt2_work gpt2_work_of(const struct gpt2 *model, uint32_t first_position, uint32_t n_rows,
-                              uint32_t n_logits);
+                              uint32_t n_logits, bool only_best);
 
 /* The bytes that a prefix copy of n positions reads and writes. */
 uint64_t gpt2_copy_bytes(const struct gpt2 *model, uint32_t n);

@@ -8,6 +8,7 @@
  * move to the front there, and the rest of the program runs for them alone. */
 #define _GNU_SOURCE /* _SC_LEVEL2_CACHE_SIZE */
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,7 +24,8 @@ enum {
     ROWS_TILE_MAX = 240,
     ROWWISE_ROWS = 4,       /* rows of a tile of norm, embedding, quantising */
     TILE_BYTES = 256 << 10, /* weights that a tile of few rows reads, if there are many tiles */
-    PHASES_PER_OP = 3,
+    PHASES_PER_OP = 4,
+    FULL_STEPS = 32, /* after a scan that did not pay, steps without */
 };
 
 /* ---- A prepared program ------------------------------------------------------------------- */
@@ -50,6 +52,13 @@ struct packed_prepared {
     uint32_t *q_n_out, *q_out_at;
     size_t q_stride, q_groups;
 
+    /* Where the best logits are found by a scan; NULL: all are always computed. */
+    struct scan *scan;
+    struct scan_rows bounds;
+    bool scanned;              /* in this step */
+    uint32_t full_steps;       /* that are left */
+    _Atomic uint32_t products; /* of a row and a panel, after the scan */
+
     float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
     float *attend_parts; /* of steps whose attention is split over chunks */
@@ -59,6 +68,7 @@ struct packed_prepared {
     const struct batch *batch;
     struct attend_rows *blocks;        /* [rows_max] */
     uint32_t *wanted;                  /* [rows_max], rows that want logits */
+    uint8_t *wants;                    /* [rows_max], how many of them */
     uint32_t *positions, *slots;       /* [rows_max], of wanted rows */
     struct attend_rows *wanted_blocks; /* [rows_max] */
     struct job *jobs;
@@ -181,6 +191,13 @@ static void compact(const void *argument, uint32_t tile, uint32_t worker)
     }
 }
 
+static struct int8_rows quantised(const struct packed_prepared *p)
+{
+    return (struct int8_rows){ p->q,        p->q_scales, p->q_offsets,
+                               p->q_n_out,  p->q_out_at, p->q_out_number,
+                               p->q_stride, p->q_groups, p->q_offsets4 };
+}
+
 /* acc[n][PANEL] = in[row … row+n) * panel, before scales. */
 static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32_t n, float *acc,
                      float *expanded)
@@ -193,9 +210,7 @@ static void multiply(const struct job *job, uint32_t panel, uint32_t row, uint32
     size_t ld = p->ld[job->op->in];
     enum weights_type type = m->type;
     if (quantises(p)) {
-        struct int8_rows rows = { p->q,        p->q_scales, p->q_offsets,
-                                  p->q_n_out,  p->q_out_at, p->q_out_number,
-                                  p->q_stride, p->q_groups, p->q_offsets4 };
+        struct int8_rows rows = quantised(p);
         if (type == WEIGHTS_INT8)
             kernels->product_int8(acc, &rows, row, n, elements, (m->k + 3) / 4 * 4);
         else
@@ -286,6 +301,73 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
     }
 }
 
+/* The input of the head, for its copy. */
+static void scan_row_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)worker;
+    const struct job *job = argument;
+    const struct packed_prepared *p = job->p;
+    const struct int8_rows rows = quantised(p);
+    for (uint32_t r = tile * ROWWISE_ROWS; r < end_of_tile(job, tile); r++) {
+        quantise_row(p, job->op->in, r);
+        scan_row(&p->bounds, r, p->scan, row_of(p, job->op->in, r), &rows);
+    }
+}
+
+static void scan_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    const struct job *job = argument;
+    const struct packed_prepared *p = job->p;
+    const struct scan_rows *bounds = &p->bounds;
+    const struct int8_rows rows = quantised(p);
+    const struct scan *scan = p->scan;
+    float *acc = scratch_of(p, worker);
+    uint32_t row = tile / job->n_panel_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
+    uint32_t panel = tile % job->n_panel_tiles * job->panels_tile;
+    uint32_t end = smaller(panel + job->panels_tile, scan->n_panels);
+    for (; panel < end; panel++) {
+        p->device->kernels->product_int8(acc, &rows, row, n, scan->panels + panel * scan->panel_bytes,
+                                         (scan->k + 3) / 4 * 4);
+        for (uint32_t i = 0; i < n; i++) {
+            size_t place = (size_t)(row + i) * scan->n_panels + panel;
+            p->device->kernels->bound(&bounds->upper[place], &bounds->lower[place], acc + (size_t)i * PANEL,
+                                      &scan->bounds[panel], bounds->floors + (size_t)panel * PANEL,
+                                      bounds->a[row + i], bounds->b[row + i]);
+        }
+    }
+}
+
+static void scan_threshold_tile(const void *argument, uint32_t row, uint32_t worker)
+{
+    (void)worker;
+    const struct packed_prepared *p = ((const struct job *)argument)->p;
+    scan_threshold(&p->bounds, row, p->scan, p->wants[row] - 1);
+}
+
+/* The logits of panels that may hold one of the best. */
+static void scan_product_tile(const void *argument, uint32_t tile, uint32_t worker)
+{
+    const struct job *job = argument;
+    struct packed_prepared *p = job->p;
+    float *acc = scratch_of(p, worker), *expanded = acc + ROWS_TILE_MAX * PANEL;
+    uint32_t panel = tile * job->panels_tile, end = smaller(panel + job->panels_tile, job->m->n_panels);
+    for (; panel < end; panel++) {
+        for (uint32_t row = 0, n; row < job->n_rows; row += n) {
+            for (n = 0; n < ROWS_TILE_MAX && row + n < job->n_rows &&
+                        scan_keeps(&p->bounds, row + n, p->scan, panel);)
+                n++;
+            if (n == 0) {
+                n = 1;
+                continue;
+            }
+            multiply(job, panel, row, n, acc, expanded);
+            p->device->kernels->finish(p->logits + row * p->ld_logits + (size_t)panel * PANEL, p->ld_logits,
+                                       acc, n, ones, zeros, FINISH_STORE, job->op->activation);
+            p->products += n;
+        }
+    }
+}
+
 /* Tiles of attention: heads of a block of rows stand together, and with `n_chunks` chunks of a head. */
 static void attend_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
@@ -336,19 +418,14 @@ static bool is_product(const struct op *op)
     return op->kind == OP_LINEAR || op->kind == OP_LOGITS;
 }
 
-static void add_product(struct packed_prepared *p, struct job *job, uint32_t rowwise_tiles)
+/* Cuts n_panels panels of k lines and the job's rows into tiles; returns how many they are. */
+static uint32_t cut(struct job *job, uint32_t n_panels, uint32_t k, size_t panel_bytes)
 {
-    const struct op *op = job->op;
-    job->m = &p->weights->matrices[op->weight];
-    bool quantised = op > p->program->ops && op[-1].kind == OP_NORM && op[-1].out == op->in &&
-                     p->compact_before != (uint32_t)(op - p->program->ops);
-    if (quantises(p) && !quantised)
-        add_phase(p, job, quantise_tile, rowwise_tiles);
-
+    const struct packed_prepared *p = job->p;
     /* Rows of a tile stay in half the second-level cache while panels pass by; tiles are as equal as they
      * can be, and whole blocks. */
     uint32_t threads = pool_threads(p->device->pool);
-    size_t fit = p->device->cache_bytes / 2 / (job->m->k * sizeof(float)) / ROWS_BLOCK * ROWS_BLOCK;
+    size_t fit = p->device->cache_bytes / 2 / (k * sizeof(float)) / ROWS_BLOCK * ROWS_BLOCK;
     uint32_t most = fit < 4 * ROWS_BLOCK  ? 4 * ROWS_BLOCK
                     : fit > ROWS_TILE_MAX ? ROWS_TILE_MAX
                                           : (uint32_t)fit;
@@ -359,12 +436,52 @@ static void add_product(struct packed_prepared *p, struct job *job, uint32_t row
         job->rows_tile = (job->rows_tile + ROWS_BLOCK - 1) / ROWS_BLOCK * ROWS_BLOCK;
     n_row_tiles = (job->n_rows + job->rows_tile - 1) / job->rows_tile;
 
-    uint32_t wide = (uint32_t)(TILE_BYTES / (job->m->panel_bytes + 1)),
-             many = job->m->n_panels / (4 * threads);
+    uint32_t wide = (uint32_t)(TILE_BYTES / (panel_bytes + 1)), many = n_panels / (4 * threads);
     uint32_t panels = job->n_rows > 4 * ROWS_BLOCK ? 1 : smaller(wide, many);
     job->panels_tile = panels > 0 ? panels : 1;
-    job->n_panel_tiles = (job->m->n_panels + job->panels_tile - 1) / job->panels_tile;
-    add_phase(p, job, product_tile, n_row_tiles * job->n_panel_tiles);
+    job->n_panel_tiles = (n_panels + job->panels_tile - 1) / job->panels_tile;
+    return n_row_tiles * job->n_panel_tiles;
+}
+
+static void add_product(struct packed_prepared *p, struct job *job, uint32_t rowwise_tiles)
+{
+    const struct op *op = job->op;
+    job->m = &p->weights->matrices[op->weight];
+    bool quantised = op > p->program->ops && op[-1].kind == OP_NORM && op[-1].out == op->in &&
+                     p->compact_before != (uint32_t)(op - p->program->ops);
+    if (quantises(p) && !quantised)
+        add_phase(p, job, quantise_tile, rowwise_tiles);
+    add_phase(p, job, product_tile, cut(job, job->m->n_panels, job->m->k, job->m->panel_bytes));
+}
+
+static void add_scan(struct packed_prepared *p, struct job *job, uint32_t rowwise_tiles)
+{
+    job->m = &p->weights->matrices[job->op->weight];
+    p->products = 0;
+    add_phase(p, job, scan_row_tile, rowwise_tiles);
+    add_phase(p, job, scan_tile, cut(job, p->scan->n_panels, p->scan->k, p->scan->panel_bytes));
+    add_phase(p, job, scan_threshold_tile, job->n_rows);
+    job->panels_tile = smaller(16, job->m->n_panels / (4 * pool_threads(p->device->pool)) + 1);
+    add_phase(p, job, scan_product_tile, (job->m->n_panels + job->panels_tile - 1) / job->panels_tile);
+}
+
+/* Whether a row's scan and the products after it read less than the head, on average. */
+static bool paid(const struct packed_prepared *p)
+{
+    const struct packed_matrix *m = &p->weights->matrices[p->weights->scan_of];
+    return p->scan->panel_bytes * m->n_panels + m->panel_bytes * p->products / p->n_logits <
+           m->panel_bytes * m->n_panels;
+}
+
+/* Whether every row wants only its best logits, and scans have been paying. */
+static bool scans(struct packed_prepared *p)
+{
+    bool best = p->scan != NULL;
+    for (uint32_t i = 0; i < p->n_logits && best; i++)
+        best = p->wants[i] > 1;
+    if (best && p->full_steps > 0)
+        return p->full_steps-- == 0;
+    return best;
 }
 
 static void add_attend(struct packed_prepared *p, struct job *job)
@@ -440,8 +557,16 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
                 quantises(p) && i + 1 < program->n_ops && is_product(op + 1) && op[1].in == op->out;
             add_phase(p, &job, norm_tile, rowwise_tiles);
             break;
-        case OP_LINEAR:
         case OP_LOGITS:
+            p->scanned = scans(p);
+            if (p->scanned) {
+                add_scan(p, &job, rowwise_tiles);
+                break;
+            }
+            for (uint32_t r = 0; r < p->n_logits && p->scan; r++)
+                p->bounds.least[r] = -INFINITY;
+            /* fall through */
+        case OP_LINEAR:
             add_product(p, &job, rowwise_tiles);
             break;
         case OP_ATTEND:
@@ -460,12 +585,16 @@ static enum cinf_status run(struct prepared *prepared, const struct batch *batch
         if (!batch->wants_logits[r])
             continue;
         p->wanted[p->n_logits] = r;
+        p->wants[p->n_logits] = batch->wants_logits[r];
         p->positions[p->n_logits] = batch->positions[r];
         p->slots[p->n_logits++] = batch->slots[r];
     }
     p->batch = batch;
+    p->scanned = false;
     plan(p, batch);
     pool_run(p->device->pool, p->phases, p->n_phases);
+    if (p->scanned && !paid(p))
+        p->full_steps = FULL_STEPS;
     return CINF_OK;
 }
 
@@ -474,7 +603,29 @@ static enum cinf_status get_logits(struct prepared *prepared, uint32_t i, const 
     struct packed_prepared *p = (struct packed_prepared *)prepared;
     if (i >= p->n_logits)
         return cinf_fail(CINF_EINVAL, "logits %u of a step that made %u", i, p->n_logits);
+    if (p->scan && p->wants[i] > 1)
+        return cinf_fail(CINF_EINVAL, "all logits of row %u, which wanted the best", i);
     *out = p->logits + (size_t)i * p->ld_logits;
+    return CINF_OK;
+}
+
+static enum cinf_status allow(struct prepared *prepared, const uint8_t *allowed)
+{
+    struct packed_prepared *p = (struct packed_prepared *)prepared;
+    if (!p->scan)
+        return cinf_fail(CINF_EINVAL, "logits of these weights are not picked from");
+    for (uint32_t id = 0; id < p->scan->n; id++)
+        p->bounds.floors[id] = allowed[id / 8] >> id % 8 & 1 ? 0 : -INFINITY;
+    return CINF_OK;
+}
+
+static enum cinf_status picked(struct prepared *prepared, uint32_t i, struct picked *out)
+{
+    struct packed_prepared *p = (struct packed_prepared *)prepared;
+    if (i >= p->n_logits || !p->scan || p->wants[i] < 2)
+        return cinf_fail(CINF_EINVAL, "the best logits of row %u of %u, which did not want them", i,
+                         p->n_logits);
+    scan_pick(out, &p->bounds, i, p->scan, p->logits + (size_t)i * p->ld_logits, p->wants[i] - 1);
     return CINF_OK;
 }
 
@@ -486,9 +637,11 @@ static void prepared_free(struct prepared *base)
         return;
     struct packed_prepared *p = (struct packed_prepared *)base;
     struct cpu_device *device = &p->device->cpu;
-    void *blocks[] = { p->logits,   p->q,       p->q_scales,      p->q_out_number, p->q_offsets, p->q_n_out,
-                       p->q_out_at, p->scratch, p->attend_parts,  p->blocks,       p->wanted,    p->positions,
-                       p->slots,    p->jobs,    p->wanted_blocks, p->phases,       p->q_offsets4 };
+    void *blocks[] = { p->logits,   p->q,          p->q_scales,     p->q_out_number, p->q_offsets,
+                       p->q_n_out,  p->q_out_at,   p->scratch,      p->attend_parts, p->blocks,
+                       p->wanted,   p->positions,  p->slots,        p->jobs,         p->wanted_blocks,
+                       p->phases,   p->q_offsets4, p->wants,        p->bounds.upper, p->bounds.lower,
+                       p->bounds.a, p->bounds.b,   p->bounds.least, p->bounds.floors };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         cpu_free(device, blocks[i]);
     for (int b = 0; b < ROWS_COUNT; b++)
@@ -520,6 +673,22 @@ static bool allocate(struct packed_prepared *p)
         if (is_product(&program->ops[i]) && row_width(program, program->ops[i].in) > k_max)
             k_max = row_width(program, program->ops[i].in);
     }
+    struct scan_rows *bounds = &p->bounds;
+    size_t n_bounds = 0, n_scan_rows = 0;
+    if (p->scan) {
+        k_max = p->scan->k;
+        n_scan_rows = rows;
+        n_bounds = p->scan->n_panels;
+    }
+    bounds->upper = cpu_new(device, n_scan_rows * n_bounds, sizeof(float));
+    bounds->lower = cpu_new(device, n_scan_rows * n_bounds, sizeof(float));
+    bounds->a = cpu_new(device, n_scan_rows, sizeof(float));
+    bounds->b = cpu_new(device, n_scan_rows, sizeof(float));
+    bounds->least = cpu_new(device, n_scan_rows, sizeof(float));
+    bounds->floors = cpu_new(device, n_bounds * PANEL, sizeof(float));
+    for (size_t id = p->scan ? p->scan->n : 0; bounds->floors && id < n_bounds * PANEL; id++)
+        bounds->floors[id] = -INFINITY;
+
     p->q_groups = (k_max + GROUP - 1) / GROUP;
     p->q_stride = p->q_groups * GROUP + 64;
     p->q = cpu_new(device, rows * p->q_stride, 1);
@@ -544,13 +713,15 @@ static bool allocate(struct packed_prepared *p)
     p->blocks = cpu_new(device, rows, sizeof *p->blocks);
     p->wanted_blocks = cpu_new(device, rows, sizeof *p->wanted_blocks);
     p->wanted = cpu_new(device, rows, sizeof *p->wanted);
+    p->wants = cpu_new(device, rows, sizeof *p->wants);
     p->positions = cpu_new(device, rows, sizeof *p->positions);
     p->slots = cpu_new(device, rows, sizeof *p->slots);
     p->jobs = cpu_new(device, n_phases, sizeof *p->jobs);
     p->phases = cpu_new(device, n_phases, sizeof *p->phases);
     return complete && p->logits && p->q && p->q_scales && p->q_offsets && p->q_offsets4 && p->q_n_out &&
            p->q_out_at && p->q_out_number && p->scratch && p->attend_parts && p->blocks && p->wanted_blocks &&
-           p->wanted && p->positions && p->slots && p->jobs && p->phases;
+           p->wanted && p->wants && bounds->upper && bounds->lower && bounds->a && bounds->b &&
+           bounds->least && bounds->floors && p->positions && p->slots && p->jobs && p->phases;
 }
 
 static bool fits_cache(const struct packed_kv *kv, const struct program *p)
@@ -577,6 +748,13 @@ static enum cinf_status prepare(struct prepared **out, struct weights *weights, 
         p->program = program;
         p->rows_max = rows_max;
         p->has_logits = program->n_ops > 0 && program->ops[program->n_ops - 1].kind == OP_LOGITS;
+        if (p->has_logits && its->scan.n_panels > 0 &&
+            program->ops[program->n_ops - 1].weight == its->scan_of) {
+            p->scan = &p->weights->scan;
+            p->base.picks = true;
+            const struct packed_matrix *head = &its->matrices[its->scan_of];
+            p->base.pick_spares = head->n_panels * (head->panel_bytes - p->scan->panel_bytes);
+        }
         for (uint32_t i = 0; i < program->n_ops; i++) {
             if (program->ops[i].kind == OP_EMBED ||
                 (program->ops[i].kind == OP_LINEAR && program->ops[i].epilogue == EPILOGUE_QKV))
@@ -734,4 +912,6 @@ const struct backend backend_cpu_packed = {
     .run = run,
     .wait = cpu_wait,
     .logits = get_logits,
+    .allow = allow,
+    .picked = picked,
 };

@@ -60,6 +60,15 @@ struct ahead {
     size_t step; /* bytes to ask for with each line: 64, or 128 where a line has as many */
 };
 
+/* What is known of the int8 copy of a panel of the head, see packed_scan.h: an output's products with the
+ * copy are acc * scale, and no farther from the logit than residual * a + norm * b, with the row's a and b.
+ */
+struct scan_panel {
+    float scale[PANEL];
+    float residual[PANEL]; /* length of what the copy leaves out, at least */
+    float norm[PANEL];     /* length of the copy, at least */
+};
+
 /* acc[rows][0…31] = a[rows][k] * b[k][32], or += when `add`.  ld_: elements from one row to the next. */
 typedef void product_kernel(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
                             const void *b, size_t ld_b, uint32_t k, bool add, struct ahead ahead);
@@ -96,6 +105,10 @@ struct packed_kernels {
     /* y = acc * scale + bias, [rows][32], and what `how` makes of it.  scale and bias are [32]. */
     void (*finish)(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
                    const float *bias, enum finish how, enum cinf_activation activation);
+
+    /* The greatest upper and the greatest lower bound of acc[32] * scale + floor; NaN is less than any. */
+    void (*bound)(float *upper, float *lower, const float *acc, const struct scan_panel *panel,
+                  const float *floors, float a, float b);
 
     /* out[d] = (in - mean) / sqrt(variance + epsilon) * gain + bias; two passes, as the definition. */
     void (*norm)(float *out, const float *in, const float *gain, const float *bias, uint32_t d,

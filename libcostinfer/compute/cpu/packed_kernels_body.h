@@ -376,6 +376,20 @@ static void finish(float *out, size_t ld_out, const float *acc, uint32_t rows, c
 
 /* ---- Rows --------------------------------------------------------------------------------- */
 
+static void bound(float *upper, float *lower, const float *acc, const struct scan_panel *panel,
+                  const float *floors, float a, float b)
+{
+    VF above = v_set1(-INFINITY), below = above;
+    for (uint32_t i = 0; i < PANEL; i += LANES) {
+        VF logit = v_fma(v_load(acc + i), v_load(panel->scale + i), v_load(floors + i));
+        VF off = v_fma(v_load(panel->residual + i), v_set1(a), v_load(panel->norm + i) * b);
+        above = v_max(logit + off, above);
+        below = v_max(logit - off, below);
+    }
+    *upper = v_most(above);
+    *lower = v_most(below);
+}
+
 static void norm(float *out, const float *in, const float *gain, const float *bias, uint32_t d, float epsilon)
 {
     uint32_t whole = d / LANES * LANES;
@@ -404,6 +418,12 @@ static void norm(float *out, const float *in, const float *gain, const float *bi
  * distribution has one above ten times its mean absolute value in 10^15.  The limit and the numbers taken
  * depend on the row alone. */
 enum { OUTLIER_LIMIT = 10 };
+
+/* -factor * sum, which overflows where the row's numbers are none, and may. */
+INLINE int32_t minus(uint32_t factor, int32_t sum)
+{
+    return (int32_t)(0 - factor * (uint32_t)sum);
+}
 
 static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offsets4, uint32_t *n_out,
                      uint32_t *out_at, float *out_number, const float *in, uint32_t k)
@@ -451,11 +471,11 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
                 v_narrow(q + first + i, number);
             }
             if (offsets4)
-                offsets4[(first + part) / GROUP4] = -8 * v_sumi(sum);
+                offsets4[(first + part) / GROUP4] = minus(8, v_sumi(sum));
             total += sum;
         }
         scales[group] = nothing ? 0 : max / 127;
-        offsets[group] = -128 * v_sumi(total);
+        offsets[group] = minus(128, v_sumi(total));
     }
     *n_out = taken;
 }
@@ -514,6 +534,7 @@ const struct packed_kernels KERNELS = {
     .turn_f32 = turn_f32,
     .turn_f16 = turn_f16,
     .finish = finish,
+    .bound = bound,
     .norm = norm,
     .quantise = quantise,
     .softmax = softmax,

@@ -6,6 +6,7 @@
 #include "cpu_memory.h"
 #include "packed_kernels.h"
 #include "packed_pool.h"
+#include "packed_scan.h"
 
 struct packed_device {
     struct cpu_device cpu;
@@ -39,6 +40,8 @@ struct packed_weights {
     struct weight_spec *specs;      /* [n_specs], as they were given */
     struct packed_matrix *matrices; /* [n_specs] */
     unsigned char *block;
+    struct scan scan; /* of the head; n_panels is 0 where there is none */
+    uint32_t scan_of; /* the head's index */
 };
 
 enum cinf_status packed_weights_new(struct weights **out, struct device *device,

@@ -20,7 +20,11 @@
 #include "mem.h"
 #include "packed_memory.h"
 
-enum { HUGE_PAGE = 2 << 20, ALIGN = 64 };
+enum {
+    HUGE_PAGE = 2 << 20,
+    ALIGN = 64,
+    SCAN_BYTES_LEAST = 8 << 20, /* a head that is smaller is read as fast as it is scanned */
+};
 
 static const char *const type_names[] = { "f32", "f16", "bf16", "int8", "int4" };
 
@@ -85,6 +89,27 @@ static size_t shape(struct packed_matrix *m, const struct weight_spec *spec, con
     return m->n_panels * (m->panel_bytes + (m->type == WEIGHTS_INT8 ? PANEL * sizeof(float) : 0));
 }
 
+/* The weight that logits are products with. */
+static uint32_t head_of(const struct weight_spec *specs, uint32_t n_specs)
+{
+    uint32_t head = n_specs;
+    for (uint32_t i = 0; i < n_specs; i++) {
+        if (specs[i].role == WEIGHT_HEAD || (specs[i].role == WEIGHT_TOKENS && head == n_specs))
+            head = i;
+    }
+    return head;
+}
+
+/* Bytes of the head's copy in int8; 0 where it would not pay. */
+static size_t scan_size(const struct packed_weights *w)
+{
+    if (w->scan_of == w->n_specs)
+        return 0;
+    const struct packed_matrix *m = &w->matrices[w->scan_of];
+    bool pays = m->type != WEIGHTS_INT8 && m->n_panels * m->panel_bytes >= SCAN_BYTES_LEAST;
+    return pays ? scan_bytes(m->n, m->k) : 0;
+}
+
 enum cinf_status packed_weights_new(struct weights **out, struct device *base,
                                     const struct weight_spec *specs, uint32_t n_specs, enum weights_type type)
 {
@@ -111,6 +136,8 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
         bool fits = w->specs && w->matrices;
         for (uint32_t i = 0; i < n_specs && fits; i++)
             fits = add_u64(&bytes, bytes, shape(&w->matrices[i], &specs[i], w));
+        w->scan_of = head_of(specs, n_specs);
+        fits = fits && add_u64(&bytes, bytes, scan_size(w));
         if (fits && bytes <= SIZE_MAX - HUGE_PAGE)
             w->block = cpu_new(device, bytes + HUGE_PAGE, 1);
     }
@@ -130,6 +157,8 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
         if (m->type == WEIGHTS_INT8)
             m->scales = (float *)(void *)(m->elements + m->n_panels * m->panel_bytes);
     }
+    if (scan_size(w) > 0)
+        scan_place(&w->scan, w->matrices[w->scan_of].n, w->matrices[w->scan_of].k, next);
     *out = &w->base;
     return CINF_OK;
 }
@@ -444,6 +473,19 @@ static void write_int4_panel(const void *argument, uint32_t panel, uint32_t work
     }
 }
 
+/* One panel of the head, to its copy. */
+static void write_scan(const void *argument, uint32_t tile, uint32_t worker)
+{
+    (void)worker;
+    const struct write *job = argument;
+    const struct packed_matrix *m = job->m;
+    uint32_t panel = job->first / PANEL + tile;
+    scan_write(&job->weights->scan, panel, m->elements + panel * m->panel_bytes,
+               m->type == WEIGHTS_F16    ? job->kernels->expand_f16
+               : m->type == WEIGHTS_BF16 ? job->kernels->expand_bf16
+                                         : NULL);
+}
+
 /* A matrix's rows wait in staging until all are there. */
 static enum cinf_status write_staged(const struct write *job, struct pool *pool, struct cpu_device *device)
 {
@@ -519,6 +561,10 @@ enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, u
         TRY(write_staged(&job, device->pool, &device->cpu));
     else
         pool_run(device->pool, &phase, 1);
+    if (index == w->scan_of && w->scan.n_panels > 0) {
+        struct pool_phase scan = { write_scan, &job, (first + n - 1) / PANEL - first / PANEL + 1 };
+        pool_run(device->pool, &scan, 1);
+    }
     if (bad != SIZE_MAX)
         return cinf_fail(CINF_EUNSUPPORTED,
                          "weight %u holds %g in row %zu, column %zu: not a number that %s can hold", index,

@@ -673,11 +673,6 @@ enum cinf_status opencl_run(struct prepared *base, const struct batch *batch)
     TRY(opencl_wait(base)); /* its words and logits are about to be overwritten */
     p->n_logits = 0;
     TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
-    for (uint32_t r = 0; r < batch->n_rows; r++) {
-        if (batch->wants_logits[r] > 1 + PICK_MAX)
-            return cinf_fail(CINF_EINVAL, "row %u: the %u best logits, of at most %u", r,
-                             batch->wants_logits[r] - 1u, PICK_MAX);
-    }
     enum cinf_status status = enqueue(p, batch);
     p->n_logits = status == CINF_OK ? p->n_logits : 0;
     return status;
@@ -785,7 +780,7 @@ enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, 
         return cinf_fail(CINF_EINVAL, "the program is made for a cache of another shape");
     struct opencl_prepared *p = mem_new(1, sizeof *p);
     if (p) {
-        p->base.device = weights->device;
+        p->base = (struct prepared){ .device = weights->device, .picks = true, .log_sums = true };
         p->weights = (struct opencl_weights *)weights;
         p->kv = (struct opencl_kv *)kv;
         p->program = program;

@@ -70,7 +70,8 @@ class Config(Structure):
 class ModelInfo(Sized):
     _fields_ = [("struct_size", c_size_t), ("name", c_char_p), ("folder", c_char_p), ("notes", c_char_p),
                 ("account", c_uint32), ("config", Config), ("weights", c_uint), ("parameters", c_uint64),
-                ("slots", c_uint32), ("loaded", c_bool), ("loaded_at", c_int64)]
+                ("slots", c_uint32), ("loaded", c_bool), ("loaded_at", c_int64), ("weight_bytes", c_uint64),
+                ("greedy_bytes", c_uint64)]
 
 
 class LogitBias(Structure):

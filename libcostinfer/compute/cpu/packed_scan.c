@@ -1,0 +1,157 @@
+/* packed_scan.c - see packed_scan.h. */
+#include "packed_scan.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "int8_scale.h"
+
+/* Larger ones could overflow in a bound, which compares with nothing then. */
+static const float norm_most = 1e15f;
+
+/* The length of a vector whose squares add up to `squares` in float32, or a little more: for what rounding
+ * took, and what underflowed. */
+static float length_of(float squares)
+{
+    return sqrtf(squares) * 1.001f + 1e-16f;
+}
+
+static size_t panel_bytes(uint32_t k)
+{
+    return (size_t)(k + 3) / 4 * 4 * PANEL;
+}
+
+static uint32_t panels_of(uint32_t n)
+{
+    return (n + PANEL - 1) / PANEL;
+}
+
+size_t scan_bytes(uint32_t n, uint32_t k)
+{
+    return panels_of(n) * (panel_bytes(k) + sizeof(struct scan_panel));
+}
+
+void scan_place(struct scan *scan, uint32_t n, uint32_t k, unsigned char *block)
+{
+    *scan = (struct scan){ .k = k, .n = n, .n_panels = panels_of(n), .panel_bytes = panel_bytes(k) };
+    scan->panels = block;
+    scan->bounds = (struct scan_panel *)(void *)(block + scan->n_panels * scan->panel_bytes);
+}
+
+enum { LINES = 64 }; /* of a panel that are float32 at a time */
+
+static const float *lines_of(float *room, const void *elements, uint32_t k, uint32_t n,
+                             void (*expand)(float *, const uint16_t *, size_t))
+{
+    if (!expand)
+        return (const float *)elements + (size_t)k * PANEL;
+    expand(room, (const uint16_t *)elements + (size_t)k * PANEL, (size_t)n * PANEL);
+    return room;
+}
+
+void scan_write(struct scan *scan, uint32_t panel, const void *elements,
+                void (*expand)(float *to, const uint16_t *from, size_t n))
+{
+    struct scan_panel *bounds = &scan->bounds[panel];
+    unsigned char *to = scan->panels + panel * scan->panel_bytes;
+    float room[LINES * PANEL], max[PANEL] = { 0 }, factors[PANEL], residual[PANEL] = { 0 },
+                               norm[PANEL] = { 0 };
+    uint32_t n;
+    for (uint32_t first = 0; first < scan->k; first += n) {
+        n = scan->k - first < LINES ? scan->k - first : LINES;
+        const float *line = lines_of(room, elements, first, n, expand);
+        for (uint32_t k = 0; k < n; k++, line += PANEL)
+            for (uint32_t i = 0; i < PANEL; i++)
+                max[i] = fabsf(line[i]) > max[i] ? fabsf(line[i]) : max[i];
+    }
+    for (uint32_t i = 0; i < PANEL; i++)
+        factors[i] = int8_factor(max[i], &bounds->scale[i]);
+    for (uint32_t first = 0; first < scan->k; first += n) {
+        n = scan->k - first < LINES ? scan->k - first : LINES;
+        const float *line = lines_of(room, elements, first, n, expand);
+        for (uint32_t k = first; k < first + n; k++, line += PANEL) {
+            unsigned char *quads = to + (size_t)(k / 4) * 4 * PANEL + k % 4;
+            for (uint32_t i = 0; i < PANEL; i++) {
+                float whole = line[i] * factors[i] + 0x1.8p23f - 0x1.8p23f;
+                float near = whole * bounds->scale[i], left = line[i] - near;
+                quads[4 * i] = (unsigned char)(128 + (int32_t)whole);
+                residual[i] += left * left;
+                norm[i] += near * near;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < PANEL; i++) {
+        bounds->norm[i] = length_of(norm[i]);
+        /* `near` and `left` were rounded, each by at most 2^-24 of a number as large as the largest. */
+        bounds->residual[i] = length_of(residual[i]) + 0x1p-22f * bounds->norm[i];
+        if (!(bounds->norm[i] < norm_most) || !(bounds->residual[i] < norm_most))
+            atomic_store(&scan->unusable, true);
+    }
+}
+
+/* Rounding: a logit is a chain of K multiply-adds, each of which errs by at most 2^-24 of the sum of all
+ * |w||x| and that sum is at most |w||x| of the vectors; the copy's product is a shorter chain. */
+void scan_row(const struct scan_rows *rows, uint32_t row, const struct scan *scan, const float *x,
+              const struct int8_rows *q)
+{
+    const int8_t *bytes = q->q + row * q->stride;
+    const float *scales = q->scales + row * q->groups;
+    const uint32_t *outlier = q->out_at + (size_t)row * OUTLIERS_MAX, *end = outlier + q->n_out[row];
+    float square = 0, error = 0;
+    for (uint32_t k = 0; k < scan->k; k++) {
+        square += x[k] * x[k];
+        if (outlier < end && *outlier == k) { /* is multiplied as it is */
+            outlier++;
+            continue;
+        }
+        float left = x[k] - (float)bytes[k] * scales[k / GROUP];
+        error += left * left;
+    }
+    float size = length_of(square), left = length_of(error) + 0x1p-22f * size;
+    float rounding = (float)(scan->k + 64) * 0x1p-24f * (size + left);
+    rows->a[row] = size + rounding;
+    rows->b[row] = left + rounding;
+}
+
+void scan_threshold(const struct scan_rows *rows, uint32_t row, const struct scan *scan, uint32_t n)
+{
+    const float *lower = rows->lower + (size_t)row * scan->n_panels;
+    float best[PICK_MAX];
+    uint32_t found = 0;
+    rows->least[row] = -INFINITY;
+    if (atomic_load(&scan->unusable) || !(rows->a[row] < norm_most) || !(rows->b[row] < norm_most))
+        return;
+    /* The best lower bounds of n panels are those of n different tokens. */
+    for (uint32_t p = 0; p < scan->n_panels; p++) {
+        if (found == n && !(lower[p] > best[n - 1]))
+            continue;
+        uint32_t at = found < n ? found++ : n - 1;
+        for (; at > 0 && lower[p] > best[at - 1]; at--)
+            best[at] = best[at - 1];
+        best[at] = lower[p];
+    }
+    if (found == n)
+        rows->least[row] = best[n - 1];
+}
+
+void scan_pick(struct picked *out, const struct scan_rows *rows, uint32_t row, const struct scan *scan,
+               const float *logits, uint32_t n)
+{
+    out->n = 0;
+    for (uint32_t p = 0; p < scan->n_panels; p++) {
+        if (!scan_keeps(rows, row, scan, p))
+            continue;
+        for (uint32_t id = p * PANEL; id < (p + 1) * PANEL; id++) {
+            float logit = logits[id];
+            if (!(logit < INFINITY) || rows->floors[id] < 0 || (out->n == n && !(logit > out->logits[n - 1])))
+                continue;
+            uint32_t at = out->n < n ? out->n++ : n - 1;
+            for (; at > 0 && logit > out->logits[at - 1]; at--) {
+                out->logits[at] = out->logits[at - 1];
+                out->ids[at] = out->ids[at - 1];
+            }
+            out->logits[at] = logit;
+            out->ids[at] = (int32_t)id;
+        }
+    }
+}
