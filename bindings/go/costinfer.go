@@ -153,6 +153,7 @@ type Options struct {
 	NoSpeculation  bool   // one token of a text in a step
 	QueueMax       uint32
 	DollarsPerHour string // "": unpriced
+	Profile        bool   // time every kernel of a device that can, for Engine.Profile
 	// Where either is given the device's kind decides, and they stand for DollarsPerHour.
 	CPUDollarsPerHour, GPUDollarsPerHour string
 }
@@ -201,6 +202,7 @@ func Open(o Options) (*Engine, error) {
 	}
 	options.queue_max = C.uint32_t(o.QueueMax)
 	options.no_speculation = C.bool(o.NoSpeculation)
+	options.profile = C.bool(o.Profile)
 	options.dollars_per_hour = t.orNil(o.DollarsPerHour)
 	options.cpu_dollars_per_hour, options.gpu_dollars_per_hour = t.orNil(o.CPUDollarsPerHour), t.orNil(o.GPUDollarsPerHour)
 	e := new(Engine)
@@ -237,6 +239,30 @@ func (e *Engine) SetPrice(dollarsPerHour string) error {
 	text := C.CString(dollarsPerHour)
 	defer C.free(unsafe.Pointer(text))
 	return e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status { return C.cinf_engine_set_price(c, text) })
+}
+
+// Kernel is what a kernel of the device took since the engine was opened, by the device's own clock.
+type Kernel struct {
+	Name     string
+	Launches uint64
+	Device   time.Duration
+}
+
+// Profile is the kernels, the longest first.  Unsupported without Options.Profile, and on a CPU, which has no clock of
+// its own.
+func (e *Engine) Profile() ([]Kernel, error) {
+	var rows [256]C.struct_cinf_profile_row
+	var n C.uint32_t
+	if err := e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status {
+		return C.cinf_engine_profile(&n, c, &rows[0], C.uint32_t(len(rows)))
+	}); err != nil {
+		return nil, err
+	}
+	kernels := make([]Kernel, n)
+	for i := range kernels {
+		kernels[i] = Kernel{C.GoString(&rows[i].name[0]), uint64(rows[i].launches), time.Duration(rows[i].device_ns)}
+	}
+	return kernels, nil
 }
 
 // Costs says who used the machine.
@@ -367,14 +393,22 @@ func (m *Model) Unload() error {
 }
 
 // Encode is the token ids of a text.
-func (m *Model) Encode(text string) ([]int32, error) {
+func (m *Model) Encode(text string) ([]int32, error) { return m.encode(text, 0) }
+
+// EncodeSpecial is the same with "<|endoftext|>" and other special tokens in the text as tokens; not for what strangers
+// wrote.
+func (m *Model) EncodeSpecial(text string) ([]int32, error) {
+	return m.encode(text, C.CINF_TOKENIZE_SPECIAL)
+}
+
+func (m *Model) encode(text string, flags C.uint) ([]int32, error) {
 	defer runtime.KeepAlive(m)
 	bytes := C.CString(text)
 	defer C.free(unsafe.Pointer(bytes))
 	var ids *C.int32_t
 	var n C.size_t
 	if err := call(func() C.enum_cinf_status {
-		return C.cinf_tokenizer_encode(C.cinf_model_tokenizer(m.c), bytes, C.size_t(len(text)), 0, &ids, &n)
+		return C.cinf_tokenizer_encode(C.cinf_model_tokenizer(m.c), bytes, C.size_t(len(text)), flags, &ids, &n)
 	}); err != nil {
 		return nil, err
 	}
@@ -453,6 +487,7 @@ func (m *Model) Logits(ids []int32) ([][]float32, error) {
 // Request is a prompt and how to go on from it.  The zero value of every field is its default.
 type Request struct {
 	Prompt                  string
+	Special                 bool    // "<|endoftext|>" and other special tokens in Prompt are tokens
 	PromptIDs               []int32 // goes before Prompt
 	MaxTokens               uint32
 	IgnoreEOS               bool
@@ -507,6 +542,9 @@ func (m *Model) Submit(r Request) (*Stream, error) {
 	o := (*C.struct_cinf_request_options)(allocate(1, C.sizeof_struct_cinf_request_options))
 	o.struct_size = C.sizeof_struct_cinf_request_options
 	o.prompt, o.prompt_bytes = t.add(r.Prompt), C.size_t(len(r.Prompt))
+	if r.Special {
+		o.tokenize_flags = C.CINF_TOKENIZE_SPECIAL
+	}
 	if len(r.PromptIDs) > 0 {
 		o.prompt_ids = (*C.int32_t)(allocate(len(r.PromptIDs), 4))
 		copy(unsafe.Slice((*int32)(o.prompt_ids), len(r.PromptIDs)), r.PromptIDs)

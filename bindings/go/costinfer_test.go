@@ -18,11 +18,13 @@ type scenario struct {
 	Model, Device  string
 	DollarsPerHour string `json:"dollars_per_hour"`
 	Tokenize       []struct {
-		Text string
-		IDs  []int32
+		Text    string
+		Special bool
+		IDs     []int32
 	}
 	Generate []struct {
 		Name, Prompt string
+		Special      bool
 		MaxTokens    uint32 `json:"max_tokens"`
 		N            uint32
 		Stop         []string
@@ -71,6 +73,11 @@ type scenario struct {
 			Finish        string
 		}
 	}
+	GPUMemory []struct {
+		Used, Total, Taken uint64
+		Has                []string
+		Lacks              string
+	} `json:"gpu_memory"`
 	Cost []struct {
 		NS             uint64
 		DollarsPerHour string `json:"dollars_per_hour"`
@@ -177,7 +184,11 @@ func TestScenario(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range s.Tokenize {
-		ids, err := m.Encode(c.Text)
+		encode := m.Encode
+		if c.Special {
+			encode = m.EncodeSpecial
+		}
+		ids, err := encode(c.Text)
 		if err != nil || !reflect.DeepEqual(ids, c.IDs) {
 			t.Errorf("%q: %v %v", c.Text, ids, err)
 		}
@@ -187,7 +198,7 @@ func TestScenario(t *testing.T) {
 	}
 	var served time.Duration
 	for _, c := range s.Generate {
-		r := Request{Prompt: c.Prompt, MaxTokens: c.MaxTokens, N: c.N, Stop: c.Stop}
+		r := Request{Prompt: c.Prompt, Special: c.Special, MaxTokens: c.MaxTokens, N: c.N, Stop: c.Stop}
 		for _, b := range c.LogitBias {
 			r.LogitBias = map[int32]float32{b.Token: b.Bias}
 		}
@@ -308,6 +319,23 @@ func TestScenario(t *testing.T) {
 			t.Errorf("%v: %+v %v", charged, books, err)
 		}
 	}
+	meter, err := NewMeter("", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range s.GPUMemory {
+		meter.SetGPUMemory(c.Used, c.Total)
+		meter.SetGPUTaken(c.Taken)
+		_, page, err := meter.Metrics("")
+		if err != nil || strings.Contains(page, c.Lacks) {
+			t.Error(err, page)
+		}
+		for _, line := range c.Has {
+			if !strings.Contains(page, line) {
+				t.Errorf("no %q in %s", line, page)
+			}
+		}
+	}
 	for _, c := range s.Cost {
 		if got, err := CostOf(c.NS, c.DollarsPerHour); err != nil || got.String() != c.Dollars {
 			t.Errorf("%+v: %v %v", c, got, err)
@@ -332,6 +360,8 @@ func TestScenario(t *testing.T) {
 			_, err = e.Find(c.Name)
 		case "open":
 			_, err = Open(Options{Device: c.Device})
+		case "profile":
+			_, err = e.Profile()
 		default:
 			t.Fatal("unknown call", c.Call)
 		}
@@ -397,6 +427,31 @@ func TestGoroutinesShareTheDevice(t *testing.T) {
 	kind, page, err := e.Metrics("application/openmetrics-text; version=1.0.0")
 	if err != nil || !strings.HasPrefix(kind, "application/openmetrics-text") || !strings.HasSuffix(page, "# EOF\n") {
 		t.Error(kind, err)
+	}
+}
+
+func TestProfileOfADeviceThatHasAClock(t *testing.T) {
+	e, err := Open(Options{Device: "opencl", Profile: true})
+	if err != nil {
+		t.Log("no OpenCL device:", err)
+		return
+	}
+	defer e.Close()
+	m, err := e.Load(folder(t), ModelOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Generate(context.Background(), Request{Prompt: "Once", MaxTokens: 2}); err != nil {
+		t.Fatal(err)
+	}
+	kernels, err := e.Profile()
+	if err != nil || len(kernels) == 0 {
+		t.Fatal(kernels, err)
+	}
+	for i, k := range kernels {
+		if k.Name == "" || k.Launches == 0 || i > 0 && k.Device > kernels[i-1].Device {
+			t.Errorf("kernel %d of %+v", i, kernels)
+		}
 	}
 }
 

@@ -160,6 +160,18 @@ func (m *Meter) SetPrice(dollarsPerHour string) error {
 	return call(func() C.enum_cinf_status { return C.cinf_meter_set_price(m.c, text) })
 }
 
+// SetGPUMemory tells Metrics of a GPU's memory as allocated by this program, and in all.
+func (m *Meter) SetGPUMemory(usedBytes, totalBytes uint64) {
+	defer runtime.KeepAlive(m)
+	C.cinf_meter_set_gpu_memory(m.c, C.uint64_t(usedBytes), C.uint64_t(totalBytes))
+}
+
+// SetGPUTaken tells Metrics of the GPU's used memory as its driver counts it, others' included; 0: nobody knows.
+func (m *Meter) SetGPUTaken(usedBytes uint64) {
+	defer runtime.KeepAlive(m)
+	C.cinf_meter_set_gpu_taken(m.c, C.uint64_t(usedBytes))
+}
+
 // Costs says who used the machine.
 func (m *Meter) Costs() (Costs, error) {
 	defer runtime.KeepAlive(m)

@@ -263,6 +263,16 @@ class meter
     {
         check(cinf_meter_set_price(raw_.get(), dollars_per_hour.c_str()));
     }
+    /* A GPU's memory as allocated by this program, and in all, for metrics(). */
+    void set_gpu_memory(uint64_t used_bytes, uint64_t total_bytes) noexcept
+    {
+        cinf_meter_set_gpu_memory(raw_.get(), used_bytes, total_bytes);
+    }
+    /* Its used memory as its driver counts it, others' included; 0: nobody knows. */
+    void set_gpu_taken(uint64_t used_bytes) noexcept
+    {
+        cinf_meter_set_gpu_taken(raw_.get(), used_bytes);
+    }
     snapshot costs() const
     {
         return snapshot(raw_.get());
@@ -298,6 +308,11 @@ class request
         ids_ = std::move(ids);
     }
 
+    /* "<|endoftext|>" and other special tokens in the prompt are tokens; not for what strangers wrote. */
+    request &special(bool on = true)
+    {
+        return options_.tokenize_flags = on ? CINF_TOKENIZE_SPECIAL : 0, *this;
+    }
     request &max_tokens(uint32_t n)
     {
         return options_.max_tokens = n, *this;
@@ -632,6 +647,10 @@ class engine_options
     {
         return options_.no_speculation = !on, *this;
     }
+    engine_options &profile(bool on = true)
+    {
+        return options_.profile = on, *this;
+    }
     engine_options &kv(cinf_kv type)
     {
         return options_.kv = type, *this;
@@ -705,6 +724,15 @@ class engine
     void set_price(const std::string &dollars_per_hour)
     {
         check(cinf_engine_set_price(raw_.get(), dollars_per_hour.c_str()));
+    }
+    /* The kernels of a device that was opened with engine_options::profile(), the longest first. */
+    std::vector<cinf_profile_row> profile() const
+    {
+        std::vector<cinf_profile_row> rows(256);
+        uint32_t n = 0;
+        check(cinf_engine_profile(&n, raw_.get(), rows.data(), static_cast<uint32_t>(rows.size())));
+        rows.resize(n);
+        return rows;
     }
     cinf_device_info device() const
     {

@@ -55,6 +55,7 @@ static request request_of(const cJSON *c)
 {
     request r(text_of(c, "prompt"));
     r.max_tokens(number_of(c, "max_tokens")).choices(number_of(c, "n", 1));
+    r.special(cJSON_IsTrue(at(c, "special")));
     const cJSON *item = nullptr;
     cJSON_ArrayForEach(item, at(c, "stop")) r.stop(item->valuestring);
     cJSON_ArrayForEach(item, at(c, "logit_bias"))
@@ -77,6 +78,8 @@ static void provoke(const cJSON *c, engine &e, const model &m, const std::string
         e.find(text_of(c, "name"));
     else if (call == "open")
         engine other(engine_options().device(text_of(c, "device")));
+    else if (call == "profile")
+        e.profile();
     else
         CHECK(!"a call that is known");
 }
@@ -153,7 +156,8 @@ static void conform(const std::string &folder, const cJSON *scenario)
     const cJSON *c = nullptr;
     cJSON_ArrayForEach(c, at(scenario, "tokenize"))
     {
-        CHECK(m.encode(text_of(c, "text")) == ids_of(c));
+        CHECK(m.encode(text_of(c, "text"), cJSON_IsTrue(at(c, "special")) ? CINF_TOKENIZE_SPECIAL : 0) ==
+              ids_of(c));
         CHECK(m.decode(ids_of(c)) == text_of(c, "text"));
     }
     uint64_t served = 0;
@@ -215,6 +219,16 @@ static void conform(const std::string &folder, const cJSON *scenario)
     }
     cJSON_ArrayForEach(c, at(scenario, "pause")) pause(c, m);
     cJSON_ArrayForEach(c, at(scenario, "meter")) charge(c);
+    meter gpu;
+    cJSON_ArrayForEach(c, at(scenario, "gpu_memory"))
+    {
+        gpu.set_gpu_memory(number_of(c, "used"), number_of(c, "total"));
+        gpu.set_gpu_taken(number_of(c, "taken"));
+        std::string page = gpu.metrics();
+        const cJSON *line = nullptr;
+        cJSON_ArrayForEach(line, at(c, "has")) CHECK(page.find(line->valuestring) != std::string::npos);
+        CHECK(page.find(text_of(c, "lacks")) == std::string::npos);
+    }
     cJSON_ArrayForEach(c, at(scenario, "cost"))
     {
         // Doubles hold the scenario's powers of two and small numbers exactly.
@@ -280,6 +294,23 @@ static void own(const std::string &folder)
     CHECK(e.metrics().find("model_request_total{model_name=\"small\"") != std::string::npos);
 }
 
+/* On a device with a clock of its own, where there is one. */
+static void profile(const std::string &folder)
+{
+    std::optional<engine> e;
+    try {
+        e.emplace(engine_options().device("opencl").profile());
+    } catch (const error &none) {
+        std::cout << "C++: no kernels are timed: " << none.what() << "\n";
+        return;
+    }
+    e->load(folder).generate(request("Once").max_tokens(2));
+    std::vector<cinf_profile_row> rows = e->profile();
+    CHECK(!rows.empty() && rows[0].launches > 0 && rows[0].name[0]);
+    for (size_t i = 1; i < rows.size(); i++)
+        CHECK(rows[i].device_ns <= rows[i - 1].device_ns);
+}
+
 /* A bill outlives the meter it came from, moves, and is closed as cancelled by letting go of it. */
 static void own_meter()
 {
@@ -321,6 +352,7 @@ int main(int argc, char *argv[])
     conform(argv[1], scenario);
     own(argv[1]);
     own_meter();
+    profile(argv[1]);
     cJSON_Delete(scenario);
     std::cout << "C++: the scenario holds\n";
 }

@@ -29,6 +29,8 @@ def provoke(case: dict[str, Any], engine: Engine, model: costinfer.Model, folder
         engine.find(case["name"])
     elif case["call"] == "open":
         Engine(device=case["device"])
+    elif case["call"] == "profile":
+        engine.profile()
     else:
         pytest.fail(f"unknown call {case['call']}")
 
@@ -79,10 +81,10 @@ def test_scenario(models: pathlib.Path) -> None:
     with Engine(device=scenario["device"], dollars_per_hour=scenario["dollars_per_hour"]) as engine:
         model = engine.load(folder)
         for case in scenario["tokenize"]:
-            assert model.encode(case["text"]) == case["ids"]
+            assert model.encode(case["text"], special=case.get("special", False)) == case["ids"]
             assert model.decode(case["ids"]) == case["text"]
         for case in scenario["generate"]:
-            options = {k: case[k] for k in ("max_tokens", "stop", "n") if k in case}
+            options = {k: case[k] for k in ("max_tokens", "stop", "n", "special") if k in case}
             if "logit_bias" in case:
                 options["logit_bias"] = {b["token"]: b["bias"] for b in case["logit_bias"]}
             result = model.generate(case["prompt"], **options)
@@ -110,6 +112,12 @@ def test_scenario(models: pathlib.Path) -> None:
             paused(model, case)
         for case in scenario["meter"]:
             metered(case)
+        meter = costinfer.Meter()
+        for case in scenario["gpu_memory"]:
+            meter.set_gpu_memory(case["used"], case["total"])
+            meter.set_gpu_taken(case.get("taken", 0))
+            page = meter.metrics()[1]
+            assert all(line in page for line in case["has"]) and case["lacks"] not in page
         for case in scenario["cost"]:
             assert str(Cost.of(case["ns"], case["dollars_per_hour"])) == case["dollars"]
         for case in scenario["errors"]:

@@ -240,6 +240,18 @@ def test_a_price_for_each_kind_of_device(models: pathlib.Path) -> None:
         assert report.cost == Cost.of(report.device_ns, "2.50")
 
 
+def test_profile_of_a_device_that_has_a_clock(models: pathlib.Path) -> None:
+    try:
+        engine = Engine(device="opencl", profile=True)
+    except costinfer.Error:
+        pytest.skip("no OpenCL device")
+    with engine:
+        engine.load(models / "stories-small").generate("Once", max_tokens=2)
+        kernels = engine.profile()
+        assert kernels and all(k.name and k.launches for k in kernels)
+        assert [k.device_ns for k in kernels] == sorted((k.device_ns for k in kernels), reverse=True)
+
+
 def test_weights_that_a_device_does_not_keep(engine: Engine, models: pathlib.Path) -> None:
     with pytest.raises(costinfer.Unsupported):
         engine.load(models / "stories-small", weights="bf16")

@@ -11,7 +11,7 @@
 
 Stream with `model.stream()` (`for` and `async for`), score with `model.score()`, and bill an inference of your
 own with `Meter`.  Every failure is a subclass of `Error`."""
-from ._engine import Choice, Device, Engine, Event, Model, ModelInfo, Result, Stream
+from ._engine import Choice, Device, Engine, Event, Kernel, Model, ModelInfo, Result, Stream
 from ._errors import (AlreadyExists, Busy, Cancelled, Closed, ContextLength, DeviceError, Error, FormatError, Full,
                       InputOutput, InvalidArgument, NotFound, OutOfMemory, Unsupported)
 from ._ffi import lib as _lib
@@ -28,7 +28,7 @@ def library_version() -> str:
 
 __all__ = [
     "AlreadyExists", "Bill", "Busy", "Cancelled", "Choice", "Closed", "ContextLength", "Cost", "Costs", "Device",
-    "DeviceError", "Engine", "Error", "Event", "FormatError", "Full", "InputOutput", "InvalidArgument", "Meter",
-    "Model", "ModelCosts", "ModelInfo", "NotFound", "OutOfMemory", "Report", "Result", "Share", "Stream",
+    "DeviceError", "Engine", "Error", "Event", "FormatError", "Full", "InputOutput", "InvalidArgument", "Kernel",
+    "Meter", "Model", "ModelCosts", "ModelInfo", "NotFound", "OutOfMemory", "Report", "Result", "Share", "Stream",
     "Unsupported", "library_version",
 ]

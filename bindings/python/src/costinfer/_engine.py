@@ -41,6 +41,15 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """What a kernel of the device took since the engine was opened, by the device's own clock."""
+
+    name: str
+    launches: int
+    device_ns: int
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     name: str
     folder: str
@@ -375,15 +384,16 @@ class Engine:
     def __init__(self, *, device: str | None = None, threads: int = 0, kv_memory: int = 0, queue_max: int = 0,
                  prefix_reuse: bool = True, dollars_per_hour: str | None = None, basis: str = "wall",
                  kv: str = "f32", speculation: bool = True, cpu_dollars_per_hour: str | None = None,
-                 gpu_dollars_per_hour: str | None = None) -> None:
-        """dollars_per_hour is the price; where the device's kind decides, cpu_ and gpu_dollars_per_hour are."""
+                 gpu_dollars_per_hour: str | None = None, profile: bool = False) -> None:
+        """dollars_per_hour is the price; where the device's kind decides, cpu_ and gpu_dollars_per_hour are.
+        profile: time every kernel of a device that can, for profile()."""
         if basis not in ("wall", "cpu"):
             raise _errors.InvalidArgument(f"basis is {basis!r}; it can be 'wall' or 'cpu'")
         kv_type = ctypes.c_uint()
         call("kv_parse", ctypes.byref(kv_type), kv.encode())
         o = _ffi.EngineOptions(threads=threads, kv_memory=kv_memory, queue_max=queue_max,
                                no_prefix_reuse=not prefix_reuse, kv=kv_type.value,
-                               no_speculation=not speculation)
+                               no_speculation=not speculation, profile=profile)
         o.basis = ("wall", "cpu").index(basis)
         if device is not None:
             o.device = device.encode()
@@ -437,6 +447,13 @@ class Engine:
         lib.cinf_engine_device(self._handle, ctypes.byref(i))
         return Device(text(i.name), text(i.description), text(i.reason), i.is_gpu, i.threads, i.memory_total,
                       i.memory_used, text(lib.cinf_kv_name(i.kv)), i.speculation)
+
+    def profile(self) -> list[Kernel]:
+        """The kernels, the longest first.  Unsupported without `profile`, and on devices without a clock of their
+        own, such as a CPU."""
+        rows, n = (_ffi.ProfileRow * 256)(), ctypes.c_uint32()
+        call("engine_profile", ctypes.byref(n), self._handle, rows, len(rows))
+        return [Kernel(text(row.name), row.launches, row.device_ns) for row in rows[: n.value]]
 
     def set_price(self, dollars_per_hour: str | None) -> None:
         """From the next boundary on; what has been measured keeps its price."""

@@ -54,6 +54,10 @@ class DeviceInfo(Sized):
                 ("kv", c_uint), ("speculation", c_bool)]
 
 
+class ProfileRow(Structure):
+    _fields_ = [("name", c_char * 48), ("launches", c_uint64), ("device_ns", c_uint64)]
+
+
 class ModelOptions(Sized):
     _fields_ = [("struct_size", c_size_t), ("name", c_char_p), ("folder", c_char_p), ("shape", c_char_p),
                 ("weights", c_uint), ("slots", c_uint32), ("untied_head", c_bool), ("progress", Progress),
@@ -156,6 +160,7 @@ _PP = POINTER(c_void_p)
 _FALLIBLE: dict[str, list[Any]] = {
     "engine_open": [_PP, POINTER(EngineOptions)],
     "engine_set_price": [_P, c_char_p],
+    "engine_profile": [POINTER(c_uint32), _P, POINTER(ProfileRow), c_uint32],
     "model_load": [_PP, _P, POINTER(ModelOptions)],
     "model_find": [_PP, _P, c_char_p],
     "model_unload": [_P],
@@ -205,6 +210,8 @@ _OTHERS: dict[str, tuple[Any, list[Any]]] = {
     "meter_free": (None, [_P]),
     "meter_busy": (None, [_P]),
     "meter_idle": (None, [_P]),
+    "meter_set_gpu_memory": (None, [_P, c_uint64, c_uint64]),
+    "meter_set_gpu_taken": (None, [_P, c_uint64]),
     "meter_charge": (c_uint64, [_P, POINTER(Share), c_uint32]),
     "bill_close": (None, [_P, c_uint]),
     "bill_count_drafts": (None, [_P, c_uint32, c_uint32]),

@@ -246,6 +246,14 @@ class Meter:
     def set_price(self, dollars_per_hour: str | None) -> None:
         call("meter_set_price", self._pointer, dollars_per_hour.encode() if dollars_per_hour is not None else None)
 
+    def set_gpu_memory(self, used_bytes: int, total_bytes: int) -> None:
+        """A GPU's memory as allocated by this program, and in all, for metrics()."""
+        lib.cinf_meter_set_gpu_memory(self._pointer, used_bytes, total_bytes)
+
+    def set_gpu_taken(self, used_bytes: int) -> None:
+        """The GPU's used memory as its driver counts it, others' included; 0: nobody knows."""
+        lib.cinf_meter_set_gpu_taken(self._pointer, used_bytes)
+
     def costs(self) -> Costs:
         return costs_of(self._address)
 
