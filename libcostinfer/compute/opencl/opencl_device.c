@@ -248,12 +248,15 @@ static enum cinf_status build_device_program(struct opencl_device *device)
 
 static void stop(struct opencl_device *device)
 {
+    if (device->attend)
+        clReleaseProgram(device->attend);
     if (device->program)
         clReleaseProgram(device->program);
     if (device->queue)
         clReleaseCommandQueue(device->queue);
     if (device->context)
         clReleaseContext(device->context);
+    device->attend = NULL;
     device->program = NULL;
     device->queue = NULL;
     device->context = NULL;
@@ -544,6 +547,24 @@ enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *devic
         opencl_cache_save(program, &key);
     strbuf_free(&key);
     *out = program;
+    return CINF_OK;
+}
+
+/* Kept, since models of one family have heads of one width. */
+enum cinf_status opencl_attend_program(cl_program *out, struct opencl_device *device, uint32_t head_width)
+{
+    static const char *const sources[] = { "opencl_layout.h", "cache.cl", "attend.cl" };
+    if (!device->attend || device->attend_width != head_width) {
+        cl_program program;
+        char options[32];
+        snprintf(options, sizeof options, "-DHEAD_WIDTH=%u", head_width);
+        TRY(opencl_program_new(&program, device, options, sources, 3));
+        if (device->attend)
+            clReleaseProgram(device->attend);
+        device->attend = program;
+        device->attend_width = head_width;
+    }
+    *out = device->attend;
     return CINF_OK;
 }
 

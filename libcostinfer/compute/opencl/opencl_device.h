@@ -42,6 +42,8 @@ struct opencl_device {
     cl_context context;
     cl_command_queue queue;
     cl_program program;
+    cl_program attend; /* attend.cl for heads of `attend_width`: the latest that was asked for, or NULL */
+    uint32_t attend_width;
     struct opencl_tuning tuning;
     bool half_cache;     /* keys and values in f16 */
     bool is_gpu, sleeps; /* sleeps: waiting for an event costs no processor time */
@@ -109,6 +111,8 @@ void opencl_buffer_free(struct opencl_device *device, struct opencl_buffer *buff
 /* A program of the named sources (kernel_sources.h) with the device's options and `options`. */
 enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *device, const char *options,
                                     const char *const *sources, uint32_t n_sources);
+/* attend.cl for heads of that width: the device's, until another width is asked for; kernels outlive it. */
+enum cinf_status opencl_attend_program(cl_program *out, struct opencl_device *device, uint32_t head_width);
 enum cinf_status opencl_kernel_new(cl_kernel *out, struct opencl_device *device, cl_program program,
                                    const char *name);
 

@@ -5,7 +5,6 @@
  * beginning; so a step is that, a launch for each operation, and the logits' way back. */
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
@@ -44,7 +43,6 @@ struct opencl_prepared {
     const struct program *program;
     uint32_t rows_max, splits_max;
 
-    cl_program attend;
     cl_kernel (*kernels)[KERNELS];      /* [n_ops] */
     cl_kernel (*chunks)[CHUNK_KERNELS]; /* [n_chunks] */
     cl_kernel widen;
@@ -304,10 +302,6 @@ static enum cinf_status allocate(struct opencl_prepared *p)
     if (attends) {
         uint64_t n = SPLIT_ROWS_MAX * (uint64_t)p->splits_max * program->heads * (p->kv->wide + 16u);
         TRY(opencl_buffer_new(&p->parts, device, n * sizeof(float), 0, false, "parts of attention"));
-        char options[32];
-        snprintf(options, sizeof options, "-DHEAD_WIDTH=%u", p->kv->head_width);
-        static const char *const sources[] = { "opencl_layout.h", "cache.cl", "attend.cl" };
-        TRY(opencl_program_new(&p->attend, device, options, sources, 3));
     }
     return device->tuning.clblast ? allocate_blas(p) : CINF_OK;
 }
@@ -407,8 +401,10 @@ static enum cinf_status bind_attend(struct opencl_prepared *p, const struct op *
     const cl_ulong at = values_at(kv);
     const cl_float scale = op->scale;
     static const char *const names[] = { "attend_single", "attend_join", "attend_tile" };
+    cl_program program;
+    TRY(opencl_attend_program(&program, device, kv->head_width));
     for (int k = KERNEL_SINGLE; k <= KERNEL_TILE; k++)
-        TRY(opencl_kernel_new(&kernels[k], device, p->attend, names[k]));
+        TRY(opencl_kernel_new(&kernels[k], device, program, names[k]));
 #define ATTEND_ARGUMENTS                                                                                     \
     ARGUMENT(p->rows[op->in].mem), ARGUMENT(p->rows[op->out].mem), ARGUMENT(kv->caches[op->layer].mem),      \
         ARGUMENT(p->step.mem), ARGUMENT(p->rows_max), ARGUMENT(stride), ARGUMENT(kv->heads),                 \
@@ -828,8 +824,6 @@ void opencl_prepared_free(struct prepared *base)
     }
     if (p->widen)
         clReleaseKernel(p->widen);
-    if (p->attend)
-        clReleaseProgram(p->attend);
     struct opencl_buffer *const buffers[] = { &p->wanted,        &p->logits,  &p->parts,      &p->product,
                                               &p->panel,         &p->temp,    &p->step,       &p->step_pinned,
                                               &p->logits_pinned, &p->allowed, &p->pick_parts, &p->picks,
