@@ -21,11 +21,11 @@ extern "C" {
 
 /* How an element is stored. */
 enum cinf_dtype {
-    CINF_DTYPE_F32 = 0,
-    CINF_DTYPE_F16,
-    CINF_DTYPE_BF16,
-    CINF_DTYPE_F64,
-    CINF_DTYPE_OTHER, /* known to the file format, listed, but not readable as numbers here */
+    CINF_DTYPE_F32 = 0, /* IEEE 754 binary32 */
+    CINF_DTYPE_F16,     /* binary16 */
+    CINF_DTYPE_BF16,    /* the upper half of a binary32 */
+    CINF_DTYPE_F64,     /* binary64 */
+    CINF_DTYPE_OTHER,   /* known to the file format, listed, but not readable as numbers here */
 };
 
 enum { CINF_DIMS_MAX = 8 }; /* dimensions of a tensor at most */
@@ -82,7 +82,7 @@ enum cinf_activation {
     CINF_ACTIVATION_GELU,         /* x * normal CDF(x), by erf */
     CINF_ACTIVATION_RELU,         /* max(x, 0) */
     CINF_ACTIVATION_SILU,         /* x / (1 + exp(-x)) */
-    CINF_ACTIVATION_TANH,
+    CINF_ACTIVATION_TANH,         /* hyperbolic tangent */
 };
 
 enum { CINF_EOS_MAX = 16 }; /* tokens that end a text, at most */

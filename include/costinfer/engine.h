@@ -23,8 +23,8 @@ extern "C" {
 
 /* How keys and values of past positions are kept on the device. */
 enum cinf_kv {
-    CINF_KV_F32 = 0,
-    CINF_KV_F16, /* half the memory and half of what attention reads; devices "cpu" and "opencl" */
+    CINF_KV_F32 = 0, /* as they are computed */
+    CINF_KV_F16,     /* half the memory and half of what attention reads; devices "cpu" and "opencl" */
 };
 CINF_API const char *cinf_kv_name(enum cinf_kv kv); /* "f32", "f16" */
 
@@ -124,11 +124,11 @@ CINF_API enum cinf_status cinf_engine_profile(uint32_t *n, struct cinf_engine *e
 /* How weights are kept on the device. */
 enum cinf_weights {
     CINF_WEIGHTS_AUTO = 0, /* what the checkpoint stores, as far as the device can hold it */
-    CINF_WEIGHTS_F32,
-    CINF_WEIGHTS_F16,
-    CINF_WEIGHTS_BF16,
-    CINF_WEIGHTS_INT8, /* a scale an output */
-    CINF_WEIGHTS_INT4, /* groups of 32 with a scale; embeddings and head in int8; device "cpu" */
+    CINF_WEIGHTS_F32,      /* 4 bytes each */
+    CINF_WEIGHTS_F16,      /* 2 bytes, IEEE 754 binary16 */
+    CINF_WEIGHTS_BF16,     /* 2 bytes, the upper half of a binary32 */
+    CINF_WEIGHTS_INT8,     /* a scale an output */
+    CINF_WEIGHTS_INT4,     /* groups of 32 with a scale; embeddings and head in int8; device "cpu" */
 };
 CINF_API const char *cinf_weights_name(enum cinf_weights weights); /* "auto", "f32" … */
 

@@ -27,8 +27,12 @@ enum cinf_exposition_format {
     CINF_EXPOSITION_OPENMETRICS, /* application/openmetrics-text; version=1.0.0 */
 };
 
-/* What a family's numbers mean: a count that only grows, a value that goes up and down, a distribution. */
-enum cinf_metric_type { CINF_METRIC_COUNTER, CINF_METRIC_GAUGE, CINF_METRIC_HISTOGRAM };
+/* What a family's numbers mean. */
+enum cinf_metric_type {
+    CINF_METRIC_COUNTER = 0, /* a count that only grows */
+    CINF_METRIC_GAUGE,       /* a value that goes up and down */
+    CINF_METRIC_HISTOGRAM,   /* a distribution */
+};
 
 /* One of the labels that tell a family's samples apart. */
 struct cinf_label {

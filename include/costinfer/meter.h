@@ -156,7 +156,7 @@ enum cinf_finish {
     CINF_FINISH_CLIENT_GONE, /* its client disconnected */
     CINF_FINISH_TIMEOUT,     /* a deadline passed, or nobody read the output */
     CINF_FINISH_FAILED,      /* the device or memory failed */
-    CINF_FINISH_COUNT,
+    CINF_FINISH_COUNT,       /* how many there are */
 };
 
 /* "stop", "length", "cancelled", "client_gone", "timeout", "failed"; "running" for 0. */
@@ -209,14 +209,14 @@ CINF_API void cinf_bill_free(struct cinf_bill *bill);
 
 /* Why a request was refused or failed. */
 enum cinf_error_kind {
-    CINF_ERROR_INVALID_REQUEST = 0,
-    CINF_ERROR_CONTEXT_LENGTH,
-    CINF_ERROR_QUEUE_FULL,
-    CINF_ERROR_UNAVAILABLE, /* loading, draining or unloaded */
-    CINF_ERROR_TIMEOUT,
-    CINF_ERROR_DEVICE,
-    CINF_ERROR_INTERNAL,
-    CINF_ERROR_KINDS,
+    CINF_ERROR_INVALID_REQUEST = 0, /* a mistake of the client's */
+    CINF_ERROR_CONTEXT_LENGTH,      /* more tokens than the model's context has room for */
+    CINF_ERROR_QUEUE_FULL,          /* too many requests wait already */
+    CINF_ERROR_UNAVAILABLE,         /* loading, draining or unloaded */
+    CINF_ERROR_TIMEOUT,             /* a deadline passed */
+    CINF_ERROR_DEVICE,              /* the device failed */
+    CINF_ERROR_INTERNAL,            /* anything else, memory among it */
+    CINF_ERROR_KINDS,               /* how many there are */
 };
 CINF_API const char *cinf_error_kind_name(enum cinf_error_kind kind); /* "invalid_request" … */
 

@@ -26,7 +26,7 @@ extern "C" {
 
 /* Why a call failed.  Codes keep their values; later libraries may have more. */
 enum cinf_status {
-    CINF_OK = 0,
+    CINF_OK = 0,       /* done */
     CINF_EINVAL,       /* an argument or option is out of its range */
     CINF_ENOMEM,       /* memory, or a device's memory, is exhausted */
     CINF_EIO,          /* the operating system failed a read, write or map */
