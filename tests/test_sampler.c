@@ -1,6 +1,7 @@
 /* The sampler against its definition, evaluated the slow way. */
 #include "support.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -339,6 +340,334 @@ START_TEST(logprobs_of_the_best)
 }
 END_TEST
 
+/* ---- Against sorting everything ------------------------------------------------------------ */
+
+enum { LARGE = 50257 };
+
+/* One call of sampler_pick(). */
+struct pick_case {
+    float *all; /* [vocab] */
+    uint32_t vocab;
+    const uint8_t *allowed;
+    struct sampling how;
+    int32_t tokens[40];
+    uint32_t n_tokens, n_prompt;
+};
+
+struct sorted {
+    float logit;
+    double weight;
+    int32_t id;
+};
+
+static int best_first(const void *a, const void *b)
+{
+    const struct sorted *x = a, *y = b;
+    return x->logit > y->logit ? -1 : x->logit < y->logit ? 1 : x->id - y->id;
+}
+
+static int last_first(const void *a, const void *b)
+{
+    return ((const struct sorted *)b)->id - ((const struct sorted *)a)->id;
+}
+
+/* What biases and penalties make of a logit, by counting. */
+static float modified(const struct pick_case *c, int32_t id)
+{
+    uint32_t seen = 0, generated = 0;
+    float x = c->all[id];
+    for (uint32_t i = 0; i < c->how.n_bias; i++)
+        x += c->how.bias[i].token == id ? c->how.bias[i].bias : 0;
+    for (uint32_t i = 0; i < c->n_tokens; i++) {
+        seen += c->tokens[i] == id;
+        generated += c->tokens[i] == id && i >= c->n_prompt;
+    }
+    if (seen > 0 && c->how.repetition_penalty > 0)
+        x = x > 0 ? x / c->how.repetition_penalty : x * c->how.repetition_penalty;
+    for (uint32_t i = 0; i < generated; i++)
+        x -= c->how.frequency_penalty + (i == 0 ? c->how.presence_penalty : 0);
+    return x;
+}
+
+/* The weights as the sampler has them where `exact`; otherwise exp() in double. */
+static void weigh(struct sorted *c, uint32_t n, float temperature, bool exact)
+{
+    for (uint32_t i = 0; i < n; i += SCAN_BLOCK) {
+        float x[SCAN_BLOCK], weights[SCAN_BLOCK];
+        uint32_t end = n - i < SCAN_BLOCK ? n - i : SCAN_BLOCK;
+        for (uint32_t k = 0; k < end; k++)
+            x[k] = c[i + k].logit;
+        if (exact)
+            sampler_scan_at(0)->weights(weights, x, end,
+                                        &(struct weighing){ c[0].logit, temperature, -INFINITY });
+        for (uint32_t k = 0; k < end; k++)
+            c[i + k].weight = exact ? (double)weights[k] : exp(((double)x[k] - c[0].logit) / temperature);
+    }
+}
+
+/* Sorts what may be picked and cuts it as request.h says; returns how many stay, in the order in which the
+ * token is drawn: by likelihood where that was needed for a cut, else the last first. */
+static uint32_t cut(struct sorted *out, const struct pick_case *c, bool exact)
+{
+    uint32_t n = 0, n_kept = 0;
+    for (uint32_t i = 0; i < c->vocab; i++) {
+        float x = modified(c, (int32_t)i);
+        if (isfinite(x) && (!c->allowed || (c->allowed[i / 8] >> i % 8 & 1)))
+            out[n++] = (struct sorted){ x, 0, (int32_t)i };
+    }
+    if (n == 0)
+        return 0;
+    qsort(out, n, sizeof *out, best_first);
+    if (c->how.temperature <= 0 || c->how.top_k == 1)
+        return 1;
+    weigh(out, n, c->how.temperature, exact);
+    bool cut_p = c->how.top_p > 0 && c->how.top_p < 1;
+    float floor = c->how.min_p > 0 ? out[0].logit + c->how.temperature * logf(c->how.min_p) : -INFINITY;
+    while (!cut_p && n > 1 && out[n - 1].logit < floor)
+        n--;
+    uint32_t k = c->how.top_k > 0 && c->how.top_k < n ? c->how.top_k : n;
+    double total = 0, sum = 0;
+    for (uint32_t i = 0; i < k; i++)
+        total += out[i].weight;
+    while (n_kept < k && (!cut_p || sum < c->how.top_p * total) && out[n_kept].logit >= floor)
+        sum += out[n_kept++].weight;
+    if (k == n && !cut_p)
+        qsort(out, n_kept, sizeof *out, last_first);
+    return n_kept;
+}
+
+static double total_of(const struct sorted *c, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += c[i].weight;
+    return sum;
+}
+
+/* Where the random number is in the distribution that is computed in double, there is the token; but for what
+ * the sampler's weights are rounded by. */
+static void check_place(struct sorted *sorted, const struct pick_case *c, int32_t token, double random)
+{
+    struct pick_case less = *c, more = *c;
+    uint32_t n = cut(sorted, c, false), at = 0;
+    double error = 4e-6 + c->vocab * 0x1p-36, all = total_of(sorted, n), least = all, most = all, before = 0;
+    if (c->how.top_p > 0 && c->how.top_p < 1) {
+        less.how.top_p = (float)(c->how.top_p * (1 - error));
+        more.how.top_p = fminf((float)(c->how.top_p * (1 + error)), 1 - FLT_EPSILON / 2);
+        least = total_of(sorted, cut(sorted, &less, false));
+        n = cut(sorted, &more, false);
+        most = total_of(sorted, n);
+    }
+    for (; at < n && sorted[at].id != token; at++)
+        before += sorted[at].weight;
+    ck_assert_msg(at < n, "token %d of %u is not among the %u that are left", token, c->vocab, n);
+    ck_assert_double_le(before, random * most + error * most);
+    ck_assert_double_ge(before + sorted[at].weight, random * least - error * most);
+}
+
+/* Exactly the token that sorting gives, by every version of the loops. */
+static void check_pick(struct sorted *sorted, const struct pick_case *c, uint32_t choice)
+{
+    uint32_t n = cut(sorted, c, true);
+    double random = sampler_random(c->how.seed, choice, c->n_tokens), mark = random * total_of(sorted, n);
+    double sum = 0;
+    int32_t right = -1;
+    for (uint32_t i = 0; i < n && sum <= mark; i++) {
+        sum += sorted[i].weight;
+        right = sorted[i].id;
+    }
+    if (n == 1)
+        right = sorted[0].id;
+    for (uint32_t v = 0; sampler_scan_at(v); v++) {
+        sampler.scan = sampler_scan_at(v);
+        int32_t token = sampler_pick(&sampler, c->all, c->vocab, c->allowed, &c->how, choice, c->tokens,
+                                     c->n_tokens, c->n_prompt);
+        ck_assert_msg(token == right,
+                      "%s: %d, not %d, of %u; temperature %g, k %u, p %.9g, min_p %g, random %.17g",
+                      sampler.scan->name, token, right, c->vocab, c->how.temperature, c->how.top_k,
+                      c->how.top_p, c->how.min_p, random);
+    }
+    if (n > 1)
+        check_place(sorted, c, right, random);
+}
+
+static double uniform(uint32_t stream, uint32_t i)
+{
+    return sampler_random(1234, stream, i);
+}
+
+static uint32_t below(uint32_t stream, uint32_t i, uint32_t n)
+{
+    return (uint32_t)(uniform(stream, i) * n);
+}
+
+/* Logits of several kinds. */
+static void make_logits(float *out, uint32_t n, uint32_t kind, uint32_t stream)
+{
+    static const float odd[] = { 0, 1, 1, 2, -INFINITY, INFINITY, NAN, -0.0f };
+    for (uint32_t i = 0; i < n; i++) {
+        double u = uniform(stream, 1000 + i);
+        float normal = (float)(2 * sqrt(-2 * log(1 - u)) * cos(6.283185307 * uniform(stream, 100000 + i)));
+        switch (kind) {
+        case 0: /* anything */
+            out[i] = odd[(int)(u * 8)];
+            break;
+        case 1: /* ties */
+            out[i] = rintf(normal);
+            break;
+        case 2: /* all alike */
+            out[i] = -3;
+            break;
+        case 3: /* peaks */
+            out[i] = normal + (i % 50 == stream % 50 ? (float)(14 * u) : 0);
+            break;
+        case 4: /* far apart */
+            out[i] = normal * 1e30f;
+            break;
+        case 5: /* close together, and some far off */
+            out[i] = u < 0.01 ? -1e6f : 40 + normal * 1e-5f;
+            break;
+        default:
+            out[i] = normal;
+        }
+    }
+}
+
+static struct sampling make_sampling(uint32_t vocab, uint32_t stream)
+{
+    static const float temperatures[] = { 0, 1e-30f, 0.01f, 0.7f, 0.8f, 1, 1, 2, 100 };
+    static const float shares[] = { 0, 1e-30f, 1e-6f, 0.05f, 0.5f, 0.9f, 0.95f, 0.999f, 1 - FLT_EPSILON, 1 };
+    const uint32_t counts[] = { 0,     0,         0,         1, 2, 5, 40, 1 + below(stream, 0, vocab),
+                                vocab, vocab + 1, UINT32_MAX };
+    return (struct sampling){ .temperature = temperatures[below(stream, 1, 9)],
+                              .top_k = counts[below(stream, 2, 11)],
+                              .top_p = shares[below(stream, 3, 10)],
+                              .min_p = below(stream, 4, 2) ? shares[below(stream, 5, 10)] : 0,
+                              .seed = stream };
+}
+
+static void with_penalties(struct pick_case *c, struct cinf_logit_bias *bias, uint32_t stream)
+{
+    c->n_tokens = below(stream, 10, 40);
+    c->n_prompt = below(stream, 11, c->n_tokens + 1);
+    for (uint32_t i = 0; i < c->n_tokens; i++)
+        c->tokens[i] = (int32_t)below(stream, 20 + i, i % 2 ? c->vocab : c->vocab < 8 ? c->vocab : 8);
+    for (uint32_t i = 0; i < 4; i++)
+        bias[i] = (struct cinf_logit_bias){ (int32_t)below(stream, 70 + i, c->vocab),
+                                            (float)below(stream, 80 + i, 200) - 100 };
+    /* Steps that a float holds exactly, whatever the order they are taken in. */
+    c->how.repetition_penalty = below(stream, 12, 2) ? 1.25f : 0;
+    c->how.frequency_penalty = below(stream, 13, 2) ? 0.5f : 0;
+    c->how.presence_penalty = below(stream, 14, 2) ? -0.25f : 0;
+    c->how.bias = bias;
+    c->how.n_bias = below(stream, 15, 5);
+}
+
+START_TEST(a_pick_is_that_of_sorting_everything)
+{
+    static const uint32_t sizes[] = { 1, 2, 3, 10, 127, 128, 129, 300, 1000 };
+    struct sorted *sorted = calloc(1000, sizeof *sorted);
+    float *all = calloc(1000, sizeof *all);
+    ck_ok(sampler_reserve(&sampler, 1000));
+    for (uint32_t trial = 0; trial < 2000; trial++) {
+        uint8_t allowed[1000 / 8 + 1];
+        struct cinf_logit_bias bias[4];
+        struct pick_case c = { .all = all, .vocab = sizes[trial % 9] };
+        c.how = make_sampling(c.vocab, trial);
+        make_logits(all, c.vocab, below(trial, 6, 8), trial);
+        for (uint32_t i = 0; i < sizeof allowed; i++)
+            allowed[i] = below(trial, 200 + i, 4) ? 0xFF : (uint8_t)below(trial, 400 + i, 256);
+        if (below(trial, 7, 3) == 0)
+            c.allowed = allowed;
+        if (below(trial, 8, 3) == 0)
+            with_penalties(&c, bias, trial);
+        for (uint32_t choice = 0; choice < 2; choice++)
+            check_pick(sorted, &c, choice);
+    }
+    free(all);
+    free(sorted);
+}
+END_TEST
+
+START_TEST(a_pick_of_a_whole_vocabulary_is_that_of_sorting_it)
+{
+    struct sorted *sorted = calloc(LARGE, sizeof *sorted);
+    float *all = calloc(LARGE, sizeof *all);
+    ck_ok(sampler_reserve(&sampler, LARGE));
+    struct pick_case c = { .all = all, .vocab = LARGE };
+    make_logits(all, LARGE, (uint32_t)_i < 6 ? (uint32_t)_i % 4 : 7, 5);
+    c.how = (struct sampling){ .temperature = 0.8f, .top_p = _i % 2 ? 0.95f : 0, .top_k = _i > 4 ? 40 : 0 };
+    check_pick(sorted, &c, (uint32_t)_i);
+    free(all);
+    free(sorted);
+}
+END_TEST
+
+/* Of equally likely ones every hundredth part is drawn as often as another, and top_p leaves those with the
+ * smallest ids.  One of a hundred such counts is out of these bounds once in 10^5 runs. */
+START_TEST(many_alike_are_drawn_alike)
+{
+    enum { DRAWS = 4000, PARTS = 100 };
+    uint32_t vocab = _i ? 2 * PARTS : LARGE, part = _i ? 1 : LARGE / PARTS, left = part * PARTS;
+    int counts[PARTS + 1] = { 0 };
+    float *all = calloc(vocab, sizeof *all);
+    ck_ok(sampler_reserve(&sampler, vocab));
+    struct sampling how = { .temperature = 100, .top_p = _i ? 0.5f : 0 };
+    for (uint32_t i = 0; i < DRAWS; i++) {
+        how.seed = i;
+        uint32_t token = (uint32_t)sampler_pick(&sampler, all, vocab, NULL, &how, 0, NULL, 0, 0);
+        counts[token < left ? token / part : PARTS]++;
+    }
+    for (int i = 0; i < PARTS; i++)
+        ck_assert_msg(counts[i] > 10 && counts[i] < 75, "part %d: %d", i, counts[i]);
+    ck_assert_int_lt(counts[PARTS], _i ? 1 : 25);
+    free(all);
+}
+END_TEST
+
+START_TEST(logprobs_of_broken_logits_are_not_numbers)
+{
+    static const float odd[] = { NAN, INFINITY };
+    for (int i = 0; i < 2; i++) {
+        float logprob = 0;
+        struct cinf_logprob top[20];
+        logits[150] = odd[i];
+        sampler_logprobs(&sampler, logits, V, 33, &logprob, top, 20);
+        ck_assert(isnan(logprob));
+        for (int k = 0; k < 20; k++)
+            ck_assert(top[k].token >= 0 && top[k].token < V && isnan(top[k].logprob));
+    }
+}
+END_TEST
+
+/* Ties, and -INFINITY, which has a place behind all others. */
+START_TEST(the_most_likely_are_the_first_of_the_order)
+{
+    for (uint32_t trial = 0; trial < 300; trial++) {
+        float x[2000], logprob;
+        struct sorted sorted[2000];
+        struct cinf_logprob top[20];
+        uint32_t n = trial % 2 ? 20 + below(trial, 0, 100) : 2000, token = below(trial, 1, n);
+        double sum = 0;
+        ck_ok(sampler_reserve(&sampler, 2000));
+        for (uint32_t i = 0; i < n; i++) {
+            x[i] = (float)(uniform(trial, 10 + i) * 20 - 10);
+            x[i] = trial % 3 == 0 ? rintf(x[i]) : trial % 5 == 0 && i > 10 ? -INFINITY : x[i];
+            sum += exp(x[i]);
+            sorted[i] = (struct sorted){ x[i], 0, (int32_t)i };
+        }
+        qsort(sorted, n, sizeof *sorted, best_first);
+        sampler_logprobs(&sampler, x, n, (int32_t)token, &logprob, top, 20);
+        ck_assert(isinf(x[token]) ? logprob == -INFINITY : fabs(logprob - (x[token] - log(sum))) < 3e-6);
+        for (int i = 0; i < 20; i++) {
+            ck_assert_int_eq(top[i].token, sorted[i].id);
+            ck_assert(isinf(sorted[i].logit) ? top[i].logprob == -INFINITY
+                                             : fabs(top[i].logprob - (sorted[i].logit - log(sum))) < 3e-6);
+        }
+    }
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("sampler");
@@ -356,6 +685,11 @@ Suite *suite(void)
     tcase_add_test(t, what_needs_every_logit);
     tcase_add_test(t, logprobs_of_the_best);
     tcase_add_test(t, random_numbers_are_uniform);
+    tcase_add_test(t, a_pick_is_that_of_sorting_everything);
+    tcase_add_loop_test(t, a_pick_of_a_whole_vocabulary_is_that_of_sorting_it, 0, 8);
+    tcase_add_loop_test(t, many_alike_are_drawn_alike, 0, 2);
+    tcase_add_test(t, logprobs_of_broken_logits_are_not_numbers);
+    tcase_add_test(t, the_most_likely_are_the_first_of_the_order);
     suite_add_tcase(s, t);
     return s;
 }

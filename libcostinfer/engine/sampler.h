@@ -8,14 +8,23 @@
 #include <costinfer/request.h>
 
 #include "backend.h"
+#include "sampler_scan.h"
+
+enum { SAMPLER_RANKS = 1024 };
 
 /* Scratch space of one thread, sized for the largest vocabulary it meets. */
 struct sampler {
     uint32_t cap;
+    const struct sampler_scan *scan;
     float *logits;   /* [cap] */
     uint32_t *marks; /* [cap] tokens met in this call carry `stamp` */
     uint32_t stamp;
-    struct sampler_candidate *candidates; /* [cap] */
+    float *maxima;                                  /* [blocks of cap] the largest logit of each */
+    float *weights;                                 /* [blocks of cap, SCAN_BLOCK] */
+    double *sums;                                   /* [blocks of cap] of weights */
+    struct sampler_candidate *candidates, *of_rank; /* [cap] */
+    uint16_t *ranks;                                /* [cap + 3] of the candidates */
+    double rank_sums[SAMPLER_RANKS];
 };
 
 /* How one request samples; see struct cinf_request_options for what each does. */
