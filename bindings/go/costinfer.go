@@ -248,8 +248,8 @@ type Kernel struct {
 	Device   time.Duration
 }
 
-// Profile is the kernels, the longest first.  Unsupported without Options.Profile, and on a CPU, which has no clock of
-// its own.
+// Profile is the kernels, the longest first.  Unsupported without Options.Profile, and on devices without a clock of
+// their own, such as a CPU.
 func (e *Engine) Profile() ([]Kernel, error) {
 	var rows [256]C.struct_cinf_profile_row
 	var n C.uint32_t

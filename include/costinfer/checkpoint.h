@@ -87,7 +87,8 @@ enum cinf_activation {
 
 enum { CINF_EOS_MAX = 16 }; /* tokens that end a text, at most */
 
-/* What changes the result, with GPT-2's defaults where a key is absent. */
+/* What changes the result, with GPT-2's defaults where a key is absent.  Without a size of its own and within
+ * cinf_model_info, it changes only with the soname. */
 struct cinf_config {
     uint32_t vocab_size;                  /* V */
     uint32_t n_positions;                 /* P, the context */

@@ -52,6 +52,7 @@ class error : public std::runtime_error
     cinf_status status_;
 };
 
+/* Throws what a C function returned, unless it succeeded. */
 inline void check(cinf_status status)
 {
     if (status != CINF_OK)
@@ -102,6 +103,7 @@ inline std::string format(cinf_cost cost)
     return cinf_cost_format(text, cost);
 }
 
+/* What a time costs at a price: the product, which is never rounded. */
 inline cinf_cost cost_of(uint64_t ns, const std::string &dollars_per_hour)
 {
     uint64_t price = 0;
@@ -151,7 +153,8 @@ class snapshot
     cinf_snapshot s_;
 };
 
-/* All metrics of a meter for Prometheus, in the format that an Accept header asks for. */
+/* All metrics of a meter for Prometheus; cinf_exposition_negotiate() is the format that an Accept header asks
+ * for. */
 inline std::string metrics(const cinf_meter *meter, cinf_exposition_format format = CINF_EXPOSITION_TEXT)
 {
     cinf_exposition *raw = nullptr;
@@ -216,7 +219,7 @@ class bill
 };
 
 /* A timeline of one device, for a program that runs models by itself.  One thread at a time moves time:
- * busy(), idle(), charge(), charge_load(), set_price() and closing a bill. */
+ * busy(), idle(), charge(), charge_load(), set_price(), account(), open_bill() and closing a bill. */
 class meter
 {
   public:
@@ -514,6 +517,7 @@ class stream
 /* In C++ the struct's plain name is that of the function which fills it. */
 using model_info = struct ::cinf_model_info;
 
+/* A counted handle on a loaded model.  All of its methods may be called from many threads at once. */
 class model
 {
   public:
@@ -612,6 +616,7 @@ class model
     detail::handle<cinf_model> raw_;
 };
 
+/* The options of an engine.  Setters chain; strings are copied into it. */
 class engine_options
 {
   public:
@@ -682,6 +687,7 @@ class engine_options
     std::deque<std::string> texts_;
 };
 
+/* One device and the models on it.  Destroyed, it cancels what runs and gives the device back. */
 class engine
 {
   public:

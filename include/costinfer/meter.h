@@ -31,9 +31,9 @@
  * from them when it is read.
  *
  * Threads.  One thread at a time (the scheduler) may call what moves time: cinf_meter_busy, _idle,
- * _charge, _charge_load, _set_price, _add_model, _set_loaded and cinf_bill_close.  Everything else
- * may be called from any thread at any time; reading never waits for the writer and never changes a
- * figure. */
+ * _charge, _charge_load, _set_price, _add_model, _set_loaded, cinf_bill_count_drafts and
+ * cinf_bill_close.  Everything else may be called from any thread at any time; reading never waits for
+ * the writer and never changes a figure. */
 #ifndef COSTINFER_METER_H
 #define COSTINFER_METER_H
 
@@ -86,7 +86,7 @@ struct cinf_meter_options {
     enum cinf_basis basis;         /* which time is charged */
     const char *dollars_per_hour;  /* as for cinf_price_parse(); NULL: unpriced */
     const char *const *endpoints;  /* names that requests are counted by; NULL: {"api"} */
-    uint32_t n_endpoints;          /* at most 16 */
+    uint32_t n_endpoints;          /* at most CINF_ENDPOINTS_MAX */
     const double *latency_buckets; /* seconds, ascending; NULL: 0.05 0.1 0.25 0.5 1 2.5 5 10 */
     uint32_t n_latency_buckets;    /* at most 32 */
     /* Replaces the clocks, for tests and simulations: returns nanoseconds, never going back, and is

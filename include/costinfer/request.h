@@ -43,7 +43,8 @@ enum {
 struct cinf_request_options {
     size_t struct_size; /* set by CINF_REQUEST_OPTIONS */
 
-    /* The prompt: text, or ids.  An empty one becomes the single token <|endoftext|>. */
+    /* The prompt: text, or ids.  An empty one becomes the single token <|endoftext|>, or for a vocabulary
+     * without it the first that ends a text (cinf_config). */
     const char *prompt;
     size_t prompt_bytes;       /* 0: prompt is NUL-terminated */
     const int32_t *prompt_ids; /* goes before `prompt` when not NULL */

@@ -7,6 +7,7 @@ import math
 import pathlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
@@ -219,6 +220,26 @@ def test_meter_without_an_engine() -> None:
         meter.charge(Share(a))
     with pytest.raises(costinfer.InvalidArgument):
         b.close("tired")
+
+
+def test_threads_share_a_meter() -> None:
+    meter = Meter()
+
+    def turn(number: int) -> int:
+        total = 0
+        for _ in range(200):
+            bill = meter.open_bill(f"model-{number % 2}")
+            meter.busy()
+            total += meter.charge(Share(bill, decode_weight=1))
+            if number % 3:
+                bill.close()
+        return total
+
+    with ThreadPoolExecutor(4) as pool:
+        charged = sum(pool.map(turn, range(4)))
+    costs = meter.costs()
+    assert costs.serve_ns == charged and costs.serve_ns + costs.idle_ns == costs.as_of_ns
+    assert sum(costs.models["model-1"].finished.values()) == 400
 
 
 def test_speculation_changes_the_report_not_the_text(models: pathlib.Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 class Error(Exception):
     """A call of libcostinfer failed.  `status` is its code's name, the text its one line of explanation."""
 
-    status = "CINF_EINTERNAL"
+    status = "unknown status"  # a code of a later library
 
 
 class InvalidArgument(Error, ValueError):

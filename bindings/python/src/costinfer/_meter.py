@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
@@ -154,7 +155,8 @@ def exposition_of(meter: int, accept: str | None) -> tuple[str, str]:
 
 
 class Bill:
-    """One request that a Meter charges.  Close it with its reason ("stop", "length", "cancelled" …)."""
+    """One request that a Meter charges.  Close it with its reason ("stop", "length", "cancelled" …); let go of while
+    it is open, it is closed as cancelled."""
 
     def __init__(self, meter: Meter, model: str, endpoint: int = 0) -> None:
         self._meter = meter  # must outlive the bill
@@ -166,14 +168,16 @@ class Bill:
     def close(self, finish: str = "stop") -> Report:
         if finish not in _ffi.FINISHES[1:]:
             raise _errors.InvalidArgument(f"{finish!r} is no reason to finish: {', '.join(_ffi.FINISHES[1:])}")
-        if self._open:
-            lib.cinf_bill_close(self._pointer, _ffi.FINISHES.index(finish))
-            self._open = False
+        with self._meter._moving:
+            if self._open:
+                lib.cinf_bill_close(self._pointer, _ffi.FINISHES.index(finish))
+                self._open = False
         return self.report
 
     def count_drafts(self, drafted: int, accepted: int) -> None:
         """Before a charge: of its work, so many tokens were guessed, and so many of these came true."""
-        lib.cinf_bill_count_drafts(self._pointer, drafted, accepted)
+        with self._meter._moving:
+            lib.cinf_bill_count_drafts(self._pointer, drafted, accepted)
 
     @property
     def report(self) -> Report:
@@ -184,7 +188,7 @@ class Bill:
     def __del__(self) -> None:
         if getattr(self, "_pointer", None):
             if self._open:
-                lib.cinf_bill_close(self._pointer, _ffi.FINISHES.index("cancelled"))
+                self.close("cancelled")
             lib.cinf_bill_free(self._pointer)
 
 
@@ -201,50 +205,55 @@ class Share:
 
 
 class Meter:
-    """A timeline of one device, for a program that runs models by itself.
-
-    One thread at a time may call busy(), idle(), charge(), set_price() and close a bill; the rest may be
-    called from any thread."""
+    """A timeline of one device, for a program that runs models by itself.  Many threads may use it at once."""
 
     def __init__(self, *, device: str = "cpu", dollars_per_hour: str | None = None) -> None:
         options = _ffi.MeterOptions(device=device.encode())
         if dollars_per_hour is not None:
             options.dollars_per_hour = dollars_per_hour.encode()
+        # What moves time is called by one thread at a time, and a collected bill closes wherever that happens.
+        self._moving = threading.RLock()
         self._accounts: dict[str, int] = {}
         self._pointer = ctypes.c_void_p()
         call("meter_new", ctypes.byref(self._pointer), ctypes.byref(options))
 
     def account(self, model: str) -> int:
         """The number of a model's account, which is made when it is new."""
-        if model not in self._accounts:
-            number = ctypes.c_uint32()
-            call("meter_add_model", self._pointer, model.encode(), ctypes.byref(number))
-            self._accounts[model] = number.value
-        return self._accounts[model]
+        with self._moving:
+            if model not in self._accounts:
+                number = ctypes.c_uint32()
+                call("meter_add_model", self._pointer, model.encode(), ctypes.byref(number))
+                self._accounts[model] = number.value
+            return self._accounts[model]
 
     def open_bill(self, model: str) -> Bill:
         return Bill(self, model)
 
     def busy(self) -> None:
-        lib.cinf_meter_busy(self._pointer)
+        with self._moving:
+            lib.cinf_meter_busy(self._pointer)
 
     def idle(self) -> None:
-        lib.cinf_meter_idle(self._pointer)
+        with self._moving:
+            lib.cinf_meter_idle(self._pointer)
 
     def charge(self, *shares: Share) -> int:
         """Charges the time since the last boundary to the shares; returns it in nanoseconds."""
-        if any(not s.bill._open or s.bill._meter is not self for s in shares):
-            raise _errors.InvalidArgument("a share's bill is closed, or another meter's")
-        if len({id(s.bill) for s in shares}) < len(shares):
-            raise _errors.InvalidArgument("a bill stands in two shares of one interval")
         array = (_ffi.Share * len(shares))(*(
             _ffi.Share(s.bill._pointer, s.prefill_weight, s.decode_weight, s.input_tokens, s.cached_tokens,
                        s.output_tokens) for s in shares))
-        ns: int = lib.cinf_meter_charge(self._pointer, array, len(shares))
+        with self._moving:
+            if any(not s.bill._open or s.bill._meter is not self for s in shares):
+                raise _errors.InvalidArgument("a share's bill is closed, or another meter's")
+            if len({id(s.bill) for s in shares}) < len(shares):
+                raise _errors.InvalidArgument("a bill stands in two shares of one interval")
+            ns: int = lib.cinf_meter_charge(self._pointer, array, len(shares))
         return ns
 
     def set_price(self, dollars_per_hour: str | None) -> None:
-        call("meter_set_price", self._pointer, dollars_per_hour.encode() if dollars_per_hour is not None else None)
+        """From now on; what has been measured keeps its price.  None: unpriced."""
+        with self._moving:
+            call("meter_set_price", self._pointer, dollars_per_hour.encode() if dollars_per_hour is not None else None)
 
     def set_gpu_memory(self, used_bytes: int, total_bytes: int) -> None:
         """A GPU's memory as allocated by this program, and in all, for metrics()."""
