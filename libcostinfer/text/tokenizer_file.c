@@ -435,7 +435,7 @@ static enum cinf_status read_model(struct reading *r, const cJSON **merges)
 
 static enum cinf_status read_single(struct reading *r)
 {
-    const cJSON *merges;
+    const cJSON *merges = NULL;
     TRY(in_file(r, FILE_SINGLE, read_model(r, &merges)));
     TRY(read_added(r));
     TRY(in_file(r, FILE_SINGLE, index_tokens(&r->v->bpe, (size_t)cJSON_GetArraySize(merges))));
