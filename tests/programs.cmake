@@ -89,6 +89,7 @@ if(TARGET costinfer_static)
   foreach(part install c_programs examples python go debian docs)
     if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/packaging/check_${part}.py)
       cinf_program_test(packaging_${part} packaging/check_${part}.py SLOW)
+      set_tests_properties(packaging_${part} PROPERTIES RESOURCE_LOCK install) # each writes the build's manifest
     endif()
   endforeach()
   if(CINF_HAVE_OPENCL) # kernels' times are those of a device that has a clock

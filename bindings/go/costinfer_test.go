@@ -147,10 +147,13 @@ func paused(t *testing.T, m *Model, r Request) {
 		text += e.Text
 		if first {
 			s.Pause(true)
-			time.Sleep(30 * time.Millisecond)
-			before := s.Report()
-			time.Sleep(30 * time.Millisecond)
-			if after := s.Report(); after != before || after.Finish != "running" || after.OutputTokens >= r.MaxTokens {
+			// The step that is under way still counts.
+			before, after := Report{}, s.Report()
+			for i := 0; i < 100 && after != before; i++ {
+				time.Sleep(30 * time.Millisecond)
+				before, after = after, s.Report()
+			}
+			if after != before || after.Finish != "running" || after.OutputTokens >= r.MaxTokens {
 				t.Errorf("%+v, then %+v", before, after)
 			}
 			s.Pause(false)
