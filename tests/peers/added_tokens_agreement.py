@@ -11,37 +11,17 @@ import ctypes
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import unicodedata
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCE = os.environ.setdefault("CINF_SOURCE", os.path.dirname(os.path.dirname(HERE)))
-BUILD = os.environ.setdefault("CINF_BUILD", os.path.join(SOURCE, "build"))
+from peers_support import BUILD, SOURCE, enter_venv, skip
+
 LIBRARY = os.path.join(BUILD, "lib", "libcostinfer.so.0")
-VENV = os.path.join(BUILD, "peers-venv")
 TEXTS = 12
 FOLDERS = 40
 
-
-def enter_venv():
-    """Starts this script again with the Python that has the peers, which is made first if need be."""
-    if not os.path.exists(LIBRARY):
-        print(f"skipped: {LIBRARY} was not built")
-        sys.exit(77)
-    made = subprocess.run([os.path.join(SOURCE, "scripts", "peers_venv.sh"), VENV], check=False)
-    if made.returncode != 0:
-        sys.exit(made.returncode)
-    with tempfile.TemporaryDirectory() as home:
-        environment = dict(os.environ, HF_HOME=home, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
-                           HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
-        again = [os.path.join(VENV, "bin", "python"), os.path.abspath(__file__), *sys.argv[1:]]
-        sys.exit(subprocess.run(again, env=environment, check=False).returncode)
-
-
-if os.path.realpath(sys.prefix) != os.path.realpath(VENV):
-    enter_venv()
+enter_venv(LIBRARY)
 
 sys.path.insert(0, os.path.join(SOURCE, "tests", "golden"))
 import tokenizers  # noqa: E402
@@ -54,8 +34,7 @@ import make_added_tokens as golden  # noqa: E402
 try:
     LIB = ctypes.CDLL(LIBRARY)
 except OSError as error:  # with sanitizers
-    print(f"skipped: {error}")
-    sys.exit(77)
+    skip(error)
 LIB.cinf_last_error.restype = ctypes.c_char_p
 
 

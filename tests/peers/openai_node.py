@@ -8,32 +8,18 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCE = os.environ.setdefault("CINF_SOURCE", os.path.dirname(os.path.dirname(HERE)))
-BUILD = os.environ.setdefault("CINF_BUILD", os.path.join(SOURCE, "build"))
-sys.path.insert(0, os.path.join(SOURCE, "tests", "costd"))
-from costd_support import TWO, Costd, equal, skip  # noqa: E402
+from peers_support import SOURCE, from_npm
+
+from costd_support import TWO, Costd, equal
 
 CLIENT = "openai@6.49.0"  # the last major version for Node 20; it needs no other package
-FOLDER = os.path.join(BUILD, "openai-node")
 PRICES = ["--cpu-cost-per-hour", "0.10"]
 
-if not shutil.which("node") or not shutil.which("npm"):
-    skip("node and npm are not installed")
-stamp = os.path.join(FOLDER, CLIENT)
-if not os.path.exists(stamp):
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    os.makedirs(FOLDER)
-    made = subprocess.run(["npm", "install", "--prefix", FOLDER, "--no-audit", "--no-fund", "--ignore-scripts",
-                           "--loglevel", "error", CLIENT], check=False)
-    if made.returncode != 0:
-        skip("npm cannot install " + CLIENT)
-    open(stamp, "w").close()
+folder = from_npm("openai-node", CLIENT)
 # A module finds its packages beside itself.
-shutil.copy(os.path.join(HERE, "openai_node.mjs"), FOLDER)
-keys = os.path.join(FOLDER, "keys")
+shutil.copy(os.path.join(SOURCE, "tests", "peers", "openai_node.mjs"), folder)
+keys = os.path.join(folder, "keys")
 with open(keys, "w") as file:
     file.write("tester %s\n" % hashlib.sha256(b"secret-key").hexdigest())
 os.chmod(keys, 0o600)
@@ -42,7 +28,7 @@ with Costd(*TWO, *PRICES) as main, Costd(*TWO, "--keys", keys) as keyed, Costd(*
     equal(narrow.get("/v1/models/large").json["meta"]["slots"], 1)
     names = {name: "http://127.0.0.1:%d" % costd.port
              for name, costd in (("MAIN", main), ("KEYED", keyed), ("NARROW", narrow), ("DRAINED", drained))}
-    ran = subprocess.run(["node", "openai_node.mjs"], cwd=FOLDER, timeout=300, check=False,
+    ran = subprocess.run(["node", "openai_node.mjs"], cwd=folder, timeout=300, check=False,
                          env={**os.environ, **names, "DRAINED_PID": str(drained.process.pid)})
     equal(ran.returncode, 0, "node's exit status")
     drained.ended(0)

@@ -6,33 +6,14 @@
 Without CINF_BUILD costd is taken from build/."""
 import json
 import os
-import shutil
 import subprocess
-import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCE = os.environ.setdefault("CINF_SOURCE", os.path.dirname(os.path.dirname(HERE)))
-BUILD = os.environ.setdefault("CINF_BUILD", os.path.join(SOURCE, "build"))
-sys.path.insert(0, os.path.join(SOURCE, "tests", "costd"))
-from costd_support import TWO, Costd, check, equal, skip  # noqa: E402
+from peers_support import from_npm
+
+from costd_support import TWO, Costd, check, equal
 
 LINTER = "@redocly/cli@2.77.0"  # one package, nothing resolved
-FOLDER = os.path.join(BUILD, "openapi-lint")
-
-
-def install():
-    if not shutil.which("node") or not shutil.which("npm"):
-        skip("node and npm are not installed")
-    stamp = os.path.join(FOLDER, LINTER.replace("/", "-"))
-    if os.path.exists(stamp):
-        return
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    os.makedirs(FOLDER)
-    made = subprocess.run(["npm", "install", "--prefix", FOLDER, "--no-audit", "--no-fund", "--ignore-scripts",
-                           "--loglevel", "error", LINTER], check=False)
-    if made.returncode != 0:
-        skip("npm cannot install " + LINTER)
-    open(stamp, "w").close()
+FOLDER = from_npm("openapi-lint", LINTER)
 
 
 def lint(document):
@@ -50,7 +31,6 @@ def lint(document):
     return [p["ruleId"] for p in found["problems"]]
 
 
-install()
 with Costd(*TWO) as server:
     good = json.loads(server.get("/openapi.json").body)
     equal(lint(good), [], "problems")

@@ -20,46 +20,23 @@ import random
 import re
 import shutil
 import string
-import subprocess
 import sys
 import tempfile
 import time
 import unicodedata
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCE = os.environ.setdefault("CINF_SOURCE", os.path.dirname(os.path.dirname(HERE)))
-BUILD = os.environ.setdefault("CINF_BUILD", os.path.join(SOURCE, "build"))
+from peers_support import SOURCE, enter_venv
+
 SHARED = os.environ.get("CINF_SHARED", os.path.join(SOURCE, "..", "shared"))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "2")
-sys.path.insert(0, os.path.join(SOURCE, "tests"))
 from cli_support import MODELS, PROGRAM, expected, good, parsed  # noqa: E402
 
-VENV = os.path.join(BUILD, "peers-venv")
 BOUND = 5e-4             # absolute, on logits
 PERPLEXITY_BOUND = 1e-4  # relative
 GREEDY = 32              # tokens generated from each checkpoint
 
-
-def enter_venv():
-    """Starts this script again with the Python that has the peers, which is made first if need be."""
-    if not os.path.exists(PROGRAM):
-        print(f"skipped: {PROGRAM} was not built")
-        sys.exit(77)
-    made = subprocess.run([os.path.join(SOURCE, "scripts", "peers_venv.sh"), VENV], check=False)
-    if made.returncode != 0:
-        sys.exit(made.returncode)
-    with tempfile.TemporaryDirectory() as home:
-        # Nothing is looked up on the net, and nothing is left in the user's cache.  torch's threads sleep
-        # while they wait: on busy cores they otherwise spin for most of the time.
-        environment = dict(os.environ, HF_HOME=home, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
-                           HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false",
-                           OMP_WAIT_POLICY="passive")
-        again = [os.path.join(VENV, "bin", "python"), os.path.abspath(__file__), *sys.argv[1:]]
-        sys.exit(subprocess.run(again, env=environment, check=False).returncode)
-
-
-if os.path.realpath(sys.prefix) != os.path.realpath(VENV):
-    enter_venv()
+# torch's threads sleep while they wait: on busy cores they otherwise spin for most of the time.
+enter_venv(PROGRAM, OMP_WAIT_POLICY="passive")
 
 import numpy  # noqa: E402
 import tiktoken  # noqa: E402
