@@ -22,9 +22,9 @@
 enum {
     K_BLOCK = 192, /* lines of a panel that stay in the first-level cache for many rows: 24 KiB */
     ROWS_TILE_MAX = 240,
-    ROWWISE_ROWS = 4,       /* rows of a tile of norm, embedding, quantising */
-    TILE_BYTES = 256 << 10, /* weights that a tile of few rows reads, if there are many tiles */
+    ROWWISE_ROWS = 4, /* rows of a tile of norm, embedding, quantising */
     PHASES_PER_OP = 4,
+    KEPT_TILE = 16,  /* panels of a tile after a scan, most of which have nothing to compute */
     FULL_STEPS = 32, /* after a scan that did not pay, steps without */
 };
 
@@ -85,8 +85,8 @@ struct job {
     const uint32_t *positions, *slots; /* [n_rows] */
     bool then_quantise;                /* norm: the next product takes int8 */
 
-    /* Products: tiles of rows_tile rows x panels_tile panels, rows outermost. */
-    uint32_t rows_tile, panels_tile, n_panel_tiles;
+    /* Products: tiles of rows_tile rows and some of n_panels panels, rows outermost. */
+    uint32_t rows_tile, n_panels, n_panel_tiles;
 
     /* Attention. */
     struct attend attend;
@@ -267,6 +267,40 @@ static void put_qkv(const struct job *job, uint32_t column, uint32_t row, uint32
     }
 }
 
+struct range {
+    uint32_t begin, end;
+};
+
+/* What each thread takes of `left` panels that few rows are multiplied with: three quarters of its share,
+ * then of its share of the rest, down to one (guided self-scheduling; Polychronopoulos and Kuck, 1987).
+ * Memory is read in long runs, and in the end nobody waits long. */
+static uint32_t guided_panels(uint32_t left, uint32_t threads)
+{
+    uint32_t n = left * 3 / 4 / threads;
+    return n > 0 ? n : 1;
+}
+
+static uint32_t guided_tiles(uint32_t n_panels, uint32_t threads)
+{
+    uint32_t n = 0;
+    for (uint32_t left = n_panels; left > 0; n += threads)
+        left -= smaller(left, threads * guided_panels(left, threads));
+    return n;
+}
+
+/* The panels of a tile, if any are left for it. */
+static struct range panels_of(const struct job *job, uint32_t tile)
+{
+    uint32_t threads = pool_threads(job->p->device->pool), left = job->n_panels;
+    tile %= job->n_panel_tiles;
+    if (job->n_panel_tiles == job->n_panels)
+        return (struct range){ tile, tile + 1 };
+    for (; tile >= threads; tile -= threads)
+        left -= smaller(left, threads * guided_panels(left, threads));
+    uint32_t n = guided_panels(left, threads), begin = job->n_panels - left + smaller(left, tile * n);
+    return (struct range){ begin, smaller(begin + n, job->n_panels) };
+}
+
 static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     const struct job *job = argument;
@@ -276,9 +310,8 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct packed_matrix *m = job->m;
     float *acc = scratch_of(p, worker), *expanded = acc + ROWS_TILE_MAX * PANEL;
     uint32_t row = tile / job->n_panel_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
-    uint32_t panel = tile % job->n_panel_tiles * job->panels_tile;
-    uint32_t end = smaller(panel + job->panels_tile, m->n_panels);
-    for (; panel < end; panel++) {
+    const struct range panels = panels_of(job, tile);
+    for (uint32_t panel = panels.begin; panel < panels.end; panel++) {
         size_t column = (size_t)panel * PANEL;
         const float *scale = m->scales ? m->scales + column : ones;
         multiply(job, panel, row, n, acc, expanded);
@@ -323,9 +356,8 @@ static void scan_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct scan *scan = p->scan;
     float *acc = scratch_of(p, worker);
     uint32_t row = tile / job->n_panel_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
-    uint32_t panel = tile % job->n_panel_tiles * job->panels_tile;
-    uint32_t end = smaller(panel + job->panels_tile, scan->n_panels);
-    for (; panel < end; panel++) {
+    const struct range panels = panels_of(job, tile);
+    for (uint32_t panel = panels.begin; panel < panels.end; panel++) {
         p->device->kernels->product_int8(acc, &rows, row, n, scan->panels + panel * scan->panel_bytes,
                                          (scan->k + 3) / 4 * 4);
         for (uint32_t i = 0; i < n; i++) {
@@ -350,7 +382,7 @@ static void scan_product_tile(const void *argument, uint32_t tile, uint32_t work
     const struct job *job = argument;
     struct packed_prepared *p = job->p;
     float *acc = scratch_of(p, worker), *expanded = acc + ROWS_TILE_MAX * PANEL;
-    uint32_t panel = tile * job->panels_tile, end = smaller(panel + job->panels_tile, job->m->n_panels);
+    uint32_t panel = tile * KEPT_TILE, end = smaller(panel + KEPT_TILE, job->m->n_panels);
     for (; panel < end; panel++) {
         for (uint32_t row = 0, n; row < job->n_rows; row += n) {
             for (n = 0; n < ROWS_TILE_MAX && row + n < job->n_rows &&
@@ -419,7 +451,7 @@ static bool is_product(const struct op *op)
 }
 
 /* Cuts n_panels panels of k lines and the job's rows into tiles; returns how many they are. */
-static uint32_t cut(struct job *job, uint32_t n_panels, uint32_t k, size_t panel_bytes)
+static uint32_t cut(struct job *job, uint32_t n_panels, uint32_t k)
 {
     const struct packed_prepared *p = job->p;
     /* Rows of a tile stay in half the second-level cache while panels pass by; tiles are as equal as they
@@ -436,10 +468,8 @@ static uint32_t cut(struct job *job, uint32_t n_panels, uint32_t k, size_t panel
         job->rows_tile = (job->rows_tile + ROWS_BLOCK - 1) / ROWS_BLOCK * ROWS_BLOCK;
     n_row_tiles = (job->n_rows + job->rows_tile - 1) / job->rows_tile;
 
-    uint32_t wide = (uint32_t)(TILE_BYTES / (panel_bytes + 1)), many = n_panels / (4 * threads);
-    uint32_t panels = job->n_rows > 4 * ROWS_BLOCK ? 1 : smaller(wide, many);
-    job->panels_tile = panels > 0 ? panels : 1;
-    job->n_panel_tiles = (n_panels + job->panels_tile - 1) / job->panels_tile;
+    job->n_panels = n_panels;
+    job->n_panel_tiles = job->n_rows > 4 * ROWS_BLOCK ? n_panels : guided_tiles(n_panels, threads);
     return n_row_tiles * job->n_panel_tiles;
 }
 
@@ -451,7 +481,7 @@ static void add_product(struct packed_prepared *p, struct job *job, uint32_t row
                      p->compact_before != (uint32_t)(op - p->program->ops);
     if (quantises(p) && !quantised)
         add_phase(p, job, quantise_tile, rowwise_tiles);
-    add_phase(p, job, product_tile, cut(job, job->m->n_panels, job->m->k, job->m->panel_bytes));
+    add_phase(p, job, product_tile, cut(job, job->m->n_panels, job->m->k));
 }
 
 static void add_scan(struct packed_prepared *p, struct job *job, uint32_t rowwise_tiles)
@@ -459,10 +489,9 @@ static void add_scan(struct packed_prepared *p, struct job *job, uint32_t rowwis
     job->m = &p->weights->matrices[job->op->weight];
     p->products = 0;
     add_phase(p, job, scan_row_tile, rowwise_tiles);
-    add_phase(p, job, scan_tile, cut(job, p->scan->n_panels, p->scan->k, p->scan->panel_bytes));
+    add_phase(p, job, scan_tile, cut(job, p->scan->n_panels, p->scan->k));
     add_phase(p, job, scan_threshold_tile, job->n_rows);
-    job->panels_tile = smaller(16, job->m->n_panels / (4 * pool_threads(p->device->pool)) + 1);
-    add_phase(p, job, scan_product_tile, (job->m->n_panels + job->panels_tile - 1) / job->panels_tile);
+    add_phase(p, job, scan_product_tile, (job->m->n_panels + KEPT_TILE - 1) / KEPT_TILE);
 }
 
 /* Whether a row's scan and the products after it read less than the head, on average. */
