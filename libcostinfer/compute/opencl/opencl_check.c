@@ -1,8 +1,8 @@
 /* opencl_check.c - whether the kernels of a device compute what they should there.
  *
  * Drivers have bugs, and kernels that no one has run on this hardware have too.  One small layer of GPT-2
- * runs on the device and on the CPU reference, in steps that use every kernel of the device's variant; what
- * differs by more than rounding is wrong. */
+ * runs on the device, with weights of each type, and once on the CPU reference, in steps that use every
+ * kernel of the device's variant; what differs by more than rounding is wrong. */
 #include <math.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 #include "mem.h"
 #include "opencl_device.h"
 
-enum { WIDTH = 128, HEADS = 2, INNER = 96, VOCAB = 80, POSITIONS = 64, SLOTS = 2, ROWS_MAX = 20 };
+enum { WIDTH = 128, HEADS = 2, INNER = 272, VOCAB = 80, POSITIONS = 64, SLOTS = 2, ROWS_MAX = 20 };
 
 enum { W_TOKENS, W_POSITIONS, W_GAIN, W_QKV, W_QKV_BIAS, W_PROJ, W_BIAS, W_UP, W_UP_BIAS, W_DOWN, SPECS };
 
@@ -70,10 +70,40 @@ static const struct program program = { .ops = ops,
                                         .vocab = VOCAB,
                                         .positions = POSITIONS };
 
-/* The program on one device. */
+/* A prompt, one row, two, six: as many as have kernels of their own.  After the second step slot 1 gets a
+ * copy of slot 0. */
+enum { STEPS = 4, RUNS = 2, COPIED = 21, ROWS_ALL = ROWS_MAX + 1 + 2 + 6, PICKS = 3 };
+
+static const struct {
+    uint32_t slot, first, n;
+} steps[STEPS][RUNS] = { { { 0, 0, ROWS_MAX }, { 0 } },
+                         { { 0, 20, 1 }, { 0 } },
+                         { { 0, 21, 1 }, { 1, COPIED, 1 } },
+                         { { 0, 22, 1 }, { 1, COPIED + 1, 5 } } };
+
+struct rows {
+    int32_t tokens[ROWS_MAX];
+    uint32_t positions[ROWS_MAX], slots[ROWS_MAX];
+    uint8_t wants[ROWS_MAX];
+};
+
+static struct batch batch_of(struct rows *rows, int step, uint8_t wants)
+{
+    uint32_t n = 0;
+    for (int k = 0; k < RUNS; k++) {
+        for (uint32_t r = 0; r < steps[step][k].n; r++, n++) {
+            rows->tokens[n] = (7 * step + 11 * (int32_t)n) % VOCAB;
+            rows->positions[n] = steps[step][k].first + r;
+            rows->slots[n] = steps[step][k].slot;
+            rows->wants[n] = wants;
+        }
+    }
+    return (struct batch){ n, rows->tokens, rows->positions, rows->slots, rows->wants };
+}
+
+/* The program on a device. */
 struct side {
     const struct backend *backend;
-    struct device *device;
     struct weights *weights;
     struct kv *kv;
     struct prepared *prepared;
@@ -87,14 +117,14 @@ static float number(uint32_t *state)
 }
 
 /* `numbers` is room for the largest weight. */
-static enum cinf_status start(struct side *s, enum weights_type type, float *numbers)
+static enum cinf_status start(struct side *s, struct device *device, enum weights_type type, float *numbers)
 {
     static const float scales[SPECS] = {
         [W_TOKENS] = 1,      [W_POSITIONS] = 1, [W_GAIN] = 1,   [W_QKV] = 0.25f, [W_PROJ] = 1,
         [W_QKV_BIAS] = 0.5f, [W_BIAS] = 0.5f,   [W_UP] = 0.25f, [W_DOWN] = 1,    [W_UP_BIAS] = 0.5f
     };
     uint32_t state = 1;
-    TRY(s->backend->weights_new(&s->weights, s->device, specs, SPECS, type));
+    TRY(s->backend->weights_new(&s->weights, device, specs, SPECS, type));
     for (uint32_t w = 0; w < SPECS; w++) {
         uint32_t n = specs[w].rows * specs[w].cols;
         for (uint32_t k = 0; k < n; k++)
@@ -103,96 +133,104 @@ static enum cinf_status start(struct side *s, enum weights_type type, float *num
     }
     for (bool done = false; !done;)
         TRY(s->backend->weights_finish(s->weights, &done));
-    TRY(s->backend->kv_new(&s->kv, s->device, &program, SLOTS));
+    TRY(s->backend->kv_new(&s->kv, device, &program, SLOTS));
     return s->backend->prepare(&s->prepared, s->weights, s->kv, &program, ROWS_MAX);
 }
 
-static void stop(struct side *s)
+/* What is picked from the last step's logits [rows, VOCAB], when it runs again, is what they say. */
+static enum cinf_status check_picks(struct side *s, const float *logits)
 {
-    s->backend->prepared_free(s->prepared);
-    s->backend->kv_free(s->kv);
-    s->backend->weights_free(s->weights);
-}
-
-static enum cinf_status compare_step(struct side *seen, struct side *true_side, const struct batch *batch)
-{
-    double error = 0, square = 0;
-    struct side *const sides[] = { true_side, seen };
-    for (int i = 0; i < 2; i++) {
-        TRY(sides[i]->backend->run(sides[i]->prepared, batch));
-        TRY(sides[i]->backend->wait(sides[i]->prepared));
-    }
-    for (uint32_t r = 0; r < batch->n_rows; r++) {
-        const float *a, *b;
-        TRY(true_side->backend->logits(true_side->prepared, r, &a));
-        TRY(seen->backend->logits(seen->prepared, r, &b));
-        for (uint32_t v = 0; v < VOCAB; v++) {
-            error += ((double)a[v] - b[v]) * ((double)a[v] - b[v]);
-            square += (double)a[v] * a[v];
+    struct rows rows;
+    struct batch batch = batch_of(&rows, STEPS - 1, 1 + PICKS);
+    TRY(s->backend->run(s->prepared, &batch));
+    for (uint32_t r = 0; r < batch.n_rows; r++, logits += VOCAB) {
+        struct picked picked;
+        int32_t best = 0;
+        double sum = 0;
+        TRY(s->backend->picked(s->prepared, r, &picked));
+        for (int32_t v = 0; v < VOCAB; v++) {
+            best = logits[v] > logits[best] ? v : best;
+            sum += exp((double)logits[v]);
         }
-    }
-    if (!(error < 1e-3 * square)) /* nor is a NaN right */
-        return cinf_fail(CINF_EDEVICE, "device %s: a step of %u rows is wrong by %.2g of its logits",
-                         ((struct opencl_device *)seen->device)->name, batch->n_rows, sqrt(error / square));
-    return CINF_OK;
-}
-
-/* A prompt, one row, two, six: as many as have kernels of their own. */
-static enum cinf_status compare(struct side *seen, struct side *true_side)
-{
-    static const struct {
-        uint32_t slot, first, n;
-    } runs[][2] = { { { 0, 0, ROWS_MAX }, { 0 } },
-                    { { 0, 20, 1 }, { 0 } },
-                    { { 0, 21, 1 }, { 1, 0, 1 } },
-                    { { 0, 22, 1 }, { 1, 1, 5 } } };
-    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
-        int32_t tokens[ROWS_MAX];
-        uint32_t positions[ROWS_MAX], slots[ROWS_MAX], n = 0;
-        uint8_t wants[ROWS_MAX];
-        for (int k = 0; k < 2; k++) {
-            for (uint32_t r = 0; r < runs[i][k].n; r++, n++) {
-                tokens[n] = (int32_t)((7 * i + 11 * n) % VOCAB);
-                positions[n] = runs[i][k].first + r;
-                slots[n] = runs[i][k].slot;
-                wants[n] = 1;
-            }
-        }
-        TRY(compare_step(seen, true_side, &(struct batch){ n, tokens, positions, slots, wants }));
+        if (picked.n != PICKS || picked.ids[0] != best || picked.logits[0] != logits[best] ||
+            !(picked.logits[1] >= picked.logits[2]) || !(fabs(picked.log_sum - log(sum)) < 1e-3))
+            return cinf_fail(CINF_EDEVICE, "device %s: the best logit of row %u is %d, picked was %d",
+                             ((struct opencl_device *)s->weights->device)->name, r, best, picked.ids[0]);
     }
     return CINF_OK;
 }
 
-static enum cinf_status check_type(struct opencl_device *device, struct device *reference,
-                                   enum weights_type type)
+/* logits[ROWS_ALL, VOCAB] of all steps. */
+static enum cinf_status run_steps(struct side *s, float *logits)
 {
-    struct side seen = { .backend = &backend_opencl, .device = &device->base };
-    struct side true_side = { .backend = &backend_cpu_reference, .device = reference };
-    float *numbers = mem_new(3 * WIDTH * WIDTH, sizeof *numbers);
-    if (!numbers)
-        return cinf_fail(CINF_ENOMEM, "no memory to check a device");
-    enum cinf_status status = start(&true_side, WEIGHTS_F32, numbers);
+    const float *last = logits;
+    for (int i = 0; i < STEPS; i++) {
+        struct rows rows;
+        struct batch batch = batch_of(&rows, i, 1);
+        if (i == 2)
+            TRY(s->backend->kv_copy(s->kv, 1, 0, COPIED));
+        TRY(s->backend->run(s->prepared, &batch));
+        TRY(s->backend->wait(s->prepared));
+        last = logits;
+        for (uint32_t r = 0; r < batch.n_rows; r++, logits += VOCAB) {
+            const float *row;
+            TRY(s->backend->logits(s->prepared, r, &row));
+            memcpy(logits, row, VOCAB * sizeof *row);
+        }
+    }
+    return s->backend->picked ? check_picks(s, last) : CINF_OK;
+}
+
+static enum cinf_status run_all(float *logits, struct device *device, enum weights_type type, float *numbers)
+{
+    struct side s = { .backend = device->backend };
+    enum cinf_status status = start(&s, device, type, numbers);
     if (status == CINF_OK)
-        status = start(&seen, type, numbers);
-    if (status == CINF_OK)
-        status = compare(&seen, &true_side);
-    stop(&seen);
-    stop(&true_side);
-    mem_free(numbers);
+        status = run_steps(&s, logits);
+    s.backend->prepared_free(s.prepared);
+    s.backend->kv_free(s.kv);
+    s.backend->weights_free(s.weights);
     return status;
+}
+
+static enum cinf_status compare(const struct opencl_device *device, const float *seen, const float *right)
+{
+    for (int i = 0; i < STEPS; i++) {
+        double error = 0, square = 0;
+        const uint32_t rows = steps[i][0].n + steps[i][1].n;
+        for (uint32_t v = 0; v < rows * VOCAB; v++, seen++, right++) {
+            error += ((double)*right - *seen) * ((double)*right - *seen);
+            square += (double)*right * *right;
+        }
+        if (!(error < 1e-3 * square)) /* nor is a NaN right */
+            return cinf_fail(CINF_EDEVICE, "device %s: a step of %u rows is wrong by %.2g of its logits",
+                             device->name, rows, sqrt(error / square));
+    }
+    return CINF_OK;
 }
 
 enum cinf_status opencl_check(struct opencl_device *device)
 {
+    enum { NUMBERS = 3 * WIDTH * WIDTH, LOGITS = ROWS_ALL * VOCAB };
     static const enum weights_type types[] = { WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_INT8 };
     struct device *reference;
-    TRY(backend_cpu_reference.open(&reference, &(struct device_options){ 0 }));
+    float *numbers = mem_new(NUMBERS + 2 * LOGITS, sizeof *numbers);
+    if (!numbers)
+        return cinf_fail(CINF_ENOMEM, "no memory to check a device");
+    float *seen = numbers + NUMBERS, *right = seen + LOGITS;
+    enum cinf_status status = backend_cpu_reference.open(&reference, &(struct device_options){ 0 });
+    if (status == CINF_OK) {
+        status = run_all(right, reference, WEIGHTS_F32, numbers);
+        backend_cpu_reference.close(reference);
+    }
     uint32_t split_length = device->tuning.split_length;
     device->tuning.split_length = 8; /* so that pasts as short as these come in pieces */
-    enum cinf_status status = CINF_OK;
-    for (size_t i = 0; status == CINF_OK && i < sizeof types / sizeof *types; i++)
-        status = check_type(device, reference, types[i]);
+    for (size_t i = 0; status == CINF_OK && i < sizeof types / sizeof *types; i++) {
+        status = run_all(seen, &device->base, types[i], numbers);
+        if (status == CINF_OK)
+            status = compare(device, seen, right);
+    }
     device->tuning.split_length = split_length;
-    backend_cpu_reference.close(reference);
+    mem_free(numbers);
     return status;
 }
