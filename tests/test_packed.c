@@ -398,36 +398,79 @@ START_TEST(products)
 }
 END_TEST
 
-/* Every number of rows and several widths turned: element (i, r) is row r's number i, and lines beyond are as
- * they were. */
-START_TEST(turns)
+/* Every number of rows and several widths turned: element (i, r) is row r's number i, and nothing else is
+ * written.  What they are multiplied by: one row at once is the same as in products(), panel by panel. */
+START_TEST(turns_and_rows)
 {
     if (!use_set(_i))
         return;
     const struct packed_kernels *kernels = packed_kernels_best();
-    enum { WIDTH = 64, LD = WIDTH + 32 };
-    static float rows[PANEL * LD], panel[(WIDTH + 1) * PANEL];
-    static uint16_t halves[PANEL * LD];
-    fill(rows, PANEL * LD);
-    for (size_t i = 0; i < PANEL * LD; i++)
+    enum { N = 7 * PANEL, WIDTH = 64, LD = WIDTH + 32, LD_TO = N + 16 };
+    static float rows[N * LD], to[(WIDTH + 1) * LD_TO], a[WIDTH], acc[N + 1], alone[N];
+    static uint16_t halves[N * LD], half_of[WIDTH * LD_TO];
+    fill(rows, N * LD);
+    fill(a, WIDTH);
+    for (size_t i = 0; i < N * LD; i++)
         halves[i] = f16_of_f32(rows[i]);
     static const uint32_t widths[] = { 1, 7, 16, 20, 33, WIDTH };
-    for (uint32_t c = 0; c < sizeof widths / sizeof *widths * PANEL * 2; c++) {
-        uint32_t width = widths[c / 2 / PANEL], n = c / 2 % PANEL + 1, half = c % 2;
-        for (size_t i = 0; i < (WIDTH + 1) * PANEL; i++)
-            panel[i] = guard;
+    for (uint32_t c = 0; c < sizeof widths / sizeof *widths * N * 2; c++) {
+        uint32_t width = widths[c / 2 / N], n = c / 2 % N + 1, half = c % 2;
+        for (size_t i = 0; i < (WIDTH + 1) * LD_TO; i++)
+            to[i] = guard;
         if (half)
-            kernels->turn_f16(panel, halves, LD, n, width, halves);
+            kernels->turn_f16(to, LD_TO, halves, LD, n, width, halves);
         else
-            kernels->turn_f32(panel, rows, LD, n, width, rows);
-        for (uint32_t i = 0; i < width; i++) {
-            for (uint32_t r = 0; r < n; r++)
-                hold(panel[i * PANEL + r] == (half ? f32_of_f16(halves[r * LD + i]) : rows[r * LD + i]));
+            kernels->turn_f32(to, LD_TO, rows, LD, n, width, rows);
+        for (uint32_t i = 0; i <= WIDTH; i++) {
+            for (uint32_t r = 0; r < LD_TO; r++) {
+                bool inside = i < width && r < n;
+                if (inside)
+                    hold(to[i * LD_TO + r] == (half ? f32_of_f16(halves[r * LD + i]) : rows[r * LD + i]));
+                else if (i >= (width + 15) / 16 * 16 || r >= (n + 15) / 16 * 16)
+                    hold(to[i * LD_TO + r] == guard);
+            }
         }
-        for (uint32_t i = (width + 15) / 16 * 16; i <= WIDTH; i++) {
-            for (uint32_t r = 0; r < PANEL; r++)
-                hold(panel[i * PANEL + r] == guard);
-        }
+        if (n % PANEL != 0)
+            continue;
+        for (size_t i = 0; i < WIDTH * LD_TO && half; i++)
+            half_of[i] = f16_of_f32(to[i]);
+        for (uint32_t i = 0; i <= n; i++)
+            acc[i] = guard;
+        row_kernel *row = half ? kernels->row_f16 : kernels->row_f32;
+        product_kernel *product = half ? kernels->product_f16 : kernels->product_f32;
+        const void *b = half ? (const void *)half_of : (const void *)to;
+        row(acc, a, b, LD_TO, n, (width + 1) / 2, false, b);
+        row(acc, a + (width + 1) / 2, (const char *)b + (width + 1) / 2 * LD_TO * (half ? 2 : 4), LD_TO, n,
+            width / 2, true, b);
+        for (uint32_t at = 0; at < n; at += PANEL)
+            product(alone + at, PANEL, a, WIDTH, 1, (const char *)b + at * (half ? 2 : 4), LD_TO, width,
+                    false, (struct ahead){ NULL, 0, 0 });
+        ck_assert_mem_eq(acc, alone, n * sizeof *acc);
+        hold(acc[n] == guard);
+    }
+}
+END_TEST
+
+/* Two parts of a softmax's sum, the greater maximum in either. */
+START_TEST(merges)
+{
+    if (!use_set(_i))
+        return;
+    const struct packed_kernels *kernels = packed_kernels_best();
+    for (int first = 0; first < 2; first++) {
+        float values[2 * PANEL], part[2 * PANEL], max = first ? 3.5f : -1.25f, sum = 2,
+                                                  part_max = first ? -1.25f : 3.5f;
+        double mine = first ? 1 : exp(-4.75), its = first ? exp(-4.75) : 1;
+        fill(values, 2 * PANEL);
+        fill(part, 2 * PANEL);
+        double exact[PANEL];
+        for (int i = 0; i < PANEL; i++)
+            exact[i] = (double)values[i] * mine + (double)part[i] * its;
+        float beyond = values[PANEL];
+        kernels->merge(values, &max, &sum, part, part_max, 5, PANEL);
+        for (int i = 0; i < PANEL; i++)
+            hold(fabs((double)values[i] - exact[i]) < 1e-6);
+        hold(values[PANEL] == beyond && max == 3.5f && fabs((double)sum - 2 * mine - 5 * its) < 5e-6);
     }
 }
 END_TEST
@@ -893,7 +936,8 @@ Suite *suite(void)
     t = tcase_create("kernels");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, products, 0, SETS_MAX * 3);
-    tcase_add_loop_test(t, turns, 0, SETS_MAX);
+    tcase_add_loop_test(t, turns_and_rows, 0, SETS_MAX);
+    tcase_add_loop_test(t, merges, 0, SETS_MAX);
     tcase_add_loop_test(t, int8_and_int4, 0, SETS_MAX);
     tcase_add_loop_test(t, sixteen_bit_conversions, 0, SETS_MAX);
     tcase_add_loop_test(t, activations, 0, SETS_MAX);

@@ -1,7 +1,6 @@
 /* packed_attend.c - see packed_attend.h. */
 #include "packed_attend.h"
 
-#include <math.h>
 #include <string.h>
 
 /* The result of some positions for one row: sum of exp(score - max) * value, and of exp(score - max). */
@@ -12,7 +11,7 @@ struct part {
 
 /* A worker's scratch. */
 struct room {
-    float *keys;   /* [ATTEND_CHUNK / PANEL][line][PANEL], of the chunk at hand */
+    float *keys;   /* [line][ATTEND_CHUNK], of the chunk at hand */
     float *scores; /* [ROWS_BLOCK][ATTEND_CHUNK] */
     float *parts;  /* [ROWS_BLOCK][line] */
     float *sums;   /* [ATTEND_ROWS][line] */
@@ -41,21 +40,27 @@ static uint32_t seen(const struct attend *a, uint32_t row, uint32_t begin)
     return past <= begin ? 0 : past - begin < ATTEND_CHUNK ? past - begin : ATTEND_CHUNK;
 }
 
-/* Keys of the chunk that begins at `begin` into panels, as far as row `last` sees them.  Meanwhile the values
- * of the same positions are asked for, and while those are read the next keys. */
+/* Keys of the chunk that begins at `begin` into columns, as far as row `last` sees them.  Meanwhile the
+ * values of the same positions are asked for, and while those are read the next keys. */
 static void turn_keys(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t last,
                       const struct room *room)
 {
     const struct packed_kv *kv = a->kv;
-    const unsigned char *keys = packed_keys(kv, slot, a->layer, head);
-    const unsigned char *values = packed_values(kv, slot, a->layer, head);
-    uint32_t n = seen(a, last, begin);
-    for (uint32_t t = 0; t < n; t += PANEL) {
-        size_t at = packed_kv_bytes(kv, (size_t)(begin + t) * kv->line);
-        (kv->half ? a->kernels->turn_f16 : a->kernels->turn_f32)(room->keys + (size_t)t * kv->line, keys + at,
-                                                                 kv->line, n - t < PANEL ? n - t : PANEL,
-                                                                 kv->head_width, values + at);
-    }
+    turn_kernel *turn = kv->half ? a->kernels->turn_f16 : a->kernels->turn_f32;
+    size_t at = packed_kv_bytes(kv, (size_t)begin * kv->line);
+    turn(room->keys, ATTEND_CHUNK, packed_keys(kv, slot, a->layer, head) + at, kv->line, seen(a, last, begin),
+         kv->head_width, packed_values(kv, slot, a->layer, head) + at);
+}
+
+/* The keys that are read after those of the chunk that begins at `begin`: the next chunk's or the next
+ * head's; NULL if nobody knows. */
+static const unsigned char *keys_after(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin,
+                                       uint32_t last)
+{
+    if (a->positions[last] >= begin + ATTEND_CHUNK)
+        return packed_keys(a->kv, slot, a->layer, head) +
+               packed_kv_bytes(a->kv, (size_t)(begin + ATTEND_CHUNK) * a->kv->line);
+    return head + 1 < a->kv->heads ? packed_keys(a->kv, slot, a->layer, head + 1) : NULL;
 }
 
 /* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk, whose keys are turned. */
@@ -63,55 +68,53 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
                           uint32_t n, const struct room *room, struct part *parts)
 {
     const struct packed_kv *kv = a->kv;
-    const unsigned char *keys = packed_keys(kv, slot, a->layer, head);
-    const unsigned char *values = packed_values(kv, slot, a->layer, head);
-    product_kernel *product = kv->half ? a->kernels->product_f16 : a->kernels->product_f32;
+    const unsigned char *values =
+        packed_values(kv, slot, a->layer, head) + packed_kv_bytes(kv, (size_t)begin * kv->line);
+    const unsigned char *next = keys_after(a, slot, head, begin, row + n - 1);
+    row_kernel *one_row = kv->half ? a->kernels->row_f16 : a->kernels->row_f32;
     const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
     uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
-    const size_t line = packed_kv_bytes(kv, PANEL);
-    for (uint32_t t = 0; t < most; t += PANEL) {
-        const float *panel = room->keys + (size_t)t * kv->line;
-        a->kernels->product_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, panel, PANEL, kv->head_width,
-                                false, (struct ahead){ panel, 0, line });
-    }
+    uint32_t most_panels = (most + PANEL - 1) / PANEL * PANEL;
+    if (n == 1)
+        a->kernels->row_f32(room->scores, q, room->keys, ATTEND_CHUNK, most_panels, kv->head_width, false,
+                            room->keys);
+    for (uint32_t t = 0; t < most_panels && n > 1; t += PANEL)
+        a->kernels->product_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, room->keys + t, ATTEND_CHUNK,
+                                kv->head_width, false, (struct ahead){ room->keys, 0, 0 });
     for (uint32_t i = 0; i < n; i++)
         a->kernels->softmax(room->scores + i * ATTEND_CHUNK, seen(a, row + i, begin), a->scale, &parts[i].max,
                             &parts[i].sum);
     /* The positions that all rows see, then each row's own: a value that a row must not see may be anything,
      * a NaN even, and 0 * NaN is not 0. */
-    bool goes_on = a->positions[row + n - 1] >= begin + ATTEND_CHUNK;
-    for (uint32_t c = 0; c < kv->line; c += PANEL) {
-        const unsigned char *next = keys + packed_kv_bytes(kv, (size_t)(begin + ATTEND_CHUNK) * kv->line);
-        struct ahead ahead = { next + c / PANEL * ATTEND_CHUNK * line, goes_on ? ATTEND_CHUNK * line : 0,
-                               line };
-        product(room->parts + c, kv->line, room->scores, ATTEND_CHUNK, n,
-                values + packed_kv_bytes(kv, (size_t)begin * kv->line + c), kv->line, least, false, ahead);
-        for (uint32_t i = 0; i < n; i++) {
-            uint32_t own = seen(a, row + i, begin);
-            if (own > least)
-                product(room->parts + i * kv->line + c, kv->line, room->scores + i * ATTEND_CHUNK + least,
-                        ATTEND_CHUNK, 1, values + packed_kv_bytes(kv, (size_t)(begin + least) * kv->line + c),
-                        kv->line, own - least, true, (struct ahead){ values, 0, line });
-        }
+    const size_t line = packed_kv_bytes(kv, PANEL);
+    for (uint32_t c = 0; c < kv->line && n > 1; c += PANEL) {
+        const size_t part = ATTEND_CHUNK * line;
+        struct ahead ahead = { next ? next + c / PANEL * part : values, next ? part : 0, line };
+        (kv->half ? a->kernels->product_f16
+                  : a->kernels->product_f32)(room->parts + c, kv->line, room->scores, ATTEND_CHUNK, n,
+                                             values + packed_kv_bytes(kv, c), kv->line, least, false, ahead);
     }
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t own = seen(a, row + i, begin), from = n == 1 ? 0 : least;
+        const unsigned char *its = values + packed_kv_bytes(kv, (size_t)from * kv->line);
         parts[i].values = room->parts + i * kv->line;
+        if (own > from)
+            one_row(parts[i].values, room->scores + i * ATTEND_CHUNK + from, its, kv->line, kv->line,
+                    own - from, from > 0, n == 1 && next ? next : its);
+    }
 }
 
-/* into = into and part together.  An empty `into` has a maximum of minus infinity. */
+/* into = into and part together; an `into` without anything has a sum of 0. */
 static void merge(const struct attend *a, struct part *into, const struct part *part)
 {
-    float max = part->max > into->max ? part->max : into->max;
-    float old = a->kernels->exp(into->max - max), new = a->kernels->exp(part->max - max);
-    a->kernels->merge(into->values, part->values, a->kv->line, old, new);
-    into->sum = into->sum * old + part->sum * new;
-    into->max = max;
-}
-
-static struct part empty(float *values, const struct packed_kv *kv)
-{
-    memset(values, 0, kv->line * sizeof *values);
-    return (struct part){ -INFINITY, 0, values };
+    if (into->sum != 0) {
+        a->kernels->merge(into->values, &into->max, &into->sum, part->values, part->max, part->sum,
+                          a->kv->line);
+        return;
+    }
+    memcpy(into->values, part->values, a->kv->line * sizeof *part->values);
+    into->max = part->max;
+    into->sum = part->sum;
 }
 
 static void put_out(const struct attend *a, uint32_t row, uint32_t head, const struct part *part)
@@ -126,7 +129,7 @@ void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t
     struct room room = room_in(scratch, a->kv);
     struct part sums[ATTEND_ROWS], parts[ROWS_BLOCK];
     for (uint32_t i = 0; i < rows->n; i++)
-        sums[i] = empty(room.sums + i * a->kv->line, a->kv);
+        sums[i] = (struct part){ 0, 0, room.sums + i * a->kv->line };
     const uint32_t last_row = rows->first + rows->n - 1, last = a->positions[last_row];
     for (uint32_t begin = 0; begin <= last; begin += ATTEND_CHUNK) {
         turn_keys(a, rows->slot, head, begin, last_row, &room);
@@ -169,7 +172,7 @@ void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32
 void attend_merge(const struct attend *a, uint32_t row, uint32_t head, const float *parts, float *scratch)
 {
     struct room room = room_in(scratch, a->kv);
-    struct part sum = empty(room.sums, a->kv);
+    struct part sum = { 0, 0, room.sums };
     for (uint32_t begin = 0; begin <= a->positions[row]; begin += ATTEND_CHUNK) {
         struct part part = { parts[0], parts[1], (float *)(uintptr_t)(parts + 16) };
         merge(a, &sum, &part);

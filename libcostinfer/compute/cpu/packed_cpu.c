@@ -22,7 +22,8 @@
 enum {
     K_BLOCK = 192, /* lines of a panel that stay in the first-level cache for many rows: 24 KiB */
     ROWS_TILE_MAX = 240,
-    ROWWISE_ROWS = 4, /* rows of a tile of norm, embedding, quantising */
+    ROWWISE_ROWS = 4,   /* rows of a tile of norm, embedding, quantising */
+    HEADS_TILE_MAX = 4, /* heads of a tile of attention */
     PHASES_PER_OP = 4,
     KEPT_TILE = 16,  /* panels of a tile after a scan, most of which have nothing to compute */
     FULL_STEPS = 32, /* after a scan that did not pay, steps without */
@@ -91,7 +92,7 @@ struct job {
     /* Attention. */
     struct attend attend;
     const struct attend_rows *blocks;
-    uint32_t n_blocks, n_chunks;
+    uint32_t n_blocks, n_chunks, heads_tile, n_head_tiles;
 };
 
 static const float ones[PANEL] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
@@ -400,14 +401,17 @@ static void scan_product_tile(const void *argument, uint32_t tile, uint32_t work
     }
 }
 
-/* Tiles of attention: heads of a block of rows stand together, and with `n_chunks` chunks of a head. */
+/* Tiles of attention: heads of a block of rows stand together, heads_tile of them in a tile, and with
+ * `n_chunks` chunks of a head. */
 static void attend_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     const struct job *job = argument;
-    uint32_t heads = job->p->program->heads;
+    uint32_t head = tile % job->n_head_tiles * job->heads_tile,
+             end = smaller(head + job->heads_tile, job->p->program->heads);
     /* The last blocks have the longest past, so they come first. */
-    attend_all(&job->attend, &job->blocks[job->n_blocks - 1 - tile / heads], tile % heads,
-               scratch_of(job->p, worker));
+    for (; head < end; head++)
+        attend_all(&job->attend, &job->blocks[job->n_blocks - 1 - tile / job->n_head_tiles], head,
+                   scratch_of(job->p, worker));
 }
 
 static float *parts_of(const struct job *job, uint32_t row, uint32_t head)
@@ -536,7 +540,11 @@ static void add_attend(struct packed_prepared *p, struct job *job)
         add_phase(p, job, attend_chunk_tile, job->n_blocks * heads * job->n_chunks);
         add_phase(p, job, attend_merge_tile, job->n_rows);
     } else {
-        add_phase(p, job, attend_tile, job->n_blocks * heads);
+        /* One head's last values are read while the next one's keys are on their way. */
+        uint32_t many = job->n_blocks * heads / (8 * pool_threads(p->device->pool));
+        job->heads_tile = many < 1 ? 1 : smaller(many, HEADS_TILE_MAX);
+        job->n_head_tiles = (heads + job->heads_tile - 1) / job->heads_tile;
+        add_phase(p, job, attend_tile, job->n_blocks * job->n_head_tiles);
     }
 }
 

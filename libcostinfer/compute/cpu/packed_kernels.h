@@ -73,6 +73,11 @@ struct scan_panel {
 typedef void product_kernel(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
                             const void *b, size_t ld_b, uint32_t k, bool add, struct ahead ahead);
 
+typedef void turn_kernel(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                         const void *ahead);
+typedef void row_kernel(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k,
+                        bool add, const void *ahead);
+
 struct packed_kernels {
     const char *name; /* "AVX-512 VNNI" */
 
@@ -94,13 +99,15 @@ struct packed_kernels {
     /* to[n] = from[n] to the nearest; n is a multiple of 32.  As f16_of_f32() but for the bits of a NaN. */
     void (*narrow_f16)(uint16_t *to, const float *from, size_t n);
 
-    /* panel[width][32] from n <= 32 rows of `width`, `ld` elements apart: row r becomes column r.  Both are
-     * rounded up to 16, and there must be room.  Meanwhile what is at `ahead`, of the same shape, is asked
-     * for. */
-    void (*turn_f32)(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width,
-                     const void *ahead);
-    void (*turn_f16)(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width,
-                     const void *ahead);
+    /* to[width][n] from n rows of `width`, ld_to and ld elements apart: row r becomes column r.  n and width
+     * are rounded up to 16, and there must be room.  Meanwhile what is at `ahead`, of the rows' shape, is
+     * asked for.
+     */
+    turn_kernel *turn_f32, *turn_f16;
+
+    /* acc[n] = a[k] * b[k][n], or += when `add`: as product(), for one row and more outputs; n is a multiple
+     * of 32.  Meanwhile what is at `ahead`, of b's shape, is asked for. */
+    row_kernel *row_f32, *row_f16;
 
     /* y = acc * scale + bias, [rows][32], and what `how` makes of it.  scale and bias are [32]. */
     void (*finish)(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
@@ -123,8 +130,12 @@ struct packed_kernels {
      * rounded up to 16, which becomes 0 there. */
     void (*softmax)(float *scores, uint32_t n, float scale, float *max, float *sum);
 
-    /* sum[n] = sum * a + part * b, and sum[n] = sum * a; n is a multiple of 32. */
-    void (*merge)(float *sum, const float *part, uint32_t n, float a, float b);
+    /* Two parts of a softmax's sum of values [n], each with the maximum and the sum of its weights, together;
+     * n is a multiple of 32.  There is something in the first. */
+    void (*merge)(float *values, float *max, float *sum, const float *part, float part_max, float part_sum,
+                  uint32_t n);
+
+    /* out[n] = sum * a; n is a multiple of 32. */
     void (*scale)(float *out, const float *sum, uint32_t n, float a);
     float (*exp)(float x);
 };

@@ -174,8 +174,8 @@ static void narrow_f16(uint16_t *to, const float *from, size_t n)
         v_store_f16(to + i, v_load(from + i));
 }
 
-INLINE void turn(enum stored as, float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width,
-                 const void *ahead)
+INLINE void turn(enum stored as, float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n,
+                 uint32_t width, const void *ahead)
 {
     const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
     for (uint32_t first = 0; first < n; first += LANES) {
@@ -188,19 +188,62 @@ INLINE void turn(enum stored as, float *panel, const void *rows, size_t ld, uint
                 __builtin_prefetch((const char *)ahead + at * size);
             }
             v_transpose(x);
-            UNROLL for (uint32_t l = 0; l < LANES; l++) v_store(panel + (i + l) * PANEL + first, x[l]);
+            UNROLL for (uint32_t l = 0; l < LANES; l++) v_store(to + (i + l) * ld_to + first, x[l]);
         }
     }
 }
 
-static void turn_f32(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width, const void *ahead)
+static void turn_f32(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                     const void *ahead)
 {
-    turn(STORED_F32, panel, rows, ld, n, width, ahead);
+    turn(STORED_F32, to, ld_to, rows, ld, n, width, ahead);
 }
 
-static void turn_f16(float *panel, const void *rows, size_t ld, uint32_t n, uint32_t width, const void *ahead)
+static void turn_f16(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                     const void *ahead)
 {
-    turn(STORED_F16, panel, rows, ld, n, width, ahead);
+    turn(STORED_F16, to, ld_to, rows, ld, n, width, ahead);
+}
+
+/* As block() for one row, of more outputs at once: their chains hide each other's latency. */
+INLINE void strip(uint32_t vectors, enum stored as, float *acc, const float *a, const void *b, size_t at,
+                  size_t ld_b, uint32_t k, bool add, const void *ahead)
+{
+    const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
+    VF c[8];
+    UNROLL for (uint32_t v = 0; v < vectors; v++) c[v] = add ? v_load(acc + at + v * LANES) : v_set1(0);
+    for (uint32_t i = 0; i < k; i++) {
+        VF x = v_set1(a[i]);
+        UNROLL for (uint32_t line = 0; line < vectors * LANES * size; line += 64)
+            __builtin_prefetch((const char *)ahead + (i * ld_b + at) * size + line);
+        UNROLL for (uint32_t v = 0; v < vectors; v++) c[v] =
+            v_fma(x, load_as(as, b, i * ld_b + at + v * LANES), c[v]);
+    }
+    UNROLL for (uint32_t v = 0; v < vectors; v++) v_store(acc + at + v * LANES, c[v]);
+}
+
+INLINE void row(enum stored as, float *acc, const float *a, const void *b, size_t ld_b, uint32_t n,
+                uint32_t k, bool add, const void *ahead)
+{
+    uint32_t at = 0;
+    for (; at + 8 * LANES <= n; at += 8 * LANES)
+        strip(8, as, acc, a, b, at, ld_b, k, add, ahead);
+    for (; PANEL < 8 * LANES && at + 4 * LANES <= n; at += 4 * LANES)
+        strip(4, as, acc, a, b, at, ld_b, k, add, ahead);
+    if (PANEL < 4 * LANES && at < n)
+        strip(2, as, acc, a, b, at, ld_b, k, add, ahead);
+}
+
+static void row_f32(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
+                    const void *ahead)
+{
+    row(STORED_F32, acc, a, b, ld_b, n, k, add, ahead);
+}
+
+static void row_f16(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
+                    const void *ahead)
+{
+    row(STORED_F16, acc, a, b, ld_b, n, k, add, ahead);
 }
 
 /* acc[32] += x[k] * w[k][32] for the numbers that quantise() took out of a row. */
@@ -502,10 +545,16 @@ static void softmax(float *scores, uint32_t n, float scale, float *max, float *s
     *sum = v_sum(sums);
 }
 
-static void merge(float *sum, const float *part, uint32_t n, float a, float b)
+/* exp(0) is 1, so of two parts only the one with the smaller maximum needs an exponential. */
+static void merge(float *values, float *max, float *sum, const float *part, float part_max, float part_sum,
+                  uint32_t n)
 {
+    float d = part_max - *max, less = v_exp(v_set1(d > 0 ? -d : d))[0];
+    float old = d > 0 ? less : 1, new = d > 0 ? 1 : less;
     for (uint32_t i = 0; i < n; i += LANES)
-        v_store(sum + i, v_fma(v_load(sum + i), v_set1(a), v_load(part + i) * b));
+        v_store(values + i, v_fma(v_load(values + i), v_set1(old), v_load(part + i) * new));
+    *sum = *sum * old + part_sum * new;
+    *max = d > 0 ? part_max : *max;
 }
 
 static void scale_row(float *out, const float *sum, uint32_t n, float a)
@@ -533,6 +582,8 @@ const struct packed_kernels KERNELS = {
     .narrow_f16 = narrow_f16,
     .turn_f32 = turn_f32,
     .turn_f16 = turn_f16,
+    .row_f32 = row_f32,
+    .row_f16 = row_f16,
     .finish = finish,
     .bound = bound,
     .norm = norm,
