@@ -9,6 +9,9 @@
 FOLDER is what bench/peers_model.py wrote.  A peer that is not there is left out: llama.cpp without its two
 programs, the Python ones (onnxruntime, ctranslate2, transformers) without PYTHON, or when it lacks them.
 
+Texts are greedy.  Ours finds the likeliest token without computing all logits where it can, and runs a second
+time with log-probabilities, for which it cannot ("all logits"); every peer computes all of them.
+
 A round runs ours and then each peer of a type, so that a ratio compares neighbours in time; what is
 reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes
 (foreign) and other virtual machines (steal) took of the processors meanwhile; a report leaves out runs
@@ -52,7 +55,7 @@ def output_of(command, environment=None):
     return done.stdout
 
 
-def run_costinfer(args, kind):
+def run_costinfer(args, kind, options=()):
     seen = json.loads(
         output_of(
             [
@@ -71,6 +74,7 @@ def run_costinfer(args, kind):
                 str(args.runs),
                 "--tokens",
                 str(args.tokens),
+                *options,
             ]
         )
     )
@@ -210,6 +214,14 @@ def run(args):
         for kind in types:
             ours = f"costinfer {kind}" + (f", kv {args.kv}" if args.kv != "auto" else "")
             runs = [measured(ours, lambda kind=kind: run_costinfer(args, kind), args.patience)]
+            if kind in ("f32", "f16", "bf16"):
+                runs.append(
+                    measured(
+                        f"{ours}, all logits",
+                        lambda kind=kind: run_costinfer(args, kind, ["--logprobs"]),
+                        args.patience,
+                    )
+                )
             for peer in PEERS[kind]:
                 program, _, form = peer.partition(" ")
                 if not peers[peer] or (args.only and program not in args.only.split(",")):
@@ -245,7 +257,7 @@ def report(paths, limit=20):
     quiet = [run for run in everyone if 100 * (run["foreign"] + run["steal"]) <= limit]
     speeds, ratios, versions = {}, {}, {}
     for r in rounds:
-        ours = r["runs"][0]["figures"] if r["runs"][0] in quiet else {}
+        ours = [run for run in r["runs"] if "bench" in run and run in quiet]
         for run in r["runs"]:
             if run not in quiet:
                 continue
@@ -254,10 +266,11 @@ def report(paths, limit=20):
                 rate = run["figures"].get(name)
                 if rate:
                     speeds.setdefault(run["what"], {}).setdefault(name, []).append(rate)
-                    if run is not r["runs"][0] and ours.get(name):
-                        ratios.setdefault((r["runs"][0]["what"], run["what"]), {}).setdefault(name, []).append(
-                            ours[name] / rate
-                        )
+                    for our in ours if "bench" not in run else []:
+                        if our["figures"].get(name):
+                            ratios.setdefault((our["what"], run["what"]), {}).setdefault(name, []).append(
+                                our["figures"][name] / rate
+                            )
     first = raws[0]
     if not quiet:
         sys.exit(f"all of {len(everyone)} runs were disturbed by more than {limit} %")
