@@ -218,6 +218,65 @@ START_TEST(half_the_cache)
 }
 END_TEST
 
+/* Two prompts and what follows them, in slots 0 and 1 by one step each time and in 2 and 3 by one step for
+ * each row or prompt: the same logits, but for the order of sums (and, with keys and values in f16, their
+ * rounding). */
+START_TEST(batches_are_singles)
+{
+    enum { PROMPTS = 2, AFTER = 3 };
+    static const uint32_t lengths[PROMPTS] = { 23, 6 };
+    const bool half = _i / 2 == 1;
+    const enum weights_type type = half ? WEIGHTS_F32 : WEIGHTS_INT8;
+    const struct shape shape = { 192, 3, 400, 200, 64, 2 };
+    struct rig rig;
+    rig_begin(&rig, shape);
+    add_program(&rig, PROGRAM_GPT2);
+    half_cache = half;
+    rig_start(&rig, backend_as(_i % 2 ? &as_gpu : &as_cpu, type), 64);
+    half_cache = false;
+    float *together = array_new((size_t)64 * shape.v, sizeof *together);
+    double error = 0, square = 0;
+    for (uint32_t k = 0; k <= AFTER; k++) {
+        int32_t tokens[64];
+        uint32_t positions[64], slots[64], n = 0;
+        uint8_t wants[64];
+        memset(wants, 1, sizeof wants);
+        for (uint32_t p = 0; p < PROMPTS; p++) {
+            for (uint32_t r = 0; r < (k ? 1 : lengths[p]); r++, n++) {
+                positions[n] = k ? lengths[p] + k - 1 : r;
+                tokens[n] = (int32_t)((31 * positions[n] + 7 * p) % shape.v);
+                slots[n] = p;
+            }
+        }
+        const float *logits;
+        ck_ok(rig.backend->run(rig.prepared, &(struct batch){ n, tokens, positions, slots, wants }));
+        for (uint32_t r = 0; r < n; r++) {
+            ck_ok(rig.backend->logits(rig.prepared, r, &logits));
+            memcpy(together + (size_t)r * shape.v, logits, shape.v * sizeof *logits);
+        }
+        for (uint32_t at = 0, rows; at < n; at += rows) {
+            rows = k ? 1 : lengths[slots[at]];
+            for (uint32_t r = at; r < at + rows; r++)
+                slots[r] += PROMPTS;
+            ck_ok(rig.backend->run(rig.prepared,
+                                   &(struct batch){ rows, tokens + at, positions + at, slots + at, wants }));
+            for (uint32_t r = 0; r < rows; r++) {
+                const float *other = together + (size_t)(at + r) * shape.v;
+                ck_ok(rig.backend->logits(rig.prepared, r, &logits));
+                for (uint32_t v = 0; v < shape.v; v++) {
+                    error += ((double)logits[v] - other[v]) * ((double)logits[v] - other[v]);
+                    square += (double)other[v] * other[v];
+                }
+            }
+        }
+    }
+    ck_assert_msg(error < (half ? 1e-6 : 1e-11) * square, "%g of the logits", error / square);
+    free(together);
+    rig_end(&rig);
+    check_clean();
+}
+END_TEST
+
 /* ---- Picks --------------------------------------------------------------------------------- */
 
 enum { PICK_V = 2500, PICK_ROWS = 100, PICK_TOKENS = 7 };
@@ -1072,6 +1131,7 @@ Suite *suite(void)
     tcase_add_loop_test(t, programs, 0, PROGRAMS);
     tcase_add_loop_test(t, precision, 0, 2 * TYPES);
     tcase_add_loop_test(t, half_the_cache, 0, 2);
+    tcase_add_loop_test(t, batches_are_singles, 0, 4);
     tcase_add_loop_test(t, picks, 0, 2);
     tcase_add_loop_test(t, what_a_step_asks_of_the_driver, 0, 2);
     tcase_add_test(t, attention_is_built_once);

@@ -105,9 +105,11 @@ class Client(threading.Thread):
         self.left += 1
 
 
-def overlapping_streams_with_clients_that_leave():
-    with Costd(*TWO, *PRICES, "--kv-memory", "512M") as server:
-        for n in (1, 4, 12):
+def overlapping(numbers, *flags):
+    """Clients at once, one number of them after the other."""
+    answers, left = [], 0
+    with Costd(*TWO, *PRICES, "--kv-memory", "512M", *flags) as server:
+        for n in numbers:
             until = time.monotonic() + 1
             clients = [Client(server, 100 * n + i, until) for i in range(n)]
             for c in clients:
@@ -121,13 +123,22 @@ def overlapping_streams_with_clients_that_leave():
                 if c.failure:
                     raise c.failure
             metrics = server.settle()
-            answers = [a for c in clients for a in c.answers] if n == 1 else answers + [
-                a for c in clients for a in c.answers]
-            left = sum(c.left for c in clients) if n == 1 else left + sum(c.left for c in clients)
+            answers += [a for c in clients for a in c.answers]
+            left += sum(c.left for c in clients)
             compare(server, metrics, answers, left)
         check(total(metrics, "model_requests_finished_total", finish_reason="client_gone") > 0,
               "none of", left, "left in the middle")
         show_naive(answers)
+
+
+def overlapping_streams_with_clients_that_leave():
+    overlapping((1, 4, 12))
+
+
+def overlapping_streams_on_int8_weights():
+    """With keys and values in f16: other kernels of an OpenCL device, the same accounts."""
+    if (DEVICE or "").startswith("opencl"):
+        overlapping((8,), "--weights", "int8")
 
 
 def compare(server, metrics, answers, left):
@@ -222,5 +233,6 @@ def an_opencl_device_shows_its_memory_and_a_cpu_has_none():
         check(abs(percent - 100 * used / whole) < Decimal("1e-6"), percent, used, whole)
 
 
-run(a_lone_request_costs_its_latency, overlapping_streams_with_clients_that_leave, a_departed_client_stops_costing,
-    the_cpu_basis_and_no_price, an_opencl_device_shows_its_memory_and_a_cpu_has_none)
+run(a_lone_request_costs_its_latency, overlapping_streams_with_clients_that_leave,
+    overlapping_streams_on_int8_weights, a_departed_client_stops_costing, the_cpu_basis_and_no_price,
+    an_opencl_device_shows_its_memory_and_a_cpu_has_none)
