@@ -121,6 +121,19 @@ def test_tokenize():
     plain = parsed("tokenize", "--model", SMALL, given=b"<|endoftext|>")
     assert len(plain) > 1 and 2047 not in plain
     assert parsed("tokenize", "--model", SMALL, "--special", given=b"<|endoftext|>") == [2047]
+    # What a fine-tuned model's files call special is ordinary text without the flag, other added tokens never are.
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("vocab.json", "merges.txt"):
+            os.symlink(os.path.join(SMALL, name), os.path.join(folder, name))
+        for name, value in (("added_tokens.json", {"<|user|>": 2048, "covfefe": 2049}),
+                            ("special_tokens_map.json", {"additional_special_tokens": ["<|user|>"]})):
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                json.dump(value, file)
+        text = b"<|user|>covfefe"
+        assert parsed("tokenize", "--model", folder, "--special", given=text) == [2048, 2049]
+        plain = parsed("tokenize", "--model", folder, given=text)
+        assert plain[-1] == 2049 and len(plain) > 2 and 2048 not in plain
+        assert good("tokenize", "--model", folder, "--detokenize", given=b"[2048,2049]") == text
 
 
 def check_report(report, price=None):
