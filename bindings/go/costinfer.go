@@ -248,8 +248,8 @@ type Kernel struct {
 	Device   time.Duration
 }
 
-// Profile is the kernels, the longest first.  Unsupported without Options.Profile, and on devices without a clock of
-// their own, such as a CPU.
+// Profile is the kernels, the longest first.  Unsupported without Options.Profile, and on a device that cannot time
+// them.
 func (e *Engine) Profile() ([]Kernel, error) {
 	var rows [256]C.struct_cinf_profile_row
 	var n C.uint32_t

@@ -449,8 +449,7 @@ class Engine:
                       i.memory_used, text(lib.cinf_kv_name(i.kv)), i.speculation)
 
     def profile(self) -> list[Kernel]:
-        """The kernels, the longest first.  Unsupported without `profile`, and on devices without a clock of their
-        own, such as a CPU."""
+        """The kernels, the longest first.  Unsupported without `profile`, and on a device that cannot time them."""
         rows, n = (_ffi.ProfileRow * 256)(), ctypes.c_uint32()
         call("engine_profile", ctypes.byref(n), self._handle, rows, len(rows))
         return [Kernel(text(row.name), row.launches, row.device_ns) for row in rows[: n.value]]
