@@ -11,6 +11,7 @@
 #include "opencl_cache.h"
 #include "opencl_device.h"
 #include "opencl_kept.h"
+#include "opencl_rounding.h"
 #include "opencl_shim.h"
 #include "packed_memory.h"
 #include "strbuf.h"
@@ -60,32 +61,6 @@ static const struct backend *backend_as(const struct opencl_tuning *as, enum wei
 
 static const enum weights_type types[] = { WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_INT8 };
 enum { TYPES = sizeof types / sizeof *types };
-
-/* A column's numbers, or a row's, as int8 keeps them: `step` apart. */
-static void round_to_int8(float *values, uint32_t n, size_t step)
-{
-    float largest = 0;
-    for (uint32_t i = 0; i < n; i++)
-        largest = fmaxf(largest, fabsf(values[i * step]));
-    for (uint32_t i = 0; i < n; i++)
-        values[i * step] = rintf(values[i * step] * (127 / largest)) * (largest / 127);
-}
-
-/* The rig's numbers become what the weights' type keeps of them. */
-static void round_values(struct rig *rig, enum weights_type type)
-{
-    for (uint32_t w = 0; w < rig->program.n_specs; w++) {
-        const struct weight_spec *spec = &rig->specs[w];
-        if (spec->role == WEIGHT_VECTOR || (type == WEIGHTS_INT8 && spec->role == WEIGHT_TABLE))
-            continue;
-        for (size_t i = 0; type == WEIGHTS_F16 && i < (size_t)spec->rows * spec->cols; i++)
-            rig->values[w][i] = f32_of_f16(f16_of_f32(rig->values[w][i]));
-        bool matrix = spec->role == WEIGHT_MATRIX;
-        for (uint32_t o = 0; type == WEIGHTS_INT8 && o < (matrix ? spec->cols : spec->rows); o++)
-            round_to_int8(rig->values[w] + (matrix ? o : (size_t)o * spec->cols),
-                          matrix ? spec->rows : spec->cols, matrix ? spec->cols : 1);
-    }
-}
 
 /* A context, a queue, a program or two. */
 static int objects_of(const struct device *device)

@@ -369,7 +369,7 @@ START_TEST(profiles_of_many_launches)
     ck_ok(opencl_arguments(d, kernel, arguments));
     const size_t one[3] = { 1, 1, 1 };
     for (int i = 0; i < 2500; i++)
-        ck_ok(opencl_launch(d, kernel, one, one, NULL));
+        ck_ok(opencl_launch(d, kernel, one, one));
     clReleaseKernel(kernel); /* which its launches outlive */
     clReleaseProgram(program);
     ck_assert(backend_opencl.profile(device, 0, &row));

@@ -10,8 +10,8 @@
 #pragma GCC diagnostic ignored "-Wunused-function" /* what takes Oclgrind too long */
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
-#include "half.h"
 #include "opencl_device.h"
+#include "opencl_rounding.h"
 
 static const struct opencl_tuning tunings[] = {
     { .lanes = 1, .tile_rows = 4, .split_length = 4 },   /* as a CPU */
@@ -21,7 +21,7 @@ static const struct opencl_tuning tunings[] = {
 static const char *const names[] = { "as a CPU", "as a small GPU", "as a GPU" };
 enum { TUNINGS = sizeof tunings / sizeof *tunings };
 
-/* What is kept in fewer bits; where that costs exactness, the results are test_opencl.c's affair. */
+/* What is kept in fewer bits.  What caches in f16 give is test_opencl.c's affair. */
 static const struct kind {
     enum weights_type type;
     bool half_cache;
@@ -83,7 +83,7 @@ static void check_small_steps(struct rig *rig, const char *what)
         step_begin(&s);
         for (size_t k = 0; k < SLOTS; k++)
             step_add(&s, steps[i].runs[k], rig->program.vocab, steps[i].wants);
-        if (kind->type == WEIGHTS_INT8 || kind->half_cache)
+        if (kind->half_cache)
             ck_ok(rig->backend->run(rig->prepared, &s.batch));
         else
             step_check(rig, &s.batch, what);
@@ -112,10 +112,7 @@ START_TEST(no_races)
     struct rig rig;
     rig_begin(&rig, (struct shape){ 12, 2, 20, 18, 24, 1 });
     add_program(&rig, PROGRAM_GPT2);
-    for (uint32_t w = 0; kind->type == WEIGHTS_F16 && w < rig.program.n_specs; w++) {
-        for (size_t i = 0; i < (size_t)rig.specs[w].rows * rig.specs[w].cols; i++)
-            rig.values[w][i] = f32_of_f16(f16_of_f32(rig.values[w][i]));
-    }
+    round_values(&rig, kind->type);
     rig_start(&rig, &backend, 24);
     check_small_steps(&rig, names[_i % TUNINGS]);
     rig_end(&rig);
@@ -147,7 +144,7 @@ START_TEST(planted_races)
     ck_ok(opencl_buffer_new(&x, d, 8 * sizeof(cl_int), 0, true, "a race"));
     const struct opencl_argument arguments[] = { ARGUMENT(x.mem), { 0 } };
     ck_ok(opencl_arguments(d, kernel, arguments));
-    ck_ok(opencl_launch(d, kernel, (const size_t[]){ 8, 1, 1 }, (const size_t[]){ 8, 1, 1 }, NULL));
+    ck_ok(opencl_launch(d, kernel, (const size_t[]){ 8, 1, 1 }, (const size_t[]){ 8, 1, 1 }));
     clFinish(d->queue);
     const char *said = reports();
     ck_assert_msg(strstr(said, "data race at local memory") != NULL, "%s", said);

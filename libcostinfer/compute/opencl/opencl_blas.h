@@ -14,6 +14,11 @@ struct opencl_gemm {
 
 bool opencl_blas_exists(void);
 
+/* Before a device's first product, and when it closes: CLBlast keeps its programs for the process, and gives
+ * them up when no device uses it any more. */
+void opencl_blas_begin(struct opencl_device *device);
+void opencl_blas_end(struct opencl_device *device);
+
 /* Bytes that a product needs beside its matrices. */
 enum cinf_status opencl_blas_temp_bytes(uint64_t *out, struct opencl_device *device,
                                         const struct opencl_gemm *gemm);

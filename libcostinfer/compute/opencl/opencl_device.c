@@ -248,6 +248,7 @@ static enum cinf_status build_device_program(struct opencl_device *device)
 
 static void stop(struct opencl_device *device)
 {
+    opencl_blas_end(device);
     if (device->attend)
         clReleaseProgram(device->attend);
     if (device->program)
@@ -351,6 +352,7 @@ static enum cinf_status start_checked(struct opencl_device *device)
     }
     if (status == CINF_OK && tuning.clblast) {
         device->tuning.clblast = true;
+        opencl_blas_begin(device);
         if (tuning.check && opencl_check(device) == CINF_EDEVICE) {
             step_aside(device, "CLBlast");
             device->tuning.clblast = false;
@@ -590,17 +592,29 @@ enum cinf_status opencl_arguments(const struct opencl_device *device, cl_kernel 
     return CINF_OK;
 }
 
-enum cinf_status opencl_launch(const struct opencl_device *device, cl_kernel kernel, const size_t global[3],
-                               const size_t local[3], cl_event *done)
+static enum cinf_status launch(const struct opencl_device *device, cl_kernel kernel, const size_t *first,
+                               const size_t global[3], const size_t local[3])
 {
-    size_t whole[3] = { round_up(global[0], local[0]), round_up(global[1], local[1]), global[2] };
+    const size_t whole[3] = { round_up(global[0], local[0]), round_up(global[1], local[1]), global[2] };
     cl_event timed = NULL;
-    bool times = device->profile && !done;
-    cl_int error =
-        clEnqueueNDRangeKernel(device->queue, kernel, 3, NULL, whole, local, 0, NULL, times ? &timed : done);
-    if (error == CL_SUCCESS && times)
+    cl_int error = clEnqueueNDRangeKernel(device->queue, kernel, 3, first, whole, local, 0, NULL,
+                                          device->profile ? &timed : NULL);
+    if (timed)
         opencl_profile_add(device->profile, kernel, timed);
     return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "starting a kernel");
+}
+
+enum cinf_status opencl_launch(const struct opencl_device *device, cl_kernel kernel, const size_t global[3],
+                               const size_t local[3])
+{
+    return launch(device, kernel, NULL, global, local);
+}
+
+enum cinf_status opencl_launch_from(const struct opencl_device *device, cl_kernel kernel, size_t first,
+                                    size_t x, size_t local)
+{
+    return launch(device, kernel, (const size_t[]){ first, 0, 0 }, (const size_t[]){ x, 1, 1 },
+                  (const size_t[]){ local, 1, 1 });
 }
 
 /* Many drivers wait by spinning, and the processor is somebody's cost too: there we sleep and look, for a

@@ -46,6 +46,7 @@ struct opencl_device {
     uint32_t attend_width;
     struct opencl_tuning tuning;
     bool half_cache;     /* keys and values in f16 */
+    bool has_blas;       /* opencl_blas_begin()'s */
     bool is_gpu, sleeps; /* sleeps: waiting for an event costs no processor time */
     uint32_t units;
     uint64_t memory_total, alloc_max;
@@ -128,9 +129,13 @@ enum cinf_status opencl_arguments(const struct opencl_device *device, cl_kernel 
         &(x), sizeof(x)                                                                                      \
     }
 
-/* Enqueues work-items x, y, z in groups of `local` (x rounded up to it).  `done` may be NULL. */
+/* Enqueues work-items x, y, z in groups of `local` (x and y rounded up to it). */
 enum cinf_status opencl_launch(const struct opencl_device *device, cl_kernel kernel, const size_t global[3],
-                               const size_t local[3], cl_event *done);
+                               const size_t local[3]);
+
+/* The same for x items from `first` on. */
+enum cinf_status opencl_launch_from(const struct opencl_device *device, cl_kernel kernel, size_t first,
+                                    size_t x, size_t local);
 
 /* Waits for an event and releases it. */
 enum cinf_status opencl_wait_event(const struct opencl_device *device, cl_event event);

@@ -222,7 +222,7 @@ static enum cinf_status pack(struct opencl_weights *w, const struct opencl_stage
     };
     TRY(opencl_arguments(device, kernel, arguments));
     const size_t global[3] = { spec->cols, spec->role == WEIGHT_MATRIX ? (n + 15) / 16 : n, 1 };
-    return opencl_launch(device, kernel, global, (const size_t[]){ 64, 1, 1 }, NULL);
+    return opencl_launch(device, kernel, global, (const size_t[]){ 64, 1, 1 });
 }
 
 /* Rows [first, first + n) of int8 weights from as many of `source`, with the stage's factors. */
@@ -245,7 +245,7 @@ static enum cinf_status quantise(struct opencl_weights *w, const struct opencl_s
                                                  { 0 } };
     TRY(opencl_arguments(device, w->quantise, arguments));
     return opencl_launch(device, w->quantise, (const size_t[]){ part->cols, n, 1 },
-                         (const size_t[]){ 64, 1, 1 }, NULL);
+                         (const size_t[]){ 64, 1, 1 });
 }
 
 /* The stage's n rows of int8 weights, each an output. */
@@ -467,7 +467,7 @@ enum cinf_status opencl_kv_copy(struct kv *base, uint32_t to, uint32_t from, uin
                                                      ARGUMENT(n),
                                                      { 0 } };
         TRY(opencl_arguments(device, kv->copy, arguments));
-        TRY(opencl_launch(device, kv->copy, global, (const size_t[]){ 64, 1, 1 }, NULL));
+        TRY(opencl_launch(device, kv->copy, global, (const size_t[]){ 64, 1, 1 }));
     }
     return CINF_OK;
 }

@@ -10,9 +10,11 @@
 enum { EVENTS_MAX = 1024, ROWS_MAX = 64 };
 
 struct opencl_profile {
-    struct {
+    struct timed {
         cl_event event;
-        cl_kernel kernel; /* retained: a model may be unloaded before anybody asks */
+        cl_event before;  /* whose end is the beginning; NULL: the event's own start */
+        cl_kernel kernel; /* retained: a model may be unloaded before anybody asks; NULL: the name says it */
+        const char *name;
     } events[EVENTS_MAX];
     uint32_t n_events;
     struct profile_row rows[ROWS_MAX];
@@ -39,22 +41,30 @@ static void count(struct opencl_profile *p, const char *name, uint64_t ns)
     p->rows[i].ns += ns;
 }
 
+static bool time_of(cl_event event, cl_profiling_info which, cl_ulong *ns)
+{
+    return clWaitForEvents(1, &event) == CL_SUCCESS &&
+           clGetEventProfilingInfo(event, which, sizeof *ns, ns, NULL) == CL_SUCCESS;
+}
+
 static void collect(struct opencl_profile *p)
 {
     for (uint32_t i = 0; i < p->n_events; i++) {
-        cl_event event = p->events[i].event;
+        const struct timed *t = &p->events[i];
         cl_ulong start = 0, end = 0;
         char name[sizeof p->rows->name] = "?";
-        if (clWaitForEvents(1, &event) == CL_SUCCESS &&
-            clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL) ==
-                CL_SUCCESS &&
-            clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) == CL_SUCCESS &&
-            end >= start) {
-            clGetKernelInfo(p->events[i].kernel, CL_KERNEL_FUNCTION_NAME, sizeof name - 1, name, NULL);
-            count(p, name, end - start);
+        bool known = t->before ? time_of(t->before, CL_PROFILING_COMMAND_END, &start)
+                               : time_of(t->event, CL_PROFILING_COMMAND_START, &start);
+        if (known && time_of(t->event, CL_PROFILING_COMMAND_END, &end) && end >= start) {
+            if (t->kernel)
+                clGetKernelInfo(t->kernel, CL_KERNEL_FUNCTION_NAME, sizeof name - 1, name, NULL);
+            count(p, t->kernel ? name : t->name, end - start);
         }
-        clReleaseEvent(event);
-        clReleaseKernel(p->events[i].kernel);
+        clReleaseEvent(t->event);
+        if (t->before)
+            clReleaseEvent(t->before);
+        if (t->kernel)
+            clReleaseKernel(t->kernel);
     }
     p->n_events = 0;
 }
@@ -66,13 +76,22 @@ void opencl_profile_free(struct opencl_profile *profile)
     mem_free(profile);
 }
 
+static void add(struct opencl_profile *p, struct timed timed)
+{
+    if (p->n_events == EVENTS_MAX)
+        collect(p);
+    p->events[p->n_events++] = timed;
+}
+
 void opencl_profile_add(struct opencl_profile *profile, cl_kernel kernel, cl_event event)
 {
-    if (profile->n_events == EVENTS_MAX)
-        collect(profile);
     clRetainKernel(kernel);
-    profile->events[profile->n_events].event = event;
-    profile->events[profile->n_events++].kernel = kernel;
+    add(profile, (struct timed){ .event = event, .kernel = kernel });
+}
+
+void opencl_profile_span(struct opencl_profile *profile, const char *name, cl_event before, cl_event last)
+{
+    add(profile, (struct timed){ .event = last, .before = before, .name = name });
 }
 
 void opencl_profile_clear(struct opencl_profile *profile)

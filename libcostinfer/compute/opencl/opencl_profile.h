@@ -15,6 +15,9 @@ void opencl_profile_free(struct opencl_profile *profile); /* accepts NULL; the q
 /* Takes the event of a launch, on a queue with profiling. */
 void opencl_profile_add(struct opencl_profile *profile, cl_kernel kernel, cl_event event);
 
+/* The same for what somebody else launched under a name: from the end of `before` to the end of `last`. */
+void opencl_profile_span(struct opencl_profile *profile, const char *name, cl_event before, cl_event last);
+
 /* Forgets what was launched so far. */
 void opencl_profile_clear(struct opencl_profile *profile);
 

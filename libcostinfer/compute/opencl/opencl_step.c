@@ -17,6 +17,7 @@
 enum {
     SPLIT_ROWS_MAX = 16, /* with more single rows than this there is work enough without splitting */
     PANEL_BYTES = 16 << 20,
+    WIDEN_GROUP = 64, /* work-items, of VECTOR elements each */
 };
 
 /* The kernels of an operation, as far as its kind has them. */
@@ -27,10 +28,11 @@ enum {
     KERNEL_8,
     KERNEL_MATRIX,
     KERNEL_FINISH, /* after CLBlast */
+    KERNEL_WIDEN,  /* before it */
     KERNEL_SINGLE = 0,
     KERNEL_JOIN,
     KERNEL_TILE,
-    KERNELS = KERNEL_FINISH + 1
+    KERNELS = KERNEL_WIDEN + 1
 };
 
 /* Of each LOGITS_ROWS rows that want logits. */
@@ -43,9 +45,8 @@ struct opencl_prepared {
     const struct program *program;
     uint32_t rows_max, splits_max;
 
-    cl_kernel (*kernels)[KERNELS];      /* [n_ops] */
-    cl_kernel (*chunks)[CHUNK_KERNELS]; /* [n_chunks] */
-    cl_kernel widen;
+    cl_kernel (*kernels)[KERNELS];         /* [n_ops] */
+    cl_kernel (*chunks)[CHUNK_KERNELS];    /* [n_chunks] */
     struct opencl_buffer rows[ROWS_COUNT]; /* [rows_max and a few, stride]; those that the program names */
     struct opencl_buffer wanted;           /* [LOGITS_ROWS, stride] the head's input */
     struct opencl_buffer logits;           /* [LOGITS_ROWS, V] */
@@ -114,13 +115,13 @@ static enum cinf_status launch_product(const struct opencl_device *device, cl_ke
     size_t lanes = device->tuning.lanes;
     if (which == KERNEL_MATRIX && lanes == 1)
         return opencl_launch(device, kernel, (const size_t[]){ (n + 3) / 4, (rows + 3) / 4, 1 },
-                             (const size_t[]){ 4, 1, 1 }, NULL);
+                             (const size_t[]){ 4, 1, 1 });
     if (which == KERNEL_MATRIX)
         return opencl_launch(device, kernel,
                              (const size_t[]){ round_up(n, 64) / 8, round_up(rows, 64) / 8, 1 },
-                             (const size_t[]){ 8, 8, 1 }, NULL);
+                             (const size_t[]){ 8, 8, 1 });
     const size_t global[3] = { n * lanes, (rows + rows_at_once[which] - 1) / rows_at_once[which], 1 };
-    return opencl_launch(device, kernel, global, (const size_t[]){ lanes == 1 ? 8 : lanes, 1, 1 }, NULL);
+    return opencl_launch(device, kernel, global, (const size_t[]){ lanes == 1 ? 8 : lanes, 1, 1 });
 }
 
 static const char *const product_names[][KERNELS] = {
@@ -135,10 +136,16 @@ static cl_mem scales_of(const struct opencl_weight *w)
     return w->scales.mem ? w->scales.mem : w->buffer.mem;
 }
 
+/* The last group of a panel may write beyond its rows. */
+static uint32_t panel_rows(const struct opencl_prepared *p, const struct opencl_weight *weight)
+{
+    return (uint32_t)((p->panel.bytes / sizeof(float) - WIDEN_GROUP * VECTOR) / weight->stride);
+}
+
 /* y[rows, n] = in[rows, k] * weight^T by CLBlast.  Weights that are not float32 are widened a panel of rows
  * at a time, so that there is never a second copy of them all. */
-static enum cinf_status blas_product(struct opencl_prepared *p, const struct opencl_weight *weight, cl_mem in,
-                                     cl_mem y, uint32_t rows)
+static enum cinf_status blas_product(struct opencl_prepared *p, const struct opencl_weight *weight,
+                                     cl_kernel widen, cl_mem in, cl_mem y, uint32_t rows)
 {
     struct opencl_device *device = device_of(p);
     struct opencl_gemm gemm = { .x = in,
@@ -148,25 +155,15 @@ static enum cinf_status blas_product(struct opencl_prepared *p, const struct ope
                                 .n = weight->rows,
                                 .k = weight->stride,
                                 .y_stride = weight->rows };
-    if (p->weights->type == WEIGHTS_F32)
+    if (!widen)
         return opencl_blas_gemm(device, &gemm, p->temp.mem);
-    uint32_t at_once = (uint32_t)(p->panel.bytes / sizeof(float) / weight->stride);
+    const uint32_t at_once = panel_rows(p, weight);
+    const size_t vectors = weight->stride / VECTOR; /* of a row */
     gemm.w = p->panel.mem;
     for (uint32_t first = 0; first < weight->rows; first += at_once) {
         gemm.n = weight->rows - first < at_once ? weight->rows - first : at_once;
         gemm.y_first = first;
-        cl_ulong from = (cl_ulong)first * weight->stride, n = (cl_ulong)gemm.n * weight->stride;
-        const cl_mem scales = scales_of(weight);
-        const struct opencl_argument arguments[] = { ARGUMENT(weight->buffer.mem),
-                                                     ARGUMENT(scales),
-                                                     ARGUMENT(p->panel.mem),
-                                                     ARGUMENT(from),
-                                                     ARGUMENT(n),
-                                                     ARGUMENT(weight->stride),
-                                                     { 0 } };
-        TRY(opencl_arguments(device, p->widen, arguments));
-        TRY(opencl_launch(device, p->widen, (const size_t[]){ n / 16, 1, 1 }, (const size_t[]){ 64, 1, 1 },
-                          NULL));
+        TRY(opencl_launch_from(device, widen, first * vectors, gemm.n * vectors, WIDEN_GROUP));
         TRY(opencl_blas_gemm(device, &gemm, p->temp.mem));
     }
     return CINF_OK;
@@ -217,11 +214,9 @@ static enum cinf_status allocate_blas(struct opencl_prepared *p)
         TRY(opencl_buffer_new(&p->product, device, p->rows_max * widest * sizeof(float), 0, false,
                               "products"));
     if (p->weights->type != WEIGHTS_F32) {
-        uint64_t bytes = stride * sizeof(float);
+        uint64_t bytes = (stride + WIDEN_GROUP * VECTOR) * sizeof(float); /* at least a row */
         TRY(opencl_buffer_new(&p->panel, device, bytes > PANEL_BYTES ? bytes : PANEL_BYTES, 0, false,
                               "widened weights"));
-        TRY(opencl_kernel_new(&p->widen, device, device->program,
-                              p->weights->type == WEIGHTS_F16 ? "widen_f16" : "widen_int8"));
     }
     return temp ? opencl_buffer_new(&p->temp, device, temp, 0, false, "CLBlast's memory") : CINF_OK;
 }
@@ -346,6 +341,20 @@ static enum cinf_status bind_chunks(struct opencl_prepared *p, const struct op *
     return CINF_OK;
 }
 
+static enum cinf_status bind_widen(struct opencl_prepared *p, const struct opencl_weight *w,
+                                   cl_kernel *kernel)
+{
+    struct opencl_device *device = device_of(p);
+    const cl_mem scales = scales_of(w);
+    const cl_ulong n = (cl_ulong)w->rows * w->stride;
+    TRY(opencl_kernel_new(kernel, device, device->program,
+                          p->weights->type == WEIGHTS_F16 ? "widen_f16" : "widen_int8"));
+    const struct opencl_argument arguments[] = { ARGUMENT(w->buffer.mem), ARGUMENT(scales),
+                                                 ARGUMENT(p->panel.mem),  ARGUMENT(n),
+                                                 ARGUMENT(w->stride),     { 0 } };
+    return opencl_arguments(device, *kernel, arguments);
+}
+
 static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *op, cl_kernel *kernels)
 {
     struct opencl_device *device = device_of(p);
@@ -390,6 +399,8 @@ static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *
         };
         TRY(opencl_arguments(device, kernels[k], arguments));
     }
+    if (device->tuning.clblast && p->weights->type != WEIGHTS_F32)
+        TRY(bind_widen(p, w, &kernels[KERNEL_WIDEN]));
     return head ? bind_chunks(p, op) : CINF_OK;
 }
 
@@ -523,9 +534,9 @@ static enum cinf_status run_linear(struct opencl_prepared *p, const struct op *o
     int which = kernel_for(rows);
     if (which != KERNEL_MATRIX || !device->tuning.clblast)
         return launch_product(device, kernels[which], which, rows, w->rows);
-    TRY(blas_product(p, w, p->rows[op->in].mem, p->product.mem, rows));
+    TRY(blas_product(p, w, kernels[KERNEL_WIDEN], p->rows[op->in].mem, p->product.mem, rows));
     return opencl_launch(device, kernels[KERNEL_FINISH], (const size_t[]){ w->rows, rows, 1 },
-                         (const size_t[]){ 64, 1, 1 }, NULL);
+                         (const size_t[]){ 64, 1, 1 });
 }
 
 static enum cinf_status run_attend(struct opencl_prepared *p, cl_kernel *kernels, const struct step_shape *s)
@@ -536,13 +547,13 @@ static enum cinf_status run_attend(struct opencl_prepared *p, cl_kernel *kernels
     if (s->singles > 0)
         TRY(opencl_launch(device, kernels[KERNEL_SINGLE],
                           (const size_t[]){ heads * lanes, s->singles, s->splits },
-                          (const size_t[]){ lanes, 1, 1 }, NULL));
+                          (const size_t[]){ lanes, 1, 1 }));
     if (s->singles > 0 && s->splits > 1)
         TRY(opencl_launch(device, kernels[KERNEL_JOIN], (const size_t[]){ heads, s->singles, 1 },
-                          (const size_t[]){ 1, 1, 1 }, NULL));
+                          (const size_t[]){ 1, 1, 1 }));
     if (s->tiles > 0)
         TRY(opencl_launch(device, kernels[KERNEL_TILE], (const size_t[]){ heads * tile_lanes, s->tiles, 1 },
-                          (const size_t[]){ tile_lanes, 1, 1 }, NULL));
+                          (const size_t[]){ tile_lanes, 1, 1 }));
     return CINF_OK;
 }
 
@@ -584,9 +595,9 @@ static enum cinf_status run_picks(struct opencl_prepared *p, const cl_kernel *ke
     if (!any)
         return CINF_OK;
     TRY(opencl_launch(device, kernels[CHUNK_PICK], (const size_t[]){ pieces_of(p) * lanes, n, 1 },
-                      (const size_t[]){ lanes, 1, 1 }, NULL));
+                      (const size_t[]){ lanes, 1, 1 }));
     TRY(opencl_launch(device, kernels[CHUNK_JOIN], (const size_t[]){ n * lanes, 1, 1 },
-                      (const size_t[]){ lanes, 1, 1 }, NULL));
+                      (const size_t[]){ lanes, 1, 1 }));
     return read_back(device, p->picks.mem, first * bytes, n * bytes, (char *)p->pick_words + first * bytes);
 }
 
@@ -601,9 +612,9 @@ static enum cinf_status run_logits(struct opencl_prepared *p, const struct op *o
         uint32_t n = wanted - first < LOGITS_ROWS ? wanted - first : LOGITS_ROWS;
         int which = kernel_for(n);
         TRY(opencl_launch(device, chunk[CHUNK_GATHER], (const size_t[]){ stride_of(p, op->in), n, 1 },
-                          (const size_t[]){ 16, 1, 1 }, NULL));
+                          (const size_t[]){ 16, 1, 1 }));
         if (which == KERNEL_MATRIX && device->tuning.clblast)
-            TRY(blas_product(p, w, p->wanted.mem, p->logits.mem, n));
+            TRY(blas_product(p, w, kernels[KERNEL_WIDEN], p->wanted.mem, p->logits.mem, n));
         else
             TRY(launch_product(device, kernels[which], which, n, w->rows));
         TRY(run_picks(p, chunk, first, n));
@@ -631,10 +642,10 @@ static enum cinf_status run_op(struct opencl_prepared *p, uint32_t index, const 
     switch (op->kind) {
     case OP_EMBED:
         return opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ p->program->width, s->rows, 1 },
-                             (const size_t[]){ 16, 1, 1 }, NULL);
+                             (const size_t[]){ 16, 1, 1 });
     case OP_NORM:
         return opencl_launch(device, kernels[KERNEL_ONLY], (const size_t[]){ s->rows * lanes, 1, 1 },
-                             (const size_t[]){ lanes, 1, 1 }, NULL);
+                             (const size_t[]){ lanes, 1, 1 });
     case OP_LINEAR:
         return run_linear(p, op, kernels, s->rows);
     case OP_ATTEND:
@@ -822,8 +833,6 @@ void opencl_prepared_free(struct prepared *base)
                 clReleaseKernel(p->chunks[c][k]);
         }
     }
-    if (p->widen)
-        clReleaseKernel(p->widen);
     struct opencl_buffer *const buffers[] = { &p->wanted,        &p->logits,  &p->parts,      &p->product,
                                               &p->panel,         &p->temp,    &p->step,       &p->step_pinned,
                                               &p->logits_pinned, &p->allowed, &p->pick_parts, &p->picks,

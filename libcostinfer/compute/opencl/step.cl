@@ -133,17 +133,17 @@ __kernel void quantise(__global const float *source, __global const float *facto
         scales[first + i] = factors[1];
 }
 
-/* to[i] = from[first + i], for a product that can read nothing but float; rows are `stride` long.  Work-item:
- * 16 of them. */
+/* to = the elements of from[n], for a product that can read nothing but float, from where the work-items begin;
+ * rows are `stride` long.  Work-item: 16 elements. */
 #define WIDEN(NAME, WEIGHT, LOAD16)                                                                          \
     __kernel void NAME(__global const WEIGHT *from, __global const float *scales, __global float *to,        \
-                       ulong first, ulong n, uint stride)                                                    \
+                       ulong n, uint stride)                                                                 \
     {                                                                                                        \
-        size_t i = get_global_id(0) * (size_t)16;                                                            \
+        size_t i = get_global_id(0) * (size_t)16, first = get_global_offset(0) * (size_t)16;                 \
         if (i < n)                                                                                           \
-            vstore16(LOAD16(from + first + i), 0, to + i);                                                   \
+            vstore16(LOAD16(from + i), 0, to + (i - first));                                                 \
     }
 #define LOAD16_HALF(at)   vloada_half16(0, at)
-#define LOAD16_SCALED(at) (convert_float16(vload16(0, at)) * scales[(first + i) / stride])
+#define LOAD16_SCALED(at) (convert_float16(vload16(0, at)) * scales[i / stride])
 WIDEN(widen_f16, half, LOAD16_HALF)
 WIDEN(widen_int8, char, LOAD16_SCALED)
