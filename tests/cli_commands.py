@@ -356,10 +356,13 @@ def test_keys_and_values():
 
 
 def test_profile():
-    """A table where a device has timed its kernels; a CPU has no clock of its own, and says so."""
+    """A table of kernels, on device cpu of phases; and who has timed nothing says so."""
     model = MODELS[0]
     status, output, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1", "--profile")
-    assert status == 0 and output and "device cpu has timed no kernels" in error, error
+    assert status == 0 and output and "launches" in error and "attend" in error and "product" in error, error
+    status, output, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1", "--profile",
+                                "--device", "cpu-reference")
+    assert status == 0 and output and "device cpu-reference has timed no kernels" in error, error
     status, _, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1")
     assert status == 0 and "kernel" not in error
     status, _, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1", "--profile",

@@ -74,7 +74,7 @@ START_TEST(allocations)
         struct kv *kv = NULL;
         struct prepared *prepared = NULL;
         mem_fail_at(++n);
-        enum cinf_status status = b->open(&device, &(struct device_options){ .threads = 2 });
+        enum cinf_status status = b->open(&device, &(struct device_options){ .threads = 2, .profile = true });
         if (status == CINF_OK)
             status =
                 b->weights_new(&weights, device, rig.specs, p->n_specs, _i ? WEIGHTS_INT4 : WEIGHTS_INT8);
@@ -179,6 +179,40 @@ START_TEST(half_weights)
     start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = 2 }, type);
     check_steps(&rig, type == WEIGHTS_F16 ? "f16" : "bf16");
     rig_end(&rig);
+}
+END_TEST
+
+/* Every phase of a step in a row of the profile, none longer than the step; and none unless they are asked
+ * for. */
+START_TEST(profiles)
+{
+    for (int asked = 0; asked < 2; asked++) {
+        struct rig rig;
+        struct step_rows s;
+        rig_begin(&rig, (struct shape){ 70, 5, 20, 97, 138, 2 });
+        add_program(&rig, PROGRAM_GPT2);
+        start_as(&rig, 8, (struct device_options){ .threads = 2, .profile = asked }, WEIGHTS_INT8);
+        struct profile_row row = { .launches = 0 };
+        ck_assert(!rig.backend->profile(rig.device, 0, &row));
+        step_begin(&s);
+        step_add(&s, (struct run_of_rows){ 1, 0, 5 }, 97, WANT_SOME);
+        uint64_t start_ns = clock_monotonic_ns(), total_ns = 0, products = 0, attends = 0;
+        ck_ok(rig.backend->run(rig.prepared, &s.batch));
+        uint64_t step_ns = clock_monotonic_ns() - start_ns;
+        uint32_t n = 0;
+        for (uint64_t before = UINT64_MAX; rig.backend->profile(rig.device, n, &row); n++) {
+            ck_assert(row.ns <= before && row.launches > 0 && row.name[0]);
+            before = row.ns;
+            total_ns += row.ns;
+            products += strncmp(row.name, "product", 7) == 0 ? row.launches : 0;
+            attends += strcmp(row.name, "attend") == 0 ? row.launches : 0;
+        }
+        ck_assert_uint_eq(products, asked ? 2 * 4 + 1 : 0);
+        ck_assert_uint_eq(attends, asked ? 2 : 0);
+        ck_assert_uint_le(total_ns, step_ns);
+        ck_assert_int_eq(n > 0, asked);
+        rig_end(&rig);
+    }
 }
 END_TEST
 
@@ -925,6 +959,7 @@ Suite *suite(void)
     tcase_add_test(t, bad_batches);
     tcase_add_loop_test(t, allocations, 0, 2);
     tcase_add_test(t, allocations_of_measure);
+    tcase_add_test(t, profiles);
     tcase_add_test(t, measure);
     tcase_add_loop_test(t, half_weights, 0, SETS_MAX * 2);
     tcase_add_loop_test(t, cache_of_halves, 0, SETS_MAX);

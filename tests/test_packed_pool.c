@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
 #include "mem.h"
 #include "packed_pool.h"
 #include "support.h"
@@ -53,7 +54,11 @@ static void run_phases(uint32_t threads, uint32_t repeats, uint32_t delay_us)
             records[i].delay_us = delay_us;
             phases[i] = (struct pool_phase){ note, &records[i], n_tiles[i] };
         }
-        pool_run(pool, phases, PHASES);
+        uint64_t end_ns[PHASES], before_ns = clock_monotonic_ns();
+        pool_run_timed(pool, phases, PHASES, end_ns);
+        for (uint32_t i = 0; i < PHASES; before_ns = end_ns[i++])
+            ck_assert_uint_le(before_ns, end_ns[i]);
+        ck_assert_uint_le(before_ns, clock_monotonic_ns());
         for (uint32_t i = 0; i < PHASES; i++) {
             ck_assert_uint_eq(done[i], n_tiles[i]);
             ck_assert(!records[i].early && !records[i].bad_worker);

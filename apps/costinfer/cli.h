@@ -62,8 +62,8 @@ struct common_flags {
 #define PROFILE_FLAG(common)                                                                                 \
     {                                                                                                        \
         "profile", FLAG_SWITCH, &(common)->profile, 0, 0, NULL,                                              \
-            "At the end on standard error: what each kernel of an OpenCL device took.  Timing them\n"        \
-            "takes time too."                                                                                \
+            "At the end on standard error: what each kernel of an OpenCL device took, or each kind of\n"     \
+            "phase of device cpu.  Timing kernels takes time too."                                           \
     }
 #define PRICE_FLAGS(common)                                                                                  \
     { "cost-per-hour",                                                                                       \

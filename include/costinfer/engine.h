@@ -106,8 +106,8 @@ struct cinf_device_info {
 /* Fills *info, whose struct_size says how much of it the caller knows. */
 CINF_API void cinf_engine_device(const struct cinf_engine *engine, struct cinf_device_info *info);
 
-/* What a kernel took since the engine was opened, by the device's own clock.  A diagnostic: accounts are by
- * the host's. */
+/* What a kernel took since the engine was opened, by the device's own clock; on device "cpu" what a kind of
+ * phases of its steps took.  A diagnostic: accounts are by the host's clock. */
 struct cinf_profile_row {
     char name[48];      /* of the kernel */
     uint64_t launches;  /* how often it ran */
@@ -115,7 +115,7 @@ struct cinf_profile_row {
 };
 
 /* The first *n rows, at most `max`, of all kernels, the longest first.  CINF_EUNSUPPORTED when nothing was
- * timed: the engine was opened without `profile`, or its device, a CPU, has no clock of its own. */
+ * timed: the engine was opened without `profile`, or its device is "cpu-blas" or "cpu-reference". */
 CINF_API enum cinf_status cinf_engine_profile(uint32_t *n, struct cinf_engine *engine,
                                               struct cinf_profile_row *rows, uint32_t max);
 

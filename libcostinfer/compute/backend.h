@@ -124,10 +124,10 @@ struct device_options {
     uint32_t threads;  /* workers of the backend; 0: its own choice */
     const char *which; /* of a backend with find(): a device_info's name; NULL: the best it has */
     bool half_cache;   /* keys and values in f16; CINF_EUNSUPPORTED where info() then denies it */
-    bool profile;      /* time every kernel, where the backend can: profile() */
+    bool profile;      /* time every kernel or phase of a step, where the backend can: profile() */
 };
 
-/* What a kernel took, by the device's clock. */
+/* What a kernel took by the device's clock, or on a CPU a kind of phases by the host's. */
 struct profile_row {
     char name[48];
     uint64_t launches, ns;

@@ -74,6 +74,7 @@ struct packed_prepared {
     struct attend_rows *wanted_blocks; /* [rows_max] */
     struct job *jobs;
     struct pool_phase *phases;
+    uint64_t *end_ns; /* of phases; NULL without a profile */
     uint32_t n_phases;
 };
 
@@ -613,6 +614,39 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
     }
 }
 
+/* What phases took by the clock on the wall, a row for each kind and shape of product. */
+static void count_phases(const struct packed_prepared *p, uint64_t start_ns)
+{
+    static const struct {
+        void (*work)(const void *job, uint32_t tile, uint32_t worker);
+        const char *name;
+    } kinds[] = { { embed_tile, "embed" },
+                  { norm_tile, "norm" },
+                  { quantise_tile, "quantise" },
+                  { compact, "compact" },
+                  { attend_tile, "attend" },
+                  { attend_chunk_tile, "attend, chunks" },
+                  { attend_merge_tile, "attend, merge" },
+                  { scan_row_tile, "scan, rows" },
+                  { scan_tile, "scan" },
+                  { scan_threshold_tile, "scan, threshold" } };
+    for (uint32_t i = 0; i < p->n_phases; start_ns = p->end_ns[i++]) {
+        const struct job *job = p->phases[i].job;
+        char name[sizeof((struct profile_row *)NULL)->name];
+        size_t kind = 0;
+        while (kind < sizeof kinds / sizeof *kinds && kinds[kind].work != p->phases[i].work)
+            kind++;
+        if (kind < sizeof kinds / sizeof *kinds)
+            snprintf(name, sizeof name, "%s", kinds[kind].name);
+        else
+            snprintf(name, sizeof name, "product %u x %u%s", job->m->k, job->m->n,
+                     job->op->epilogue == EPILOGUE_QKV          ? ", to cache"
+                     : job->op->epilogue == EPILOGUE_ACTIVATION ? ", activated"
+                                                                : "");
+        profile_add(p->device->profile, name, p->end_ns[i] - start_ns);
+    }
+}
+
 static enum cinf_status run(struct prepared *prepared, const struct batch *batch)
 {
     struct packed_prepared *p = (struct packed_prepared *)prepared;
@@ -629,7 +663,10 @@ static enum cinf_status run(struct prepared *prepared, const struct batch *batch
     p->batch = batch;
     p->scanned = false;
     plan(p, batch);
-    pool_run(p->device->pool, p->phases, p->n_phases);
+    uint64_t start_ns = p->end_ns ? clock_monotonic_ns() : 0;
+    pool_run_timed(p->device->pool, p->phases, p->n_phases, p->end_ns);
+    if (p->end_ns)
+        count_phases(p, start_ns);
     if (p->scanned && !paid(p))
         p->full_steps = FULL_STEPS;
     return CINF_OK;
@@ -674,11 +711,11 @@ static void prepared_free(struct prepared *base)
         return;
     struct packed_prepared *p = (struct packed_prepared *)base;
     struct cpu_device *device = &p->device->cpu;
-    void *blocks[] = { p->logits,   p->q,          p->q_scales,     p->q_out_number, p->q_offsets,
-                       p->q_n_out,  p->q_out_at,   p->scratch,      p->attend_parts, p->blocks,
-                       p->wanted,   p->positions,  p->slots,        p->jobs,         p->wanted_blocks,
-                       p->phases,   p->q_offsets4, p->wants,        p->bounds.upper, p->bounds.lower,
-                       p->bounds.a, p->bounds.b,   p->bounds.least, p->bounds.floors };
+    void *blocks[] = { p->logits,   p->q,          p->q_scales,     p->q_out_number,  p->q_offsets,
+                       p->q_n_out,  p->q_out_at,   p->scratch,      p->attend_parts,  p->blocks,
+                       p->wanted,   p->positions,  p->slots,        p->jobs,          p->wanted_blocks,
+                       p->phases,   p->q_offsets4, p->wants,        p->bounds.upper,  p->bounds.lower,
+                       p->bounds.a, p->bounds.b,   p->bounds.least, p->bounds.floors, p->end_ns };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         cpu_free(device, blocks[i]);
     for (int b = 0; b < ROWS_COUNT; b++)
@@ -755,6 +792,8 @@ static bool allocate(struct packed_prepared *p)
     p->slots = cpu_new(device, rows, sizeof *p->slots);
     p->jobs = cpu_new(device, n_phases, sizeof *p->jobs);
     p->phases = cpu_new(device, n_phases, sizeof *p->phases);
+    if (p->device->profile)
+        complete = (p->end_ns = cpu_new(device, n_phases, sizeof *p->end_ns)) && complete;
     return complete && p->logits && p->q && p->q_scales && p->q_offsets && p->q_offsets4 && p->q_n_out &&
            p->q_out_at && p->q_out_number && p->scratch && p->attend_parts && p->blocks && p->wanted_blocks &&
            p->wanted && p->wants && bounds->upper && bounds->lower && bounds->a && bounds->b &&
@@ -811,8 +850,16 @@ static enum cinf_status prepare(struct prepared **out, struct weights *weights, 
 
 static void close_device(struct device *base)
 {
-    pool_free(((struct packed_device *)base)->pool);
-    mem_free(base);
+    struct packed_device *device = (struct packed_device *)base;
+    pool_free(device->pool);
+    mem_free(device->profile);
+    mem_free(device);
+}
+
+static bool profile(struct device *base, uint32_t index, struct profile_row *out)
+{
+    struct packed_device *device = (struct packed_device *)base;
+    return device->profile && profile_row(device->profile, index, out);
 }
 
 static void info(const struct device *device, struct device_info *out)
@@ -829,6 +876,8 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
     if (!device)
         return cinf_fail(CINF_ENOMEM, "no memory for device %s", backend_cpu_packed.name);
     enum cinf_status status = pool_new(&device->pool, options->threads);
+    if (status == CINF_OK && options->profile && !(device->profile = mem_new(1, sizeof *device->profile)))
+        status = cinf_fail(CINF_ENOMEM, "no memory to profile device %s", backend_cpu_packed.name);
     char what[64];
     snprintf(what, sizeof what, "packed %s kernels", kernels->name);
     struct device *plain;
@@ -934,6 +983,7 @@ const struct backend backend_cpu_packed = {
     .open = open_device,
     .close = close_device,
     .info = info,
+    .profile = profile,
     .measure = measure,
     .weights_new = packed_weights_new,
     .weights_free = packed_weights_free,

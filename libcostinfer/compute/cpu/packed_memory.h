@@ -7,13 +7,15 @@
 #include "packed_kernels.h"
 #include "packed_pool.h"
 #include "packed_scan.h"
+#include "profile.h"
 
 struct packed_device {
     struct cpu_device cpu;
     struct pool *pool;
     const struct packed_kernels *kernels;
-    size_t cache_bytes; /* second-level cache of a core */
-    bool half_cache;    /* keys and values in f16 */
+    size_t cache_bytes;      /* second-level cache of a core */
+    bool half_cache;         /* keys and values in f16 */
+    struct profile *profile; /* NULL: nobody asked what phases take */
 };
 
 /* ---- Weights ------------------------------------------------------------------------------ */

@@ -40,6 +40,7 @@ struct pool {
     /* The job; stable for a thread that holds a tile. */
     const struct pool_phase *phases;
     uint32_t n_phases, at;
+    uint64_t *end_ns; /* [n_phases] or NULL */
 
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -100,6 +101,12 @@ static void wait_until_changed(struct pool *pool, uint64_t state)
     sleep_until_changed(pool, state);
 }
 
+static void note_end(const struct pool *pool, uint32_t at)
+{
+    if (pool->end_ns)
+        pool->end_ns[at] = clock_monotonic_ns();
+}
+
 /* Opens phase `at` or the next one that takes more than one thread; after the last the job is over.  Called
  * by the only thread that has anything to do at that moment. */
 static void advance(struct pool *pool, uint32_t at, uint32_t worker)
@@ -107,6 +114,7 @@ static void advance(struct pool *pool, uint32_t at, uint32_t worker)
     for (; at < pool->n_phases && pool->phases[at].n_tiles <= 1; at++) {
         if (pool->phases[at].n_tiles == 1)
             pool->phases[at].work(pool->phases[at].job, 0, worker);
+        note_end(pool, at);
     }
     uint64_t tiles = at < pool->n_phases ? pool->phases[at].n_tiles : NO_JOB;
     uint64_t number = (atomic_load_explicit(&pool->state, memory_order_relaxed) >> 32) + 1;
@@ -128,8 +136,10 @@ static bool work_on_tile(struct pool *pool, uint64_t state, uint32_t worker)
     const struct pool_phase *phase = &pool->phases[at];
     uint32_t n_tiles = phase->n_tiles;
     phase->work(phase->job, n_tiles - left, worker);
-    if (atomic_fetch_add(&pool->tiles_done, 1) + 1 == n_tiles)
+    if (atomic_fetch_add(&pool->tiles_done, 1) + 1 == n_tiles) {
+        note_end(pool, at);
         advance(pool, at + 1, worker);
+    }
     return true;
 }
 
@@ -147,8 +157,14 @@ static void *work(void *argument)
 
 void pool_run(struct pool *pool, const struct pool_phase *phases, uint32_t n_phases)
 {
+    pool_run_timed(pool, phases, n_phases, NULL);
+}
+
+void pool_run_timed(struct pool *pool, const struct pool_phase *phases, uint32_t n_phases, uint64_t *end_ns)
+{
     pool->phases = phases;
     pool->n_phases = n_phases;
+    pool->end_ns = end_ns;
     advance(pool, 0, 0);
     uint64_t state;
     while (!((state = atomic_load(&pool->state)) & NO_JOB)) {

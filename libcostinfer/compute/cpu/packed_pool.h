@@ -31,6 +31,9 @@ uint32_t pool_threads(const struct pool *pool);
 /* Runs the phases and returns when the last is done.  One caller at a time. */
 void pool_run(struct pool *pool, const struct pool_phase *phases, uint32_t n_phases);
 
+/* The same, and end_ns[n_phases] = clock_monotonic_ns() when each was done; end_ns may be NULL. */
+void pool_run_timed(struct pool *pool, const struct pool_phase *phases, uint32_t n_phases, uint64_t *end_ns);
+
 /* Cores that this process may run on (its affinity, hardware threads of one core counted once), and not
  * more than the CPU time that its control group gets; at least 1. */
 uint32_t pool_threads_default(void);

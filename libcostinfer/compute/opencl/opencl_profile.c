@@ -2,12 +2,10 @@
  * kernel's name. */
 #include "opencl_profile.h"
 
-#include <stdio.h>
-#include <string.h>
-
 #include "mem.h"
+#include "profile.h"
 
-enum { EVENTS_MAX = 1024, ROWS_MAX = 64 };
+enum { EVENTS_MAX = 1024 };
 
 struct opencl_profile {
     struct timed {
@@ -17,28 +15,12 @@ struct opencl_profile {
         const char *name;
     } events[EVENTS_MAX];
     uint32_t n_events;
-    struct profile_row rows[ROWS_MAX];
-    uint32_t n_rows;
+    struct profile profile;
 };
 
 struct opencl_profile *opencl_profile_new(void)
 {
     return mem_new(1, sizeof(struct opencl_profile));
-}
-
-static void count(struct opencl_profile *p, const char *name, uint64_t ns)
-{
-    uint32_t i = 0;
-    while (i < p->n_rows && strcmp(p->rows[i].name, name) != 0)
-        i++;
-    if (i == ROWS_MAX)
-        return;
-    if (i == p->n_rows) {
-        p->rows[p->n_rows] = (struct profile_row){ 0 };
-        snprintf(p->rows[p->n_rows++].name, sizeof p->rows->name, "%s", name);
-    }
-    p->rows[i].launches++;
-    p->rows[i].ns += ns;
 }
 
 static bool time_of(cl_event event, cl_profiling_info which, cl_ulong *ns)
@@ -52,13 +34,13 @@ static void collect(struct opencl_profile *p)
     for (uint32_t i = 0; i < p->n_events; i++) {
         const struct timed *t = &p->events[i];
         cl_ulong start = 0, end = 0;
-        char name[sizeof p->rows->name] = "?";
+        char name[sizeof p->profile.rows->name] = "?";
         bool known = t->before ? time_of(t->before, CL_PROFILING_COMMAND_END, &start)
                                : time_of(t->event, CL_PROFILING_COMMAND_START, &start);
         if (known && time_of(t->event, CL_PROFILING_COMMAND_END, &end) && end >= start) {
             if (t->kernel)
                 clGetKernelInfo(t->kernel, CL_KERNEL_FUNCTION_NAME, sizeof name - 1, name, NULL);
-            count(p, t->kernel ? name : t->name, end - start);
+            profile_add(&p->profile, t->kernel ? name : t->name, end - start);
         }
         clReleaseEvent(t->event);
         if (t->before)
@@ -97,21 +79,11 @@ void opencl_profile_span(struct opencl_profile *profile, const char *name, cl_ev
 void opencl_profile_clear(struct opencl_profile *profile)
 {
     collect(profile);
-    profile->n_rows = 0;
+    profile->profile.n = 0;
 }
 
 bool opencl_profile_row(struct opencl_profile *p, uint32_t index, struct profile_row *out)
 {
     collect(p);
-    if (index >= p->n_rows)
-        return false;
-    for (uint32_t i = 1; i < p->n_rows; i++) { /* by insertion: they are few */
-        struct profile_row row = p->rows[i];
-        uint32_t at = i;
-        for (; at > 0 && p->rows[at - 1].ns < row.ns; at--)
-            p->rows[at] = p->rows[at - 1];
-        p->rows[at] = row;
-    }
-    *out = p->rows[index];
-    return true;
+    return profile_row(&p->profile, index, out);
 }
