@@ -247,6 +247,11 @@ struct backend {
      * best: CINF_EINVAL for others, as logits() is for these. */
     enum cinf_status (*allow)(struct prepared *prepared, const uint8_t *allowed);
     enum cinf_status (*picked)(struct prepared *prepared, uint32_t i, struct picked *out);
+
+    /* For other work between two steps: calls work(job, i, …) for each i below n, in any order and at once, by
+     * the device's own threads, and returns when all is done.  NULL: it has none to lend. */
+    void (*parallel)(struct device *device, void (*work)(const void *job, uint32_t i, uint32_t worker),
+                     const void *job, uint32_t n);
 };
 
 /* What a backend asks before it believes its caller: prepare() that the program's operations fit its

@@ -94,12 +94,14 @@ static void free_engine(struct cinf_engine *e)
 {
     cinf_meter_free(e->meter);
     device_close(e->device);
-    sampler_free(&e->sampler);
+    for (uint32_t i = 0; i < SAMPLERS_MAX; i++)
+        sampler_free(&e->samplers[i]);
     mem_free(e->row_tokens);
     mem_free(e->row_positions);
     mem_free(e->row_slots);
     mem_free(e->row_wants);
     mem_free(e->row_choices);
+    mem_free(e->row_picks);
     mem_free(e->shares);
     pthread_mutex_destroy(&e->lock);
     pthread_cond_destroy(&e->work);
@@ -130,6 +132,7 @@ enum cinf_status engine_reserve_rows(struct cinf_engine *e, uint32_t rows)
     GROW(row_slots);
     GROW(row_wants);
     GROW(row_choices);
+    GROW(row_picks);
     GROW(shares);
 #undef GROW
     e->rows_cap = rows;
@@ -166,6 +169,8 @@ static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_eng
     d->kv = info.half_cache ? CINF_KV_F16 : CINF_KV_F32;
     d->speculation = info.rows_independent && !o->no_speculation;
     atomic_store(&e->memory_used, info.memory_used);
+    uint32_t lent = e->device->backend->parallel ? info.threads : 1;
+    e->n_samplers = lent < 1 ? 1 : lent < SAMPLERS_MAX ? lent : SAMPLERS_MAX;
     return CINF_OK;
 }
 

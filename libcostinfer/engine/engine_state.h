@@ -141,6 +141,14 @@ struct cinf_model {
     float row_time; /* what one row more takes, in steps of one row; 0: no speculation */
 };
 
+/* What was chosen of a row's logits before its turn. */
+struct early_pick {
+    const float *logits; /* NULL: nothing */
+    int32_t token;
+};
+
+enum { SAMPLERS_MAX = 16 };
+
 /* A model on its way in. */
 struct model_load {
     struct model_load *next;
@@ -197,7 +205,9 @@ struct cinf_engine {
     struct cinf_choice_state **row_choices;
     uint32_t shares_cap;
     struct cinf_share *shares;
-    struct sampler sampler;
+    struct early_pick *row_picks;
+    struct sampler samplers[SAMPLERS_MAX];
+    uint32_t n_samplers; /* as many as threads may sample at once */
 };
 
 /* engine.c.  options_read copies what the caller knows of an options struct over our defaults, so that a

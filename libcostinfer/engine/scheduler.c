@@ -398,7 +398,7 @@ static void take_prompt_logits(struct cinf_engine *e, struct cinf_request *r, ui
         memcpy(r->prompt_logits + (size_t)position * vocab, logits, vocab * sizeof *logits);
     pthread_mutex_unlock(&r->lock);
     if (r->prompt_logprobs && position + 1 < r->n_prompt)
-        sampler_logprobs(&e->sampler, logits, vocab, r->prompt[position + 1],
+        sampler_logprobs(&e->samplers[0], logits, vocab, r->prompt[position + 1],
                          &r->prompt_logprob[position + 1], r->prompt_top + (size_t)(position + 1) * r->n_top,
                          r->n_top);
 }
@@ -439,28 +439,77 @@ struct seen {
     struct picked best;
 };
 
-/* The next token of a text; nobody sees it before its time has been charged.  What fails here fails the
- * device (broken logits) or, without memory, this request alone. */
-static enum cinf_status sample(struct cinf_engine *e, struct cinf_choice_state *choice,
-                               const struct seen *seen)
+/* The next token of a text, its log-probabilities in their places; -1 when the logits are broken. */
+static int32_t choose(struct sampler *sampler, struct cinf_choice_state *choice, const struct seen *seen)
 {
-    struct cinf_request *r = choice->request;
+    const struct cinf_request *r = choice->request;
     uint32_t vocab = r->model->config.vocab_size;
-    int32_t token =
-        seen->all ? sampler_pick(&e->sampler, seen->all, vocab, r->model->allowed, &r->sampling,
-                                 choice->index, choice->ids, choice->n_ids, r->n_prompt)
-                  : sampler_pick_best(&e->sampler, &seen->best, &r->sampling, choice->index, choice->n_ids);
-    if (token < 0)
-        return cinf_fail(CINF_EDEVICE, "model %s computed logits that are not numbers at position %u",
-                         r->model->name, choice->n_ids - 1);
-    if (r->logprobs) {
+    int32_t token = seen->all
+                        ? sampler_pick(sampler, seen->all, vocab, r->model->allowed, &r->sampling,
+                                       choice->index, choice->ids, choice->n_ids, r->n_prompt)
+                        : sampler_pick_best(sampler, &seen->best, &r->sampling, choice->index, choice->n_ids);
+    if (token >= 0 && r->logprobs) {
         float *logprob = &choice->logprobs[choice->n_new];
         struct cinf_logprob *top = choice->top + (size_t)choice->n_new * r->n_top;
         if (seen->all)
-            sampler_logprobs(&e->sampler, seen->all, vocab, token, logprob, top, r->n_top);
+            sampler_logprobs(sampler, seen->all, vocab, token, logprob, top, r->n_top);
         else
             sampler_logprobs_best(&seen->best, token, logprob, top, r->n_top);
     }
+    return token;
+}
+
+/* A part of those that choose_ahead() found. */
+struct choosing {
+    struct cinf_engine *engine;
+    uint32_t n_rows, n_parts;
+};
+
+static void choose_part(const void *job, uint32_t part, uint32_t worker)
+{
+    const struct choosing *choosing = job;
+    struct cinf_engine *e = choosing->engine;
+    uint32_t n = 0;
+    (void)worker;
+    for (uint32_t i = 0; i < choosing->n_rows; i++) {
+        if (!e->row_picks[i].logits || n++ % choosing->n_parts != part)
+            continue;
+        struct seen seen = { .all = e->row_picks[i].logits };
+        e->row_picks[i].token = choose(&e->samplers[part], e->row_choices[i], &seen);
+    }
+}
+
+/* Several texts' next tokens are chosen at once where the device lends threads.  What depends on another
+ * choice of this step, guesses and the further texts of a prompt, waits for its turn. */
+static enum cinf_status choose_ahead(struct cinf_engine *e, const struct step *step)
+{
+    uint32_t wanted = 0, n = 0;
+    for (uint32_t i = 0; i < step->n_rows; i++) {
+        const struct cinf_choice_state *choice = e->row_choices[i];
+        uint32_t nth = wanted;
+        wanted += e->row_wants[i] > 0;
+        e->row_picks[i].logits = NULL;
+        if (e->n_samplers == 1 || e->row_wants[i] != 1 || choice->request->prompt_only ||
+            e->row_positions[i] + 1 != choice->n_ids)
+            continue;
+        TRY(gpt2_logits(step->model->gpt2, nth, &e->row_picks[i].logits));
+        n++;
+    }
+    uint32_t n_parts = n < e->n_samplers ? n : e->n_samplers;
+    struct choosing choosing = { e, step->n_rows, n_parts };
+    if (n > 0)
+        e->device->backend->parallel(e->device, choose_part, &choosing, n_parts);
+    return CINF_OK;
+}
+
+/* The token becomes part of the text; nobody sees it before its time has been charged.  What fails here fails
+ * the device (broken logits) or, without memory, this request alone. */
+static enum cinf_status add_token(struct cinf_choice_state *choice, int32_t token)
+{
+    struct cinf_request *r = choice->request;
+    if (token < 0)
+        return cinf_fail(CINF_EDEVICE, "model %s computed logits that are not numbers at position %u",
+                         r->model->name, choice->n_ids - 1);
     choice->n_sampled++;
     if (take_token(choice, token) != CINF_OK) {
         choice->finish = CINF_FINISH_FAILED;
@@ -474,7 +523,7 @@ static enum cinf_status fork_choices(struct cinf_engine *e, struct cinf_request 
 {
     for (uint32_t i = 1; i < r->n_choices; i++) {
         TRY(copy_prefix(r, r->choices[i].slot, r->choices[0].slot, r->n_prompt));
-        TRY(sample(e, &r->choices[i], seen));
+        TRY(add_token(&r->choices[i], choose(&e->samplers[0], &r->choices[i], seen)));
     }
     return CINF_OK;
 }
@@ -491,6 +540,7 @@ static bool is_in_text(const struct cinf_choice_state *choice, uint32_t position
 static enum cinf_status take_logits(struct cinf_engine *e, const struct step *step)
 {
     uint32_t wanted = 0;
+    TRY(choose_ahead(e, step));
     for (uint32_t i = 0; i < step->n_rows; i++) {
         struct cinf_choice_state *choice = e->row_choices[i];
         struct cinf_request *r = choice->request;
@@ -513,7 +563,8 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
             take_prompt_logits(e, r, position, seen.all);
         if (position + 1 < r->n_prompt || r->prompt_only)
             continue;
-        TRY(sample(e, choice, &seen));
+        const struct early_pick *early = &e->row_picks[i];
+        TRY(add_token(choice, early->logits ? early->token : choose(&e->samplers[0], choice, &seen)));
         if (position + 1 == r->n_prompt)
             TRY(fork_choices(e, r, &seen));
     }
@@ -626,7 +677,8 @@ static enum cinf_status make_slots(struct cinf_engine *e, struct cinf_model *mod
         if (!model->slots[i].tokens)
             return cinf_fail(CINF_ENOMEM, "no memory for %u slots of %u tokens", n, positions);
     }
-    TRY(sampler_reserve(&e->sampler, model->config.vocab_size));
+    for (uint32_t i = 0; i < e->n_samplers; i++)
+        TRY(sampler_reserve(&e->samplers[i], model->config.vocab_size));
     return engine_reserve_rows(e, e->prefill_rows + n);
 }
 
