@@ -79,12 +79,12 @@ static void make_bed(const struct packed_kernels *kernels, uint32_t k, enum weig
     for (uint32_t id = 0; id < N; id++) {
         for (uint32_t i = 0; i < k; i++) {
             float number = odd_number(weights, i);
-            number = type == WEIGHTS_F16    ? f32_of_f16(f16_of_f32(fminf(fmaxf(number, -6e4f), 6e4f)))
-                     : type == WEIGHTS_BF16 ? f32_of_bits(bits_of_f32(number) & 0xFFFF0000u)
-                                            : number;
-            bed.f32[id / PANEL][i * PANEL + id % PANEL] = number;
-            bed.f16[id / PANEL][i * PANEL + id % PANEL] =
-                type == WEIGHTS_F16 ? f16_of_f32(number) : (uint16_t)(bits_of_f32(number) >> 16);
+            uint16_t half = type == WEIGHTS_F16 ? f16_of_f32(fminf(fmaxf(number, -6e4f), 6e4f))
+                                                : (uint16_t)(bits_of_f32(number) >> 16);
+            bed.f16[id / PANEL][i * PANEL + id % PANEL] = half;
+            bed.f32[id / PANEL][i * PANEL + id % PANEL] = type == WEIGHTS_F32   ? number
+                                                          : type == WEIGHTS_F16 ? f32_of_f16(half)
+                                                                                : f32_of_bf16(half);
         }
     }
     for (uint32_t p = 0; p < N_PANELS; p++)
