@@ -139,7 +139,7 @@ static struct cinf_model *model;
 
 /* Under TSan the small model takes minutes, and to open an engine, which measures its device, seconds. */
 #if defined(__SANITIZE_THREAD__)
-enum { OPENINGS = 5 };
+enum { OPENINGS = 4 };
 #else
 enum { OPENINGS = 10 };
 #endif
