@@ -61,6 +61,11 @@ enum cinf_status opencl_fail(const struct opencl_device *device, cl_int error, c
                      error_name(error), error);
 }
 
+enum cinf_status opencl_status(const struct opencl_device *device, cl_int error, const char *doing)
+{
+    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, doing);
+}
+
 /* ---- Which there are ---------------------------------------------------------------------- */
 
 struct found {
@@ -601,7 +606,7 @@ static enum cinf_status launch(const struct opencl_device *device, cl_kernel ker
                                           device->profile ? &timed : NULL);
     if (timed)
         opencl_profile_add(device->profile, kernel, timed);
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "starting a kernel");
+    return opencl_status(device, error, "starting a kernel");
 }
 
 enum cinf_status opencl_launch(const struct opencl_device *device, cl_kernel kernel, const size_t global[3],
@@ -634,7 +639,7 @@ enum cinf_status opencl_wait_event(const struct opencl_device *device, cl_event 
     }
     clReleaseEvent(event);
     error = error == CL_SUCCESS && state < 0 ? state : error;
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "waiting for a step");
+    return opencl_status(device, error, "waiting for a step");
 }
 
 const struct backend backend_opencl = {

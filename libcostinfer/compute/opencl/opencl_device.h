@@ -96,12 +96,16 @@ struct opencl_weights {
 struct opencl_kv {
     struct kv base;
     uint32_t slots, layers, heads, positions, head_width, wide;
+    cl_ulong values_at;           /* the element of a layer at which values begin */
     struct opencl_buffer *caches; /* [layers] */
     cl_kernel copy;
 };
 
 /* "while <doing>: CL_OUT_OF_RESOURCES": CINF_ENOMEM for memory that could not be had, else CINF_EDEVICE. */
 enum cinf_status opencl_fail(const struct opencl_device *device, cl_int error, const char *doing);
+
+/* The same for what may have gone well: CINF_OK for CL_SUCCESS. */
+enum cinf_status opencl_status(const struct opencl_device *device, cl_int error, const char *doing);
 
 /* Device memory, counted.  `flags` besides CL_MEM_READ_WRITE.  More than the device has, or gives at once, is
  * CINF_ENOMEM even where the driver would promise it.  Zeroed on demand: on the queue, without waiting. */

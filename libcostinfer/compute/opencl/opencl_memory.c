@@ -206,7 +206,7 @@ static enum cinf_status send(struct opencl_device *device, struct opencl_stage *
 {
     cl_int error = clEnqueueWriteBuffer(device->queue, to, CL_FALSE, 0, n * sizeof(float), stage->host, 0,
                                         NULL, &stage->free);
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "sending weights");
+    return opencl_status(device, error, "sending weights");
 }
 
 /* The stage's n rows of a weight, from row `first` on, as they are or as columns of `to`. */
@@ -332,7 +332,7 @@ static enum cinf_status write_piece(struct opencl_weights *w, uint32_t index, ui
         TRY(pack(w, stage, index, first, n, w->parts[index].buffer.mem));
     }
     cl_int error = clFlush(device->queue);
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "sending weights");
+    return opencl_status(device, error, "sending weights");
 }
 
 enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint32_t first, uint32_t n,
@@ -416,6 +416,7 @@ enum cinf_status opencl_kv_new(struct kv **out, struct device *base, const struc
         kv->positions = program->positions;
         kv->head_width = program->width / program->heads;
         kv->wide = (uint32_t)round_up(kv->head_width, VECTOR);
+        kv->values_at = (cl_ulong)slots * kv->heads * kv->positions * kv->wide;
         kv->caches = mem_new(kv->layers, sizeof *kv->caches);
     }
     enum cinf_status status = kv && kv->caches ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for a cache");
@@ -454,14 +455,13 @@ enum cinf_status opencl_kv_copy(struct kv *base, uint32_t to, uint32_t from, uin
     TRY(copy_check(kv->slots, kv->positions, to, from, n));
     if (to == from || n == 0)
         return CINF_OK;
-    cl_ulong values_at = (cl_ulong)kv->slots * kv->heads * kv->positions * kv->wide;
     const size_t global[3] = { (size_t)n * kv->wide, kv->heads, 2 };
     for (uint32_t l = 0; l < kv->layers; l++) {
         const struct opencl_argument arguments[] = { ARGUMENT(kv->caches[l].mem),
                                                      ARGUMENT(kv->heads),
                                                      ARGUMENT(kv->positions),
                                                      ARGUMENT(kv->wide),
-                                                     ARGUMENT(values_at),
+                                                     ARGUMENT(kv->values_at),
                                                      ARGUMENT(to),
                                                      ARGUMENT(from),
                                                      ARGUMENT(n),

@@ -3,7 +3,6 @@
  * Every launch has a kernel object of its own, whose arguments prepare() sets once.  What differs from step
  * to step (tokens, positions, how many rows) lies in one small buffer, written by one transfer at its
  * beginning; so a step is that, a launch for each operation, and the logits' way back. */
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -301,11 +300,6 @@ static enum cinf_status allocate(struct opencl_prepared *p)
     return device->tuning.clblast ? allocate_blas(p) : CINF_OK;
 }
 
-static cl_ulong values_at(const struct opencl_kv *kv)
-{
-    return (cl_ulong)kv->slots * kv->heads * kv->positions * kv->wide;
-}
-
 static enum cinf_status bind_chunks(struct opencl_prepared *p, const struct op *op)
 {
     struct opencl_device *device = device_of(p);
@@ -382,7 +376,7 @@ static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *
         .head_width = kv->head_width,
         .wide = kv->wide,
         .positions = kv->positions,
-        .values_at = values_at(kv),
+        .values_at = kv->values_at,
     };
     for (int k = KERNEL_1; k <= KERNEL_FINISH; k++) {
         if (k == (device->tuning.clblast ? KERNEL_MATRIX : KERNEL_FINISH))
@@ -409,7 +403,6 @@ static enum cinf_status bind_attend(struct opencl_prepared *p, const struct op *
     struct opencl_device *device = device_of(p);
     const struct opencl_kv *kv = p->kv;
     const cl_uint stride = stride_of(p, op->in);
-    const cl_ulong at = values_at(kv);
     const cl_float scale = op->scale;
     static const char *const names[] = { "attend_single", "attend_join", "attend_tile" };
     cl_program program;
@@ -419,7 +412,7 @@ static enum cinf_status bind_attend(struct opencl_prepared *p, const struct op *
 #define ATTEND_ARGUMENTS                                                                                     \
     ARGUMENT(p->rows[op->in].mem), ARGUMENT(p->rows[op->out].mem), ARGUMENT(kv->caches[op->layer].mem),      \
         ARGUMENT(p->step.mem), ARGUMENT(p->rows_max), ARGUMENT(stride), ARGUMENT(kv->heads),                 \
-        ARGUMENT(kv->positions), ARGUMENT(at), ARGUMENT(scale)
+        ARGUMENT(kv->positions), ARGUMENT(kv->values_at), ARGUMENT(scale)
     const struct opencl_argument single[] = { ATTEND_ARGUMENTS, ARGUMENT(p->parts.mem), { 0 } };
     const struct opencl_argument tile[] = { ATTEND_ARGUMENTS, { 0 } };
 #undef ATTEND_ARGUMENTS
@@ -567,7 +560,7 @@ static enum cinf_status read_back(struct opencl_device *device, cl_mem from, siz
                                   void *to)
 {
     cl_int error = clEnqueueReadBuffer(device->queue, from, CL_FALSE, offset, bytes, to, 0, NULL, NULL);
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "reading logits");
+    return opencl_status(device, error, "reading logits");
 }
 
 /* The logits of n rows from `first` on, but not of those that are picked from. */
@@ -630,7 +623,7 @@ static enum cinf_status begin_step(struct opencl_prepared *p, const struct batch
     *shape = describe_step(p, batch, splits);
     cl_int error = clEnqueueWriteBuffer(device->queue, p->step.mem, CL_FALSE, 0, p->step.bytes, p->step_words,
                                         0, NULL, NULL);
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "sending a step");
+    return opencl_status(device, error, "sending a step");
 }
 
 static enum cinf_status run_op(struct opencl_prepared *p, uint32_t index, const struct step_shape *s)
@@ -662,7 +655,7 @@ static enum cinf_status end_step(struct opencl_prepared *p)
     struct opencl_device *device = device_of(p);
     cl_int error = clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &p->done);
     error = error == CL_SUCCESS ? clFlush(device->queue) : error;
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "ending a step");
+    return opencl_status(device, error, "ending a step");
 }
 
 static enum cinf_status enqueue(struct opencl_prepared *p, const struct batch *batch)
@@ -713,7 +706,7 @@ enum cinf_status opencl_allow(struct prepared *base, const uint8_t *allowed)
         return cinf_fail(CINF_EINVAL, "a program without logits picks no tokens");
     cl_int error = clEnqueueWriteBuffer(device->queue, p->allowed.mem, CL_TRUE, 0,
                                         (p->program->vocab + 7) / 8, allowed, 0, NULL, NULL);
-    return error == CL_SUCCESS ? CINF_OK : opencl_fail(device, error, "allowed tokens");
+    return opencl_status(device, error, "allowed tokens");
 }
 
 enum cinf_status opencl_picked(struct prepared *base, uint32_t i, struct picked *out)
