@@ -978,6 +978,12 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
     return complete ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory to measure device %s", base->backend->name);
 }
 
+static void parallel(struct device *base, void (*work)(const void *job, uint32_t i, uint32_t worker),
+                     const void *job, uint32_t n)
+{
+    pool_run(((struct packed_device *)base)->pool, &(struct pool_phase){ work, job, n }, 1);
+}
+
 const struct backend backend_cpu_packed = {
     .name = "cpu",
     .open = open_device,
@@ -1001,4 +1007,5 @@ const struct backend backend_cpu_packed = {
     .logits = get_logits,
     .allow = allow,
     .picked = picked,
+    .parallel = parallel,
 };
