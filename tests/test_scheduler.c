@@ -83,6 +83,7 @@ Suite *suite(void)
 {
     Suite *s = suite_create("scheduler");
     TCase *t = tcase_create("scheduler");
+    tcase_set_timeout(t, 60);
     tcase_add_test(t, texts_do_not_depend_on_how_many_threads_choose);
     suite_add_tcase(s, t);
     return s;

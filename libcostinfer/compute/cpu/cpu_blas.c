@@ -342,14 +342,7 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
     enum { ROWS = 256, WIDTH = 768, SAMPLES = 7 };
     struct cpu_device *device = (struct cpu_device *)base;
     const uint64_t start = clock_monotonic_ns();
-    const size_t mebi = (size_t)1 << 20;
-    size_t bytes = 64 * mebi;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (cache > 0 && 2 * (size_t)cache > bytes)
-        bytes = 2 * (size_t)cache < 256 * mebi ? 2 * (size_t)cache : 256 * mebi;
-#endif
-    size_t n_lines = bytes / (WIDTH * sizeof(float));
+    size_t n_lines = cpu_measured_bytes() / (WIDTH * sizeof(float));
     float *matrix = cpu_new(device, n_lines * WIDTH, sizeof *matrix);
     float *y = cpu_new(device, n_lines, sizeof *y);
     if (!matrix || !y) {

@@ -56,6 +56,9 @@ struct cpu_prepared {
 void *cpu_new(struct cpu_device *device, size_t n, size_t size);
 void cpu_free(struct cpu_device *device, void *block);
 
+/* How many bytes a device reads to be measured: more than its last cache holds, 64 to 256 MiB. */
+size_t cpu_measured_bytes(void);
+
 /* ---- Entries of struct backend ------------------------------------------------------------- */
 
 /* `library` is named in the description. */

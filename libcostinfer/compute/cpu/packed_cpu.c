@@ -903,7 +903,7 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
 
 /* ---- Measuring ---------------------------------------------------------------------------- */
 
-enum { MEASURE_K = 1024, MEASURE_ROWS = 96, PRODUCT_PANELS = 32, READ_BYTES_LEAST = 64 << 20, SAMPLES = 5 };
+enum { MEASURE_K = 1024, MEASURE_ROWS = 96, PRODUCT_PANELS = 32, SAMPLES = 5 };
 
 struct measure {
     const struct packed_kernels *kernels;
@@ -946,13 +946,7 @@ static enum cinf_status measure(struct device *base, struct device_speed *out)
     struct packed_device *device = (struct packed_device *)base;
     const uint64_t start = clock_monotonic_ns();
     const size_t panel = (size_t)MEASURE_K * PANEL;
-    size_t bytes = READ_BYTES_LEAST;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (cache > 0 && 2 * (size_t)cache > bytes)
-        bytes = 2 * (size_t)cache < 4 * bytes ? 2 * (size_t)cache : 4 * bytes;
-#endif
-    uint32_t n_panels = (uint32_t)(bytes / (panel * sizeof(float)));
+    uint32_t n_panels = (uint32_t)(cpu_measured_bytes() / (panel * sizeof(float)));
     struct measure job = {
         .kernels = device->kernels,
         .panels = cpu_new(&device->cpu, n_panels * panel, sizeof(float)),

@@ -1,6 +1,7 @@
 /* packed_scan.c - see packed_scan.h. */
 #include "packed_scan.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -118,6 +119,7 @@ void scan_threshold(const struct scan_rows *rows, uint32_t row, const struct sca
     const float *lower = rows->lower + (size_t)row * scan->n_panels;
     float best[PICK_MAX];
     uint32_t found = 0;
+    assert(n > 0 && n <= PICK_MAX);
     rows->least[row] = -INFINITY;
     if (atomic_load(&scan->unusable) || !(rows->a[row] < norm_most) || !(rows->b[row] < norm_most))
         return;
