@@ -248,8 +248,8 @@ struct backend {
     enum cinf_status (*allow)(struct prepared *prepared, const uint8_t *allowed);
     enum cinf_status (*picked)(struct prepared *prepared, uint32_t i, struct picked *out);
 
-    /* For other work between two steps: calls work(job, i, …) for each i below n, in any order and at once, by
-     * the device's own threads, and returns when all is done.  NULL: it has none to lend. */
+    /* For other work between two steps: calls work(job, i, …) for each i below n, in any order and at once,
+     * by the device's own threads, and returns when all is done.  NULL: it has none to lend. */
     void (*parallel)(struct device *device, void (*work)(const void *job, uint32_t i, uint32_t worker),
                      const void *job, uint32_t n);
 };
