@@ -295,7 +295,7 @@ static struct range panels_of(const struct job *job, uint32_t tile)
 {
     uint32_t threads = pool_threads(job->p->device->pool), left = job->n_panels;
     tile %= job->n_panel_tiles;
-    if (job->n_panel_tiles == job->n_panels)
+    if (job->n_panel_tiles == job->n_panels) /* many rows: a panel at a time */
         return (struct range){ tile, tile + 1 };
     for (; tile >= threads; tile -= threads)
         left -= smaller(left, threads * guided_panels(left, threads));
@@ -513,8 +513,10 @@ static bool scans(struct packed_prepared *p)
     bool best = p->scan != NULL;
     for (uint32_t i = 0; i < p->n_logits && best; i++)
         best = p->wants[i] > 1;
-    if (best && p->full_steps > 0)
-        return p->full_steps-- == 0;
+    if (best && p->full_steps > 0) {
+        p->full_steps--;
+        return false;
+    }
     return best;
 }
 
@@ -629,7 +631,8 @@ static void count_phases(const struct packed_prepared *p, uint64_t start_ns)
                   { attend_merge_tile, "attend, merge" },
                   { scan_row_tile, "scan, rows" },
                   { scan_tile, "scan" },
-                  { scan_threshold_tile, "scan, threshold" } };
+                  { scan_threshold_tile, "scan, threshold" },
+                  { scan_product_tile, "scan, products" } };
     for (uint32_t i = 0; i < p->n_phases; start_ns = p->end_ns[i++]) {
         const struct job *job = p->phases[i].job;
         char name[sizeof((struct profile_row *)NULL)->name];
