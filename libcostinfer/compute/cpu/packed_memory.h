@@ -1,4 +1,4 @@
-/* packed_memory.h - what the packed CPU backend keeps: the device, weights in panels, the cache in blocks.
+/* packed_memory.h - what the packed CPU backend keeps: the device, weights in panels, the cache in rows.
  * For the panels see packed_kernels.h. */
 #ifndef PACKED_MEMORY_H
 #define PACKED_MEMORY_H
