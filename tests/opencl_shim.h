@@ -2,7 +2,8 @@
  * these names the linker takes before the loader's.
  *
  * Every buffer gets guard words behind its end, looked at when it is released; every object is counted, so
- * that a test can say that none is left; and the nth call from now can be made to fail. */
+ * that a test can say that none is left; the nth call from now can be made to fail; and the queue can be
+ * waited for after every command. */
 #ifndef OPENCL_SHIM_H
 #define OPENCL_SHIM_H
 
@@ -25,6 +26,7 @@ static struct {
     cl_int error;
     int live; /* contexts, queues, buffers, programs, kernels and events that nobody has released */
     bool overrun;
+    bool synchronous; /* a command has ended when its call returns */
 } shim;
 
 /* The nth call from now, or the nth of that name, fails; 0: none does. */
@@ -59,6 +61,17 @@ static void *shim_real(const char *name)
     if (!function)
         abort();
     return function;
+}
+
+static void shim_synchronise(cl_command_queue queue)
+{
+    static __typeof__(clFinish) *finish;
+    if (!shim.synchronous)
+        return;
+    void *found = shim_real("clFinish");
+    memcpy(&finish, &found, sizeof finish);
+    if (finish(queue) != CL_SUCCESS)
+        abort();
 }
 
 /* ---- Guard words ---------------------------------------------------------------------------- */
@@ -113,6 +126,7 @@ static cl_command_queue shim_queue_of(cl_context context)
             return shim.error;                                                                               \
         cl_int status = real(__VA_ARGS__);                                                                   \
         shim.live += status == CL_SUCCESS && event;                                                          \
+        shim_synchronise(queue);                                                                             \
         return status;                                                                                       \
     }
 

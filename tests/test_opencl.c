@@ -252,6 +252,75 @@ START_TEST(batches_are_singles)
 }
 END_TEST
 
+/* A prompt, a copy, rows alone and together, more logits than room, picks: all of their logits, and what was
+ * picked, to out[OUT_MAX].  Returns how many numbers that is. */
+enum { OUT_MAX = 300 * 200 };
+static size_t numbers_of_steps(float *out, const struct opencl_tuning *as, enum weights_type type, bool half)
+{
+    static const struct run_of_rows runs[][2] = {
+        { { 0, 0, 40 } },  { { 0, 40, 1 }, { 1, 40, 5 } },  { { 1, 45, 1 }, { 0, 41, 1 } },
+        { { 2, 0, 140 } }, { { 2, 140, 1 }, { 1, 46, 8 } },
+    };
+    enum { RUNS = sizeof runs / sizeof *runs };
+    const struct shape shape = { 192, 3, 400, 200, 150, 2 };
+    struct rig rig;
+    struct step_rows s;
+    float *to = out;
+    random_state = 1; /* the same weights each time */
+    rig_begin(&rig, shape);
+    add_program(&rig, PROGRAM_GPT2);
+    half_cache = half;
+    rig_start(&rig, backend_as(as, type), STEP_ROWS_MAX);
+    half_cache = false;
+    for (int i = 0; i < RUNS; i++) {
+        if (i == 1)
+            ck_ok(rig.backend->kv_copy(rig.kv, 1, 0, 40));
+        step_begin(&s);
+        for (int k = 0; k < 2; k++)
+            step_add(&s, runs[i][k], shape.v, WANT_ALL);
+        if (i == RUNS - 1)
+            memset(s.wants, 1 + 20, s.batch.n_rows);
+        ck_ok(rig.backend->run(rig.prepared, &s.batch));
+        for (uint32_t r = 0; r < s.batch.n_rows; r++, to += shape.v) {
+            const float *logits;
+            struct picked picked;
+            ck_assert_uint_le((size_t)(to - out) + shape.v, OUT_MAX);
+            memset(to, 0, shape.v * sizeof *to);
+            if (i < RUNS - 1) {
+                ck_ok(rig.backend->logits(rig.prepared, r, &logits));
+                memcpy(to, logits, shape.v * sizeof *to);
+                continue;
+            }
+            ck_ok(rig.backend->picked(rig.prepared, r, &picked));
+            ck_assert_uint_eq(picked.n, 20);
+            memcpy(to, picked.logits, 20 * sizeof *to);
+            memcpy(to + 20, picked.ids, 20 * sizeof *picked.ids);
+            to[40] = (float)picked.log_sum;
+        }
+    }
+    rig_end(&rig);
+    check_clean();
+    return (size_t)(to - out);
+}
+
+/* Commands lie in one queue and are waited for where their result is read.  A queue that is waited for after
+ * every one of them gives the same logits, bit for bit. */
+START_TEST(waiting_after_every_launch_changes_nothing)
+{
+    const struct opencl_tuning *as = _i % 2 ? &as_gpu : &as_cpu;
+    const bool half = _i / 2 == TYPES;
+    const enum weights_type type = half ? WEIGHTS_F32 : types[_i / 2];
+    float *numbers = array_new(2 * (size_t)OUT_MAX, sizeof *numbers), *waited = numbers + OUT_MAX;
+    size_t n = numbers_of_steps(numbers, as, type, half);
+    shim.synchronous = true;
+    size_t n_waited = numbers_of_steps(waited, as, type, half);
+    shim.synchronous = false;
+    ck_assert_uint_eq(n, n_waited);
+    ck_assert(memcmp(numbers, waited, n * sizeof *numbers) == 0);
+    free(numbers);
+}
+END_TEST
+
 /* ---- Picks --------------------------------------------------------------------------------- */
 
 enum { PICK_V = 2500, PICK_ROWS = 100, PICK_TOKENS = 7 };
@@ -1107,6 +1176,7 @@ Suite *suite(void)
     tcase_add_loop_test(t, precision, 0, 2 * TYPES);
     tcase_add_loop_test(t, half_the_cache, 0, 2);
     tcase_add_loop_test(t, batches_are_singles, 0, 4);
+    tcase_add_loop_test(t, waiting_after_every_launch_changes_nothing, 0, 2 * (TYPES + 1));
     tcase_add_loop_test(t, picks, 0, 2);
     tcase_add_loop_test(t, what_a_step_asks_of_the_driver, 0, 2);
     tcase_add_test(t, attention_is_built_once);
