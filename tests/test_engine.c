@@ -1,7 +1,9 @@
 /* The engine on the bundled models: loading, serving together, unloading, and the invariants of the accounts
  * under overlapping traffic. */
+#define _GNU_SOURCE /* RTLD_NEXT */
 #include "support.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -1297,6 +1299,38 @@ static uint64_t sweep(enum cinf_status (*run)(const char *folder), const char *f
     }
 }
 
+/* What the limit of a container's memory is, where a test has one. */
+static char *memory_limit;
+
+FILE *fopen(const char *path, const char *mode);
+FILE *fopen(const char *path, const char *mode)
+{
+    static FILE *(*real)(const char *, const char *);
+    void *found = dlsym(RTLD_NEXT, "fopen");
+    memcpy(&real, &found, sizeof real);
+    return memory_limit && strcmp(path, "/sys/fs/cgroup/memory.max") == 0
+               ? fmemopen(memory_limit, strlen(memory_limit), "r")
+               : real(path, mode);
+}
+
+/* The memory that caches get by themselves is of what the process may have, not of what the machine has. */
+START_TEST(caches_fit_into_a_container)
+{
+    char limit[] = "1048576\n", *folder = tiny_model();
+    struct cinf_device_info device = { CINF_DEVICE_INFO };
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    memory_limit = limit;
+    open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu-reference" });
+    memory_limit = NULL;
+    cinf_engine_device(engine, &device);
+    ck_assert_uint_eq(device.memory_total, 1048576);
+    ck_ok(cinf_model_load(&small, engine,
+                          &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = folder }));
+    cinf_model_info(small, &info);
+    ck_assert_uint_eq(info.slots, 1048576 / 4 / 2 / (2 * TINY_P * TINY_D * sizeof(float)));
+}
+END_TEST
+
 START_TEST(every_failed_allocation_is_survived)
 {
     char *folder = tiny_model();
@@ -1359,6 +1393,7 @@ Suite *suite(void)
     tcase_add_test(t, keys_and_values_are_kept_as_asked);
     tcase_add_test(t, a_text_is_the_same_whether_all_logits_are_computed);
     tcase_add_test(t, the_cpu_basis_conserves_cpu_time);
+    tcase_add_test(t, caches_fit_into_a_container);
     tcase_add_test(t, every_failed_allocation_is_survived);
     suite_add_tcase(s, t);
     return s;

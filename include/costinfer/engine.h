@@ -37,7 +37,7 @@ struct cinf_engine_options {
     const char *device;           /* "auto" (NULL), of cinf_device_list(), "opencl", part of a name */
     uint32_t threads;             /* of the device; 0: its own choice */
     enum cinf_kv kv;              /* CINF_EUNSUPPORTED when the device does not keep them so */
-    uint64_t kv_memory;           /* bytes for all models' caches; 0: 1/4 of RAM, what a GPU has left */
+    uint64_t kv_memory;           /* bytes for all models' caches; 0: 1/4 of memory, what a GPU has left */
     uint32_t queue_max;           /* requests that may wait, over all models; 0: 256 */
     uint32_t prefill_rows;        /* prompt tokens in one step at most; 0: 128 */
     bool no_prefix_reuse;         /* compute every prompt in full */
@@ -94,7 +94,7 @@ struct cinf_device_info {
     char reason[256];      /* why this device */
     bool is_gpu;           /* the price of a GPU applies, and its memory is exported */
     uint32_t threads;      /* that compute; compute units of an OpenCL device */
-    uint64_t memory_total; /* bytes of the device */
+    uint64_t memory_total; /* bytes of the device; RAM for a CPU, or the limit of its container */
     uint64_t memory_used;  /* bytes used by this engine */
     uint64_t as_per_flop; /* attoseconds a floating-point operation: with the next, what steps are split by */
     uint64_t as_per_byte; /* attoseconds a byte of weights or cache; both measured at opening */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <costinfer/costinfer.h>
 
@@ -139,12 +138,6 @@ enum cinf_status engine_reserve_rows(struct cinf_engine *e, uint32_t rows)
     return CINF_OK;
 }
 
-static uint64_t physical_memory(void)
-{
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : (uint64_t)4 << 30;
-}
-
 static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_engine_options *o)
 {
     struct device_options device_options = { .threads = o->threads,
@@ -185,9 +178,8 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     e->prefill_rows = o->prefill_rows ? o->prefill_rows : PREFILL_ROWS_DEFAULT;
     e->prefix_reuse = !o->no_prefix_reuse;
     TRY(open_device(e, o));
-    e->kv_memory = o->kv_memory            ? o->kv_memory
-                   : e->device_info.is_gpu ? e->device_info.memory_total
-                                           : physical_memory() / 4;
+    uint64_t memory = e->device_info.memory_total;
+    e->kv_memory = o->kv_memory ? o->kv_memory : e->device_info.is_gpu ? memory : memory / 4;
 
     struct cinf_meter_options m = { CINF_METER_OPTIONS,
                                     .device = e->device_info.name,
