@@ -7,13 +7,15 @@ import math
 import pathlib
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from types import ModuleType
 
 import pytest
 
 import costinfer
-from costinfer import Cost, Engine, Meter, Model, Share
+from costinfer import Cost, Engine, Meter, Model, Share, Stream, _engine, _ffi, _meter
 
 
 def test_versions() -> None:
@@ -139,6 +141,38 @@ def test_close_while_another_thread_pulls(model: Model) -> None:
     assert not reader.is_alive()
 
 
+@pytest.mark.parametrize("use", [Stream.cancel, Stream.pause, Stream.resume, lambda stream: stream.report])
+def test_close_while_another_thread_uses_it(model: Model, monkeypatch: pytest.MonkeyPatch,
+                                            use: Callable[[Stream], object]) -> None:
+    stream = model.stream("Once upon a time", max_tokens=1)
+    list(stream)
+    real, inside, freed = _ffi.lib, threading.Event(), threading.Event()
+
+    class Slow:
+        def __getattr__(self, name: str) -> object:
+            function = getattr(real, name)
+
+            def slowly(*arguments: object) -> object:
+                if name == "cinf_request_free":
+                    freed.set()
+                elif threading.current_thread() is user:
+                    inside.set()
+                    assert not freed.wait(0.2), "freed while in use"
+                return function(*arguments)
+
+            return slowly
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(_engine, "lib", Slow())
+        user = pool.submit(threading.current_thread).result()
+        used = pool.submit(use, stream)
+        assert inside.wait(10)
+        stream.close()
+        used.result()
+    assert freed.is_set()
+    use(stream)  # nothing, or the last report
+
+
 @pytest.mark.parametrize("kind, builtin, provoke", [
     (costinfer.ContextLength, ValueError, lambda e, m: m.generate([1] * 300)),
     (costinfer.InvalidArgument, ValueError, lambda e, m: m.generate("x", temperature=-1.0)),
@@ -240,6 +274,37 @@ def test_threads_share_a_meter() -> None:
     costs = meter.costs()
     assert costs.serve_ns == charged and costs.serve_ns + costs.idle_ns == costs.as_of_ns
     assert sum(costs.models["model-1"].finished.values()) == 400
+
+
+def calls_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the C functions that the module calls from now on."""
+    calls: list[str] = []
+    real = module.lib
+
+    class Recorder:
+        def __getattr__(self, name: str) -> object:
+            calls.append(name)
+            return getattr(real, name)
+
+    monkeypatch.setattr(module, "lib", Recorder())
+    return calls
+
+
+def test_a_meter_outlives_its_bills(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shop(Meter):
+        bills: list[costinfer.Bill] = []
+
+    calls = calls_of(_meter, monkeypatch)
+    for done in range(3):
+        shop = Shop()
+        shop.bills = [shop.open_bill("turning") for _ in range(2)]  # a cycle: collected together, in any order
+        for bill in shop.bills[:done]:
+            bill.close()
+        del calls[:]
+        shop = bill = None  # type: ignore[assignment]
+        gc.collect()
+        assert calls.count("cinf_bill_close") == 2 - done and calls.count("cinf_bill_free") == 2
+        assert calls.count("cinf_meter_free") == 1 and calls[-1] == "cinf_meter_free"
 
 
 def test_speculation_changes_the_report_not_the_text(models: pathlib.Path) -> None:

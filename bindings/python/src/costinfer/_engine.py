@@ -111,7 +111,9 @@ class Stream:
     """
 
     def __init__(self, model: Model, options: _ffi.RequestOptions) -> None:
-        self._pulling = threading.Lock()  # held while C works on the request, so that it is not freed there
+        # The request is not freed while one of these is held.  The second may be wanted again by a signal's handler.
+        self._pulling = threading.Lock()  # while an event is waited for
+        self._using = threading.RLock()  # in calls that return at once
         self._executor: ThreadPoolExecutor | None = None
         self._ended = False
         self._report: Report | None = None
@@ -167,26 +169,31 @@ class Stream:
 
     def cancel(self) -> None:
         """Ends it before the next step; what was computed is billed.  From any thread."""
-        if self._pointer:
-            lib.cinf_request_cancel(self._pointer, _ffi.FINISHES.index("cancelled"))
+        with self._using:
+            if self._pointer:
+                lib.cinf_request_cancel(self._pointer, _ffi.FINISHES.index("cancelled"))
 
     def pause(self) -> None:
         """It keeps its place and enters no step until resume(), and costs nothing; its timeout goes on."""
-        if self._pointer:
-            lib.cinf_request_pause(self._pointer, True)
+        self._pause(True)
 
     def resume(self) -> None:
-        if self._pointer:
-            lib.cinf_request_pause(self._pointer, False)
+        self._pause(False)
+
+    def _pause(self, pause: bool) -> None:
+        with self._using:
+            if self._pointer:
+                lib.cinf_request_pause(self._pointer, pause)
 
     @property
     def report(self) -> Report:
         """The report so far, or the final one."""
-        if self._report:
-            return self._report
-        r = _ffi.Report()
-        lib.cinf_request_report(self._pointer, ctypes.byref(r))
-        return report_of(r)
+        with self._using:
+            if self._report:
+                return self._report
+            r = _ffi.Report()
+            lib.cinf_request_report(self._pointer, ctypes.byref(r))
+            return report_of(r)
 
     def close(self) -> None:
         """Cancels it if it runs, and lets go of it; the report stays readable."""
@@ -199,9 +206,10 @@ class Stream:
                 # The report is final with the last event.
                 while lib.cinf_request_next(self._pointer, _ffi.FOREVER, ctypes.byref(end)) == 0 and end.kind != 3:
                     pass
-                self._report = self.report
-                lib.cinf_request_free(self._pointer)
-                self._pointer = ctypes.c_void_p()
+                with self._using:
+                    self._report = self.report
+                    pointer, self._pointer = self._pointer, ctypes.c_void_p()
+                    lib.cinf_request_free(pointer)
         if self._executor:
             self._executor.shutdown(wait=False)
 

@@ -159,11 +159,13 @@ class Bill:
     it is open, it is closed as cancelled."""
 
     def __init__(self, meter: Meter, model: str, endpoint: int = 0) -> None:
-        self._meter = meter  # must outlive the bill
+        self._meter = meter
         self._pointer = ctypes.c_void_p()
         self._open = False
         call("bill_open", ctypes.byref(self._pointer), meter._pointer, meter.account(model), endpoint)
         self._open = True
+        with meter._moving:
+            meter._n_bills += 1
 
     def close(self, finish: str = "stop") -> Report:
         if finish not in _ffi.FINISHES[1:]:
@@ -190,6 +192,9 @@ class Bill:
             if self._open:
                 self.close("cancelled")
             lib.cinf_bill_free(self._pointer)
+            with self._meter._moving:
+                self._meter._n_bills -= 1
+                self._meter._free()
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,8 @@ class Meter:
         # What moves time is called by one thread at a time, and a collected bill closes wherever that happens.
         self._moving = threading.RLock()
         self._accounts: dict[str, int] = {}
+        self._n_bills = 0
+        self._collected = False
         self._pointer = ctypes.c_void_p()
         call("meter_new", ctypes.byref(self._pointer), ctypes.byref(options))
 
@@ -274,6 +281,13 @@ class Meter:
         assert self._pointer.value is not None
         return self._pointer.value
 
+    def _free(self) -> None:
+        """C's meter must outlive its bills, and what is collected together ends in any order: the last one frees it."""
+        if self._collected and self._n_bills == 0:
+            lib.cinf_meter_free(self._pointer)
+
     def __del__(self) -> None:
         if getattr(self, "_pointer", None):
-            lib.cinf_meter_free(self._pointer)
+            with self._moving:
+                self._collected = True
+                self._free()
