@@ -245,6 +245,16 @@ START_TEST(text_grows)
 }
 END_TEST
 
+START_TEST(texts_end)
+{
+    ck_assert(text_ends_with("model.bin", ".bin") && text_ends_with(".bin", ".bin") &&
+              text_ends_with("a", ""));
+    ck_assert(text_ends_with("", "") && text_ends_with("bb", "b"));
+    ck_assert(!text_ends_with("bin", ".bin") && !text_ends_with("a.bin.", ".bin") &&
+              !text_ends_with("", "a"));
+}
+END_TEST
+
 START_TEST(text_remembers_that_memory_ran_out)
 {
     struct strbuf b = { 0 };
@@ -873,6 +883,7 @@ Suite *suite(void)
     suite_add_tcase(s, c);
     tcase_set_timeout(c, 30);
     tcase_add_test(c, text_grows);
+    tcase_add_test(c, texts_end);
     tcase_add_test(c, text_remembers_that_memory_ran_out);
     tcase_add_test(c, doubles_are_shortest_and_read_back);
     tcase_add_test(c, numbers_do_not_depend_on_the_locale);

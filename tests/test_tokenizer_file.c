@@ -358,6 +358,13 @@ START_TEST(faults_of_added_tokens)
         ck_assert_uint_eq(cinf_tokenizer_size(t), 7);
         cinf_tokenizer_free(t);
     }
+    /* The same token in another file, at what is no id. */
+    t = untouched;
+    support_write(folder, "added_tokens.json", "{\"<x>\": 7}", -1);
+    support_write(folder, "tokenizer.json", "{\"added_tokens\":[{\"id\":7.5,\"content\":\"<x>\"}]}", -1);
+    ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT,
+             "/tokenizer.json: the id of token \"<x>\" is not an integer");
+    ck_assert_ptr_eq(t, untouched);
 }
 END_TEST
 

@@ -150,3 +150,9 @@ void strbuf_put_json(struct strbuf *b, const char *text, size_t n)
     }
     strbuf_putc(b, '"');
 }
+
+bool text_ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), n_end = strlen(end);
+    return n >= n_end && memcmp(text + n - n_end, end, n_end) == 0;
+}

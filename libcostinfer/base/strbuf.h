@@ -41,4 +41,7 @@ void strbuf_put_double(struct strbuf *b, double value);
  * maximal ill-formed part; control characters, '"' and '\' are escaped. */
 void strbuf_put_json(struct strbuf *b, const char *text, size_t n);
 
+/* Whether `text` ends with `end`. */
+bool text_ends_with(const char *text, const char *end);
+
 #endif

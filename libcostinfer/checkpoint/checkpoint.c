@@ -17,6 +17,7 @@
 #include "json.h"
 #include "mem.h"
 #include "safetensors.h"
+#include "strbuf.h"
 #include "tensor_table.h"
 #include "torch_file.h"
 
@@ -35,12 +36,6 @@ struct cinf_checkpoint {
     size_t n_zip; /* of the files, how many are of torch's zip kind */
     char format[64];
 };
-
-static bool ends_with(const char *text, const char *tail)
-{
-    size_t n = strlen(text), n_tail = strlen(tail);
-    return n >= n_tail && strcmp(text + n - n_tail, tail) == 0;
-}
 
 static enum cinf_status no_memory(const char *path)
 {
@@ -117,7 +112,7 @@ static enum cinf_status list_shards(const char ***out, size_t *n_out, const cJSO
             return cinf_fail(CINF_EFORMAT,
                              "%s: tensor \"%.100s\": \"%.100s\" is not the plain name of a file beside it",
                              index, m->string, m->valuestring);
-        if (!ends_with(m->valuestring, kind == SAFETENSORS ? ".safetensors" : ".bin"))
+        if (!text_ends_with(m->valuestring, kind == SAFETENSORS ? ".safetensors" : ".bin"))
             return cinf_fail(CINF_EFORMAT, "%s: tensor \"%.100s\": \"%.100s\" is not a %s file", index,
                              m->string, m->valuestring, kind == SAFETENSORS ? ".safetensors" : ".bin");
     }
@@ -299,13 +294,13 @@ static enum cinf_status load(struct cinf_checkpoint *c, const char *path)
     enum kind kind = SAFETENSORS;
     if (path_is_folder(path))
         return load_folder(c, path);
-    if (ends_with(path, ".safetensors"))
+    if (text_ends_with(path, ".safetensors"))
         return load_single(c, path, SAFETENSORS);
-    if (ends_with(path, ".bin"))
+    if (text_ends_with(path, ".bin"))
         return load_single(c, path, TORCH);
-    if (ends_with(path, ".safetensors.index.json"))
+    if (text_ends_with(path, ".safetensors.index.json"))
         return load_index(c, path, SAFETENSORS);
-    if (ends_with(path, ".bin.index.json"))
+    if (text_ends_with(path, ".bin.index.json"))
         return load_index(c, path, TORCH);
     TRY(kind_by_content(&kind, path));
     return load_single(c, path, kind);

@@ -20,6 +20,7 @@
 #include "fail.h"
 #include "gpt2_parts.h"
 #include "mem.h"
+#include "strbuf.h"
 
 enum { CHUNK_BYTES = 1 << 20, SLOTS_DEFAULT = 64, NOTED_NAMES_MAX = 4 };
 
@@ -64,12 +65,6 @@ static void make_up(float *out, uint64_t key, uint64_t first, uint64_t n, float 
 
 /* ---- Finding and checking tensors --------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), n_end = strlen(end);
-    return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
 static const char *set_name(struct gpt2_loader *l, size_t prefix_len, const char *name)
 {
     strbuf_clear(&l->name);
@@ -99,7 +94,7 @@ static enum cinf_status find_prefix(struct gpt2_loader *l)
     const char *found = NULL;
     for (uint32_t i = 0; i < cinf_checkpoint_count(l->checkpoint); i++) {
         const char *name = cinf_checkpoint_tensor(l->checkpoint, i)->name;
-        if (!ends_with(name, ".wte.weight"))
+        if (!text_ends_with(name, ".wte.weight"))
             continue;
         if (found)
             return cinf_fail(CINF_EFORMAT, "%s: both %s and %s could be the token embeddings", l->folder,
@@ -286,7 +281,7 @@ static enum cinf_status look_at_the_others(struct gpt2_loader *l)
             return cinf_fail(CINF_EFORMAT, "%s: there is a tensor %s, but config.json says n_layer %u",
                              l->folder, name, n_layer);
         }
-        if (kind != GPT2_NAME_UNKNOWN || ends_with(name, "lm_head.weight"))
+        if (kind != GPT2_NAME_UNKNOWN || text_ends_with(name, "lm_head.weight"))
             continue;
         if (n_unknown++ < NOTED_NAMES_MAX) {
             strbuf_putc(&names, ' ');

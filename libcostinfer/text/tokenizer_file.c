@@ -256,7 +256,7 @@ static enum cinf_status read_flags(unsigned *flags, const cJSON *token)
 /* Whether `id` is already the token of these bytes as they stand: one of added_tokens.json. */
 static bool has_plain(const struct bpe *b, double id, const char *text)
 {
-    if (!(id >= 0 && id < (double)b->n_ids))
+    if (!(id >= 0 && id < (double)b->n_ids) || id != floor(id))
         return false;
     const struct bpe_token *token = &b->tokens[(size_t)id];
     return token->n > 0 && token->n == strlen(text) && memcmp(b->bytes + token->at, text, token->n) == 0;
@@ -332,12 +332,6 @@ static enum cinf_status note_special(struct reading *r, const cJSON *token)
     return id < 0 ? CINF_OK : added_put(&r->v->added, text, n, (uint32_t)id, flags);
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), n_end = strlen(end);
-    return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
 /* "eos_token": a token, "additional_special_tokens": an array or an object of such, and the like. */
 static enum cinf_status note_special_members(struct reading *r, enum tokenizer_file file)
 {
@@ -347,9 +341,9 @@ static enum cinf_status note_special_members(struct reading *r, enum tokenizer_f
         if (!member->string)
             return cinf_fail(CINF_EFORMAT, "it is not an object");
         enum cinf_status status = CINF_OK;
-        if (ends_with(member->string, "_token"))
+        if (text_ends_with(member->string, "_token"))
             status = note_special(r, member);
-        else if (ends_with(member->string, "_tokens"))
+        else if (text_ends_with(member->string, "_tokens"))
             for (token = member->child; token && status == CINF_OK; token = token->next)
                 status = note_special(r, token);
         if (status != CINF_OK)
