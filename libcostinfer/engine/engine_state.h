@@ -27,7 +27,7 @@ struct slot {
     struct cinf_choice_state *user; /* who runs in it; NULL: free, but its content is still there */
     int32_t *tokens;                /* [P] the tokens whose keys and values it holds */
     uint32_t n_tokens;
-    uint64_t last_used; /* step number, for choosing the one that was idle longest */
+    uint64_t last_used; /* step number, for choosing which to overwrite; 0: never */
 };
 
 /* One continuation of a request. */

@@ -35,13 +35,27 @@ static const float ROW_TIME_LEAST = 0.01f;
 
 /* ---- Slots and prefixes ------------------------------------------------------------------- */
 
-static struct slot *free_slot(struct cinf_model *model)
+/* Whether `a` is the better slot to overwrite.  Nothing is lost with one that nobody can copy from, and the
+ * one used last is the one whose memory the system and the caches already hold: a slot that was never used
+ * costs a page fault every few tokens.  Of the others the one that was idle longest. */
+static bool better_to_take(const struct slot *a, const struct slot *b, bool reuse)
 {
-    struct slot *oldest = NULL;
-    for (uint32_t i = 0; i < model->n_slots; i++)
-        if (!model->slots[i].user && (!oldest || model->slots[i].last_used < oldest->last_used))
-            oldest = &model->slots[i];
-    return oldest;
+    bool a_useless = !reuse || a->n_tokens < PREFIX_SHORTEST,
+         b_useless = !reuse || b->n_tokens < PREFIX_SHORTEST;
+    if (a_useless != b_useless)
+        return a_useless;
+    return a_useless ? a->last_used > b->last_used : a->last_used < b->last_used;
+}
+
+static struct slot *free_slot(const struct cinf_engine *e, struct cinf_model *model)
+{
+    struct slot *best = NULL;
+    for (uint32_t i = 0; i < model->n_slots; i++) {
+        struct slot *slot = &model->slots[i];
+        if (!slot->user && (!best || better_to_take(slot, best, e->prefix_reuse)))
+            best = slot;
+    }
+    return best;
 }
 
 static uint32_t n_free_slots(const struct cinf_model *model)
@@ -59,13 +73,13 @@ static uint32_t slot_index(const struct cinf_model *model, const struct slot *sl
 
 /* The slot whose content shares the longest beginning with the prompt, and how long that is.  The prompt's
  * last token is never taken from a cache: its logits are wanted. */
-static const struct slot *longest_prefix(const struct cinf_request *r, uint32_t *length)
+static struct slot *longest_prefix(const struct cinf_request *r, uint32_t *length)
 {
     const struct cinf_model *model = r->model;
-    const struct slot *best = NULL;
+    struct slot *best = NULL;
     *length = 0;
     for (uint32_t i = 0; i < model->n_slots; i++) {
-        const struct slot *slot = &model->slots[i];
+        struct slot *slot = &model->slots[i];
         uint32_t most = slot->n_tokens < r->n_prompt - 1 ? slot->n_tokens : r->n_prompt - 1, n = 0;
         while (n < most && slot->tokens[n] == r->prompt[n])
             n++;
@@ -102,14 +116,16 @@ static void admit(struct cinf_engine *e, struct cinf_request *r)
 {
     struct cinf_model *model = r->model;
     uint32_t cached = 0;
-    const struct slot *source = NULL;
+    struct slot *source = NULL;
     if (e->prefix_reuse && !r->wants_all)
         source = longest_prefix(r, &cached);
     if (cached < PREFIX_SHORTEST)
         cached = 0;
 
+    /* A text that goes on where a slot's content ends goes on in that slot. */
+    bool in_place = cached && !source->user && source->n_tokens == cached;
     for (uint32_t i = 0; i < r->n_choices; i++)
-        give_slot(e, &r->choices[i], free_slot(model));
+        give_slot(e, &r->choices[i], i == 0 && in_place ? source : free_slot(e, model));
     struct slot *first = r->choices[0].slot;
     /* Another of its own slots may be the source, so the content of these goes only after the copy.  If the
      * copy fails the prompt is computed in full, and says what is wrong with the device. */
