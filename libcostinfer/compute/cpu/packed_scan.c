@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "half.h"
 #include "int8_scale.h"
 
 /* Larger ones could overflow in a bound, which compares with nothing then. */
@@ -73,9 +74,10 @@ void scan_write(struct scan *scan, uint32_t panel, const void *elements,
         for (uint32_t k = first; k < first + n; k++, line += PANEL) {
             unsigned char *quads = to + (size_t)(k / 4) * 4 * PANEL + k % 4;
             for (uint32_t i = 0; i < PANEL; i++) {
-                float whole = line[i] * factors[i] + 0x1.8p23f - 0x1.8p23f;
-                float near = whole * bounds->scale[i], left = line[i] - near;
-                quads[4 * i] = (unsigned char)(128 + (int32_t)whole);
+                /* The nearest integer in the lowest bits; anything for what is no number. */
+                float shifted = line[i] * factors[i] + 0x1.8p23f;
+                float near = (shifted - 0x1.8p23f) * bounds->scale[i], left = line[i] - near;
+                quads[4 * i] = (unsigned char)(128 + bits_of_f32(shifted));
                 residual[i] += left * left;
                 norm[i] += near * near;
             }
@@ -91,7 +93,7 @@ void scan_write(struct scan *scan, uint32_t panel, const void *elements,
 }
 
 /* Rounding: a logit is a chain of K multiply-adds, each of which errs by at most 2^-24 of the sum of all
- * |w||x| and that sum is at most |w||x| of the vectors; the copy's product is a shorter chain. */
+ * |w||x|, and that sum is at most |w||x| of the vectors; the copy's product is a chain of groups. */
 void scan_row(const struct scan_rows *rows, uint32_t row, const struct scan *scan, const float *x,
               const struct int8_rows *q)
 {
@@ -109,7 +111,7 @@ void scan_row(const struct scan_rows *rows, uint32_t row, const struct scan *sca
         error += left * left;
     }
     float size = length_of(square), left = length_of(error) + 0x1p-22f * size;
-    float rounding = (float)(scan->k + 64) * 0x1p-24f * (size + left);
+    float rounding = (float)(scan->k + scan->k / GROUP + 64) * 0x1p-24f * (size + left);
     rows->a[row] = size + rounding;
     rows->b[row] = left + rounding;
 }
