@@ -165,6 +165,14 @@ static int by_time(const void *a, const void *b)
     return x->wall_ns < y->wall_ns ? -1 : x->wall_ns > y->wall_ns;
 }
 
+/* The one in the middle; of an even number the mean of both. */
+static struct sample median(struct sample *samples, uint32_t n)
+{
+    qsort(samples, n, sizeof *samples, by_time);
+    struct sample a = samples[(n - 1) / 2], b = samples[n / 2];
+    return (struct sample){ a.tokens, (a.device_ns + b.device_ns) / 2, (a.wall_ns + b.wall_ns) / 2 };
+}
+
 /* Adds a figure, unless it does not fit the context or the cache. */
 static bool measure(struct bench *b, enum kind kind, uint32_t size)
 {
@@ -179,8 +187,7 @@ static bool measure(struct bench *b, enum kind kind, uint32_t size)
     while (n < b->runs && (n == 0 || clock_monotonic_ns() - start < b->budget_ns))
         if (!take_sample(b, kind, size, &samples[n++]))
             return false;
-    qsort(samples, n, sizeof *samples, by_time);
-    b->figures[b->n_figures++] = (struct figure){ kind, size, n, samples[n / 2] };
+    b->figures[b->n_figures++] = (struct figure){ kind, size, n, median(samples, n) };
     return true;
 }
 
