@@ -263,6 +263,12 @@ static void end_stream(struct strbuf *out, const struct completion *c, const str
 
 /* ---- Events ------------------------------------------------------------------------------- */
 
+/* The token that an empty prompt becomes is not part of anybody's text. */
+static bool is_empty(const int32_t *ids, uint32_t n_ids, const struct cinf_tokenizer *tokenizer)
+{
+    return n_ids == 1 && ids[0] == cinf_tokenizer_end_of_text(tokenizer);
+}
+
 /* The first time anything is heard of a prompt: its text is what offsets count from and what echo repeats. */
 static void begin_prompt(struct completion *c, const struct job *job, uint32_t prompt)
 {
@@ -271,11 +277,8 @@ static void begin_prompt(struct completion *c, const struct job *job, uint32_t p
     char *text = NULL;
     const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
     const int32_t *ids = cinf_request_prompt(job_request(job, prompt), &n_ids);
-    int32_t end_of_text = cinf_tokenizer_end_of_text(tokenizer);
-    /* The token that an empty prompt becomes is not part of anybody's text. */
-    bool empty = n_ids == 1 && ids[0] == end_of_text;
     c->prompt_is_seen[prompt] = true;
-    if ((!c->echo && !c->logprobs) || empty)
+    if ((!c->echo && !c->logprobs) || is_empty(ids, n_ids, tokenizer))
         return;
     bool failed = cinf_tokenizer_decode(tokenizer, ids, n_ids, &text, &n) != CINF_OK;
     for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++) {
@@ -298,8 +301,13 @@ static void on_event(void *api, const struct job *job, uint32_t prompt, const st
     if (!c->prompt_is_seen[prompt])
         begin_prompt(c, job, prompt);
     if (event->kind == CINF_EVENT_PROMPT) {
-        for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++)
+        uint32_t n_ids;
+        const int32_t *ids = cinf_request_prompt(job_request(job, prompt), &n_ids);
+        for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++) {
             add_logprob(&c->choices[i], tokenizer, event);
+            if (is_empty(ids, n_ids, tokenizer))
+                c->choices[i].n_characters = 0;
+        }
         return;
     }
     uint32_t index = prompt * c->n + event->choice;

@@ -150,6 +150,14 @@ def logprobs_and_echo():
                             logprobs=1).json["choices"][0]["logprobs"]
     for a, b in zip(m["token_logprobs"], again["token_logprobs"][-3:]):
         check(abs(a - b) < 1e-3, "scores differ:", a, b)
+    # What an empty prompt becomes is scored, and is not in the text.
+    for fields in dict(echo=True), {}:
+        choice = server.complete(model="small", prompt="", max_tokens=3, logprobs=0, temperature=0,
+                                 **fields).json["choices"][0]
+        l = choice["logprobs"]
+        made = l["tokens"][len(l["tokens"]) - 3:]
+        equal((l["tokens"][:-3], "".join(made)), (["<|endoftext|>"] if fields else [], choice["text"]))
+        equal(l["text_offset"], [0] * (len(l["tokens"]) - 3) + [choice["text"].index(t) for t in made])
     # Pieces that are not UTF-8 on their own.
     odd = server.complete(model="small", prompt="a\u20acb", echo=True, max_tokens=0, logprobs=1).json
     l = odd["choices"][0]["logprobs"]
