@@ -111,9 +111,5 @@ void get_props(struct exchange *x, const char *unused)
     strbuf_putc(&out, ',');
     put_count(&out, "logprobs", CINF_TOP_LOGPROBS_MAX);
     strbuf_puts(&out, "}}\n");
-    if (out.failed)
-        problem_answer(x, cinf_fail(CINF_ENOMEM, "no memory for the answer"), NULL, NO_ACCOUNT);
-    else
-        exchange_send(x, 200, "application/json", out.text, out.len);
-    strbuf_free(&out);
+    answer_json(x, &out);
 }

@@ -225,3 +225,12 @@ void put_cost(struct strbuf *out, const char *key, const struct cinf_report *rep
     char text[CINF_COST_TEXT_MAX];
     strbuf_printf(out, "\"%s\":%s", key, report->unpriced_ns ? "null" : cinf_cost_format(text, report->cost));
 }
+
+void answer_json(struct exchange *x, struct strbuf *out)
+{
+    if (out->failed)
+        problem_answer(x, cinf_fail(CINF_ENOMEM, "no memory for the answer"), NULL, NO_ACCOUNT);
+    else
+        exchange_send(x, 200, "application/json", out->text, out->len);
+    strbuf_free(out);
+}

@@ -65,4 +65,7 @@ void put_use(struct strbuf *out, const struct cinf_report *report);
 /* Dollars with twelve decimals, or null when a part of the time had no price. */
 void put_cost(struct strbuf *out, const char *key, const struct cinf_report *report);
 
+/* Answers with the JSON that was written, or that there was no memory for it, and frees it. */
+void answer_json(struct exchange *x, struct strbuf *out);
+
 #endif

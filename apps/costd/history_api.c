@@ -438,15 +438,6 @@ static void put_history(const struct answer *a, const struct range *range)
     strbuf_puts(out, "]}\n");
 }
 
-static void send(struct exchange *x, struct strbuf *out)
-{
-    if (out->failed)
-        problem_answer(x, cinf_fail(CINF_ENOMEM, "no memory for the answer"), NULL, NO_ACCOUNT);
-    else
-        exchange_send(x, 200, "application/json", out->text, out->len);
-    strbuf_free(out);
-}
-
 void get_history(struct exchange *x, const char *unused)
 {
     struct service *service = service_of(x);
@@ -471,7 +462,7 @@ void get_history(struct exchange *x, const char *unused)
     }
     recorder_release(service->recorder);
     if (status == CINF_OK)
-        send(x, &out);
+        answer_json(x, &out);
     else
         problem_answer(x, status, NULL, NO_ACCOUNT);
     cinf_snapshot_free(&now);
@@ -524,7 +515,7 @@ void get_recent(struct exchange *x, const char *unused)
             put_recent(&out, &list[i], &now);
         }
         strbuf_puts(&out, "]}\n");
-        send(x, &out);
+        answer_json(x, &out);
         cinf_snapshot_free(&now);
     } else {
         problem_answer(x, status, NULL, NO_ACCOUNT);

@@ -68,15 +68,6 @@ static void put_model(struct strbuf *out, const struct cinf_model *model)
     strbuf_printf(out, ",\"weights\":\"%s\"}}", cinf_weights_name(info.weights));
 }
 
-static void send_json(struct exchange *x, struct strbuf *out)
-{
-    if (out->failed)
-        problem_answer(x, cinf_fail(CINF_ENOMEM, "no memory for the answer"), NULL, NO_ACCOUNT);
-    else
-        exchange_send(x, 200, "application/json", out->text, out->len);
-    strbuf_free(out);
-}
-
 void get_models(struct exchange *x, const char *unused)
 {
     struct strbuf out = { 0 };
@@ -90,7 +81,7 @@ void get_models(struct exchange *x, const char *unused)
         cinf_model_release(models[i]);
     }
     strbuf_puts(&out, "]}");
-    send_json(x, &out);
+    answer_json(x, &out);
 }
 
 void get_model(struct exchange *x, const char *name)
@@ -102,5 +93,5 @@ void get_model(struct exchange *x, const char *name)
         return;
     put_model(&out, model);
     cinf_model_release(model);
-    send_json(x, &out);
+    answer_json(x, &out);
 }

@@ -8,10 +8,8 @@
 
 #include <costinfer/costinfer.h>
 
-#include "fail.h"
 #include "fields.h"
 #include "handlers.h"
-#include "problem.h"
 
 enum body { GENERATE = 1, COMPLETIONS = 2, BOTH = 3, TOKENIZE = 4, DETOKENIZE = 8, LOAD = 16, PRICE = 32 };
 
@@ -158,9 +156,5 @@ void get_openapi(struct exchange *x, const char *unused)
         "\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},"
         "\"param\":{\"type\":[\"string\",\"null\"]},\"code\":{\"type\":[\"string\",\"null\"]}}}}}}}}\n",
         CINF_STOP_BYTES_MAX);
-    if (out.failed)
-        problem_answer(x, cinf_fail(CINF_ENOMEM, "no memory for the answer"), NULL, NO_ACCOUNT);
-    else
-        exchange_send(x, 200, "application/json", out.text, out.len);
-    strbuf_free(&out);
+    answer_json(x, &out);
 }

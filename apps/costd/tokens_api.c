@@ -92,15 +92,12 @@ static void answer(struct exchange *x, enum cinf_status (*work)(struct strbuf *o
     fields_init(&f, body, &info);
     enum cinf_status status = field_text(&f, "model", &name);
     struct cinf_model *model = status == CINF_OK ? model_for(x, name, &info) : NULL;
-    if (model) {
+    if (model)
         status = work(&out, &f, cinf_model_tokenizer(model));
-        if (status == CINF_OK && out.failed)
-            status = cinf_fail(CINF_ENOMEM, "no memory for the answer");
-    }
     if (status != CINF_OK)
         problem_answer(x, status, f.param, NO_ACCOUNT);
     else if (model)
-        exchange_send(x, 200, "application/json", out.text, out.len);
+        answer_json(x, &out);
     cinf_model_release(model);
     strbuf_free(&out);
     fields_free(&f);
