@@ -241,7 +241,8 @@ func (e *Engine) SetPrice(dollarsPerHour string) error {
 	return e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status { return C.cinf_engine_set_price(c, text) })
 }
 
-// Kernel is what a kernel of the device took since the engine was opened, by the device's own clock.
+// Kernel is what a kernel took since the engine was opened, by the device's own clock; on device "cpu" a kind of phases
+// of its steps.
 type Kernel struct {
 	Name     string
 	Launches uint64

@@ -731,7 +731,7 @@ class engine
     {
         check(cinf_engine_set_price(raw_.get(), dollars_per_hour.c_str()));
     }
-    /* The kernels of a device that was opened with engine_options::profile(), the longest first. */
+    /* The kernels (device "cpu": phases) of an engine with engine_options::profile(), the longest first. */
     std::vector<cinf_profile_row> profile() const
     {
         std::vector<cinf_profile_row> rows(256);

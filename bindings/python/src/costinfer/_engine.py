@@ -42,7 +42,8 @@ class Device:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a kernel of the device took since the engine was opened, by the device's own clock."""
+    """What a kernel took since the engine was opened, by the device's own clock; on device "cpu" a kind of phases of
+    its steps."""
 
     name: str
     launches: int
