@@ -503,7 +503,7 @@ type Request struct {
 	Seed                    uint64
 	Logprobs                bool
 	TopLogprobs             uint32 // so many alternatives at each place; Logprobs, too
-	Timeout                 time.Duration
+	Timeout                 time.Duration // 0: never; a negative one has passed
 	UnreadMax               uint32 // with so many events to be read it sits out, as if paused; 0: no limit
 }
 
@@ -572,6 +572,9 @@ func (m *Model) Submit(r Request) (*Stream, error) {
 	o.repetition_penalty, o.presence_penalty = C.float(r.RepetitionPenalty), C.float(r.PresencePenalty)
 	o.frequency_penalty, o.top_logprobs = C.float(r.FrequencyPenalty), C.uint32_t(r.TopLogprobs)
 	o.timeout_ns, o.unread_max = C.uint64_t(r.Timeout), C.uint32_t(r.UnreadMax)
+	if r.Timeout < 0 {
+		o.timeout_ns = 1
+	}
 	var c *C.struct_cinf_request
 	if err := call(func() C.enum_cinf_status { return C.cinf_request_submit(&c, m.c, o) }); err != nil {
 		return nil, err

@@ -458,6 +458,16 @@ func TestProfileOfADeviceThatHasAClock(t *testing.T) {
 	}
 }
 
+func TestTimeout(t *testing.T) {
+	_, m := open(t)
+	for _, timeout := range []time.Duration{time.Nanosecond, time.Until(time.Now().Add(-time.Second))} {
+		r, err := m.Generate(context.Background(), Request{Prompt: "Once upon a time", IgnoreEOS: true, Timeout: timeout})
+		if err != nil || r.Choices[0].Finish != "timeout" || r.Report.Finish != "timeout" {
+			t.Errorf("%v: %+v %v", timeout, r, err)
+		}
+	}
+}
+
 func TestStreamThatNobodyReads(t *testing.T) {
 	_, m := open(t)
 	s, err := m.Submit(Request{Prompt: "Once upon a time", MaxTokens: 200, IgnoreEOS: true, UnreadMax: 4})
