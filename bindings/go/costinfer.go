@@ -502,9 +502,9 @@ type Request struct {
 	LogitBias               map[int32]float32
 	Seed                    uint64
 	Logprobs                bool
-	TopLogprobs             uint32 // so many alternatives at each place; Logprobs, too
+	TopLogprobs             uint32        // so many alternatives at each place; Logprobs, too
 	Timeout                 time.Duration // 0: never; a negative one has passed
-	UnreadMax               uint32 // with so many events to be read it sits out, as if paused; 0: no limit
+	UnreadMax               uint32        // with so many events to be read it sits out, as if paused; 0: no limit
 }
 
 // Logprob is a token and its log-probability.
