@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -186,6 +187,38 @@ def test_exceptions(engine: Engine, model: Model, kind: type[costinfer.Error], b
     with pytest.raises(kind) as caught:
         provoke(engine, model)
     assert isinstance(caught.value, builtin) and str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("provoke", [
+    lambda m: m.generate("x", max_tokens=2**32),
+    lambda m: m.generate("x", max_tokens=1, top_k=-1),
+    lambda m: m.generate("x", max_tokens=1, seed=2**64),
+    lambda m: m.generate("x", max_tokens=1, unread_max=-1),
+    lambda m: m.generate("x", max_tokens=1, logit_bias={2**32: 1.0}),
+    lambda m: m.generate([2**32], max_tokens=1),
+    lambda m: m.score([1, 2**32]),
+    lambda m: m.decode([-2**32]),
+    lambda m: Engine(threads=2**32),
+])
+def test_numbers_that_do_not_fit(model: Model, provoke: Callable[[Any], object]) -> None:
+    with pytest.raises(costinfer.InvalidArgument):
+        provoke(model)
+
+
+def test_weights_that_do_not_fit() -> None:
+    meter = Meter()
+    bill = meter.open_bill("turning")
+    meter.busy()
+    for weight in -1, 2**64:
+        with pytest.raises(costinfer.InvalidArgument):
+            meter.charge(Share(bill, decode_weight=weight))
+    assert meter.charge(Share(bill, decode_weight=2**63)) == bill.close().device_ns
+
+
+def test_timeouts_of_any_length(model: Model) -> None:
+    assert model.generate("Once upon a time", ignore_eos=True, timeout=-1).choices[0].finish == "timeout"
+    for long in 1e12, math.inf:
+        assert model.generate("Once upon a time", max_tokens=1, timeout=long).choices[0].finish == "length"
 
 
 def test_after_unload_and_close(models: pathlib.Path) -> None:

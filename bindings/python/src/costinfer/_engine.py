@@ -1,6 +1,7 @@
 """Engine, Model and Stream."""
 from __future__ import annotations
 
+import array
 import asyncio
 import ctypes
 import os
@@ -99,7 +100,10 @@ class Result:
 
 
 def _ids(values: Sequence[int]) -> Any:
-    return (ctypes.c_int32 * len(values))(*values)
+    try:
+        return (ctypes.c_int32 * len(values))(*array.array("i", values))
+    except OverflowError:
+        raise _errors.InvalidArgument("a token's id is out of range") from None
 
 
 class Stream:
@@ -285,7 +289,7 @@ class Model:
             o.logit_bias = (_ffi.LogitBias * len(logit_bias))(*(_ffi.LogitBias(*b) for b in logit_bias.items()))
             o.n_logit_bias = len(logit_bias)
         if timeout is not None:
-            o.timeout_ns = max(1, int(timeout * 1e9))
+            o.timeout_ns = max(1, int(min(timeout, 1e10) * 1e9))
         return Stream(self, o)
 
     def generate(self, prompt: Prompt = "", *, on_text: Callable[[str], object] | None = None,

@@ -20,8 +20,20 @@ Progress = CFUNCTYPE(None, c_void_p, c_uint64, c_uint64)
 Clock = CFUNCTYPE(c_uint64, c_void_p)
 
 
-class Sized(Structure):
-    """A struct that begins with its size."""
+class Checked(Structure):
+    """A struct whose integers must fit: ctypes would cut them to their fields' sizes."""
+
+    def __init__(self, *values: Any, **fields: Any) -> None:
+        kinds = {name: kind for name, kind, *_ in self._fields_}
+        for name, value in (*zip(kinds, values), *fields.items()):
+            kind = kinds[name]
+            if kind in (c_int32, c_uint, c_uint32, c_uint64, c_size_t) and kind(value).value != value:
+                raise _errors.InvalidArgument(f"{name} is {value}, which is out of range")
+        super().__init__(*values, **fields)
+
+
+class Sized(Checked):
+    """One that begins with its size."""
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(ctypes.sizeof(type(self)), **fields)
@@ -78,7 +90,7 @@ class ModelInfo(Sized):
                 ("greedy_bytes", c_uint64)]
 
 
-class LogitBias(Structure):
+class LogitBias(Checked):
     _fields_ = [("token", c_int32), ("bias", c_float)]
 
 
@@ -113,7 +125,7 @@ class Report(Sized):
                 ("drafted_tokens", c_uint32), ("accepted_tokens", c_uint32)]
 
 
-class Share(Structure):
+class Share(Checked):
     _fields_ = [("bill", c_void_p), ("prefill_weight", c_uint64), ("decode_weight", c_uint64),
                 ("input_tokens", c_uint32), ("cached_tokens", c_uint32), ("output_tokens", c_uint32)]
 
