@@ -474,6 +474,10 @@ START_TEST(turns_and_rows)
         product_kernel *product = half ? kernels->product_f16 : kernels->product_f32;
         const void *b = half ? (const void *)half_of : (const void *)to;
         row(acc, a, b, LD_TO, n, (width + 1) / 2, false, b);
+        if (!half) {
+            kernels->row_f32_before_f16(alone, a, b, LD_TO, n, (width + 1) / 2, false, b);
+            ck_assert_mem_eq(acc, alone, n * sizeof *acc);
+        }
         row(acc, a + (width + 1) / 2, (const char *)b + (width + 1) / 2 * LD_TO * (half ? 2 : 4), LD_TO, n,
             width / 2, true, b);
         for (uint32_t at = 0; at < n; at += PANEL)
@@ -513,7 +517,7 @@ END_TEST
 struct int8_row {
     int8_t q[3 * GROUP];
     float scales[3];
-    int32_t offsets[3], offsets4[12];
+    int32_t offsets[3], offsets4[3 * GROUPS4];
     uint32_t n_out, out_at[OUTLIERS_MAX];
     float out_number[OUTLIERS_MAX];
 };
@@ -620,7 +624,7 @@ START_TEST(int8_and_int4)
     static uint8_t panel[K_MAX / 4 * 4 * PANEL];
     static int8_t q[KERNEL_ROWS][3 * GROUP];
     static float scales[KERNEL_ROWS][3], out_number[KERNEL_ROWS][OUTLIERS_MAX];
-    static int32_t offsets[KERNEL_ROWS][3], offsets4[KERNEL_ROWS][12];
+    static int32_t offsets[KERNEL_ROWS][3], offsets4[KERNEL_ROWS][3 * GROUPS4];
     static uint32_t n_out[KERNEL_ROWS], out_at[KERNEL_ROWS][OUTLIERS_MAX];
     fill(&x[0][0], sizeof x / sizeof(float));
     for (size_t i = 0; i < sizeof panel; i++)
@@ -637,7 +641,7 @@ START_TEST(int8_and_int4)
     x[4][200] = -900;
     for (uint32_t i = 0; i < 40; i++)
         x[5][i * 7] = 1000; /* more than can be taken out */
-    static const uint32_t ks[] = { 4, 128, 300 };
+    static const uint32_t ks[] = { 4, GROUP, 300 };
     for (size_t l = 0; l < sizeof ks / sizeof *ks; l++) {
         uint32_t k = ks[l];
         struct int8_rows rows = { &q[0][0],       &scales[0][0],     &offsets[0][0], n_out,
@@ -711,6 +715,13 @@ START_TEST(sixteen_bit_conversions)
             hold(bits_of_f32(bf16[j]) == (uint32_t)in[j] << 16);
             hold(isnan(odd[j]) ? isnan(f32_of_f16(back[j])) : back[j] == f16_of_f32(odd[j]));
         }
+    }
+    for (uint32_t n = 0; n < PANEL; n++) {
+        memset(back, 0x55, sizeof back);
+        fill(odd, PANEL);
+        kernels->narrow_f16(back, odd, n);
+        for (uint32_t j = 0; j < PANEL; j++)
+            hold(back[j] == (j < n ? f16_of_f32(odd[j]) : 0x5555));
     }
 }
 END_TEST

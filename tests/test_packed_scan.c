@@ -50,7 +50,7 @@ static struct {
     float floors[N_PANELS * PANEL], logits[ROWS][N_PANELS * PANEL];
     int8_t q[ROWS][K_MAX + GROUP];
     float scales[ROWS][K_MAX / GROUP + 1], out_number[ROWS][OUTLIERS_MAX];
-    int32_t offsets[ROWS][K_MAX / GROUP + 1], offsets4[ROWS][4 * (K_MAX / GROUP + 1)];
+    int32_t offsets[ROWS][K_MAX / GROUP + 1], offsets4[ROWS][GROUPS4 * (K_MAX / GROUP + 1)];
     uint32_t n_out[ROWS], out_at[ROWS][OUTLIERS_MAX];
     struct scan_rows rows;
     struct int8_rows int8;

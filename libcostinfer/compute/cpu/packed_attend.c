@@ -41,7 +41,7 @@ static uint32_t seen(const struct attend *a, uint32_t row, uint32_t begin)
 }
 
 /* Keys of the chunk that begins at `begin` into columns, as far as row `last` sees them.  Meanwhile the
- * values of the same positions are asked for, and while those are read the next keys. */
+ * values of the same positions are asked for. */
 static void turn_keys(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t last,
                       const struct room *room)
 {
@@ -52,32 +52,22 @@ static void turn_keys(const struct attend *a, uint32_t slot, uint32_t head, uint
          kv->head_width, packed_values(kv, slot, a->layer, head) + at);
 }
 
-/* The keys that are read after those of the chunk that begins at `begin`: the next chunk's or the next
- * head's; NULL if nobody knows. */
-static const unsigned char *keys_after(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin,
-                                       uint32_t last)
-{
-    if (a->positions[last] >= begin + ATTEND_CHUNK)
-        return packed_keys(a->kv, slot, a->layer, head) +
-               packed_kv_bytes(a->kv, (size_t)(begin + ATTEND_CHUNK) * a->kv->line);
-    return head + 1 < a->kv->heads ? packed_keys(a->kv, slot, a->layer, head + 1) : NULL;
-}
-
-/* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk, whose keys are turned. */
+/* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk, whose keys are turned.  `then`
+ * are keys that will be read next; NULL: nobody knows. */
 static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t row,
-                          uint32_t n, const struct room *room, struct part *parts)
+                          uint32_t n, const unsigned char *then, const struct room *room, struct part *parts)
 {
     const struct packed_kv *kv = a->kv;
     const unsigned char *values =
         packed_values(kv, slot, a->layer, head) + packed_kv_bytes(kv, (size_t)begin * kv->line);
-    const unsigned char *next = keys_after(a, slot, head, begin, row + n - 1);
+    row_kernel *scores_of = kv->half ? a->kernels->row_f32_before_f16 : a->kernels->row_f32;
     row_kernel *one_row = kv->half ? a->kernels->row_f16 : a->kernels->row_f32;
     const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
     uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
     uint32_t most_panels = (most + PANEL - 1) / PANEL * PANEL;
     if (n == 1)
-        a->kernels->row_f32(room->scores, q, room->keys, ATTEND_CHUNK, most_panels, kv->head_width, false,
-                            room->keys);
+        scores_of(room->scores, q, room->keys, ATTEND_CHUNK, most_panels, kv->head_width, false,
+                  then ? (const void *)then : room->keys);
     for (uint32_t t = 0; t < most_panels && n > 1; t += PANEL)
         a->kernels->product_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, room->keys + t, ATTEND_CHUNK,
                                 kv->head_width, false, (struct ahead){ room->keys, 0, 0 });
@@ -89,7 +79,7 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     const size_t line = packed_kv_bytes(kv, PANEL);
     for (uint32_t c = 0; c < kv->line && n > 1; c += PANEL) {
         const size_t part = ATTEND_CHUNK * line;
-        struct ahead ahead = { next ? next + c / PANEL * part : values, next ? part : 0, line };
+        struct ahead ahead = { then ? then + c / PANEL * part : values, then ? part : 0, line };
         (kv->half ? a->kernels->product_f16
                   : a->kernels->product_f32)(room->parts + c, kv->line, room->scores, ATTEND_CHUNK, n,
                                              values + packed_kv_bytes(kv, c), kv->line, least, false, ahead);
@@ -100,7 +90,7 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
         parts[i].values = room->parts + i * kv->line;
         if (own > from)
             one_row(parts[i].values, room->scores + i * ATTEND_CHUNK + from, its, kv->line, kv->line,
-                    own - from, from > 0, n == 1 && next ? next : its);
+                    own - from, from > 0, n == 1 && then ? then : its);
     }
 }
 
@@ -124,7 +114,8 @@ static void put_out(const struct attend *a, uint32_t row, uint32_t head, const s
     memcpy(a->out + row * a->ld_out + (size_t)head * width, part->values, width * sizeof *a->out);
 }
 
-void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t head, float *scratch)
+void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t head,
+                const unsigned char *then, float *scratch)
 {
     struct room room = room_in(scratch, a->kv);
     struct part sums[ATTEND_ROWS], parts[ROWS_BLOCK];
@@ -133,6 +124,10 @@ void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t
     const uint32_t last_row = rows->first + rows->n - 1, last = a->positions[last_row];
     for (uint32_t begin = 0; begin <= last; begin += ATTEND_CHUNK) {
         turn_keys(a, rows->slot, head, begin, last_row, &room);
+        const uint32_t next = begin + ATTEND_CHUNK;
+        const unsigned char *next_keys = next > last ? then
+                                                     : packed_keys(a->kv, rows->slot, a->layer, head) +
+                                                           packed_kv_bytes(a->kv, (size_t)next * a->kv->line);
         for (uint32_t i = 0, n; i < rows->n; i += n) {
             n = rows->n - i < ROWS_BLOCK ? rows->n - i : ROWS_BLOCK;
             uint32_t blind = 0;
@@ -140,7 +135,8 @@ void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t
                 blind++;
             if (blind == n)
                 continue;
-            chunk_of_rows(a, rows->slot, head, begin, rows->first + i + blind, n - blind, &room, parts);
+            chunk_of_rows(a, rows->slot, head, begin, rows->first + i + blind, n - blind, next_keys, &room,
+                          parts);
             for (uint32_t j = 0; j < n - blind; j++)
                 merge(a, &sums[i + blind + j], &parts[j]);
         }
@@ -161,7 +157,7 @@ void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32
         /* One row at a time: steps that are split have few rows. */
         if (seen(a, rows->first + i, begin) == 0)
             continue;
-        chunk_of_rows(a, rows->slot, head, begin, rows->first + i, 1, &room, done);
+        chunk_of_rows(a, rows->slot, head, begin, rows->first + i, 1, NULL, &room, done);
         float *to = parts + (i * n_chunks + chunk) * size;
         to[0] = done[0].max;
         to[1] = done[0].sum;

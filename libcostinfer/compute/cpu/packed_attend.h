@@ -36,8 +36,10 @@ struct attend {
 size_t attend_scratch(const struct packed_kv *kv);
 size_t attend_part_size(const struct packed_kv *kv);
 
-/* One head of these rows, all of their past. */
-void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t head, float *scratch);
+/* One head of these rows, all of their past.  `then` are the keys that this thread reads next, to be asked
+ * for meanwhile; NULL: nobody knows. */
+void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t head,
+                const unsigned char *then, float *scratch);
 
 /* In two steps: one chunk to parts [rows.n][n_chunks], as far as a row sees it; then a row's parts to out. */
 void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32_t head, uint32_t chunk,

@@ -182,7 +182,8 @@ INLINE void block_int4_of(uint32_t rows, uint32_t half, float *acc, const struct
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 __m256 scale = _mm256_set1_ps(a->scales[(row + r) * a->groups + first / GROUP]);
-                __m256i offset = _mm256_set1_epi32(a->offsets4[(row + r) * a->groups * 4 + first / GROUP4]);
+                __m256i offset =
+                    _mm256_set1_epi32(a->offsets4[(row + r) * a->groups * GROUPS4 + first / GROUP4]);
                 __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(c[r][v], ones), offset);
                 y[r][v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scales * scale, y[r][v]);
             }

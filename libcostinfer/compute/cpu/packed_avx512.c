@@ -140,7 +140,7 @@ INLINE void block_int4_of(uint32_t rows, float *acc, const struct int8_rows *a, 
     for (uint32_t first = 0; first < k; first += GROUP4, panel += GROUP4_BYTES) {
         __m512i c[6][2];
         UNROLL for (uint32_t r = 0; r < rows; r++) c[r][0] = c[r][1] =
-            _mm512_set1_epi32(a->offsets4[(row + r) * a->groups * 4 + first / GROUP4]);
+            _mm512_set1_epi32(a->offsets4[(row + r) * a->groups * GROUPS4 + first / GROUP4]);
         for (uint32_t i = 0; i < GROUP4; i += 4) {
             __m512i both = _mm512_loadu_si512(panel + 16 * i);
             __m512i w0 = _mm512_and_si512(both, lower),

@@ -22,8 +22,7 @@
 enum {
     K_BLOCK = 192, /* lines of a panel that stay in the first-level cache for many rows: 24 KiB */
     ROWS_TILE_MAX = 240,
-    ROWWISE_ROWS = 4,   /* rows of a tile of norm, embedding, quantising */
-    HEADS_TILE_MAX = 4, /* heads of a tile of attention */
+    ROWWISE_ROWS = 4, /* rows of a tile of norm, embedding, quantising */
     PHASES_PER_OP = 4,
     KEPT_TILE = 16,  /* panels of a tile after a scan, most of which have nothing to compute */
     FULL_STEPS = 32, /* after a scan that did not pay, steps without */
@@ -87,13 +86,14 @@ struct job {
     const uint32_t *positions, *slots; /* [n_rows] */
     bool then_quantise;                /* norm: the next product takes int8 */
 
-    /* Products: tiles of rows_tile rows and some of n_panels panels, rows outermost. */
-    uint32_t rows_tile, n_panels, n_panel_tiles;
+    /* Tiles of rows_tile rows and some of n_units units, rows outermost.  A unit is a panel of a product; in
+     * attention a head of a block of rows, where rows are not cut again. */
+    uint32_t rows_tile, n_units, n_unit_tiles;
 
     /* Attention. */
     struct attend attend;
     const struct attend_rows *blocks;
-    uint32_t n_blocks, n_chunks, heads_tile, n_head_tiles;
+    uint32_t n_blocks, n_chunks;
 };
 
 static const float ones[PANEL] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
@@ -153,9 +153,9 @@ static void quantise_row(const struct packed_prepared *p, enum row_buffer buffer
 {
     p->device->kernels->quantise(
         p->q + row * p->q_stride, p->q_scales + row * p->q_groups, p->q_offsets + row * p->q_groups,
-        p->weights->type == WEIGHTS_INT4 ? p->q_offsets4 + row * p->q_groups * 4 : NULL, p->q_n_out + row,
-        p->q_out_at + row * OUTLIERS_MAX, p->q_out_number + row * OUTLIERS_MAX, row_of(p, buffer, row),
-        row_width(p->program, buffer));
+        p->weights->type == WEIGHTS_INT4 ? p->q_offsets4 + row * p->q_groups * GROUPS4 : NULL,
+        p->q_n_out + row, p->q_out_at + row * OUTLIERS_MAX, p->q_out_number + row * OUTLIERS_MAX,
+        row_of(p, buffer, row), row_width(p->program, buffer));
 }
 
 static void norm_tile(const void *argument, uint32_t tile, uint32_t worker)
@@ -245,26 +245,24 @@ static void put_qkv(const struct job *job, uint32_t column, uint32_t row, uint32
 {
     const struct packed_prepared *p = job->p;
     const struct packed_kv *kv = p->kv;
-    uint32_t d = p->program->width, width = kv->head_width, layer = job->op->layer;
-    uint32_t end = smaller(column + PANEL, 3 * d), run;
-    for (uint32_t r = row; r < row + n; r++, y += PANEL) {
-        uint16_t halves[PANEL];
-        const unsigned char *line = (const unsigned char *)y;
-        if (kv->half && end > d) {
-            p->device->kernels->narrow_f16(halves, y, PANEL);
-            line = (const unsigned char *)halves;
-        }
-        for (uint32_t c = column; c < end; c += run) {
-            uint32_t in_row = c % d, head = in_row / width, i = in_row % width, slot = job->slots[r];
-            run = smaller(end - c, width - i);
-            const unsigned char *from = line + packed_kv_bytes(kv, c - column);
-            unsigned char *head_of =
-                c < 2 * d ? packed_keys(kv, slot, layer, head) : packed_values(kv, slot, layer, head);
-            if (c < d)
-                memcpy(row_of(p, job->op->out, r) + in_row, y + c - column, run * sizeof *y);
+    const uint32_t d = p->program->width, width = kv->head_width, layer = job->op->layer;
+    const uint32_t end = smaller(column + PANEL, 3 * d);
+    for (uint32_t c = column, run; c < end; c += run) { /* columns of one head */
+        const uint32_t head = c % d / width, i = c % d % width;
+        const float *from = y + (c - column);
+        run = smaller(end - c, width - i);
+        for (uint32_t r = row; r < row + n; r++, from += PANEL) {
+            if (c < d) {
+                memcpy(row_of(p, job->op->out, r) + c, from, run * sizeof *from);
+                continue;
+            }
+            unsigned char *to = c < 2 * d ? packed_keys(kv, job->slots[r], layer, head)
+                                          : packed_values(kv, job->slots[r], layer, head);
+            to += packed_kv_bytes(kv, (size_t)job->positions[r] * kv->line + i);
+            if (kv->half)
+                p->device->kernels->narrow_f16((uint16_t *)(void *)to, from, run);
             else
-                memcpy(head_of + packed_kv_bytes(kv, (size_t)job->positions[r] * kv->line + i), from,
-                       packed_kv_bytes(kv, run));
+                memcpy(to, from, run * sizeof *from);
         }
     }
 }
@@ -273,34 +271,34 @@ struct range {
     uint32_t begin, end;
 };
 
-/* What each thread takes of `left` panels that few rows are multiplied with: three quarters of its share,
- * then of its share of the rest, down to one (guided self-scheduling; Polychronopoulos and Kuck, 1987).
- * Memory is read in long runs, and in the end nobody waits long. */
-static uint32_t guided_panels(uint32_t left, uint32_t threads)
+/* What each thread takes of `left` units that are about equal: three quarters of its share, then of its share
+ * of the rest, down to one (guided self-scheduling; Polychronopoulos and Kuck, 1987).  Memory is read in long
+ * runs, and in the end nobody waits long. */
+static uint32_t guided_units(uint32_t left, uint32_t threads)
 {
     uint32_t n = left * 3 / 4 / threads;
     return n > 0 ? n : 1;
 }
 
-static uint32_t guided_tiles(uint32_t n_panels, uint32_t threads)
+static uint32_t guided_tiles(uint32_t n_units, uint32_t threads)
 {
     uint32_t n = 0;
-    for (uint32_t left = n_panels; left > 0; n += threads)
-        left -= smaller(left, threads * guided_panels(left, threads));
+    for (uint32_t left = n_units; left > 0; n += threads)
+        left -= smaller(left, threads * guided_units(left, threads));
     return n;
 }
 
-/* The panels of a tile, if any are left for it. */
-static struct range panels_of(const struct job *job, uint32_t tile)
+/* The units of a tile, if any are left for it. */
+static struct range units_of(const struct job *job, uint32_t tile)
 {
-    uint32_t threads = pool_threads(job->p->device->pool), left = job->n_panels;
-    tile %= job->n_panel_tiles;
-    if (job->n_panel_tiles == job->n_panels) /* many rows: a panel at a time */
+    uint32_t threads = pool_threads(job->p->device->pool), left = job->n_units;
+    tile %= job->n_unit_tiles;
+    if (job->n_unit_tiles == job->n_units) /* one at a time */
         return (struct range){ tile, tile + 1 };
     for (; tile >= threads; tile -= threads)
-        left -= smaller(left, threads * guided_panels(left, threads));
-    uint32_t n = guided_panels(left, threads), begin = job->n_panels - left + smaller(left, tile * n);
-    return (struct range){ begin, smaller(begin + n, job->n_panels) };
+        left -= smaller(left, threads * guided_units(left, threads));
+    uint32_t n = guided_units(left, threads), begin = job->n_units - left + smaller(left, tile * n);
+    return (struct range){ begin, smaller(begin + n, job->n_units) };
 }
 
 static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
@@ -311,8 +309,8 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct op *op = job->op;
     const struct packed_matrix *m = job->m;
     float *acc = scratch_of(p, worker), *expanded = acc + ROWS_TILE_MAX * PANEL;
-    uint32_t row = tile / job->n_panel_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
-    const struct range panels = panels_of(job, tile);
+    uint32_t row = tile / job->n_unit_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
+    const struct range panels = units_of(job, tile);
     for (uint32_t panel = panels.begin; panel < panels.end; panel++) {
         size_t column = (size_t)panel * PANEL;
         const float *scale = m->scales ? m->scales + column : ones;
@@ -357,8 +355,8 @@ static void scan_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct int8_rows rows = quantised(p);
     const struct scan *scan = p->scan;
     float *acc = scratch_of(p, worker);
-    uint32_t row = tile / job->n_panel_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
-    const struct range panels = panels_of(job, tile);
+    uint32_t row = tile / job->n_unit_tiles * job->rows_tile, n = smaller(job->rows_tile, job->n_rows - row);
+    const struct range panels = units_of(job, tile);
     for (uint32_t panel = panels.begin; panel < panels.end; panel++) {
         p->device->kernels->product_int8(acc, &rows, row, n, scan->panels + panel * scan->panel_bytes,
                                          (scan->k + 3) / 4 * 4);
@@ -402,17 +400,23 @@ static void scan_product_tile(const void *argument, uint32_t tile, uint32_t work
     }
 }
 
-/* Tiles of attention: heads of a block of rows stand together, heads_tile of them in a tile, and with
- * `n_chunks` chunks of a head. */
+/* Heads of a block of rows stand together.  The last blocks have the longest past, so they come first. */
+static const struct attend_rows *block_of(const struct job *job, uint32_t unit)
+{
+    return &job->blocks[job->n_blocks - 1 - unit / job->p->program->heads];
+}
+
 static void attend_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     const struct job *job = argument;
-    uint32_t head = tile % job->n_head_tiles * job->heads_tile,
-             end = smaller(head + job->heads_tile, job->p->program->heads);
-    /* The last blocks have the longest past, so they come first. */
-    for (; head < end; head++)
-        attend_all(&job->attend, &job->blocks[job->n_blocks - 1 - tile / job->n_head_tiles], head,
-                   scratch_of(job->p, worker));
+    const uint32_t heads = job->p->program->heads;
+    const struct range units = units_of(job, tile);
+    for (uint32_t u = units.begin; u < units.end; u++) {
+        const unsigned char *then = NULL;
+        if (u + 1 < units.end)
+            then = packed_keys(job->p->kv, block_of(job, u + 1)->slot, job->op->layer, (u + 1) % heads);
+        attend_all(&job->attend, block_of(job, u), u % heads, then, scratch_of(job->p, worker));
+    }
 }
 
 static float *parts_of(const struct job *job, uint32_t row, uint32_t head)
@@ -473,9 +477,9 @@ static uint32_t cut(struct job *job, uint32_t n_panels, uint32_t k)
         job->rows_tile = (job->rows_tile + ROWS_BLOCK - 1) / ROWS_BLOCK * ROWS_BLOCK;
     n_row_tiles = (job->n_rows + job->rows_tile - 1) / job->rows_tile;
 
-    job->n_panels = n_panels;
-    job->n_panel_tiles = job->n_rows > 4 * ROWS_BLOCK ? n_panels : guided_tiles(n_panels, threads);
-    return n_row_tiles * job->n_panel_tiles;
+    job->n_units = n_panels;
+    job->n_unit_tiles = job->n_rows > 4 * ROWS_BLOCK ? n_panels : guided_tiles(n_panels, threads);
+    return n_row_tiles * job->n_unit_tiles;
 }
 
 static void add_product(struct packed_prepared *p, struct job *job, uint32_t rowwise_tiles)
@@ -543,11 +547,9 @@ static void add_attend(struct packed_prepared *p, struct job *job)
         add_phase(p, job, attend_chunk_tile, job->n_blocks * heads * job->n_chunks);
         add_phase(p, job, attend_merge_tile, job->n_rows);
     } else {
-        /* One head's last values are read while the next one's keys are on their way. */
-        uint32_t many = job->n_blocks * heads / (8 * pool_threads(p->device->pool));
-        job->heads_tile = many < 1 ? 1 : smaller(many, HEADS_TILE_MAX);
-        job->n_head_tiles = (heads + job->heads_tile - 1) / job->heads_tile;
-        add_phase(p, job, attend_tile, job->n_blocks * job->n_head_tiles);
+        job->n_units = job->n_blocks * heads;
+        job->n_unit_tiles = guided_tiles(job->n_units, pool_threads(p->device->pool));
+        add_phase(p, job, attend_tile, job->n_unit_tiles);
     }
 }
 
@@ -771,7 +773,7 @@ static bool allocate(struct packed_prepared *p)
     p->q = cpu_new(device, rows * p->q_stride, 1);
     p->q_scales = cpu_new(device, rows * p->q_groups, sizeof(float));
     p->q_offsets = cpu_new(device, rows * p->q_groups, sizeof(int32_t));
-    p->q_offsets4 = cpu_new(device, rows * p->q_groups * 4, sizeof(int32_t));
+    p->q_offsets4 = cpu_new(device, rows * p->q_groups * GROUPS4, sizeof(int32_t));
     p->q_n_out = cpu_new(device, rows, sizeof(uint32_t));
     p->q_out_at = cpu_new(device, rows * OUTLIERS_MAX, sizeof(uint32_t));
     p->q_out_number = cpu_new(device, rows * OUTLIERS_MAX, sizeof(float));

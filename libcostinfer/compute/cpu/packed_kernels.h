@@ -26,9 +26,10 @@
 
 enum {
     PANEL = 32,  /* outputs of a panel */
-    GROUP = 128, /* int8: activations along K that share a scale */
+    GROUP = 256, /* int8: activations along K that share a scale */
     GROUP4 = 32, /* int4: weights along K that share a scale */
     GROUP4_BYTES = GROUP4 * PANEL / 2 + PANEL * 2,
+    GROUPS4 = GROUP / GROUP4,
     OUTLIERS_MAX = 16, /* int8: numbers of a row that are kept as they are */
     ROWS_BLOCK = 12,   /* rows that a kernel computes at once, at most */
 };
@@ -49,7 +50,8 @@ struct int8_rows {
     const uint32_t *out_at;  /* [rows][OUTLIERS_MAX], k */
     const float *out_number; /* [rows][OUTLIERS_MAX] */
     size_t stride, groups;
-    const int32_t *offsets4; /* [rows][groups * 4], -8 * sum of each GROUP4 q: int4's are stored as w + 8 */
+    const int32_t
+        *offsets4; /* [rows][groups * GROUPS4], -8 * sum of each GROUP4 q: int4's are stored as w + 8 */
 };
 
 /* What will be read next, so that it can be asked for while there is something to compute.  start NULL:
@@ -96,7 +98,7 @@ struct packed_kernels {
     void (*expand_f16)(float *to, const uint16_t *from, size_t n);
     void (*expand_bf16)(float *to, const uint16_t *from, size_t n);
 
-    /* to[n] = from[n] to the nearest; n is a multiple of 32.  As f16_of_f32() but for the bits of a NaN. */
+    /* to[n] = from[n] to the nearest.  As f16_of_f32() but for the bits of a NaN. */
     void (*narrow_f16)(uint16_t *to, const float *from, size_t n);
 
     /* to[width][n] from n rows of `width`, ld_to and ld elements apart: row r becomes column r.  n and width
@@ -106,8 +108,8 @@ struct packed_kernels {
     turn_kernel *turn_f32, *turn_f16;
 
     /* acc[n] = a[k] * b[k][n], or += when `add`: as product(), for one row and more outputs; n is a multiple
-     * of 32.  Meanwhile what is at `ahead`, of b's shape, is asked for. */
-    row_kernel *row_f32, *row_f16;
+     * of 32.  Meanwhile the k * n elements at `ahead` are asked for, of b's type or of the one named. */
+    row_kernel *row_f32, *row_f32_before_f16, *row_f16;
 
     /* y = acc * scale + bias, [rows][32], and what `how` makes of it.  scale and bias are [32]. */
     void (*finish)(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,

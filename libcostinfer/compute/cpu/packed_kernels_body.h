@@ -170,8 +170,16 @@ static void expand_bf16(float *to, const uint16_t *from, size_t n)
 
 static void narrow_f16(uint16_t *to, const float *from, size_t n)
 {
-    for (size_t i = 0; i < n; i += LANES)
+    size_t whole = n / LANES * LANES;
+    for (size_t i = 0; i < whole; i += LANES)
         v_store_f16(to + i, v_load(from + i));
+    if (whole < n) {
+        float rest[LANES] = { 0 };
+        uint16_t halves[LANES];
+        memcpy(rest, from + whole, (n - whole) * sizeof *from);
+        v_store_f16(halves, v_load(rest));
+        memcpy(to + whole, halves, (n - whole) * sizeof *to);
+    }
 }
 
 INLINE void turn(enum stored as, float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n,
@@ -207,15 +215,15 @@ static void turn_f16(float *to, size_t ld_to, const void *rows, size_t ld, uint3
 
 /* As block() for one row, of more outputs at once: their chains hide each other's latency. */
 INLINE void strip(uint32_t vectors, enum stored as, float *acc, const float *a, const void *b, size_t at,
-                  size_t ld_b, uint32_t k, bool add, const void *ahead)
+                  size_t ld_b, uint32_t k, bool add, enum stored ahead_as, const void *ahead, size_t ld_ahead)
 {
-    const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
+    const size_t size = ahead_as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
     VF c[8];
     UNROLL for (uint32_t v = 0; v < vectors; v++) c[v] = add ? v_load(acc + at + v * LANES) : v_set1(0);
     for (uint32_t i = 0; i < k; i++) {
         VF x = v_set1(a[i]);
         UNROLL for (uint32_t line = 0; line < vectors * LANES * size; line += 64)
-            __builtin_prefetch((const char *)ahead + (i * ld_b + at) * size + line);
+            __builtin_prefetch((const char *)ahead + (i * ld_ahead + at) * size + line);
         UNROLL for (uint32_t v = 0; v < vectors; v++) c[v] =
             v_fma(x, load_as(as, b, i * ld_b + at + v * LANES), c[v]);
     }
@@ -223,27 +231,33 @@ INLINE void strip(uint32_t vectors, enum stored as, float *acc, const float *a, 
 }
 
 INLINE void row(enum stored as, float *acc, const float *a, const void *b, size_t ld_b, uint32_t n,
-                uint32_t k, bool add, const void *ahead)
+                uint32_t k, bool add, enum stored ahead_as, const void *ahead)
 {
     uint32_t at = 0;
     for (; at + 8 * LANES <= n; at += 8 * LANES)
-        strip(8, as, acc, a, b, at, ld_b, k, add, ahead);
+        strip(8, as, acc, a, b, at, ld_b, k, add, ahead_as, ahead, n);
     for (; PANEL < 8 * LANES && at + 4 * LANES <= n; at += 4 * LANES)
-        strip(4, as, acc, a, b, at, ld_b, k, add, ahead);
+        strip(4, as, acc, a, b, at, ld_b, k, add, ahead_as, ahead, n);
     if (PANEL < 4 * LANES && at < n)
-        strip(2, as, acc, a, b, at, ld_b, k, add, ahead);
+        strip(2, as, acc, a, b, at, ld_b, k, add, ahead_as, ahead, n);
 }
 
 static void row_f32(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
                     const void *ahead)
 {
-    row(STORED_F32, acc, a, b, ld_b, n, k, add, ahead);
+    row(STORED_F32, acc, a, b, ld_b, n, k, add, STORED_F32, ahead);
+}
+
+static void row_f32_before_f16(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k,
+                               bool add, const void *ahead)
+{
+    row(STORED_F32, acc, a, b, ld_b, n, k, add, STORED_F16, ahead);
 }
 
 static void row_f16(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
                     const void *ahead)
 {
-    row(STORED_F16, acc, a, b, ld_b, n, k, add, ahead);
+    row(STORED_F16, acc, a, b, ld_b, n, k, add, STORED_F16, ahead);
 }
 
 /* acc[32] += x[k] * w[k][32] for the numbers that quantise() took out of a row. */
@@ -583,6 +597,7 @@ const struct packed_kernels KERNELS = {
     .turn_f32 = turn_f32,
     .turn_f16 = turn_f16,
     .row_f32 = row_f32,
+    .row_f32_before_f16 = row_f32_before_f16,
     .row_f16 = row_f16,
     .finish = finish,
     .bound = bound,

@@ -180,7 +180,7 @@ static void block_int4(uint32_t rows, float *acc, const struct int8_rows *a, uin
         }
         const uint16_t *scales = (const uint16_t *)(const void *)(panel + GROUP4 * PANEL / 2);
         float scale = a->scales[row * a->groups + first / GROUP];
-        int32_t offset = a->offsets4[row * a->groups * 4 + first / GROUP4];
+        int32_t offset = a->offsets4[row * a->groups * GROUPS4 + first / GROUP4];
         for (uint32_t v = 0; v < PANEL / LANES; v++) {
             VI pairs = (VI)c[v / CHUNKS][v % CHUNKS], sum = (pairs << 16 >> 16) + (pairs >> 16) + offset;
             VF y = __builtin_convertvector(sum, VF), before = first ? v_load(acc + v * LANES) : v_set1(0);
