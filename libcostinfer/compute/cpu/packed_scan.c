@@ -111,7 +111,8 @@ void scan_row(const struct scan_rows *rows, uint32_t row, const struct scan *sca
         error += left * left;
     }
     float size = length_of(square), left = length_of(error) + 0x1p-22f * size;
-    float rounding = (float)(scan->k + scan->k / GROUP + 64) * 0x1p-24f * (size + left);
+    uint32_t terms = scan->k + scan->k / GROUP + 64;
+    float rounding = (float)terms * 0x1p-24f * (size + left);
     rows->a[row] = size + rounding;
     rows->b[row] = left + rounding;
 }
