@@ -164,8 +164,7 @@ class Bill:
         self._open = False
         call("bill_open", ctypes.byref(self._pointer), meter._pointer, meter.account(model), endpoint)
         self._open = True
-        with meter._moving:
-            meter._n_bills += 1
+        meter._bills.add(self._pointer.value)
 
     def close(self, finish: str = "stop") -> Report:
         if finish not in _ffi.FINISHES[1:]:
@@ -191,9 +190,9 @@ class Bill:
         if getattr(self, "_pointer", None):
             if self._open:
                 self.close("cancelled")
-            lib.cinf_bill_free(self._pointer)
             with self._meter._moving:
-                self._meter._n_bills -= 1
+                self._meter._bills.discard(self._pointer.value)
+                lib.cinf_bill_free(self._pointer)
                 self._meter._free()
 
 
@@ -219,7 +218,7 @@ class Meter:
         # What moves time is called by one thread at a time, and a collected bill closes wherever that happens.
         self._moving = threading.RLock()
         self._accounts: dict[str, int] = {}
-        self._n_bills = 0
+        self._bills: set[int | None] = set()  # the addresses of those that there are
         self._collected = False
         self._pointer = ctypes.c_void_p()
         call("meter_new", ctypes.byref(self._pointer), ctypes.byref(options))
@@ -283,7 +282,7 @@ class Meter:
 
     def _free(self) -> None:
         """C's meter must outlive its bills, and what is collected together ends in any order: the last one frees it."""
-        if self._collected and self._n_bills == 0:
+        if self._collected and not self._bills:
             lib.cinf_meter_free(self._pointer)
 
     def __del__(self) -> None:
