@@ -447,24 +447,32 @@ static void bound(float *upper, float *lower, const float *acc, const struct sca
     *lower = v_most(below);
 }
 
+/* The sum of x - mean, or of its squares, in four chains. */
+INLINE float sum_of(const float *x, uint32_t d, float mean, bool squares)
+{
+    VF sums[4] = { v_set1(0), v_set1(0), v_set1(0), v_set1(0) };
+    uint32_t i = 0;
+    for (; i + 4 * LANES <= d; i += 4 * LANES) {
+        UNROLL for (uint32_t v = 0; v < 4; v++)
+        {
+            VF y = v_load(x + i + v * LANES) - mean;
+            if (squares)
+                sums[v] = v_fma(y, y, sums[v]);
+            else
+                sums[v] += y;
+        }
+    }
+    float sum = v_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (; i < d; i++)
+        sum += squares ? (x[i] - mean) * (x[i] - mean) : x[i] - mean;
+    return sum;
+}
+
 static void norm(float *out, const float *in, const float *gain, const float *bias, uint32_t d, float epsilon)
 {
     uint32_t whole = d / LANES * LANES;
-    VF sums = v_set1(0), squares = v_set1(0);
-    for (uint32_t i = 0; i < whole; i += LANES)
-        sums += v_load(in + i);
-    float sum = v_sum(sums);
-    for (uint32_t i = whole; i < d; i++)
-        sum += in[i];
-    float mean = sum / (float)d;
-    for (uint32_t i = 0; i < whole; i += LANES) {
-        VF x = v_load(in + i) - mean;
-        squares = v_fma(x, x, squares);
-    }
-    float square = v_sum(squares);
-    for (uint32_t i = whole; i < d; i++)
-        square += (in[i] - mean) * (in[i] - mean);
-    float scale = 1 / sqrtf(square / (float)d + epsilon);
+    float mean = sum_of(in, d, 0, false) / (float)d;
+    float scale = 1 / sqrtf(sum_of(in, d, mean, true) / (float)d + epsilon);
     for (uint32_t i = 0; i < whole; i += LANES)
         v_store(out + i, v_fma((v_load(in + i) - mean) * scale, v_load(gain + i), v_load(bias + i)));
     for (uint32_t i = whole; i < d; i++)
@@ -539,23 +547,24 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
 
 static void softmax(float *scores, uint32_t n, float scale, float *max, float *sum)
 {
-    uint32_t room = (n + 15) / 16 * 16;
+    const uint32_t room = (n + 15) / 16 * 16, whole = n / LANES * LANES;
     for (uint32_t i = n; i < room; i++)
         scores[i] = scores[n - 1];
-    VF maxima = v_load(scores) * scale;
+    VF maxima = v_load(scores), sums = v_set1(0);
+    for (uint32_t i = LANES; i < room; i += LANES)
+        maxima = v_max(maxima, v_load(scores + i));
+    const float most = v_most(maxima) * scale;
     for (uint32_t i = 0; i < room; i += LANES) {
-        VF x = v_load(scores + i) * scale;
-        v_store(scores + i, x);
-        maxima = v_max(maxima, x);
+        VF y = v_exp(v_fma(v_load(scores + i), v_set1(scale), v_set1(-most)));
+        v_store(scores + i, y);
+        if (i < whole)
+            sums += y;
     }
-    *max = v_most(maxima);
-    for (uint32_t i = 0; i < room; i += LANES)
-        v_store(scores + i, v_exp(v_load(scores + i) - *max));
     for (uint32_t i = n; i < room; i++)
         scores[i] = 0;
-    VF sums = v_set1(0);
-    for (uint32_t i = 0; i < room; i += LANES)
+    for (uint32_t i = whole; i < room; i += LANES)
         sums += v_load(scores + i);
+    *max = most;
     *sum = v_sum(sums);
 }
 
