@@ -10,10 +10,11 @@ FOLDER is what bench/peers_model.py wrote.  A peer that is not there is left out
 programs, the Python ones (onnxruntime, ctranslate2, transformers) without PYTHON, or when it lacks them.
 
 Texts are greedy.  Ours finds the likeliest token without computing all logits where it can, and runs a second
-time with log-probabilities, for which it cannot ("all logits"); every peer computes all of them.
+time with log-probabilities, for which it cannot ("all logits"); every peer computes all of them.  With f16
+weights ours runs once more with keys and values in f16, as llama.cpp always keeps them ("f16 cache").
 
-A round runs ours and then each peer of a type, so that a ratio compares neighbours in time; what is
-reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes
+A round runs ours and then each peer of a type, every other one the other way round, so that a ratio compares
+neighbours in time; what is reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes
 (foreign) and other virtual machines (steal) took of the processors meanwhile; a report leaves out runs
 that were disturbed by more than PERCENT (20), and ratios with them.  Speeds are what the caller waits for.
 """
@@ -55,7 +56,7 @@ def output_of(command, environment=None):
     return done.stdout
 
 
-def run_costinfer(args, kind, options=()):
+def run_costinfer(args, kind, kv, options):
     seen = json.loads(
         output_of(
             [
@@ -67,7 +68,7 @@ def run_costinfer(args, kind, options=()):
                 "--weights",
                 kind,
                 "--kv",
-                args.kv,
+                kv,
                 "--threads",
                 str(args.threads),
                 "--runs",
@@ -213,21 +214,20 @@ def run(args):
     for number in range(args.rounds):
         for kind in types:
             ours = f"costinfer {kind}" + (f", kv {args.kv}" if args.kv != "auto" else "")
-            runs = [measured(ours, lambda kind=kind: run_costinfer(args, kind), args.patience)]
+            jobs = [(ours, lambda k=kind: run_costinfer(args, k, args.kv, []))]
             if kind in ("f32", "f16", "bf16"):
-                runs.append(
-                    measured(
-                        f"{ours}, all logits",
-                        lambda kind=kind: run_costinfer(args, kind, ["--logprobs"]),
-                        args.patience,
-                    )
+                jobs.append(
+                    (f"{ours}, all logits", lambda k=kind: run_costinfer(args, k, args.kv, ["--logprobs"]))
                 )
+            if kind == "f16" and args.kv == "auto":
+                jobs.append((f"{ours}, f16 cache", lambda k=kind: run_costinfer(args, k, "f16", [])))
             for peer in PEERS[kind]:
                 program, _, form = peer.partition(" ")
                 if not peers[peer] or (args.only and program not in args.only.split(",")):
                     continue
                 how = run_llama if program == "llama.cpp" else lambda a, f, p=program: run_python(a, p, f)
-                runs.append(measured(peer, lambda how=how, form=form: how(args, form), args.patience))
+                jobs.append((peer, lambda how=how, form=form: how(args, form)))
+            runs = [measured(what, call, args.patience) for what, call in jobs[:: -1 if number % 2 else 1]]
             raw["rounds"].append({"type": kind, "runs": runs})
             with open(args.raw, "w", encoding="utf-8") as file:
                 json.dump(raw, file, indent=1)
