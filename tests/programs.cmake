@@ -92,9 +92,6 @@ if(TARGET costinfer_static)
       set_tests_properties(packaging_${part} PROPERTIES RESOURCE_LOCK install) # each writes the build's manifest
     endif()
   endforeach()
-  if(CINF_HAVE_OPENCL) # kernels' times are those of a device that has a clock
-    set_tests_properties(packaging_c_programs packaging_python packaging_go PROPERTIES ENVIRONMENT "${opencl_environment}")
-  endif()
 endif()
 
 # Has a Python environment made in the build folder when there is none, from PyPI.
