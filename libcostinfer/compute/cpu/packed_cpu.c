@@ -321,7 +321,7 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
             continue;
         }
         const float *bias = vector(p, op->bias) + column;
-        if (op->epilogue == EPILOGUE_QKV) {
+        if (op->epilogue == EPILOGUE_QKV && column + PANEL > p->program->width) {
             kernels->finish(acc, PANEL, acc, n, scale, bias, FINISH_STORE, op->activation);
             put_qkv(job, (uint32_t)column, row, n, acc);
             continue;

@@ -128,8 +128,8 @@ struct packed_kernels {
     void (*quantise)(int8_t *q, float *scales, int32_t *offsets, int32_t *offsets4, uint32_t *n_out,
                      uint32_t *out_at, float *out_number, const float *in, uint32_t k);
 
-    /* scores[n] of one row, n <= a chunk: replaced by exp(scale * score - *max), with a positive scale; *sum of
-     * them.  Room for n rounded up to 16, which becomes 0 there. */
+    /* scores[n] of one row, n <= a chunk: replaced by exp(scale * score - *max), with a positive scale; *sum
+     * of them.  There is room for n rounded up to 16, and anything in it. */
     void (*softmax)(float *scores, uint32_t n, float scale, float *max, float *sum);
 
     /* Two parts of a softmax's sum of values [n], each with the maximum and the sum of its weights, together;

@@ -545,25 +545,35 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
     *n_out = taken;
 }
 
+/* The first n lanes of x, and `other` in the rest. */
+INLINE VF first_lanes(VF x, uint32_t n, float other)
+{
+    static const int32_t numbers[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    VI lanes;
+    memcpy(&lanes, numbers, sizeof lanes);
+    VI inside = lanes < (int32_t)n;
+    return (VF)(((VI)x & inside) | ((VI)v_set1(other) & ~inside));
+}
+
 static void softmax(float *scores, uint32_t n, float scale, float *max, float *sum)
 {
-    const uint32_t room = (n + 15) / 16 * 16, whole = n / LANES * LANES;
-    for (uint32_t i = n; i < room; i++)
-        scores[i] = scores[n - 1];
-    VF maxima = v_load(scores), sums = v_set1(0);
-    for (uint32_t i = LANES; i < room; i += LANES)
+    const uint32_t whole = n / LANES * LANES;
+    VF maxima = v_set1(-INFINITY), sums = v_set1(0);
+    for (uint32_t i = 0; i < whole; i += LANES)
         maxima = v_max(maxima, v_load(scores + i));
+    if (whole < n)
+        maxima = v_max(maxima, first_lanes(v_load(scores + whole), n - whole, -INFINITY));
     const float most = v_most(maxima) * scale;
-    for (uint32_t i = 0; i < room; i += LANES) {
+    for (uint32_t i = 0; i < whole; i += LANES) {
         VF y = v_exp(v_fma(v_load(scores + i), v_set1(scale), v_set1(-most)));
         v_store(scores + i, y);
-        if (i < whole)
-            sums += y;
+        sums += y;
     }
-    for (uint32_t i = n; i < room; i++)
-        scores[i] = 0;
-    for (uint32_t i = whole; i < room; i += LANES)
-        sums += v_load(scores + i);
+    if (whole < n) {
+        VF y = v_exp(v_fma(v_load(scores + whole), v_set1(scale), v_set1(-most)));
+        v_store(scores + whole, y);
+        sums += first_lanes(y, n - whole, 0);
+    }
     *max = most;
     *sum = v_sum(sums);
 }
