@@ -12,7 +12,7 @@
 
 enum {
     ATTEND_CHUNK = 128, /* positions */
-    ATTEND_ROWS = 48,   /* rows that read a chunk together, at most */
+    ATTEND_ROWS = 128,  /* rows that read a chunk together, at most */
 };
 
 /* Rows of one slot at ascending positions. */

@@ -553,12 +553,16 @@ static void add_attend(struct packed_prepared *p, struct job *job)
     }
 }
 
-/* Rows of one slot in blocks of ATTEND_ROWS. */
-static uint32_t find_blocks(struct attend_rows *blocks, const uint32_t *slots, uint32_t n_rows)
+/* Rows of one slot in blocks: a chunk's keys are turned once for all of them, but there must be work for
+ * every thread. */
+static uint32_t find_blocks(const struct packed_prepared *p, struct attend_rows *blocks,
+                            const uint32_t *slots, uint32_t n_rows)
 {
+    uint32_t heads = p->program->heads, wanted = (4 * pool_threads(p->device->pool) + heads - 1) / heads;
+    uint32_t most = (n_rows / wanted + ROWS_BLOCK) / ROWS_BLOCK * ROWS_BLOCK;
     uint32_t n = 0;
     for (uint32_t r = 0; r < n_rows; r++) {
-        if (n > 0 && blocks[n - 1].slot == slots[r] && blocks[n - 1].n < ATTEND_ROWS)
+        if (n > 0 && blocks[n - 1].slot == slots[r] && blocks[n - 1].n < smaller(most, ATTEND_ROWS))
             blocks[n - 1].n++;
         else
             blocks[n++] = (struct attend_rows){ .first = r, .n = 1, .slot = slots[r] };
@@ -574,7 +578,7 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
                        .positions = batch->positions,
                        .slots = batch->slots,
                        .blocks = p->blocks,
-                       .n_blocks = find_blocks(p->blocks, batch->slots, batch->n_rows) };
+                       .n_blocks = find_blocks(p, p->blocks, batch->slots, batch->n_rows) };
     p->n_phases = 0;
     for (uint32_t i = 0; i < program->n_ops; i++) {
         const struct op *op = &program->ops[i];
@@ -586,7 +590,7 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
             job.positions = p->positions;
             job.slots = p->slots;
             job.blocks = p->wanted_blocks;
-            job.n_blocks = find_blocks(p->wanted_blocks, p->slots, p->n_logits);
+            job.n_blocks = find_blocks(p, p->wanted_blocks, p->slots, p->n_logits);
         }
         uint32_t rowwise_tiles = (job.n_rows + ROWWISE_ROWS - 1) / ROWWISE_ROWS;
         job.op = op;
