@@ -413,8 +413,8 @@ static void to_int4(float *whole, const float *x, const float *factors, uint32_t
 {
     for (uint32_t i = 0; i < n; i++) {
         float y = x[i] * factors[i];
-        y = y < -8 ? -8 : y;
-        y = y > 7 ? 7 : y;
+        y = y > -8 ? y : -8; /* what is no number, too, which is refused later */
+        y = y < 7 ? y : 7;
         whole[i] = y + 0x1.8p23f - 0x1.8p23f + 8;
     }
 }
