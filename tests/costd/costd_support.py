@@ -68,10 +68,10 @@ class Reply:
 
     @property
     def events(self):
-        """The data of a server-sent stream; [DONE] stays text."""
+        """The data of a server-sent stream; [DONE] stays text, and pings of silent moments are left out."""
         out = []
         for block in self.body.decode().split("\n\n"):
-            if block:
+            if block and block != ": ping":
                 check(block.startswith("data: "), "not an event:", block)
                 data = block[len("data: "):]
                 out.append(data if data == "[DONE]" else json.loads(data, parse_float=Decimal))
