@@ -121,6 +121,9 @@ def a_client_that_waits_in_the_queue_leaves_it():
             check(time.monotonic() < end, "they do not wait")
         for s in waiting:
             reset(s)
+        # Were the others seen to leave first, these would be let in for a moment.
+        while total(server.metrics(), "model_requests_finished_total", finish_reason="client_gone") < 3:
+            check(time.monotonic() < end, "they do not leave the queue")
         running.close()
         metrics = server.settle()
         equal(total(metrics, "model_requests_finished_total"), 23)
@@ -159,7 +162,9 @@ def a_thousand_that_leave_leave_nothing():
                 chance.choice((lambda s: s.close(), reset, lambda s: (half_close(s), s.close())))(s)
             return server.settle()
 
-        # What is kept of the past has its size then.
+        # Every slot has been used as far as these texts go, and what is kept of the past has its size then.
+        slots = server.get("/v1/models/large").json["meta"]["slots"]
+        server.complete(model="large", prompt="Once upon a time", n=slots, max_tokens=130, ignore_eos=True)
         computed = total(leave_all(300), "model_requests_finished_total")
         time.sleep(2.5)
         fds, bytes_before = descriptors(server), resident(server)
@@ -176,10 +181,9 @@ def a_thousand_that_leave_leave_nothing():
         print("  1000 left: %d of them computed, resident memory %+d KiB" % (
             total(metrics, "model_requests_finished_total") - computed, grown // 1024))
         # Under a sanitizer freed memory stays for a while.
-        check(grown < 5 * 1024 * 1024 or sanitized(), "resident memory grew by", grown)
+        check(grown < 2 * 1024 * 1024 or sanitized(), "resident memory grew by", grown)
         equal(total(metrics, "model_requests_running") + total(metrics, "model_requests_waiting"), 0)
         # Every slot is there again: as many at once as ever, with the text as ever.
-        slots = server.get("/v1/models/large").json["meta"]["slots"]
         reply = server.complete(model="large", prompt="Once upon a time", n=slots, max_tokens=5, temperature=0)
         equal(len({c["text"] for c in reply.json["choices"]}), 1)
 
