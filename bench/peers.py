@@ -14,9 +14,10 @@ time with log-probabilities, for which it cannot ("all logits"); every peer comp
 weights ours runs once more with keys and values in f16, as llama.cpp always keeps them ("f16 cache").
 
 A round runs ours and then each peer of a type, every other one the other way round, so that a ratio compares
-neighbours in time; what is reported are medians over the rounds, and the least and the greatest.  Each run notes what other processes
-(foreign) and other virtual machines (steal) took of the processors meanwhile; a report leaves out runs
-that were disturbed by more than PERCENT (20), and ratios with them.  Speeds are what the caller waits for.
+neighbours in time; what is reported are medians over the rounds, and the least and the greatest.  Each run
+notes what other processes (foreign) and other virtual machines (steal) took of the processors meanwhile; a
+report leaves out runs that were disturbed by more than PERCENT (20), and ratios with them.  Speeds are what
+the caller waits for.
 """
 
 import argparse

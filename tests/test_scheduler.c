@@ -1,4 +1,5 @@
-/* What the scheduler does with a device's threads; the rest of it is tested through the engine. */
+/* Which slots the scheduler gives to texts, and what it does with a device's threads; the rest of it is
+ * tested through the engine. */
 #include "support.h"
 
 #include <string.h>

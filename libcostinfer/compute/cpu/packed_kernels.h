@@ -50,8 +50,7 @@ struct int8_rows {
     const uint32_t *out_at;  /* [rows][OUTLIERS_MAX], k */
     const float *out_number; /* [rows][OUTLIERS_MAX] */
     size_t stride, groups;
-    const int32_t
-        *offsets4; /* [rows][groups * GROUPS4], -8 * sum of each GROUP4 q: int4's are stored as w + 8 */
+    const int32_t *offsets4; /* [rows][groups * GROUPS4], -8 * sum of q: int4 is stored as w + 8 */
 };
 
 /* What will be read next, so that it can be asked for while there is something to compute.  start NULL:
