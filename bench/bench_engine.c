@@ -114,7 +114,7 @@ static void keep_books(const struct bench *b, const struct books *books, uint32_
     struct cinf_share shares[STREAMS_MAX];
     wide weights[STREAMS_MAX], total = 0;
     for (uint32_t i = 0; i < streams; i++) {
-        struct gpt2_work work = gpt2_work_of(b->model->gpt2, position, 1, 1, false);
+        struct model_work work = model_work_of(b->model->runtime, position, 1, 1, false);
         total += weights[i] = step_weight(&work, 0, d->as_per_flop, d->as_per_byte);
     }
     unsigned shift = step_weight_shift(total);
@@ -132,7 +132,7 @@ static void keep_books(const struct bench *b, const struct books *books, uint32_
 static uint64_t run_bare(const struct bench *b, struct books *books, uint32_t first, uint32_t steps,
                          uint32_t streams)
 {
-    struct gpt2 *gpt2 = b->model->gpt2;
+    struct model *runtime = b->model->runtime;
     uint32_t vocab = b->model->config.vocab_size;
     int32_t tokens[STREAMS_MAX];
     uint32_t positions[STREAMS_MAX], slots[STREAMS_MAX];
@@ -148,11 +148,11 @@ static uint64_t run_bare(const struct bench *b, struct books *books, uint32_t fi
     for (uint32_t step = 0; step < steps; step++) {
         for (uint32_t i = 0; i < streams; i++)
             positions[i] = first + step;
-        check(gpt2_run(gpt2, &batch));
-        check(gpt2_wait(gpt2));
+        check(model_run(runtime, &batch));
+        check(model_wait(runtime));
         for (uint32_t i = 0; i < streams; i++) {
             const float *logits;
-            check(gpt2_logits(gpt2, i, &logits));
+            check(model_logits(runtime, i, &logits));
             tokens[i] = sampler_pick(&b->engine->samplers[0], logits, vocab, b->model->allowed, &greedy, 0,
                                      tokens + i, 1, 1);
         }

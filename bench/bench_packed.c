@@ -14,7 +14,7 @@
 
 #include "backend.h"
 #include "clock.h"
-#include "gpt2.h"
+#include "model.h"
 #include "mem.h"
 #include "packed_pool.h"
 
@@ -143,28 +143,28 @@ static double median(double *x, uint32_t n)
     return x[n / 2];
 }
 
-static struct gpt2 *load(struct device *device, const char *name, enum weights_type type)
+static struct model *load(struct device *device, const char *name, enum weights_type type)
 {
     struct cinf_config config;
     check(cinf_config_named(&config, name));
-    struct gpt2_options options = { .weights_given = true,
-                                    .weights = type,
-                                    .kv_bytes = UINT64_MAX,
-                                    .slots_max = STREAMS_MAX,
-                                    .rows_max = ROWS_MAX };
-    struct gpt2_loader *loader;
-    struct gpt2 *model;
-    check(gpt2_load_synthetic(&loader, &config, 1, &options));
+    struct model_options options = { .weights_given = true,
+                                     .weights = type,
+                                     .kv_bytes = UINT64_MAX,
+                                     .slots_max = STREAMS_MAX,
+                                     .rows_max = ROWS_MAX };
+    struct model_stream *loader;
+    struct model *model;
+    check(model_stream_synthetic(&loader, &config, 1, &options));
     for (bool done = false; !done;)
-        check(gpt2_load_step(loader, device, 1000000000, &done));
-    check(gpt2_load_finish(&model, loader));
-    gpt2_load_free(loader);
+        check(model_stream_step(loader, device, 1000000000, &done));
+    check(model_stream_finish(&model, loader));
+    model_stream_free(loader);
     return model;
 }
 
 struct bench {
     struct machine machine;
-    struct gpt2 *model;
+    struct model *model;
     const char *type;
     uint32_t rounds;
     uint64_t weight_bytes;
@@ -181,7 +181,7 @@ static struct elapsed step_time(struct bench *b, uint32_t streams, uint32_t rows
     uint32_t n = 0;
     for (uint32_t s = 0; s < streams; s++) {
         for (uint32_t r = 0; r < rows; r++, n++) {
-            tokens[n] = (int32_t)((s * 7919 + r * 104729) % gpt2_config(b->model)->vocab_size);
+            tokens[n] = (int32_t)((s * 7919 + r * 104729) % model_config(b->model)->vocab_size);
             positions[n] = depth + r;
             slots[n] = s;
             wants[n] = (uint8_t)(r + 1 < rows ? 0 : b->best ? 2 : 1);
@@ -189,8 +189,8 @@ static struct elapsed step_time(struct bench *b, uint32_t streams, uint32_t rows
     }
     struct batch batch = { n, tokens, positions, slots, wants };
     struct elapsed start = now();
-    check(gpt2_run(b->model, &batch));
-    check(gpt2_wait(b->model));
+    check(model_run(b->model, &batch));
+    check(model_wait(b->model));
     return since(start);
 }
 
@@ -198,14 +198,14 @@ static void bench_case(struct bench *b, uint32_t streams, uint32_t rows, uint32_
 {
     double ns[ROUNDS_MAX], read[ROUNDS_MAX], fma[ROUNDS_MAX];
     double read_share[ROUNDS_MAX], fma_share[ROUNDS_MAX], fma_share_cpu[ROUNDS_MAX];
-    struct gpt2_work work = gpt2_work_of(b->model, depth, rows, 1, b->best);
+    struct model_work work = model_work_of(b->model, depth, rows, 1, b->best);
     double bytes = (double)b->weight_bytes + (double)work.kv_bytes * streams;
     double flops = (double)work.flops * streams, peak_flops = fma_flops(&b->machine);
     if (depth > 0) {
         for (uint32_t at = 0; at < depth; at += ROWS_MAX)
             step_time(b, 1, depth - at < ROWS_MAX ? depth - at : ROWS_MAX, at);
         for (uint32_t s = 1; s < streams; s++)
-            check(gpt2_copy_prefix(b->model, s, 0, depth));
+            check(model_copy_prefix(b->model, s, 0, depth));
     }
     step_time(b, streams, rows, depth);
     for (uint32_t i = 0; i < b->rounds; i++) {
@@ -318,14 +318,14 @@ int main(int argc, char **argv)
         uint64_t start = clock_monotonic_ns();
         b.type = names[t];
         b.model = load(device, model, (enum weights_type)t);
-        b.best = b.best && gpt2_picks(b.model);
-        b.weight_bytes = gpt2_work_of(b.model, 0, 1, 1, b.best).weight_bytes;
+        b.best = b.best && model_picks(b.model);
+        b.weight_bytes = model_work_of(b.model, 0, 1, 1, b.best).weight_bytes;
         printf("{\"case\":\"load\",\"weights\":\"%s\",\"seconds\":%.2f,\"weight_mb\":%.1f}\n", b.type,
                (double)(clock_monotonic_ns() - start) / 1e9, (double)b.weight_bytes / 1e6);
         static const uint32_t streams[] = { 1, 8, 32 };
         bench_depths(&b);
         if (depths_only) {
-            gpt2_free(b.model);
+            model_free(b.model);
             continue;
         }
         for (int s = 0; s < 3; s++) {
@@ -334,7 +334,7 @@ int main(int argc, char **argv)
         }
         bench_case(&b, 1, 128, 0);
         bench_case(&b, 1, 512, 0);
-        gpt2_free(b.model);
+        model_free(b.model);
     }
     mem_free(b.machine.block);
     pool_free(b.machine.pool);

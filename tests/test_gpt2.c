@@ -8,7 +8,7 @@
 
 #include "backend.h"
 #include "file.h"
-#include "gpt2.h"
+#include "model.h"
 #include "json.h"
 #include "mem.h"
 #include "strbuf.h"
@@ -30,7 +30,7 @@ static const double tolerance = 1e-4;
 
 enum { IDS_MAX = 64, ROWS_MAX = 32 };
 static const uint64_t plenty_ns = 1 << 30;
-static const struct gpt2_options usual = { .kv_bytes = 1 << 30, .slots_max = 4, .rows_max = ROWS_MAX };
+static const struct model_options usual = { .kv_bytes = 1 << 30, .slots_max = 4, .rows_max = ROWS_MAX };
 
 /* ---- Helpers ------------------------------------------------------------------------------ */
 
@@ -58,20 +58,20 @@ static struct device *open_listed(uint32_t index)
     return device_list(index) ? open_device(device_list(index)) : NULL;
 }
 
-static struct gpt2 *load_all(struct gpt2_loader *loader, struct device *device)
+static struct model *load_all(struct model_stream *loader, struct device *device)
 {
-    struct gpt2 *model = NULL;
+    struct model *model = NULL;
     for (bool done = false; !done;)
-        ck_ok(gpt2_load_step(loader, device, 1000000, &done));
-    ck_ok(gpt2_load_finish(&model, loader));
-    gpt2_load_free(loader);
+        ck_ok(model_stream_step(loader, device, 1000000, &done));
+    ck_ok(model_stream_finish(&model, loader));
+    model_stream_free(loader);
     return model;
 }
 
-static struct gpt2 *load(struct device *device, const char *folder, const struct gpt2_options *options)
+static struct model *load(struct device *device, const char *folder, const struct model_options *options)
 {
-    struct gpt2_loader *loader = NULL;
-    ck_ok(gpt2_load_open(&loader, folder, options));
+    struct model_stream *loader = NULL;
+    ck_ok(model_stream_open(&loader, folder, options));
     return load_all(loader, device);
 }
 
@@ -153,29 +153,29 @@ static void add_row(struct rows *r, uint32_t slot, uint32_t position, int32_t to
     r->wants_logits[r->n++] = wants_logits;
 }
 
-static void run(struct gpt2 *model, const struct rows *r)
+static void run(struct model *model, const struct rows *r)
 {
-    ck_ok(gpt2_run(model, &(struct batch){ .n_rows = r->n,
-                                           .tokens = r->tokens,
-                                           .positions = r->positions,
-                                           .slots = r->slots,
-                                           .wants_logits = r->wants_logits }));
-    ck_ok(gpt2_wait(model));
+    ck_ok(model_run(model, &(struct batch){ .n_rows = r->n,
+                                            .tokens = r->tokens,
+                                            .positions = r->positions,
+                                            .slots = r->slots,
+                                            .wants_logits = r->wants_logits }));
+    ck_ok(model_wait(model));
 }
 
-static const float *logits_of(struct gpt2 *model, uint32_t i)
+static const float *logits_of(struct model *model, uint32_t i)
 {
     const float *logits = NULL;
-    ck_ok(gpt2_logits(model, i, &logits));
+    ck_ok(model_logits(model, i, &logits));
     return logits;
 }
 
 /* Tokens ids[from..to) of one sequence, in steps of at most `chunk` rows; logits of all of them are copied to
  * out[from..to)[V] unless it is NULL. */
-static void feed(struct gpt2 *model, uint32_t slot, const int32_t *ids, uint32_t from, uint32_t to,
+static void feed(struct model *model, uint32_t slot, const int32_t *ids, uint32_t from, uint32_t to,
                  uint32_t chunk, float *out)
 {
-    uint32_t vocab = gpt2_config(model)->vocab_size;
+    uint32_t vocab = model_config(model)->vocab_size;
     while (from < to) {
         struct rows r = { 0 };
         uint32_t first = from;
@@ -216,8 +216,8 @@ START_TEST(every_variant_gives_the_oracles_logits)
         return;
     struct golden g;
     golden_read(&g, variant);
-    struct gpt2 *model = load(device, golden_path(variant), &usual);
-    ck_assert_uint_eq(gpt2_config(model)->vocab_size, g.vocab);
+    struct model *model = load(device, golden_path(variant), &usual);
+    ck_assert_uint_eq(model_config(model)->vocab_size, g.vocab);
     float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
     feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, logits);
     assert_near(logits, g.logits, g.n_prompt * g.vocab, variant);
@@ -230,17 +230,17 @@ START_TEST(every_variant_gives_the_oracles_logits)
         if (g.margins[i] > 2 * tolerance)
             ck_assert_msg(id == g.greedy[i], "%s on %s: greedy token %u is %d, not %d", variant,
                           device_list(d), i, id, g.greedy[i]);
-        if (position == gpt2_config(model)->n_positions)
+        if (position == model_config(model)->n_positions)
             break;
         struct rows r = { 0 };
         add_row(&r, 0, position++, g.greedy[i], true);
         run(model, &r);
         id = argmax(logits_of(model, 0), g.vocab);
     }
-    ck_assert_uint_eq(position, gpt2_config(model)->n_positions);
+    ck_assert_uint_eq(position, model_config(model)->n_positions);
     free(logits);
     mem_free(g.logits);
-    gpt2_free(model);
+    model_free(model);
     device_close(device);
 }
 END_TEST
@@ -253,7 +253,7 @@ START_TEST(chunks_do_not_change_the_result)
         return;
     struct golden g;
     golden_read(&g, "inverse_layer");
-    struct gpt2 *model = load(device, golden_path("inverse_layer"), &usual);
+    struct model *model = load(device, golden_path("inverse_layer"), &usual);
     float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
     /* Always the same slot: what it held before must not show either. */
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
@@ -263,7 +263,7 @@ START_TEST(chunks_do_not_change_the_result)
     }
     free(logits);
     mem_free(g.logits);
-    gpt2_free(model);
+    model_free(model);
     device_close(device);
 }
 END_TEST
@@ -275,7 +275,7 @@ START_TEST(requests_in_one_batch_do_not_disturb_each_other)
         return;
     struct golden g;
     golden_read(&g, "plain");
-    struct gpt2 *model = load(device, golden_path("plain"), &usual);
+    struct model *model = load(device, golden_path("plain"), &usual);
     uint32_t vocab = g.vocab, last = g.n_prompt - 1;
     int32_t reversed[IDS_MAX];
     for (uint32_t i = 0; i < g.n_prompt; i++)
@@ -303,7 +303,7 @@ START_TEST(requests_in_one_batch_do_not_disturb_each_other)
     }
     free(alone);
     mem_free(g.logits);
-    gpt2_free(model);
+    model_free(model);
     device_close(device);
 }
 END_TEST
@@ -315,7 +315,7 @@ START_TEST(a_copied_prefix_continues_like_a_computed_one)
         return;
     struct golden g;
     golden_read(&g, "one_head");
-    struct gpt2 *model = load(device, golden_path("one_head"), &usual);
+    struct model *model = load(device, golden_path("one_head"), &usual);
     float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
     int32_t other[IDS_MAX];
     for (uint32_t i = 0; i < g.n_prompt; i++)
@@ -323,7 +323,7 @@ START_TEST(a_copied_prefix_continues_like_a_computed_one)
     feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, NULL);
     feed(model, 3, other, 0, g.n_prompt, ROWS_MAX, NULL);
     for (uint32_t n = 1; n < g.n_prompt; n += 5) {
-        ck_ok(gpt2_copy_prefix(model, 3, 0, n));
+        ck_ok(model_copy_prefix(model, 3, 0, n));
         feed(model, 3, g.prompt, n, g.n_prompt, ROWS_MAX, logits);
         assert_near(logits + (size_t)n * g.vocab, g.logits + (size_t)n * g.vocab, (g.n_prompt - n) * g.vocab,
                     "after a copy");
@@ -331,7 +331,7 @@ START_TEST(a_copied_prefix_continues_like_a_computed_one)
     }
     free(logits);
     mem_free(g.logits);
-    gpt2_free(model);
+    model_free(model);
     device_close(device);
 }
 END_TEST
@@ -346,8 +346,8 @@ START_TEST(demo_models_tell_their_stories)
     char below[64];
     snprintf(below, sizeof below, "examples/models/%s", name);
     const char *folder = support_source(below);
-    struct gpt2 *model = load(device, folder, &usual);
-    uint32_t vocab = gpt2_config(model)->vocab_size;
+    struct model *model = load(device, folder, &usual);
+    uint32_t vocab = model_config(model)->vocab_size;
     cJSON *json = read_json(folder, "expected.json");
     const cJSON *a_case;
     int n_cases = 0;
@@ -370,7 +370,7 @@ START_TEST(demo_models_tell_their_stories)
     }
     ck_assert_int_eq(n_cases, 4);
     cJSON_Delete(json);
-    gpt2_free(model);
+    model_free(model);
     device_close(device);
 }
 END_TEST
@@ -504,27 +504,27 @@ static const char *made_write(struct made *m)
 
 static void assert_refused(struct made *m, enum cinf_status status, const char *words)
 {
-    struct gpt2_loader *loader = NULL;
+    struct model_stream *loader = NULL;
     const char *folder = made_write(m);
-    ck_fails(gpt2_load_open(&loader, folder, &usual), status, words);
+    ck_fails(model_stream_open(&loader, folder, &usual), status, words);
     ck_assert_ptr_null(loader);
 }
 
 /* Fails while it loads, not before. */
-static void assert_load_fails(const char *folder, const struct gpt2_options *options, enum cinf_status status,
-                              const char *words)
+static void assert_load_fails(const char *folder, const struct model_options *options,
+                              enum cinf_status status, const char *words)
 {
     struct device *device = open_reference();
-    struct gpt2_loader *loader = NULL;
-    ck_ok(gpt2_load_open(&loader, folder, options));
+    struct model_stream *loader = NULL;
+    ck_ok(model_stream_open(&loader, folder, options));
     enum cinf_status got = CINF_OK;
     bool done = false;
     while (!done && got == CINF_OK)
-        got = gpt2_load_step(loader, device, 0, &done);
+        got = model_stream_step(loader, device, 0, &done);
     ck_assert_msg(got == status && !done, "%s: %s", cinf_status_name(got), cinf_last_error());
     ck_assert_msg(support_contains(cinf_last_error(), words), "\"%s\" lacks \"%s\"", cinf_last_error(),
                   words);
-    gpt2_load_free(loader);
+    model_stream_free(loader);
     device_close(device);
 }
 
@@ -553,8 +553,8 @@ START_TEST(missing_tensors_are_named)
     made_add(m, "b.wte.weight", "a.wte.weight");
     assert_refused(m, CINF_EFORMAT, ": both a.wte.weight and b.wte.weight could be the token embeddings");
 
-    struct gpt2_loader *loader = NULL;
-    ck_fails(gpt2_load_open(&loader, golden_path("absent"), &usual), CINF_ENOTFOUND, "golden/absent");
+    struct model_stream *loader = NULL;
+    ck_fails(model_stream_open(&loader, golden_path("absent"), &usual), CINF_ENOTFOUND, "golden/absent");
     ck_assert_ptr_null(loader);
 }
 END_TEST
@@ -606,9 +606,9 @@ START_TEST(config_and_tensors_must_agree)
     }
     struct made *m = made_from("plain");
     made_set_config(m, "\"n_head\": 3", "\"n_head\": 5");
-    struct gpt2_loader *loader = NULL;
+    struct model_stream *loader = NULL;
     const char *folder = made_write(m);
-    ck_assert_int_ne(gpt2_load_open(&loader, folder, &usual), CINF_OK);
+    ck_assert_int_ne(model_stream_open(&loader, folder, &usual), CINF_OK);
     ck_assert_msg(support_contains(cinf_last_error(), "n_head"), "%s", cinf_last_error());
     ck_assert_ptr_null(loader);
 }
@@ -661,7 +661,7 @@ START_TEST(the_largest_values_are_not_infinite)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct made *m = made_from(cases[i].variant);
         made_put(made_find(m, cases[i].tensor), 0, cases[i].value, cases[i].size);
-        gpt2_free(load(device, made_write(m), &usual));
+        model_free(load(device, made_write(m), &usual));
     }
     device_close(device);
 }
@@ -669,16 +669,16 @@ END_TEST
 
 /* ---- Head, padding, notes ----------------------------------------------------------------- */
 
-static char *notes_of(const char *folder, const struct gpt2_options *options)
+static char *notes_of(const char *folder, const struct model_options *options)
 {
-    struct gpt2_loader *loader = NULL;
-    ck_ok(gpt2_load_open(&loader, folder, options));
-    char *notes = strdup(gpt2_load_notes(loader));
-    gpt2_load_free(loader);
+    struct model_stream *loader = NULL;
+    ck_ok(model_stream_open(&loader, folder, options));
+    char *notes = strdup(model_stream_notes(loader));
+    model_stream_free(loader);
     return notes;
 }
 
-static void assert_notes(const char *folder, const struct gpt2_options *options, const char *expected)
+static void assert_notes(const char *folder, const struct model_options *options, const char *expected)
 {
     char *notes = notes_of(folder, options);
     ck_assert_str_eq(notes, expected);
@@ -714,19 +714,19 @@ END_TEST
 START_TEST(an_untied_head_is_taken_when_asked_for)
 {
     struct device *device = open_reference();
-    struct gpt2_options untied = usual;
+    struct model_options untied = usual;
     untied.untied_head = true;
     assert_notes(golden_path("head_ignored"), &untied, "");
     struct golden g;
     golden_read(&g, "untied");
-    struct gpt2 *model = load(device, golden_path("head_ignored"), &untied);
+    struct model *model = load(device, golden_path("head_ignored"), &untied);
     float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
     feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, logits);
     assert_near(logits, g.logits, g.n_prompt * g.vocab, "the head of its own");
-    uint64_t parameters = gpt2_parameters(model);
+    uint64_t parameters = model_parameters(model);
     free(logits);
     mem_free(g.logits);
-    gpt2_free(model);
+    model_free(model);
 
     /* A copy of the embeddings needs no memory of its own, tied or not. */
     for (int tied = 0; tied < 2; tied++) {
@@ -737,8 +737,8 @@ START_TEST(an_untied_head_is_taken_when_asked_for)
         const char *folder = made_write(m);
         assert_notes(folder, &untied, "");
         model = load(device, folder, &untied);
-        ck_assert_uint_eq(gpt2_parameters(model), parameters - 61 * 24);
-        gpt2_free(model);
+        ck_assert_uint_eq(model_parameters(model), parameters - 61 * 24);
+        model_free(model);
     }
 
     /* Below a prefix of several parts the head is beside the transformer. */
@@ -751,8 +751,8 @@ START_TEST(an_untied_head_is_taken_when_asked_for)
     const char *folder = made_write(m);
     assert_notes(folder, &usual, "");
     model = load(device, folder, &usual);
-    ck_assert_uint_eq(gpt2_parameters(model), parameters);
-    gpt2_free(model);
+    ck_assert_uint_eq(model_parameters(model), parameters);
+    model_free(model);
     device_close(device);
 }
 END_TEST
@@ -774,7 +774,7 @@ START_TEST(tensors_of_several_chunks_arrive_whole)
     t->bytes = bytes;
     t->n_bytes = ROWS * row_bytes;
     t->dims[0] = ROWS;
-    struct gpt2 *model = load(device, made_write(m), &usual);
+    struct model *model = load(device, made_write(m), &usual);
     struct golden g;
     golden_read(&g, "plain");
     struct rows r = { 0 };
@@ -790,7 +790,7 @@ START_TEST(tensors_of_several_chunks_arrive_whole)
         ck_assert_float_eq(logits[i], 0);
     assert_near(logits_of(model, 2), logits_of(model, 1), ROWS, "the same embedding");
     mem_free(g.logits);
-    gpt2_free(model);
+    model_free(model);
     device_close(device);
 }
 END_TEST
@@ -806,16 +806,16 @@ START_TEST(the_cache_is_whole_slots_of_its_budget)
         uint32_t slots_max, slots;
     } cases[] = { { 2, 0, 1 }, { 7, 0, 3 }, { 7, 2, 2 }, { 400, 0, 64 }, { 400, 100, 100 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct gpt2_options options = usual;
+        struct model_options options = usual;
         options.kv_bytes = cases[i].halves * slot / 2;
         options.slots_max = cases[i].slots_max;
-        struct gpt2 *model = load(device, golden_path("plain"), &options);
-        ck_assert_uint_eq(gpt2_slots(model), cases[i].slots);
-        ck_assert_uint_eq(gpt2_kv_bytes(model), cases[i].slots * slot);
-        gpt2_free(model);
+        struct model *model = load(device, golden_path("plain"), &options);
+        ck_assert_uint_eq(model_slots(model), cases[i].slots);
+        ck_assert_uint_eq(model_kv_bytes(model), cases[i].slots * slot);
+        model_free(model);
     }
     device_close(device);
-    struct gpt2_options options = usual;
+    struct model_options options = usual;
     options.kv_bytes = slot - 1;
     char words[128];
     snprintf(words, sizeof words,
@@ -828,16 +828,16 @@ END_TEST
 START_TEST(the_type_of_weights)
 {
     struct device *device = open_reference();
-    struct gpt2_options options = usual;
-    struct gpt2 *model = load(device, golden_path("f64"), &options);
-    ck_assert_int_eq(gpt2_weights_type(model), WEIGHTS_F32);
-    gpt2_free(model);
+    struct model_options options = usual;
+    struct model *model = load(device, golden_path("f64"), &options);
+    ck_assert_int_eq(model_weights_type(model), WEIGHTS_F32);
+    model_free(model);
     /* Given, it is that one or nothing. */
     options.weights_given = true;
     options.weights = WEIGHTS_F32;
     model = load(device, golden_path("bf16"), &options);
-    ck_assert_int_eq(gpt2_weights_type(model), WEIGHTS_F32);
-    gpt2_free(model);
+    ck_assert_int_eq(model_weights_type(model), WEIGHTS_F32);
+    model_free(model);
     device_close(device);
     options.weights = WEIGHTS_INT4;
     assert_load_fails(golden_path("plain"), &options, CINF_EUNSUPPORTED, NULL);
@@ -847,37 +847,37 @@ END_TEST
 START_TEST(loading_is_many_short_jobs)
 {
     struct device *device = open_reference();
-    struct gpt2_loader *loader = NULL;
-    ck_ok(gpt2_load_open(&loader, golden_path("sharded"), &usual));
-    ck_assert_uint_eq(gpt2_load_config(loader)->n_layer, 2);
-    uint64_t total = gpt2_load_bytes_total(loader), before = 0;
-    ck_assert_uint_eq(gpt2_load_bytes_done(loader), 0);
+    struct model_stream *loader = NULL;
+    ck_ok(model_stream_open(&loader, golden_path("sharded"), &usual));
+    ck_assert_uint_eq(model_stream_config(loader)->n_layer, 2);
+    uint64_t total = model_stream_bytes_total(loader), before = 0;
+    ck_assert_uint_eq(model_stream_bytes_done(loader), 0);
     uint32_t n_jobs = 0;
     for (bool done = false; !done; n_jobs++) {
-        ck_ok(gpt2_load_step(loader, device, 0, &done));
-        ck_assert_uint_ge(gpt2_load_bytes_done(loader), before);
-        before = gpt2_load_bytes_done(loader);
+        ck_ok(model_stream_step(loader, device, 0, &done));
+        ck_assert_uint_ge(model_stream_bytes_done(loader), before);
+        before = model_stream_bytes_done(loader);
         ck_assert(!done || before == total);
     }
-    struct gpt2 *model = NULL;
-    ck_ok(gpt2_load_finish(&model, loader));
-    gpt2_load_free(loader);
+    struct model *model = NULL;
+    ck_ok(model_stream_finish(&model, loader));
+    model_stream_free(loader);
     /* One for each of the 28 tensors, one to finish the weights, one to prepare. */
     ck_assert_uint_eq(n_jobs, 30);
-    ck_assert_uint_eq(total, gpt2_parameters(model) * sizeof(float));
-    gpt2_free(model);
+    ck_assert_uint_eq(total, model_parameters(model) * sizeof(float));
+    model_free(model);
 
     /* Given up at each stage; the sanitizer looks for what is left. */
     for (uint32_t stop = 0; stop <= n_jobs; stop++) {
         bool done = false;
-        ck_ok(gpt2_load_open(&loader, golden_path("sharded"), &usual));
+        ck_ok(model_stream_open(&loader, golden_path("sharded"), &usual));
         for (uint32_t i = 0; i < stop; i++)
-            ck_ok(gpt2_load_step(loader, device, 0, &done));
+            ck_ok(model_stream_step(loader, device, 0, &done));
         ck_assert_int_eq(done, stop == n_jobs);
-        gpt2_load_free(loader);
+        model_stream_free(loader);
     }
-    gpt2_load_free(NULL);
-    gpt2_free(NULL);
+    model_stream_free(NULL);
+    model_free(NULL);
     device_close(device);
 }
 END_TEST
@@ -892,25 +892,25 @@ START_TEST(every_failed_allocation_is_survived)
     uint64_t n = 1;
     for (; !passed; n++) {
         struct device *device = NULL;
-        struct gpt2_loader *loader = NULL;
-        struct gpt2 *model = NULL;
+        struct model_stream *loader = NULL;
+        struct model *model = NULL;
         bool done = false;
         mem_fail_at(n);
         enum cinf_status status = device_open(&device, "cpu-reference", NULL, reason);
         if (status == CINF_OK)
-            status = gpt2_load_open(&loader, folder, &usual);
+            status = model_stream_open(&loader, folder, &usual);
         while (status == CINF_OK && !done)
-            status = gpt2_load_step(loader, device, plenty_ns, &done);
+            status = model_stream_step(loader, device, plenty_ns, &done);
         if (status == CINF_OK)
-            status = gpt2_load_finish(&model, loader);
+            status = model_stream_finish(&model, loader);
         for (uint32_t i = 0; status == CINF_OK && i < g.n_prompt; i++) {
-            status = gpt2_run(model, &(struct batch){ .n_rows = 1,
-                                                      .tokens = g.prompt + i,
-                                                      .positions = &i,
-                                                      .slots = &(uint32_t){ 0 },
-                                                      .wants_logits = &(uint8_t){ 1 } });
+            status = model_run(model, &(struct batch){ .n_rows = 1,
+                                                       .tokens = g.prompt + i,
+                                                       .positions = &i,
+                                                       .slots = &(uint32_t){ 0 },
+                                                       .wants_logits = &(uint8_t){ 1 } });
             if (status == CINF_OK)
-                status = gpt2_wait(model);
+                status = model_wait(model);
         }
         passed = status == CINF_OK;
         if (passed) {
@@ -922,8 +922,8 @@ START_TEST(every_failed_allocation_is_survived)
             ck_assert(!model);
         }
         mem_fail_at(0);
-        gpt2_free(model);
-        gpt2_load_free(loader);
+        model_free(model);
+        model_stream_free(loader);
         device_close(device);
     }
     ck_assert_uint_gt(n, 20);
@@ -944,11 +944,11 @@ static const struct cinf_config small = { .vocab_size = 50,
                                           .tie_word_embeddings = true,
                                           .bos = -1 };
 
-static struct gpt2 *load_made_up(struct device *device, const struct cinf_config *config, uint64_t seed)
+static struct model *load_made_up(struct device *device, const struct cinf_config *config, uint64_t seed)
 {
-    struct gpt2_loader *loader = NULL;
-    ck_ok(gpt2_load_synthetic(&loader, config, seed, &usual));
-    ck_assert_str_eq(gpt2_load_notes(loader), "");
+    struct model_stream *loader = NULL;
+    ck_ok(model_stream_synthetic(&loader, config, seed, &usual));
+    ck_assert_str_eq(model_stream_notes(loader), "");
     return load_all(loader, device);
 }
 
@@ -958,9 +958,9 @@ START_TEST(made_up_weights_depend_on_the_seed_alone)
     static const uint64_t seeds[] = { 1, 1, 2 };
     float logits[3][50];
     for (int i = 0; i < 3; i++) {
-        struct gpt2 *model = load_made_up(device, &small, seeds[i]);
+        struct model *model = load_made_up(device, &small, seeds[i]);
         feed(model, 0, (const int32_t[]){ 7 }, 0, 1, 1, logits[i]);
-        gpt2_free(model);
+        model_free(model);
     }
     ck_assert_mem_eq(logits[0], logits[1], sizeof logits[0]);
     ck_assert_mem_ne(logits[0], logits[2], sizeof logits[0]);
@@ -971,13 +971,14 @@ START_TEST(made_up_weights_depend_on_the_seed_alone)
     ck_assert_double_gt(sqrt(squares / 50), 0.03);
     ck_assert_double_lt(sqrt(squares / 50), 0.10);
 
-    struct gpt2_loader *loader = NULL;
+    struct model_stream *loader = NULL;
     struct cinf_config wrong = small;
     wrong.n_head = 3;
-    ck_fails(gpt2_load_synthetic(&loader, &wrong, 1, &usual), CINF_EINVAL, "n_embd 8, n_layer 3, n_head 3");
+    ck_fails(model_stream_synthetic(&loader, &wrong, 1, &usual), CINF_EINVAL,
+             "n_embd 8, n_layer 3, n_head 3");
     wrong = small;
     wrong.vocab_size = 1u << 31;
-    ck_fails(gpt2_load_synthetic(&loader, &wrong, 1, &usual), CINF_EUNSUPPORTED, "vocab_size 2147483648");
+    ck_fails(model_stream_synthetic(&loader, &wrong, 1, &usual), CINF_EUNSUPPORTED, "vocab_size 2147483648");
     ck_assert_ptr_null(loader);
     device_close(device);
 }
@@ -986,18 +987,18 @@ END_TEST
 START_TEST(work_is_counted_by_its_formulas)
 {
     struct device *device = open_reference();
-    struct gpt2 *model = load_made_up(device, &small, 1);
+    struct model *model = load_made_up(device, &small, 1);
     const uint64_t matrices = 3 * (8 * 24 + 8 * 8 + 2 * 8 * 20), position = 3 * 2 * 8 * sizeof(float);
-    ck_assert_uint_eq(gpt2_parameters(model),
+    ck_assert_uint_eq(model_parameters(model),
                       50 * 8 + 16 * 8 + matrices + 3 * (24 + 8 + 20 + 8 + 4 * 8) + 2 * 8);
 
     /* One row at position 4 that wants logits: it attends to 5 positions. */
-    struct gpt2_work w = gpt2_work_of(model, 4, 1, 1, false);
+    struct model_work w = model_work_of(model, 4, 1, 1, false);
     ck_assert_uint_eq(w.flops, 2 * matrices + 3 * 4 * 8 * 5 + 2 * 50 * 8);
     ck_assert_uint_eq(w.kv_bytes, position * (5 + 1));
 
     /* A chunk without logits: as many operations as its rows alone, but it shares the reading. */
-    struct gpt2_work chunk = gpt2_work_of(model, 4, 3, 0, false);
+    struct model_work chunk = model_work_of(model, 4, 3, 0, false);
     ck_assert_uint_eq(chunk.flops, 3 * 2 * matrices + 3 * 4 * 8 * (5 + 6 + 7));
     ck_assert_uint_eq(chunk.kv_bytes, position * (7 + 3));
     double head = (double)(w.weight_bytes - chunk.weight_bytes);
@@ -1005,10 +1006,10 @@ START_TEST(work_is_counted_by_its_formulas)
     ck_assert_double_le(head, 1.2 * 50 * 8 * sizeof(float));
     ck_assert_uint_ge(chunk.weight_bytes, matrices * sizeof(float));
 
-    struct gpt2_work none = gpt2_work_of(model, 4, 0, 0, false);
+    struct model_work none = model_work_of(model, 4, 0, 0, false);
     ck_assert_uint_eq(none.flops + none.kv_bytes, 0);
-    ck_assert_uint_eq(gpt2_copy_bytes(model, 5), 5 * 2 * position);
-    gpt2_free(model);
+    ck_assert_uint_eq(model_copy_bytes(model, 5), 5 * 2 * position);
+    model_free(model);
     device_close(device);
 }
 END_TEST

@@ -7,7 +7,7 @@
 
 #include "backend.h"
 #include "clock.h"
-#include "gpt2.h"
+#include "model.h"
 #include "support.h"
 
 static const struct {
@@ -48,33 +48,33 @@ START_TEST(a_published_shape_runs)
     ck_ok(device_open(&device, NULL, NULL, reason));
     struct cinf_config config;
     ck_ok(cinf_config_named(&config, name));
-    struct gpt2_loader *loader = NULL;
-    struct gpt2_options options = { .kv_bytes = UINT64_MAX, .slots_max = 1, .rows_max = 4 };
-    ck_ok(gpt2_load_synthetic(&loader, &config, 1, &options));
-    ck_assert_uint_eq(gpt2_load_bytes_total(loader), shapes[_i].parameters * sizeof(float));
+    struct model_stream *loader = NULL;
+    struct model_options options = { .kv_bytes = UINT64_MAX, .slots_max = 1, .rows_max = 4 };
+    ck_ok(model_stream_synthetic(&loader, &config, 1, &options));
+    ck_assert_uint_eq(model_stream_bytes_total(loader), shapes[_i].parameters * sizeof(float));
     uint64_t start_ns = clock_monotonic_ns(), longest_ns = 0;
     for (bool done = false; !done;) {
         uint64_t job_ns = clock_monotonic_ns();
-        ck_ok(gpt2_load_step(loader, device, 20000000, &done));
+        ck_ok(model_stream_step(loader, device, 20000000, &done));
         job_ns = clock_monotonic_ns() - job_ns;
         longest_ns = job_ns > longest_ns ? job_ns : longest_ns;
     }
     uint64_t loaded_ns = clock_monotonic_ns();
-    struct gpt2 *model = NULL;
-    ck_ok(gpt2_load_finish(&model, loader));
-    gpt2_load_free(loader);
-    ck_assert_uint_eq(gpt2_parameters(model), shapes[_i].parameters);
-    ck_assert_uint_eq(gpt2_slots(model), 1);
+    struct model *model = NULL;
+    ck_ok(model_stream_finish(&model, loader));
+    model_stream_free(loader);
+    ck_assert_uint_eq(model_parameters(model), shapes[_i].parameters);
+    ck_assert_uint_eq(model_slots(model), 1);
 
     const int32_t tokens[] = { 464, 3290, 373, 50256 };
-    ck_ok(gpt2_run(model, &(struct batch){ .n_rows = 4,
-                                           .tokens = tokens,
-                                           .positions = (uint32_t[]){ 0, 1, 2, 3 },
-                                           .slots = (uint32_t[]){ 0, 0, 0, 0 },
-                                           .wants_logits = (uint8_t[]){ 0, 0, 0, 1 } }));
-    ck_ok(gpt2_wait(model));
+    ck_ok(model_run(model, &(struct batch){ .n_rows = 4,
+                                            .tokens = tokens,
+                                            .positions = (uint32_t[]){ 0, 1, 2, 3 },
+                                            .slots = (uint32_t[]){ 0, 0, 0, 0 },
+                                            .wants_logits = (uint8_t[]){ 0, 0, 0, 1 } }));
+    ck_ok(model_wait(model));
     const float *logits = NULL;
-    ck_ok(gpt2_logits(model, 0, &logits));
+    ck_ok(model_logits(model, 0, &logits));
     double squares = 0;
     for (uint32_t i = 0; i < config.vocab_size; i++)
         squares += (double)logits[i] * logits[i];
@@ -85,7 +85,7 @@ START_TEST(a_published_shape_runs)
     printf("%s on %s: loaded in %.2f s, longest job %.1f ms, 4 rows in %.3f s\n", name, device->backend->name,
            (double)(loaded_ns - start_ns) / 1e9, (double)longest_ns / 1e6,
            (double)(clock_monotonic_ns() - loaded_ns) / 1e9);
-    gpt2_free(model);
+    model_free(model);
     device_close(device);
 }
 END_TEST

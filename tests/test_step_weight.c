@@ -4,12 +4,12 @@
 #include "step_weight.h"
 
 /* GPT-2 XL: 1.5e9 parameters in f32, 512 rows of one request and one row of another. */
-static const struct gpt2_work many = { .flops = 512ull * 3115 * 1000000,
+static const struct model_work many = { .flops = 512ull * 3115 * 1000000,
+                                        .weight_bytes = 6230ull * 1000000,
+                                        .kv_bytes = 512ull * 614400 * 2 };
+static const struct model_work one = { .flops = 3115ull * 1000000,
                                        .weight_bytes = 6230ull * 1000000,
-                                       .kv_bytes = 512ull * 614400 * 2 };
-static const struct gpt2_work one = { .flops = 3115ull * 1000000,
-                                      .weight_bytes = 6230ull * 1000000,
-                                      .kv_bytes = 614400 };
+                                       .kv_bytes = 614400 };
 
 static const struct {
     uint64_t as_per_flop, as_per_byte;
@@ -65,12 +65,12 @@ END_TEST
 
 START_TEST(parts_of_a_weight)
 {
-    struct gpt2_work w = { .flops = 7, .weight_bytes = 5, .kv_bytes = 3 };
+    struct model_work w = { .flops = 7, .weight_bytes = 5, .kv_bytes = 3 };
     ck_assert(step_weight(&w, 0, 10, 1) == 73);  /* arithmetic takes longer */
     ck_assert(step_weight(&w, 0, 1, 10) == 80);  /* reading does */
     ck_assert(step_weight(&w, 4, 1, 10) == 120); /* a copied prefix is read and written as well */
     ck_assert(step_weight(&w, UINT64_MAX, 0, 1) == (wide)UINT64_MAX + 8);
-    w = (struct gpt2_work){ 0 };
+    w = (struct model_work){ 0 };
     ck_assert(step_weight(&w, 0, 1000, 1000) == 0);
 }
 END_TEST

@@ -441,14 +441,14 @@ static enum cinf_status find_allowed(struct cinf_model *model)
 
 /* On the caller's thread: everything that needs neither device nor scheduler. */
 static enum cinf_status prepare_load(struct model_load *load, const struct cinf_model_options *o,
-                                     struct gpt2_loader **loader)
+                                     struct model_stream **loader)
 {
     struct cinf_model *model = load->model;
     struct cinf_engine *e = model->engine;
     pthread_mutex_lock(&e->lock);
     uint64_t kv_left = e->kv_memory > e->kv_used ? e->kv_memory - e->kv_used : 0;
     pthread_mutex_unlock(&e->lock);
-    struct gpt2_options options = {
+    struct model_options options = {
         .weights_given = o->weights != CINF_WEIGHTS_AUTO,
         .weights = o->weights == CINF_WEIGHTS_AUTO
                        ? WEIGHTS_F32
@@ -462,13 +462,13 @@ static enum cinf_status prepare_load(struct model_load *load, const struct cinf_
     if (o->shape) {
         struct cinf_config config;
         TRY(cinf_config_named(&config, o->shape));
-        TRY(gpt2_load_synthetic(loader, &config, 1, &options));
+        TRY(model_stream_synthetic(loader, &config, 1, &options));
     } else {
-        TRY(gpt2_load_open(loader, o->folder, &options));
+        TRY(model_stream_open(loader, o->folder, &options));
         TRY(cinf_tokenizer_open(&model->tokenizer, o->folder));
     }
-    model->config = *gpt2_load_config(*loader);
-    model->notes = mem_copy_text(gpt2_load_notes(*loader));
+    model->config = *model_stream_config(*loader);
+    model->notes = mem_copy_text(model_stream_notes(*loader));
     if (!model->notes)
         return cinf_fail(CINF_ENOMEM, "no memory for a model");
     return model->tokenizer ? find_allowed(model) : CINF_OK;
@@ -487,11 +487,11 @@ static void wait_for_change(struct cinf_engine *e)
 }
 
 /* Hands the opened files to the scheduler and waits until the model can serve. */
-static enum cinf_status finish_on_device(struct model_load *load, struct gpt2_loader *loader,
+static enum cinf_status finish_on_device(struct model_load *load, struct model_stream *loader,
                                          const struct cinf_model_options *o)
 {
     struct cinf_engine *e = load->model->engine;
-    uint64_t total = gpt2_load_bytes_total(loader);
+    uint64_t total = model_stream_bytes_total(loader);
     pthread_mutex_lock(&e->lock);
     load->loader = loader;
     pthread_cond_signal(&e->work);
@@ -514,13 +514,13 @@ static enum cinf_status finish_on_device(struct model_load *load, struct gpt2_lo
 static enum cinf_status free_loader(struct cinf_engine *e, void *loader)
 {
     (void)e;
-    gpt2_load_free(loader);
+    model_stream_free(loader);
     return CINF_OK;
 }
 
 /* Off the list, if it failed before the scheduler took it off, and gone from the device: by the scheduler,
  * whose device it is, or after it has stopped. */
-static void end_load(struct cinf_engine *e, struct model_load *load, struct gpt2_loader *loader)
+static void end_load(struct cinf_engine *e, struct model_load *load, struct model_stream *loader)
 {
     pthread_mutex_lock(&e->lock);
     for (struct model_load **at = &e->loads; *at; at = &(*at)->next)
@@ -535,7 +535,7 @@ static void end_load(struct cinf_engine *e, struct model_load *load, struct gpt2
     while (!freed && !e->stopped)
         pthread_cond_wait(&e->changed, &e->lock);
     if (!freed)
-        gpt2_load_free(loader);
+        model_stream_free(loader);
     e->n_loading--;
     pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
@@ -548,7 +548,7 @@ enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *en
     TRY(options_read(&o, sizeof o, options));
     struct model_load load = { 0 };
     TRY(new_model(&load.model, engine, &o));
-    struct gpt2_loader *loader = NULL;
+    struct model_stream *loader = NULL;
     enum cinf_status status = run_job(engine, begin_load, &load);
     if (status == CINF_OK) {
         status = prepare_load(&load, &o, &loader);

@@ -1,7 +1,7 @@
 /* engine_state.h - what engine.c, request.c and scheduler.c share.
  *
  * Who may touch what:
- *   scheduler   everything of a running request, slots, gpt2, the meter's writing side: no locks
+ *   scheduler   everything of a running request, slots, runtimes, the meter's writing side: no locks
  *   engine.lock the model list, the waiting lists and counts, jobs, loads, `closing`
  *   request.lock the events on their way to the reader
  * A request's lock may be taken under engine.lock, never the other way round. */
@@ -17,7 +17,7 @@
 #include <costinfer/request.h>
 
 #include "backend.h"
-#include "gpt2.h"
+#include "model.h"
 #include "sampler.h"
 #include "speculate.h"
 #include "textflow.h"
@@ -89,7 +89,7 @@ struct cinf_request {
     uint32_t step_rows;    /* in this step */
     bool sits_out;         /* this step, as it was built */
     struct cinf_share share;
-    struct gpt2_work work;
+    struct model_work work;
     struct cinf_choice_state *choices; /* [n_choices] */
 
     pthread_mutex_t lock;
@@ -133,7 +133,7 @@ struct cinf_model {
     struct cinf_request *waiting, **waiting_end;
 
     /* The scheduler's. */
-    struct gpt2 *gpt2;
+    struct model *runtime;
     struct slot *slots; /* [n_slots] */
     struct cinf_request *running;
     uint64_t served_ns; /* for fairness: the model that got least goes first */
@@ -153,7 +153,7 @@ enum { SAMPLERS_MAX = 16 };
 struct model_load {
     struct model_load *next;
     struct cinf_model *model;
-    struct gpt2_loader *loader; /* NULL while the caller's thread still reads configuration and tokenizer */
+    struct model_stream *loader; /* NULL while the caller's thread still reads configuration and tokenizer */
     bool done;
     enum cinf_status status;
     char message[512];

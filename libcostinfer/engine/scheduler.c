@@ -102,9 +102,9 @@ static enum cinf_status copy_prefix(struct cinf_request *r, struct slot *to, con
                                     uint32_t n)
 {
     if (to != from) {
-        TRY(gpt2_copy_prefix(r->model->gpt2, slot_index(r->model, to), slot_index(r->model, from), n));
+        TRY(model_copy_prefix(r->model->runtime, slot_index(r->model, to), slot_index(r->model, from), n));
         memcpy(to->tokens, from->tokens, n * sizeof *to->tokens);
-        r->copied_bytes += gpt2_copy_bytes(r->model->gpt2, n);
+        r->copied_bytes += model_copy_bytes(r->model->runtime, n);
     }
     to->n_tokens = n;
     return CINF_OK;
@@ -279,7 +279,7 @@ static void add_row(struct cinf_engine *e, struct step *step, struct cinf_choice
     e->row_choices[i] = choice;
 }
 
-static void add_work(struct cinf_request *r, struct gpt2_work work)
+static void add_work(struct cinf_request *r, struct model_work work)
 {
     r->work.flops += work.flops;
     r->work.kv_bytes += work.kv_bytes;
@@ -300,10 +300,10 @@ static bool is_prefilling(const struct cinf_request *r)
 /* Of the row that a request's next token comes from: on a device that picks, no more than sampling needs. */
 static uint8_t wants_of(const struct cinf_request *r)
 {
-    uint32_t n = gpt2_picks(r->model->gpt2) ? sampler_needs(&r->sampling) : 0;
+    uint32_t n = model_picks(r->model->runtime) ? sampler_needs(&r->sampling) : 0;
     uint32_t n_top = r->logprobs ? r->n_top : 0;
     /* The most likely are shown whether they may be sampled or not. */
-    if (n == 0 || (r->logprobs && !gpt2_picks_log_sums(r->model->gpt2)) || n_top > PICK_MAX ||
+    if (n == 0 || (r->logprobs && !model_picks_log_sums(r->model->runtime)) || n_top > PICK_MAX ||
         (n_top > 0 && r->model->allowed))
         return 1;
     return (uint8_t)(1 + (n > n_top ? n : n_top));
@@ -318,7 +318,7 @@ static void add_prompt_rows(struct cinf_engine *e, struct step *step, struct cin
         wanted += wants > 0;
     }
     r->step_rows = n;
-    add_work(r, gpt2_work_of(step->model->gpt2, first, n, wanted, !r->wants_all && wants_of(r) > 1));
+    add_work(r, model_work_of(step->model->runtime, first, n, wanted, !r->wants_all && wants_of(r) > 1));
 }
 
 /* A text's row, and the guesses at what follows it for which there is room and which pay. */
@@ -335,7 +335,7 @@ static void add_decode_rows(struct cinf_engine *e, struct step *step, struct cin
     for (uint32_t i = 0; i < choice->n_drafted; i++)
         add_row(e, step, choice, choice->draft.tokens[i], last + 1 + i, wants_of(r));
     uint32_t n = 1 + choice->n_drafted;
-    add_work(r, gpt2_work_of(step->model->gpt2, last, n, n, wants_of(r) > 1));
+    add_work(r, model_work_of(step->model->runtime, last, n, n, wants_of(r) > 1));
     r->step_rows += n;
 }
 
@@ -369,7 +369,7 @@ static void build_step(struct cinf_engine *e, struct step *step)
     uint32_t n_texts = 0, n_prefilling = 0, budget = e->prefill_rows;
     for (struct cinf_request *r = step->model->running; r; r = r->next) {
         r->step_rows = 0;
-        r->work = (struct gpt2_work){ 0 };
+        r->work = (struct model_work){ 0 };
         r->sits_out = request_sits_out(r);
         if (r->sits_out)
             continue;
@@ -508,7 +508,7 @@ static enum cinf_status choose_ahead(struct cinf_engine *e, const struct step *s
         if (e->n_samplers == 1 || e->row_wants[i] != 1 || choice->request->prompt_only ||
             e->row_positions[i] + 1 != choice->n_ids)
             continue;
-        TRY(gpt2_logits(step->model->gpt2, nth, &e->row_picks[i].logits));
+        TRY(model_logits(step->model->runtime, nth, &e->row_picks[i].logits));
         n++;
     }
     uint32_t n_parts = n < e->n_samplers ? n : e->n_samplers;
@@ -572,9 +572,9 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
             continue;
         struct seen seen = { .all = NULL };
         if (e->row_wants[i] > 1)
-            TRY(gpt2_picked(step->model->gpt2, nth, &seen.best));
+            TRY(model_picked(step->model->runtime, nth, &seen.best));
         else
-            TRY(gpt2_logits(step->model->gpt2, nth, &seen.all));
+            TRY(model_logits(step->model->runtime, nth, &seen.all));
         if (position < r->n_prompt && r->wants_all)
             take_prompt_logits(e, r, position, seen.all);
         if (position + 1 < r->n_prompt || r->prompt_only)
@@ -652,9 +652,9 @@ static void run_step(struct cinf_engine *e, struct cinf_model *model)
                            .positions = e->row_positions,
                            .slots = e->row_slots,
                            .wants_logits = e->row_wants };
-    enum cinf_status status = gpt2_run(model->gpt2, &batch);
+    enum cinf_status status = model_run(model->runtime, &batch);
     if (status == CINF_OK)
-        status = gpt2_wait(model->gpt2);
+        status = model_wait(model->runtime);
     if (status == CINF_OK)
         status = take_logits(e, &step);
     model->served_ns += charge(e, &step);
@@ -683,7 +683,7 @@ static void run_step(struct cinf_engine *e, struct cinf_model *model)
 
 static enum cinf_status make_slots(struct cinf_engine *e, struct cinf_model *model)
 {
-    uint32_t n = gpt2_slots(model->gpt2), positions = model->config.n_positions;
+    uint32_t n = model_slots(model->runtime), positions = model->config.n_positions;
     model->slots = mem_new(n, sizeof *model->slots);
     if (!model->slots)
         return cinf_fail(CINF_ENOMEM, "no memory for %u slots", n);
@@ -704,13 +704,13 @@ static void drop_weights(struct cinf_engine *e, struct cinf_model *model)
         mem_free(model->slots[i].tokens);
     mem_free(model->slots);
     model->slots = NULL;
-    if (model->gpt2) {
+    if (model->runtime) {
         pthread_mutex_lock(&e->lock);
-        e->kv_used -= gpt2_kv_bytes(model->gpt2);
+        e->kv_used -= model_kv_bytes(model->runtime);
         pthread_mutex_unlock(&e->lock);
     }
-    gpt2_free(model->gpt2);
-    model->gpt2 = NULL;
+    model_free(model->runtime);
+    model->runtime = NULL;
 }
 
 void engine_show_memory(struct cinf_engine *e)
@@ -732,12 +732,12 @@ static enum cinf_status time_step(struct model_load *load, bool *done)
     static const int32_t tokens[1 + TIMED_ROWS] = { 0 };
     static const uint32_t positions[1 + TIMED_ROWS] = { 0, 1, 2, 3, 4 }, slots[1 + TIMED_ROWS] = { 0 };
     uint8_t wants[1 + TIMED_ROWS];
-    memset(wants, gpt2_picks(load->model->gpt2) ? 2 : 1, sizeof wants);
+    memset(wants, model_picks(load->model->runtime) ? 2 : 1, sizeof wants);
     uint32_t more = load->n_timed % 2;
     struct batch batch = { 1 + more * TIMED_ROWS, tokens, positions, slots, wants };
     uint64_t start = clock_monotonic_ns();
-    TRY(gpt2_run(load->model->gpt2, &batch));
-    TRY(gpt2_wait(load->model->gpt2));
+    TRY(model_run(load->model->runtime, &batch));
+    TRY(model_wait(load->model->runtime));
     uint64_t ns = clock_monotonic_ns() - start, *least = &load->least_ns[more];
     *least = *least == 0 || ns < *least ? ns : *least;
     *done = ++load->n_timed == TIMED_STEPS;
@@ -751,27 +751,27 @@ static enum cinf_status time_step(struct model_load *load, bool *done)
 static enum cinf_status finish_load(struct cinf_engine *e, struct model_load *load)
 {
     struct cinf_model *model = load->model;
-    TRY(gpt2_load_finish(&model->gpt2, load->loader));
+    TRY(model_stream_finish(&model->runtime, load->loader));
     pthread_mutex_lock(&e->lock);
-    e->kv_used += gpt2_kv_bytes(model->gpt2);
+    e->kv_used += model_kv_bytes(model->runtime);
     pthread_mutex_unlock(&e->lock);
     TRY(make_slots(e, model));
-    if (model->allowed && gpt2_picks(model->gpt2))
-        TRY(gpt2_allow(model->gpt2, model->allowed));
-    model->weights = engine_weights_of(gpt2_weights_type(model->gpt2));
-    model->parameters = gpt2_parameters(model->gpt2);
-    model->weight_bytes = gpt2_work_of(model->gpt2, 0, 1, 1, false).weight_bytes;
-    model->greedy_bytes = gpt2_work_of(model->gpt2, 0, 1, 1, true).weight_bytes;
+    if (model->allowed && model_picks(model->runtime))
+        TRY(model_allow(model->runtime, model->allowed));
+    model->weights = engine_weights_of(model_weights_type(model->runtime));
+    model->parameters = model_parameters(model->runtime);
+    model->weight_bytes = model_work_of(model->runtime, 0, 1, 1, false).weight_bytes;
+    model->greedy_bytes = model_work_of(model->runtime, 0, 1, 1, true).weight_bytes;
     return CINF_OK;
 }
 
 static enum cinf_status load_piece(struct cinf_engine *e, struct model_load *load, bool *done)
 {
     const struct cinf_model *model = load->model;
-    if (model->gpt2)
+    if (model->runtime)
         return time_step(load, done);
-    enum cinf_status status = gpt2_load_step(load->loader, e->device, LOAD_PIECE_NS, done);
-    atomic_store(&load->bytes_done, gpt2_load_bytes_done(load->loader));
+    enum cinf_status status = model_stream_step(load->loader, e->device, LOAD_PIECE_NS, done);
+    atomic_store(&load->bytes_done, model_stream_bytes_done(load->loader));
     if (status != CINF_OK || !*done)
         return status;
     TRY(finish_load(e, load));
@@ -791,7 +791,7 @@ static void run_load(struct cinf_engine *e, struct model_load *load)
         return;
 
     struct cinf_model *model = load->model;
-    if (status != CINF_OK && model->gpt2) {
+    if (status != CINF_OK && model->runtime) {
         drop_weights(e, model);
     } else if (status == CINF_OK) {
         cinf_meter_set_loaded(e->meter, model->account, true);
@@ -869,7 +869,7 @@ static void run_jobs(struct cinf_engine *e)
 static void close_all(struct cinf_engine *e)
 {
     for (struct model_load *load = e->loads; load;) {
-        bool on_device = load->model->gpt2 != NULL;
+        bool on_device = load->model->runtime != NULL;
         if (on_device) {
             pthread_mutex_unlock(&e->lock);
             drop_weights(e, load->model);

@@ -2,7 +2,7 @@
  * device, and a long step of a slow one has more of them than 64 bits hold. */
 #include "step_weight.h"
 
-wide step_weight(const struct gpt2_work *work, uint64_t copied_bytes, uint64_t as_per_flop,
+wide step_weight(const struct model_work *work, uint64_t copied_bytes, uint64_t as_per_flop,
                  uint64_t as_per_byte)
 {
     wide compute = (wide)work->flops * as_per_flop;

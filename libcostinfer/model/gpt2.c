@@ -7,7 +7,7 @@
  *
  * Everything that a configuration changes (scales, activation, epsilon, tied head) is decided here, once, as
  * data of the program; backends know operations, not GPT-2.  D, I, V, P, L, H, R are as in backend.h. */
-#include "gpt2_parts.h"
+#include "model_parts.h"
 
 #include <assert.h>
 #include <math.h>
@@ -62,7 +62,7 @@ static uint32_t last_norm(const struct cinf_config *c)
     return layer_spec(c->n_layer, 0);
 }
 
-void gpt2_spec_name(struct strbuf *out, const struct gpt2 *model, uint32_t index)
+void gpt2_spec_name(struct strbuf *out, const struct model *model, uint32_t index)
 {
     uint32_t last = last_norm(&model->config);
     strbuf_clear(out);
@@ -81,7 +81,7 @@ void gpt2_spec_name(struct strbuf *out, const struct gpt2 *model, uint32_t index
         strbuf_puts(out, "lm_head.weight");
 }
 
-bool gpt2_spec_is_gain(const struct gpt2 *model, uint32_t index)
+bool gpt2_spec_is_gain(const struct model *model, uint32_t index)
 {
     uint32_t last = last_norm(&model->config);
     if (index < SPEC_LAYERS || index >= last)
@@ -117,7 +117,7 @@ enum gpt2_name gpt2_name_of(const char *name, uint32_t n_layer)
 
 /* ---- Program ------------------------------------------------------------------------------ */
 
-static void fill_specs(struct gpt2 *m, bool own_head)
+static void fill_specs(struct model *m, bool own_head)
 {
     const struct cinf_config *c = &m->config;
     const uint32_t sizes[] = { [ONE] = 1, [D] = c->n_embd, [D3] = 3 * c->n_embd, [I] = c->n_inner };
@@ -168,7 +168,7 @@ static float attention_scale(const struct cinf_config *c, uint32_t layer)
 
 enum { LAYER_OPS = 7, OTHER_OPS = 3 };
 
-static void fill_ops(struct gpt2 *m, bool own_head)
+static void fill_ops(struct model *m, bool own_head)
 {
     const struct cinf_config *c = &m->config;
     struct op *op = m->ops;
@@ -192,7 +192,7 @@ static void fill_ops(struct gpt2 *m, bool own_head)
     assert(op == m->ops + m->program.n_ops);
 }
 
-enum cinf_status gpt2_new(struct gpt2 **out, const struct cinf_config *config, bool own_head)
+enum cinf_status gpt2_new(struct model **out, const struct cinf_config *config, bool own_head)
 {
     uint64_t d = config->n_embd;
     uint64_t n_ops = (uint64_t)config->n_layer * LAYER_OPS + OTHER_OPS;
@@ -208,7 +208,7 @@ enum cinf_status gpt2_new(struct gpt2 **out, const struct cinf_config *config, b
         return cinf_fail(CINF_EUNSUPPORTED, "n_embd %u, n_layer %u or vocab_size %u is too large",
                          config->n_embd, config->n_layer, config->vocab_size);
 
-    struct gpt2 *m = mem_new(1, sizeof *m);
+    struct model *m = mem_new(1, sizeof *m);
     if (m) {
         m->config = *config;
         m->matrix_parameters = config->n_layer * (4 * d * d + 2 * d * config->n_inner);
@@ -216,7 +216,7 @@ enum cinf_status gpt2_new(struct gpt2 **out, const struct cinf_config *config, b
         m->ops = mem_new(n_ops, sizeof *m->ops);
     }
     if (!m || !m->specs || !m->ops) {
-        gpt2_free(m);
+        model_free(m);
         return cinf_fail(CINF_ENOMEM, "no memory for the program of %u layers", config->n_layer);
     }
     m->program = (struct program){
@@ -237,7 +237,7 @@ enum cinf_status gpt2_new(struct gpt2 **out, const struct cinf_config *config, b
     return CINF_OK;
 }
 
-void gpt2_free(struct gpt2 *m)
+void model_free(struct model *m)
 {
     if (!m)
         return;
@@ -254,27 +254,27 @@ void gpt2_free(struct gpt2 *m)
 
 /* ---- Queries ------------------------------------------------------------------------------ */
 
-const struct cinf_config *gpt2_config(const struct gpt2 *m)
+const struct cinf_config *model_config(const struct model *m)
 {
     return &m->config;
 }
 
-enum weights_type gpt2_weights_type(const struct gpt2 *m)
+enum weights_type model_weights_type(const struct model *m)
 {
     return m->weights_type;
 }
 
-uint32_t gpt2_slots(const struct gpt2 *m)
+uint32_t model_slots(const struct model *m)
 {
     return m->slots;
 }
 
-uint64_t gpt2_kv_bytes(const struct gpt2 *m)
+uint64_t model_kv_bytes(const struct model *m)
 {
     return m->kv_position_bytes * m->config.n_positions * m->slots;
 }
 
-uint64_t gpt2_parameters(const struct gpt2 *m)
+uint64_t model_parameters(const struct model *m)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < m->program.n_specs; i++)
@@ -282,12 +282,12 @@ uint64_t gpt2_parameters(const struct gpt2 *m)
     return sum;
 }
 
-struct gpt2_work gpt2_work_of(const struct gpt2 *m, uint32_t first_position, uint32_t n_rows,
-                              uint32_t n_logits, bool only_best)
+struct model_work model_work_of(const struct model *m, uint32_t first_position, uint32_t n_rows,
+                                uint32_t n_logits, bool only_best)
 {
     uint64_t d = m->config.n_embd, first = first_position, n = n_rows;
     uint64_t pasts = n * first + n * (n + 1) / 2; /* the sum of (position + 1) */
-    return (struct gpt2_work){
+    return (struct model_work){
         .flops = 2 * n * m->matrix_parameters + 4 * d * m->config.n_layer * pasts +
                  2 * (uint64_t)m->config.vocab_size * d * n_logits,
         .weight_bytes =
@@ -298,14 +298,14 @@ struct gpt2_work gpt2_work_of(const struct gpt2 *m, uint32_t first_position, uin
     };
 }
 
-uint64_t gpt2_copy_bytes(const struct gpt2 *m, uint32_t n)
+uint64_t model_copy_bytes(const struct model *m, uint32_t n)
 {
     return 2 * m->kv_position_bytes * n;
 }
 
 /* ---- Steps -------------------------------------------------------------------------------- */
 
-static bool batch_is_valid(const struct gpt2 *m, const struct batch *b)
+static bool batch_is_valid(const struct model *m, const struct batch *b)
 {
     if (b->n_rows == 0 || b->n_rows > m->rows_max)
         return false;
@@ -319,43 +319,43 @@ static bool batch_is_valid(const struct gpt2 *m, const struct batch *b)
     return true;
 }
 
-enum cinf_status gpt2_run(struct gpt2 *m, const struct batch *batch)
+enum cinf_status model_run(struct model *m, const struct batch *batch)
 {
     assert(batch_is_valid(m, batch));
     return m->prepared->device->backend->run(m->prepared, batch);
 }
 
-enum cinf_status gpt2_wait(struct gpt2 *m)
+enum cinf_status model_wait(struct model *m)
 {
     return m->prepared->device->backend->wait(m->prepared);
 }
 
-enum cinf_status gpt2_logits(struct gpt2 *m, uint32_t i, const float **out)
+enum cinf_status model_logits(struct model *m, uint32_t i, const float **out)
 {
     return m->prepared->device->backend->logits(m->prepared, i, out);
 }
 
-bool gpt2_picks(const struct gpt2 *m)
+bool model_picks(const struct model *m)
 {
     return m->prepared->picks;
 }
 
-bool gpt2_picks_log_sums(const struct gpt2 *m)
+bool model_picks_log_sums(const struct model *m)
 {
     return m->prepared->log_sums;
 }
 
-enum cinf_status gpt2_allow(struct gpt2 *m, const uint8_t *allowed)
+enum cinf_status model_allow(struct model *m, const uint8_t *allowed)
 {
     return m->prepared->device->backend->allow(m->prepared, allowed);
 }
 
-enum cinf_status gpt2_picked(struct gpt2 *m, uint32_t i, struct picked *out)
+enum cinf_status model_picked(struct model *m, uint32_t i, struct picked *out)
 {
     return m->prepared->device->backend->picked(m->prepared, i, out);
 }
 
-enum cinf_status gpt2_copy_prefix(struct gpt2 *m, uint32_t to_slot, uint32_t from_slot, uint32_t n)
+enum cinf_status model_copy_prefix(struct model *m, uint32_t to_slot, uint32_t from_slot, uint32_t n)
 {
     assert(to_slot < m->slots && from_slot < m->slots && to_slot != from_slot);
     assert(n <= m->config.n_positions);

@@ -1,4 +1,4 @@
-/* gpt2_load.c - a checkpoint's tensors on their way into a model on a device.
+/* model_stream.c - a checkpoint's tensors on their way into a model on a device.
  *
  * Opening binds each spec of the model to one tensor, by name and exact shape; after that there are no names
  * any more.  Loading is then a walk over the specs in chunks of about a megabyte, so that whoever owns the
@@ -9,7 +9,7 @@
  * <prefix>wte.weight shows.  The head, lm_head.weight, stands outside of it.  Files made before 2023 hold
  * attention masks too; those are ignored.  Other tensors are ignored with a note, except those of layers that
  * config.json does not have: the file then belongs to another model. */
-#include "gpt2.h"
+#include "model.h"
 
 #include <assert.h>
 #include <float.h>
@@ -18,17 +18,17 @@
 
 #include "clock.h"
 #include "fail.h"
-#include "gpt2_parts.h"
+#include "model_parts.h"
 #include "mem.h"
 #include "strbuf.h"
 
 enum { CHUNK_BYTES = 1 << 20, SLOTS_DEFAULT = 64, NOTED_NAMES_MAX = 4 };
 
-struct gpt2_loader {
+struct model_stream {
     char *folder; /* NULL: the weights are made up */
     struct cinf_checkpoint *checkpoint;
-    struct gpt2_options options;
-    struct gpt2 *model; /* NULL once it is taken out */
+    struct model_options options;
+    struct model *model; /* NULL once it is taken out */
     struct strbuf prefix;
     struct strbuf name; /* of the tensor being dealt with, for lookups and messages */
     struct strbuf notes;
@@ -65,7 +65,7 @@ static void make_up(float *out, uint64_t key, uint64_t first, uint64_t n, float 
 
 /* ---- Finding and checking tensors --------------------------------------------------------- */
 
-static const char *set_name(struct gpt2_loader *l, size_t prefix_len, const char *name)
+static const char *set_name(struct model_stream *l, size_t prefix_len, const char *name)
 {
     strbuf_clear(&l->name);
     strbuf_add(&l->name, l->prefix.text, prefix_len);
@@ -73,13 +73,13 @@ static const char *set_name(struct gpt2_loader *l, size_t prefix_len, const char
     return l->name.failed ? NULL : l->name.text;
 }
 
-static enum cinf_status no_memory(const struct gpt2_loader *l)
+static enum cinf_status no_memory(const struct model_stream *l)
 {
     return cinf_fail(CINF_ENOMEM, "no memory to load %s", l->folder ? l->folder : "made-up weights");
 }
 
 /* The prefix of the transformer's tensors. */
-static enum cinf_status find_prefix(struct gpt2_loader *l)
+static enum cinf_status find_prefix(struct model_stream *l)
 {
     static const char token_table[] = "wte.weight";
     static const char *const usual[] = { "", "transformer." };
@@ -110,7 +110,7 @@ static enum cinf_status find_prefix(struct gpt2_loader *l)
 }
 
 /* lm_head.weight: outside the prefix, or below the first parts of a prefix like "_orig_mod.transformer.". */
-static enum cinf_status find_head(struct gpt2_loader *l, const struct cinf_tensor **out)
+static enum cinf_status find_head(struct model_stream *l, const struct cinf_tensor **out)
 {
     for (size_t n = 0; n <= l->prefix.len; n++) {
         if (n > 0 && l->prefix.text[n - 1] != '.')
@@ -160,13 +160,13 @@ static enum cinf_status check_tensor(const struct cinf_tensor *t, const struct w
     return CINF_OK;
 }
 
-static enum cinf_status missing(const struct gpt2_loader *l, const char *why)
+static enum cinf_status missing(const struct model_stream *l, const char *why)
 {
     return cinf_fail(CINF_EFORMAT, "%s: there is no tensor %s%s", l->folder, l->name.text, why);
 }
 
 /* V is the token table's, which may have been padded beyond what config.json and the tokenizer know. */
-static enum cinf_status find_vocab(struct gpt2_loader *l, struct cinf_config *config)
+static enum cinf_status find_vocab(struct model_stream *l, struct cinf_config *config)
 {
     if (!set_name(l, l->prefix.len, "wte.weight"))
         return no_memory(l);
@@ -184,7 +184,7 @@ static enum cinf_status find_vocab(struct gpt2_loader *l, struct cinf_config *co
 }
 
 /* Whether two tensors of one shape hold the same bytes. */
-static enum cinf_status compare(const struct gpt2_loader *l, const struct cinf_tensor *a,
+static enum cinf_status compare(const struct model_stream *l, const struct cinf_tensor *a,
                                 const struct cinf_tensor *b, bool *same)
 {
     *same = a->dtype == b->dtype && a->n_elements == b->n_elements;
@@ -209,7 +209,7 @@ static enum cinf_status compare(const struct gpt2_loader *l, const struct cinf_t
 
 /* Whether the head has weights of its own.  A tied model's files may hold them nevertheless: equal bytes are
  * a copy, and different ones are a decision, which the operator makes by `untied_head`. */
-static enum cinf_status decide_head(struct gpt2_loader *l, const struct cinf_config *config, bool *own)
+static enum cinf_status decide_head(struct model_stream *l, const struct cinf_config *config, bool *own)
 {
     const struct cinf_tensor *head = NULL;
     TRY(find_head(l, &head));
@@ -242,9 +242,9 @@ static enum cinf_status decide_head(struct gpt2_loader *l, const struct cinf_con
     return CINF_OK;
 }
 
-static enum cinf_status bind(struct gpt2_loader *l)
+static enum cinf_status bind(struct model_stream *l)
 {
-    const struct gpt2 *m = l->model;
+    const struct model *m = l->model;
     for (uint32_t i = 0; i < m->program.n_specs; i++) {
         const struct cinf_tensor *t = NULL;
         if (m->specs[i].role == WEIGHT_HEAD) {
@@ -268,7 +268,7 @@ static enum cinf_status bind(struct gpt2_loader *l)
 }
 
 /* Tensors that nothing was bound to. */
-static enum cinf_status look_at_the_others(struct gpt2_loader *l)
+static enum cinf_status look_at_the_others(struct model_stream *l)
 {
     uint32_t n_layer = l->model->config.n_layer, n_unknown = 0;
     struct strbuf names = { 0 };
@@ -297,7 +297,7 @@ static enum cinf_status look_at_the_others(struct gpt2_loader *l)
 }
 
 /* What the matrices are stored as; the widest where they differ. */
-static enum weights_type stored_type(const struct gpt2_loader *l)
+static enum weights_type stored_type(const struct model_stream *l)
 {
     enum cinf_dtype first = l->tensors[0]->dtype;
     for (uint32_t i = 0; i < l->model->program.n_specs; i++) {
@@ -309,15 +309,15 @@ static enum weights_type stored_type(const struct gpt2_loader *l)
 
 /* ---- Opening ------------------------------------------------------------------------------ */
 
-static enum cinf_status loader_new(struct gpt2_loader **out, const char *folder,
-                                   const struct gpt2_options *options)
+static enum cinf_status loader_new(struct model_stream **out, const char *folder,
+                                   const struct model_options *options)
 {
     assert(options->rows_max > 0);
-    struct gpt2_loader *l = mem_new(1, sizeof *l);
+    struct model_stream *l = mem_new(1, sizeof *l);
     if (l && folder)
         l->folder = mem_copy_text(folder);
     if (!l || (folder && !l->folder)) {
-        gpt2_load_free(l);
+        model_stream_free(l);
         return cinf_fail(CINF_ENOMEM, "no memory to load %s", folder ? folder : "made-up weights");
     }
     l->options = *options;
@@ -327,7 +327,7 @@ static enum cinf_status loader_new(struct gpt2_loader **out, const char *folder,
     return CINF_OK;
 }
 
-static enum cinf_status open_folder(struct gpt2_loader *l)
+static enum cinf_status open_folder(struct model_stream *l)
 {
     struct cinf_config config;
     TRY(cinf_config_read(&config, l->folder));
@@ -351,69 +351,69 @@ static enum cinf_status open_folder(struct gpt2_loader *l)
     return CINF_OK;
 }
 
-enum cinf_status gpt2_load_open(struct gpt2_loader **out, const char *folder,
-                                const struct gpt2_options *options)
+enum cinf_status model_stream_open(struct model_stream **out, const char *folder,
+                                   const struct model_options *options)
 {
-    struct gpt2_loader *l;
+    struct model_stream *l;
     TRY(loader_new(&l, folder, options));
     enum cinf_status status = open_folder(l);
     if (status != CINF_OK) {
-        gpt2_load_free(l);
+        model_stream_free(l);
         return status;
     }
     *out = l;
     return CINF_OK;
 }
 
-enum cinf_status gpt2_load_synthetic(struct gpt2_loader **out, const struct cinf_config *config,
-                                     uint64_t seed, const struct gpt2_options *options)
+enum cinf_status model_stream_synthetic(struct model_stream **out, const struct cinf_config *config,
+                                        uint64_t seed, const struct model_options *options)
 {
-    struct gpt2_loader *l;
+    struct model_stream *l;
     TRY(loader_new(&l, NULL, options));
     l->seed = seed;
     enum cinf_status status = gpt2_new(&l->model, config, !config->tie_word_embeddings);
     if (status != CINF_OK) {
-        gpt2_load_free(l);
+        model_stream_free(l);
         return status;
     }
-    l->bytes_total = gpt2_parameters(l->model) * sizeof(float);
+    l->bytes_total = model_parameters(l->model) * sizeof(float);
     *out = l;
     return CINF_OK;
 }
 
-const char *gpt2_load_notes(const struct gpt2_loader *l)
+const char *model_stream_notes(const struct model_stream *l)
 {
     return l->notes.text ? l->notes.text : "";
 }
 
-const struct cinf_config *gpt2_load_config(const struct gpt2_loader *l)
+const struct cinf_config *model_stream_config(const struct model_stream *l)
 {
     return &l->model->config;
 }
 
-uint64_t gpt2_load_bytes_total(const struct gpt2_loader *l)
+uint64_t model_stream_bytes_total(const struct model_stream *l)
 {
     return l->bytes_total;
 }
 
-uint64_t gpt2_load_bytes_done(const struct gpt2_loader *l)
+uint64_t model_stream_bytes_done(const struct model_stream *l)
 {
     return l->bytes_done;
 }
 
 /* ---- Loading ------------------------------------------------------------------------------ */
 
-static uint64_t element_bytes(const struct gpt2_loader *l, uint32_t spec)
+static uint64_t element_bytes(const struct model_stream *l, uint32_t spec)
 {
     const struct cinf_tensor *t = l->checkpoint ? l->tensors[spec] : NULL;
     return t ? t->n_bytes / t->n_elements : sizeof(float);
 }
 
 /* Takes the memory on the device: weights, then what the budget gives in whole slots. */
-static enum cinf_status start(struct gpt2_loader *l, struct device *device)
+static enum cinf_status start(struct model_stream *l, struct device *device)
 {
     const struct backend *backend = device->backend;
-    struct gpt2 *m = l->model;
+    struct model *m = l->model;
     uint64_t slot_bytes = backend->kv_slot_bytes(device, &m->program);
     uint64_t slots = l->options.kv_bytes / slot_bytes;
     if (slots == 0)
@@ -471,9 +471,9 @@ static uint64_t first_not_finite(const void *elements, uint64_t n, enum cinf_dty
 }
 
 /* One chunk of rows of one tensor. */
-static enum cinf_status load_chunk(struct gpt2_loader *l)
+static enum cinf_status load_chunk(struct model_stream *l)
 {
-    struct gpt2 *m = l->model;
+    struct model *m = l->model;
     const struct weight_spec *spec = &m->specs[l->spec];
     uint64_t row_bytes = spec->cols * element_bytes(l, l->spec);
     uint64_t fit = row_bytes < CHUNK_BYTES ? CHUNK_BYTES / row_bytes : 1;
@@ -511,7 +511,7 @@ static enum cinf_status load_chunk(struct gpt2_loader *l)
 
 /* The head's part of what a whole step reads, by its share of the parameters: right for every layout but
  * int4, which keeps the head in int8 and has 4.5 bits for the others. */
-static uint64_t head_part(const struct gpt2 *m)
+static uint64_t head_part(const struct model *m)
 {
     double head = (double)m->config.vocab_size * m->config.n_embd;
     if (m->weights_type == WEIGHTS_INT4)
@@ -520,9 +520,10 @@ static uint64_t head_part(const struct gpt2 *m)
     return (uint64_t)(all * (head / (head + (double)m->matrix_parameters)));
 }
 
-enum cinf_status gpt2_load_step(struct gpt2_loader *l, struct device *device, uint64_t budget_ns, bool *done)
+enum cinf_status model_stream_step(struct model_stream *l, struct device *device, uint64_t budget_ns,
+                                   bool *done)
 {
-    struct gpt2 *m = l->model;
+    struct model *m = l->model;
     uint64_t begin_ns = clock_monotonic_ns();
     assert(m && !l->finished && (!m->weights || m->weights->device == device));
     if (!m->kv)
@@ -544,7 +545,7 @@ enum cinf_status gpt2_load_step(struct gpt2_loader *l, struct device *device, ui
     return CINF_OK;
 }
 
-enum cinf_status gpt2_load_finish(struct gpt2 **out, struct gpt2_loader *l)
+enum cinf_status model_stream_finish(struct model **out, struct model_stream *l)
 {
     assert(l->finished && l->model);
     *out = l->model;
@@ -552,11 +553,11 @@ enum cinf_status gpt2_load_finish(struct gpt2 **out, struct gpt2_loader *l)
     return CINF_OK;
 }
 
-void gpt2_load_free(struct gpt2_loader *l)
+void model_stream_free(struct model_stream *l)
 {
     if (!l)
         return;
-    gpt2_free(l->model);
+    model_free(l->model);
     cinf_checkpoint_free(l->checkpoint);
     strbuf_free(&l->prefix);
     strbuf_free(&l->name);

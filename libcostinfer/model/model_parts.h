@@ -1,11 +1,11 @@
-/* gpt2_parts.h - what gpt2.c (the architecture) and gpt2_load.c (the way there) share. */
-#ifndef GPT2_PARTS_H
-#define GPT2_PARTS_H
+/* model_parts.h - what gpt2.c (the architecture) and model_stream.c (the way there) share. */
+#ifndef MODEL_PARTS_H
+#define MODEL_PARTS_H
 
-#include "gpt2.h"
+#include "model.h"
 #include "strbuf.h"
 
-struct gpt2 {
+struct model {
     struct cinf_config config;
     struct program program;
     struct weight_spec *specs;
@@ -25,13 +25,13 @@ struct gpt2 {
 
 /* A model without weights: the specs and the program of `config`.  `own_head`: the head has weights of its
  * own instead of the embeddings'. */
-enum cinf_status gpt2_new(struct gpt2 **out, const struct cinf_config *config, bool own_head);
+enum cinf_status gpt2_new(struct model **out, const struct cinf_config *config, bool own_head);
 
 /* Writes the name, without prefix, of the tensor behind spec `index`: "h.3.mlp.c_fc.weight". */
-void gpt2_spec_name(struct strbuf *out, const struct gpt2 *model, uint32_t index);
+void gpt2_spec_name(struct strbuf *out, const struct model *model, uint32_t index);
 
 /* Whether spec `index` is the gain of a norm (made-up ones are around 1, not 0). */
-bool gpt2_spec_is_gain(const struct gpt2 *model, uint32_t index);
+bool gpt2_spec_is_gain(const struct model *model, uint32_t index);
 
 /* What a name without prefix is to a model of `n_layer` layers. */
 enum gpt2_name {
