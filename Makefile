@@ -1,5 +1,5 @@
 # Verbs for daily use; the build itself is CMake's (CMakePresets.json).
-.PHONY: all test test-all test-packaging bench docs fmt lint fuzz install clean
+.PHONY: all deps deps-all test test-all test-packaging bench docs fmt lint fuzz install clean
 
 JOBS ?= $(shell nproc)
 
@@ -9,11 +9,19 @@ all: build/build.ninja
 build/build.ninja:
 	cmake --preset release
 
+# The Debian packages that building and the fast tests need; deps-all: also those of the slow suites.
+deps:
+	scripts/setup.sh
+
+deps-all:
+	scripts/setup.sh --all
+
+# Tests change nothing on the machine: what they need is installed by the two above.
 test:
-	scripts/test.sh --fast
+	scripts/test.sh --fast --no-setup
 
 test-all:
-	scripts/test.sh --all
+	scripts/test.sh --all --no-setup
 
 # The installed package as its users meet it; part of test-all.
 test-packaging: all
@@ -28,6 +36,8 @@ docs: build/build.ninja
 
 fmt:
 	git ls-files '*.c' '*.h' | grep -v -e '/unicode_table' | xargs clang-format-14 -i
+	git ls-files '*.sh' .ci/run | xargs shfmt -i 4 -ci -w
+	build-lint/node_modules/.bin/prettier --write apps/costd/ops/page/page.js
 
 lint:
 	scripts/lint.sh

@@ -13,16 +13,16 @@ record=
 weights="f32 f16 int8"
 while [ $# -gt 0 ]; do
     case $1 in
-    --record) record=1 ;;
-    --weights)
-        weights=${2:?--weights needs types}
-        shift
-        ;;
-    -*)
-        echo "usage: bench/run.sh [--record] [--weights TYPES] [SHAPE ...]" >&2
-        exit 2
-        ;;
-    *) break ;;
+        --record) record=1 ;;
+        --weights)
+            weights=${2:?--weights needs types}
+            shift
+            ;;
+        -*)
+            echo "usage: bench/run.sh [--record] [--weights TYPES] [SHAPE ...]" >&2
+            exit 2
+            ;;
+        *) break ;;
     esac
     shift
 done

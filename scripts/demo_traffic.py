@@ -167,7 +167,7 @@ def print_accounts(metrics, price, rows, total, problems):
     uptime = nanoseconds(next(v for k, v in metrics.items() if k.startswith("costinfer_device_uptime_seconds")))
     rate = Fraction(price) / 3600 / 10**9  # dollars a nanosecond
     print("\nWhere the time of the machine went\n")
-    notes = {"serve": "the two models above", "load": "reading their weights", "idle": "nobody asked"}
+    notes = {"serve": "the two models above", "load": "reading their weights", "idle": "no request active"}
     for name, ns in accounts.items():
         print(f"  {name:<22} {seconds(ns):>15} s  ${dollars(ns * rate)}   {notes[name]}")
         check(problems, of("costinfer_device_cost_dollars_total", name) == dollars(ns * rate), f"the cost of {name}")
@@ -206,7 +206,7 @@ def main():
     costd = Costd(options.costd, options.dollars_per_hour)
     try:
         print(f"costd serves {' and '.join(MODELS)} on {costd.field('device')}, {costd.field('threads')} threads;\n"
-              f"{options.clients} clients ask it for {options.seconds:g} seconds at once ...\n", flush=True)
+              f"{options.clients} clients send requests concurrently for {options.seconds:g} seconds ...\n", flush=True)
         answers, problems = send_traffic(costd, options.seconds, options.clients)
         metrics = costd.metrics()
     finally:

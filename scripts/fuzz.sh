@@ -5,15 +5,21 @@
 #   scripts/fuzz.sh [SECONDS [TARGET ...]]     60 seconds and every target by default
 #
 # New inputs gather in build-fuzz/corpus/; a crashing one is left in build-fuzz/ and named in the output.
-# Put it into tests/fuzz/corpus/TARGET/ together with the mend.
+# Put it into tests/fuzz/corpus/TARGET/ together with the fix.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=${1:-60}
 shift || true
-[[ $seconds =~ ^[0-9]+$ ]] || { echo "usage: scripts/fuzz.sh [SECONDS [TARGET ...]]" >&2; exit 2; }
+[[ $seconds =~ ^[0-9]+$ ]] || {
+    echo "usage: scripts/fuzz.sh [SECONDS [TARGET ...]]" >&2
+    exit 2
+}
 if [ $# -eq 0 ]; then
-    set -- $(cd tests/fuzz && ls fuzz_*.c | sed 's/^fuzz_//; s/\.c$//')
+    for target in tests/fuzz/fuzz_*.c; do
+        target=${target##*/fuzz_}
+        set -- "$@" "${target%.c}"
+    done
 fi
 
 cmake --preset fuzz >/dev/null
@@ -24,5 +30,8 @@ for target in "$@"; do
     "build-fuzz/bin/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="build-fuzz/$target-" "build-fuzz/corpus/$target" "tests/fuzz/corpus/$target" 2>&1 |
         grep -E '^(stat::|==[0-9]+==|SUMMARY|Test unit|artifact|.*ERROR)|Done' || true
-    [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "fuzz: fuzz_$target found something" >&2; exit 1; }
+    [ "${PIPESTATUS[0]}" -eq 0 ] || {
+        echo "fuzz: fuzz_$target found something" >&2
+        exit 1
+    }
 done

@@ -1,25 +1,54 @@
 #!/usr/bin/env bash
-# Formatting (.clang-format) and clang-tidy (.clang-tidy) over the library and the programs; no finding is
-# accepted.  That a folder includes only what stands below it is checked by the build itself.
+# Formatters and linters over everything that is written by hand; no finding is accepted.  That a folder includes
+# only what stands below it is checked by the build itself.
 #
-#   scripts/lint.sh             both; clang-tidy where it is installed
-#   scripts/lint.sh --format    formatting only
+#   scripts/lint.sh             all of them; a linter that is not installed is named and left out
+#   scripts/lint.sh --format    clang-format, and shfmt and shellcheck where they are installed
+#
+# The page's JavaScript is held by prettier and eslint from npm, installed once into build-lint/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+have() {
+    command -v "$1" >/dev/null || {
+        echo "lint: $1 is not installed (make deps-all)"
+        return 1
+    }
+}
+
 # Generated tables keep the form that their generator gives them.
-sources=$(git ls-files '*.c' '*.h' | grep -v '/unicode_table')
-clang-format-14 --dry-run -Werror $sources
-echo "lint: $(wc -w <<<"$sources") files are formatted"
+mapfile -t sources < <(git ls-files '*.c' '*.h' | grep -v '/unicode_table')
+clang-format-14 --dry-run -Werror "${sources[@]}"
+echo "lint: ${#sources[@]} C files are formatted"
+
+mapfile -t shell < <(git ls-files '*.sh' .ci/run)
+if have shfmt; then
+    shfmt -i 4 -ci -d "${shell[@]}"
+fi
+if have shellcheck; then
+    shellcheck "${shell[@]}"
+    echo "lint: shellcheck has no finding in ${#shell[@]} scripts"
+fi
 [ "${1:-}" != --format ] || exit 0
 
-if ! command -v clang-tidy-14 >/dev/null; then
-    echo "lint: clang-tidy-14 is not installed (scripts/setup.sh --all)"
-    exit 0
+if have npm; then
+    tools=build-lint/node_modules/.bin
+    if [ ! -x $tools/eslint ] || [ ! -x $tools/prettier ]; then
+        mkdir -p build-lint
+        npm install --prefix build-lint --no-audit --no-fund --silent prettier@3.10.1 eslint@9.39.1
+    fi
+    page=apps/costd/ops/page
+    $tools/prettier --check --log-level warn $page/page.js
+    $tools/eslint --max-warnings 0 --config $page/eslint.config.mjs $page/page.js
+    echo "lint: prettier and eslint have no finding in the page"
 fi
-cmake --preset clang >/dev/null
-checked=$(git ls-files 'libcostinfer/*.c' 'apps/*.c')
-# One file a process: with more, clang-tidy 14 mistakes every va_list for an uninitialised one.
-printf '%s\n' $checked | xargs -P "$(nproc)" -n 1 clang-tidy-14 -p build-clang --quiet --warnings-as-errors='*' \
-    2> >(grep -v 'warnings generated\|warning generated\|^Suppressed\|^Use -header-filter' >&2)
-echo "lint: clang-tidy has no finding in $(wc -w <<<"$checked") files"
+
+if have clang-tidy-14; then
+    cmake --preset clang >/dev/null
+    mapfile -t checked < <(git ls-files 'libcostinfer/*.c' 'apps/*.c')
+    # One file a process: with more, clang-tidy 14 mistakes every va_list for an uninitialised one.
+    printf '%s\n' "${checked[@]}" |
+        xargs -P "$(nproc)" -n 1 clang-tidy-14 -p build-clang --quiet --warnings-as-errors='*' \
+            2> >(grep -v 'warnings generated\|warning generated\|^Suppressed\|^Use -header-filter' >&2)
+    echo "lint: clang-tidy has no finding in ${#checked[@]} files"
+fi

@@ -14,7 +14,7 @@ usage() {
     exit 2
 }
 
-[ $# -ge 1 ] && [ $# -le 2 ] || usage
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then usage; fi
 folder=$1
 case "${2-}" in
     "") file=requirements.txt imports="torch, transformers, tiktoken" site=--system-site-packages ;;

@@ -8,19 +8,22 @@
 set -euo pipefail
 
 build=(gcc g++ make cmake ninja-build pkg-config ccache git ca-certificates
-       libopenblas-dev libcjson-dev libmicrohttpd-dev python3 ocl-icd-opencl-dev opencl-headers libclblast-dev)
-tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev curl doxygen
-       python3-numpy python3-prometheus-client python3-yaml prometheus prometheus-alertmanager pocl-opencl-icd clinfo locales)
+    libopenblas-dev libcjson-dev libmicrohttpd-dev python3 ocl-icd-opencl-dev opencl-headers libclblast-dev)
+tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev curl doxygen shellcheck shfmt
+    python3-numpy python3-prometheus-client python3-yaml prometheus prometheus-alertmanager pocl-opencl-icd clinfo locales)
 slow=(chromium python3-torch python3-venv python3-pip clang-tidy-14 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-      mandoc golang-go dpkg-dev debhelper lintian fakeroot dh-python pybuild-plugin-pyproject python3-all python3-setuptools
-      nodejs npm nginx-light wrk slowhttptest iproute2 oclgrind)
+    mandoc golang-go dpkg-dev debhelper lintian fakeroot dh-python pybuild-plugin-pyproject python3-all python3-setuptools
+    nodejs npm nginx-light wrk slowhttptest iproute2 oclgrind)
 
 wanted=("${build[@]}")
 case "${1:-}" in
     "") wanted+=("${tests[@]}") ;;
     --all) wanted+=("${tests[@]}" "${slow[@]}") ;;
     --build) ;;
-    *) echo "usage: scripts/setup.sh [--build | --all]" >&2; exit 2 ;;
+    *)
+        echo "usage: scripts/setup.sh [--build | --all]" >&2
+        exit 2
+        ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -46,7 +49,10 @@ fi
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || { echo "setup: run as root, or install sudo; missing: ${missing[*]}" >&2; exit 1; }
+    command -v sudo >/dev/null || {
+        echo "setup: run as root, or install sudo; missing: ${missing[*]}" >&2
+        exit 1
+    }
     as_root=(sudo)
 fi
 echo "setup: installing ${missing[*]}"

@@ -4,19 +4,33 @@
 #   scripts/test.sh           what every change must pass: formatting, gcc and clang without a warning, the
 #                             fast suite in a release build and under ASan+UBSan, threads under TSan
 #   scripts/test.sh --fast    a release build and the fast suite
-#   scripts/test.sh --all     the above, the slow suites (peers, Prometheus, arm64) and the linter
+#   scripts/test.sh --all     the above, the slow suites (peers, Prometheus, arm64) and the linters
+#   --no-setup                beside any of these: installs nothing (`make deps` does)
 #
 # Stops at the first step that fails.  Ends with ctest's summary of the release build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mode=${1:-}
-case "$mode" in
-    "" | --fast | --all) ;;
-    *) echo "usage: scripts/test.sh [--fast | --all]" >&2; exit 2 ;;
-esac
+mode=
+setup=1
+for argument in "$@"; do
+    case "$argument" in
+        --fast | --all) mode=$argument ;;
+        --no-setup) setup= ;;
+        *)
+            echo "usage: scripts/test.sh [--fast | --all] [--no-setup]" >&2
+            exit 2
+            ;;
+    esac
+done
 
-scripts/setup.sh $([ "$mode" = --all ] && echo --all)
+if [ -n "$setup" ]; then
+    if [ "$mode" = --all ]; then
+        scripts/setup.sh --all
+    else
+        scripts/setup.sh
+    fi
+fi
 
 jobs=$(nproc)
 cache=()
@@ -52,15 +66,15 @@ if [ "$mode" != --fast ]; then
     build clang build-clang
 
     step "ThreadSanitizer: every test that starts threads"
-    threaded=$(grep -lE 'pthread_create|cinf_engine_open' tests/test_*.c | xargs -n 1 basename -s .c)
-    build tsan build-tsan $threaded
+    mapfile -t threaded < <(grep -lE 'pthread_create|cinf_engine_open' tests/test_*.c | xargs -n 1 basename -s .c)
+    build tsan build-tsan "${threaded[@]}"
     # TSan does not know the address layouts of newer kernels; without randomisation it does.
     fixed=()
     if setarch "$(uname -m)" -R true 2>/dev/null; then
         fixed=(setarch "$(uname -m)" -R)
     fi
     "${fixed[@]}" ctest --test-dir build-tsan -j "$jobs" --output-on-failure --no-tests=error \
-        -R "^($(echo $threaded | tr ' ' '|'))\$"
+        -R "^($(IFS="|" && echo "${threaded[*]}"))\$"
 
     step "AddressSanitizer and UndefinedBehaviorSanitizer: the fast suite"
     build dev build-dev
@@ -68,7 +82,7 @@ if [ "$mode" != --fast ]; then
 fi
 
 if [ "$mode" = --all ]; then
-    step "clang-tidy"
+    step "clang-tidy and the linters of scripts and page"
     scripts/lint.sh
 fi
 

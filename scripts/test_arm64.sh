@@ -7,7 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 for tool in aarch64-linux-gnu-gcc qemu-aarch64; do
-    command -v $tool >/dev/null || { echo "arm64: $tool is missing (scripts/setup.sh --all)" >&2; exit 1; }
+    command -v $tool >/dev/null || {
+        echo "arm64: $tool is missing (scripts/setup.sh --all)" >&2
+        exit 1
+    }
 done
 
 work=$PWD/build-arm64
@@ -16,8 +19,8 @@ libraries=$root/usr/lib/aarch64-linux-gnu
 if [ ! -e "$libraries/pkgconfig/check.pc" ]; then
     mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial" "$work/debs" "$root"
     apt=(apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::status=/dev/null
-         -o Dir::State::lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User="$(id -un)"
-         -o Debug::NoLocking=1 -o Acquire::Retries=3)
+        -o Dir::State::lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User="$(id -un)"
+        -o Debug::NoLocking=1 -o Acquire::Retries=3)
     "${apt[@]}" update
     (cd "$work/debs" && "${apt[@]}" download libcjson1 libcjson-dev check libsubunit0 libsubunit-dev)
     for package in "$work"/debs/*.deb; do

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Makes the files of a release from the commit that is checked out, and publishes nothing.
+#
+#   scripts/release.sh [FOLDER]     build-release/ by default
+#
+# Checks that the checkout is clean and that the version agrees in all its places, packs the source tarball,
+# builds the Debian packages from that tarball alone, writes an SPDX list of what goes into them and the
+# checksums of everything, and prints the tag to set.  Tests are not repeated here: run `make test-all` before.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+folder=$(mkdir -p "${1:-build-release}" && cd "${1:-build-release}" && pwd)
+version=$(sed -n 's/^project(costinfer VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
+
+fail() {
+    echo "release: $*" >&2
+    exit 1
+}
+
+[ -z "$(git status --porcelain)" ] || fail "the checkout has uncommitted changes"
+[ -n "$version" ] || fail "CMakeLists.txt names no version"
+grep -q "^## $version" CHANGELOG.md || fail "CHANGELOG.md has no section for $version"
+grep -q "^version = \"$version\"" bindings/python/pyproject.toml || fail "bindings/python/pyproject.toml has another version"
+head -n 1 debian/changelog | grep -q "^costinfer (${version}[-)]" || fail "debian/changelog has another version"
+if git rev-parse -q --verify "refs/tags/v$version" >/dev/null; then
+    fail "the tag v$version exists already"
+fi
+command -v dpkg-buildpackage >/dev/null || fail "dpkg-buildpackage is not installed (make deps-all)"
+
+name=costinfer-$version
+rm -f "$folder/$name.tar.gz" "$folder"/*.deb "$folder/SHA256SUMS" "$folder/$name.spdx.json"
+# gzip -n and git's own order make the tarball the same bytes for the same commit.
+git archive --prefix="$name/" HEAD | gzip -n -9 >"$folder/$name.tar.gz"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tar -xzf "$folder/$name.tar.gz" -C "$work"
+(cd "$work/$name" && SOURCE_DATE_EPOCH=$(cd - >/dev/null && git log -1 --format=%ct) dpkg-buildpackage -us -uc -b) \
+    >"$folder/dpkg-buildpackage.log" 2>&1 || fail "the Debian packages do not build: $folder/dpkg-buildpackage.log"
+mv "$work"/*.deb "$folder/"
+
+# What was built is what is listed.
+for package in "$folder"/*.deb; do
+    dpkg-deb -x "$package" "$work/root"
+done
+/usr/bin/python3 scripts/make_sbom.py "$version" "$(git rev-parse HEAD)" "$work/root/usr/bin/costd" \
+    "$work/root/usr/bin/costinfer" "$work"/root/usr/lib/*/libcostinfer.so.0 >"$folder/$name.spdx.json"
+(cd "$folder" && sha256sum -- *.tar.gz *.deb *.spdx.json >SHA256SUMS)
+
+ls -l "$folder"
+echo
+echo "release: to publish, set the tag and upload the files above:"
+echo "    git tag -s v$version -m 'costinfer $version' $(git rev-parse --short HEAD)"
