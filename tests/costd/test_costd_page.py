@@ -15,7 +15,7 @@ FILES = {"/": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8"
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
           "base-uri 'none'; frame-ancestors 'none'")
 PRICE = ["--cpu-cost-per-hour", "0.10"]
-PAGE_GZIP_BYTES_MAX = 40000
+PAGE_GZIP_BYTES_MAX = 60000
 SCRAPES = 10000
 
 
