@@ -14,7 +14,7 @@
 
 #include "backend.h"
 #include "clock.h"
-#include "model.h"
+#include "model_stream.h"
 #include "mem.h"
 #include "packed_pool.h"
 

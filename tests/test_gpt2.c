@@ -8,7 +8,7 @@
 
 #include "backend.h"
 #include "file.h"
-#include "model.h"
+#include "model_stream.h"
 #include "json.h"
 #include "mem.h"
 #include "strbuf.h"

@@ -7,7 +7,7 @@
 
 #include "backend.h"
 #include "clock.h"
-#include "model.h"
+#include "model_stream.h"
 #include "support.h"
 
 static const struct {

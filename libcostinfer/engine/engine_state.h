@@ -18,6 +18,7 @@
 
 #include "backend.h"
 #include "model.h"
+#include "model_stream.h"
 #include "sampler.h"
 #include "speculate.h"
 #include "textflow.h"
