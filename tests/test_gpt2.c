@@ -6,15 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
 #include "file.h"
-#include "model_stream.h"
 #include "json.h"
+#include "made_checkpoint.h"
 #include "mem.h"
-#include "strbuf.h"
+#include "model_steps.h"
 #include "support.h"
-
-enum { DEVICES_MAX = 6 }; /* a build has fewer */
 
 static const char *const variants[] = {
     "plain", "prefix",   "other_prefix", "untied",        "head_ignored",
@@ -28,58 +25,14 @@ enum { N_VARIANTS = sizeof variants / sizeof *variants };
  * (golden/README.md). */
 static const double tolerance = 1e-4;
 
-enum { IDS_MAX = 64, ROWS_MAX = 32 };
+enum { IDS_MAX = 64 };
 static const uint64_t plenty_ns = 1 << 30;
-static const struct model_options usual = { .kv_bytes = 1 << 30, .slots_max = 4, .rows_max = ROWS_MAX };
 
 /* ---- Helpers ------------------------------------------------------------------------------ */
-
-static struct device *open_device(const char *name)
-{
-    struct device *device = NULL;
-    char reason[DEVICE_REASON_MAX];
-    ck_ok(device_open(&device, name, NULL, reason));
-    return device;
-}
 
 static struct device *open_reference(void)
 {
     return open_device("cpu-reference");
-}
-
-/* The build's device of that index, or NULL behind the last one; if CINF_TEST_DEVICE names one, that alone.
- */
-static struct device *open_listed(uint32_t index)
-{
-    const char *only = getenv("CINF_TEST_DEVICE");
-    if (only)
-        return index == 0 ? open_device(only) : NULL;
-    ck_assert_ptr_null(device_list(DEVICES_MAX));
-    return device_list(index) ? open_device(device_list(index)) : NULL;
-}
-
-static struct model *load_all(struct model_stream *loader, struct device *device)
-{
-    struct model *model = NULL;
-    for (bool done = false; !done;)
-        ck_ok(model_stream_step(loader, device, 1000000, &done));
-    ck_ok(model_stream_finish(&model, loader));
-    model_stream_free(loader);
-    return model;
-}
-
-static struct model *load(struct device *device, const char *folder, const struct model_options *options)
-{
-    struct model_stream *loader = NULL;
-    ck_ok(model_stream_open(&loader, folder, options));
-    return load_all(loader, device);
-}
-
-static const char *golden_path(const char *variant)
-{
-    char path[128];
-    snprintf(path, sizeof path, "tests/golden/%s", variant);
-    return support_source(path);
 }
 
 /* What a folder's expected.json and logits.f32 say. */
@@ -134,57 +87,6 @@ static void golden_read(struct golden *g, const char *variant)
     mem_free(path);
     g->vocab = (uint32_t)(size / sizeof(float) / g->n_prompt);
     ck_assert_uint_gt(g->vocab, 0);
-}
-
-/* Rows of one or more requests on their way into a batch. */
-struct rows {
-    uint32_t n;
-    int32_t tokens[ROWS_MAX];
-    uint32_t positions[ROWS_MAX], slots[ROWS_MAX];
-    uint8_t wants_logits[ROWS_MAX];
-};
-
-static void add_row(struct rows *r, uint32_t slot, uint32_t position, int32_t token, bool wants_logits)
-{
-    ck_assert_uint_lt(r->n, ROWS_MAX);
-    r->tokens[r->n] = token;
-    r->positions[r->n] = position;
-    r->slots[r->n] = slot;
-    r->wants_logits[r->n++] = wants_logits;
-}
-
-static void run(struct model *model, const struct rows *r)
-{
-    ck_ok(model_run(model, &(struct batch){ .n_rows = r->n,
-                                            .tokens = r->tokens,
-                                            .positions = r->positions,
-                                            .slots = r->slots,
-                                            .wants_logits = r->wants_logits }));
-    ck_ok(model_wait(model));
-}
-
-static const float *logits_of(struct model *model, uint32_t i)
-{
-    const float *logits = NULL;
-    ck_ok(model_logits(model, i, &logits));
-    return logits;
-}
-
-/* Tokens ids[from..to) of one sequence, in steps of at most `chunk` rows; logits of all of them are copied to
- * out[from..to)[V] unless it is NULL. */
-static void feed(struct model *model, uint32_t slot, const int32_t *ids, uint32_t from, uint32_t to,
-                 uint32_t chunk, float *out)
-{
-    uint32_t vocab = model_config(model)->vocab_size;
-    while (from < to) {
-        struct rows r = { 0 };
-        uint32_t first = from;
-        for (; from < to && r.n < chunk; from++)
-            add_row(&r, slot, from, ids[from], out != NULL);
-        run(model, &r);
-        for (uint32_t i = 0; out && i < r.n; i++)
-            memcpy(out + (size_t)(first + i) * vocab, logits_of(model, i), vocab * sizeof *out);
-    }
 }
 
 static void assert_near(const float *got, const float *expected, uint32_t n, const char *what)
@@ -377,137 +279,12 @@ END_TEST
 
 /* ---- Files made from a golden one --------------------------------------------------------- */
 
-struct made_tensor {
-    char name[64];
-    const char *dtype;
-    uint32_t n_dims;
-    uint64_t dims[2];
-    uint64_t n_bytes;
-    char *bytes;
-};
-
-struct made {
-    char *config;
-    uint32_t n;
-    struct made_tensor tensors[64];
-};
-
-static struct made *made_from(const char *variant)
-{
-    struct made *m = calloc(1, sizeof *m);
-    struct cinf_checkpoint *checkpoint = NULL;
-    const char *folder = golden_path(variant);
-    ck_ok(cinf_checkpoint_open(&checkpoint, folder));
-    m->n = cinf_checkpoint_count(checkpoint);
-    ck_assert_uint_lt(m->n, 60);
-    for (uint32_t i = 0; i < m->n; i++) {
-        const struct cinf_tensor *t = cinf_checkpoint_tensor(checkpoint, i);
-        struct made_tensor *to = &m->tensors[i];
-        *to = (struct made_tensor){ .n_dims = t->n_dims, .n_bytes = t->n_bytes };
-        ck_assert_uint_le(t->n_dims, 2);
-        memcpy(to->dims, t->dims, t->n_dims * sizeof *to->dims);
-        snprintf(to->name, sizeof to->name, "%s", t->name);
-        to->dtype = t->dtype == CINF_DTYPE_F32   ? "F32"
-                    : t->dtype == CINF_DTYPE_F16 ? "F16"
-                    : t->dtype == CINF_DTYPE_F64 ? "F64"
-                                                 : "BF16";
-        to->bytes = malloc(t->n_bytes);
-        ck_ok(cinf_checkpoint_read(checkpoint, t, 0, t->n_elements, to->bytes));
-    }
-    cinf_checkpoint_free(checkpoint);
-    char *path = path_join(folder, "config.json");
-    size_t size;
-    ck_ok(file_load(&m->config, &size, path, 1 << 16));
-    mem_free(path);
-    return m;
-}
-
-static struct made_tensor *made_find(struct made *m, const char *name)
-{
-    for (uint32_t i = 0; i < m->n; i++) {
-        if (strcmp(m->tensors[i].name, name) == 0)
-            return &m->tensors[i];
-    }
-    ck_abort_msg("no tensor %s", name);
-    return NULL;
-}
-
-/* A copy of `from` under another name. */
-static struct made_tensor *made_add(struct made *m, const char *name, const char *from)
-{
-    const struct made_tensor *source = made_find(m, from);
-    struct made_tensor *to = &m->tensors[m->n++];
-    *to = *source;
-    snprintf(to->name, sizeof to->name, "%s", name);
-    to->bytes = malloc(to->n_bytes);
-    memcpy(to->bytes, source->bytes, to->n_bytes);
-    return to;
-}
-
-/* Writes one element; one of 8 bytes makes the tensor F64, otherwise zeros. */
-static void made_put(struct made_tensor *t, size_t index, const void *value, size_t size)
-{
-    if (size == sizeof(double)) {
-        t->dtype = "F64";
-        t->n_bytes *= 2;
-        free(t->bytes);
-        t->bytes = calloc(1, t->n_bytes);
-    }
-    memcpy(t->bytes + index * size, value, size);
-}
-
-static void made_set_config(struct made *m, const char *from, const char *to)
-{
-    char *at = strstr(m->config, from);
-    ck_assert_msg(at != NULL, "config.json lacks %s", from);
-    size_t size = strlen(m->config) + strlen(to) + 1;
-    char *text = mem_new(size, 1);
-    snprintf(text, size, "%.*s%s%s", (int)(at - m->config), m->config, to, at + strlen(from));
-    mem_free(m->config);
-    m->config = text;
-}
-
-/* Writes the files to a fresh folder and frees m. */
-static const char *made_write(struct made *m)
-{
-    const char *folder = support_temp_folder();
-    struct strbuf file = { 0 }, header = { 0 };
-    uint64_t offset = 0;
-    for (uint32_t i = 0; i < m->n; i++) {
-        const struct made_tensor *t = &m->tensors[i];
-        strbuf_printf(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", t->name, t->dtype);
-        for (uint32_t k = 0; k < t->n_dims; k++)
-            strbuf_printf(&header, "%s%llu", k ? "," : "", (unsigned long long)t->dims[k]);
-        strbuf_printf(&header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
-                      (unsigned long long)(offset + t->n_bytes));
-        offset += t->n_bytes;
-    }
-    strbuf_putc(&header, '}');
-    while (header.len % 8 != 0)
-        strbuf_putc(&header, ' ');
-    uint64_t header_len = header.len;
-    strbuf_add(&file, &header_len, sizeof header_len);
-    strbuf_add(&file, header.text, header.len);
-    for (uint32_t i = 0; i < m->n; i++) {
-        strbuf_add(&file, m->tensors[i].bytes, m->tensors[i].n_bytes);
-        free(m->tensors[i].bytes);
-    }
-    ck_assert(!file.failed && !header.failed);
-    support_write(folder, "model.safetensors", file.text, (long)file.len);
-    support_write(folder, "config.json", m->config, -1);
-    strbuf_free(&file);
-    strbuf_free(&header);
-    mem_free(m->config);
-    free(m);
-    return folder;
-}
-
 static void assert_refused(struct made *m, enum cinf_status status, const char *words)
 {
-    struct model_stream *loader = NULL;
+    struct model_stream *stream = NULL;
     const char *folder = made_write(m);
-    ck_fails(model_stream_open(&loader, folder, &usual), status, words);
-    ck_assert_ptr_null(loader);
+    ck_fails(model_stream_open(&stream, folder, &usual), status, words);
+    ck_assert_ptr_null(stream);
 }
 
 /* Fails while it loads, not before. */
@@ -515,69 +292,69 @@ static void assert_load_fails(const char *folder, const struct model_options *op
                               enum cinf_status status, const char *words)
 {
     struct device *device = open_reference();
-    struct model_stream *loader = NULL;
-    ck_ok(model_stream_open(&loader, folder, options));
+    struct model_stream *stream = NULL;
+    ck_ok(model_stream_open(&stream, folder, options));
     enum cinf_status got = CINF_OK;
     bool done = false;
     while (!done && got == CINF_OK)
-        got = model_stream_step(loader, device, 0, &done);
+        got = model_stream_step(stream, device, 0, &done);
     ck_assert_msg(got == status && !done, "%s: %s", cinf_status_name(got), cinf_last_error());
     ck_assert_msg(support_contains(cinf_last_error(), words), "\"%s\" lacks \"%s\"", cinf_last_error(),
                   words);
-    model_stream_free(loader);
+    model_stream_free(stream);
     device_close(device);
 }
 
 START_TEST(missing_tensors_are_named)
 {
-    struct made *m = made_from("plain");
+    struct made *m = made_from_golden("plain");
     strcpy(made_find(m, "h.1.ln_2.bias")->name, "h.1.ln_2.bogus");
     assert_refused(m, CINF_EFORMAT, ": there is no tensor h.1.ln_2.bias");
 
-    m = made_from("untied");
+    m = made_from_golden("untied");
     strcpy(made_find(m, "transformer.h.0.mlp.c_fc.weight")->name, "h.0.mlp.c_fc.weight");
     assert_refused(m, CINF_EFORMAT, ": there is no tensor transformer.h.0.mlp.c_fc.weight");
 
-    m = made_from("untied");
+    m = made_from_golden("untied");
     strcpy(made_find(m, "lm_head.weight")->name, "head.weight");
     assert_refused(
         m, CINF_EFORMAT,
         ": there is no tensor lm_head.weight, which tie_word_embeddings false in config.json asks for");
 
-    m = made_from("plain");
+    m = made_from_golden("plain");
     strcpy(made_find(m, "wte.weight")->name, "wte");
     assert_refused(m, CINF_EFORMAT, ": there is no tensor wte.weight or transformer.wte.weight");
 
-    m = made_from("plain");
+    m = made_from_golden("plain");
     strcpy(made_find(m, "wte.weight")->name, "a.wte.weight");
     made_add(m, "b.wte.weight", "a.wte.weight");
     assert_refused(m, CINF_EFORMAT, ": both a.wte.weight and b.wte.weight could be the token embeddings");
 
-    struct model_stream *loader = NULL;
-    ck_fails(model_stream_open(&loader, golden_path("absent"), &usual), CINF_ENOTFOUND, "golden/absent");
-    ck_assert_ptr_null(loader);
+    struct model_stream *stream = NULL;
+    ck_fails(model_stream_open(&stream, golden_path("absent"), &usual), CINF_ENOTFOUND, "golden/absent");
+    ck_assert_ptr_null(stream);
 }
 END_TEST
 
 START_TEST(shapes_are_exact)
 {
-    struct made *m = made_from("plain");
+    struct made *m = made_from_golden("plain");
     struct made_tensor *t = made_find(m, "h.0.attn.c_attn.weight");
     t->dims[0] = 72, t->dims[1] = 24;
     assert_refused(m, CINF_EFORMAT,
                    "model.safetensors: tensor h.0.attn.c_attn.weight is [72, 24], expected [24, 72]");
 
-    m = made_from("plain");
+    m = made_from_golden("plain");
     t = made_find(m, "ln_f.bias");
     t->n_dims = 2, t->dims[0] = 1, t->dims[1] = 24;
     assert_refused(m, CINF_EFORMAT, "tensor ln_f.bias is [1, 24], expected [24]");
 
-    m = made_from("plain");
+    m = made_from_golden("plain");
     made_find(m, "h.1.mlp.c_fc.bias")->dtype = "I32";
     assert_refused(m, CINF_EUNSUPPORTED,
                    "tensor h.1.mlp.c_fc.bias is I32; weights are read from F32, F16, BF16 and F64");
 
-    m = made_from("untied");
+    m = made_from_golden("untied");
     t = made_find(m, "lm_head.weight");
     t->dims[0] = 24, t->dims[1] = 61;
     assert_refused(m, CINF_EFORMAT, "tensor lm_head.weight is [24, 61], expected [61, 24]");
@@ -600,17 +377,17 @@ START_TEST(config_and_tensors_must_agree)
         { "\"n_positions\": 32", "\"n_positions\": 64", "tensor wpe.weight is [32, 24], expected [64, 24]" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct made *m = made_from("plain");
+        struct made *m = made_from_golden("plain");
         made_set_config(m, cases[i].from, cases[i].to);
         assert_refused(m, CINF_EFORMAT, cases[i].words);
     }
-    struct made *m = made_from("plain");
+    struct made *m = made_from_golden("plain");
     made_set_config(m, "\"n_head\": 3", "\"n_head\": 5");
-    struct model_stream *loader = NULL;
+    struct model_stream *stream = NULL;
     const char *folder = made_write(m);
-    ck_assert_int_ne(model_stream_open(&loader, folder, &usual), CINF_OK);
+    ck_assert_int_ne(model_stream_open(&stream, folder, &usual), CINF_OK);
     ck_assert_msg(support_contains(cinf_last_error(), "n_head"), "%s", cinf_last_error());
-    ck_assert_ptr_null(loader);
+    ck_assert_ptr_null(stream);
 }
 END_TEST
 
@@ -632,7 +409,7 @@ START_TEST(values_that_are_not_finite_are_refused)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char words[160];
-        struct made *m = made_from(cases[i].variant);
+        struct made *m = made_from_golden(cases[i].variant);
         made_put(made_find(m, cases[i].tensor), 7, cases[i].value, cases[i].size);
         snprintf(words, sizeof words,
                  "model.safetensors: tensor %s holds a value that is not finite in float32, element 7",
@@ -659,7 +436,7 @@ START_TEST(the_largest_values_are_not_infinite)
     };
     struct device *device = open_reference();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct made *m = made_from(cases[i].variant);
+        struct made *m = made_from_golden(cases[i].variant);
         made_put(made_find(m, cases[i].tensor), 0, cases[i].value, cases[i].size);
         model_free(load(device, made_write(m), &usual));
     }
@@ -671,10 +448,10 @@ END_TEST
 
 static char *notes_of(const char *folder, const struct model_options *options)
 {
-    struct model_stream *loader = NULL;
-    ck_ok(model_stream_open(&loader, folder, options));
-    char *notes = strdup(model_stream_notes(loader));
-    model_stream_free(loader);
+    struct model_stream *stream = NULL;
+    ck_ok(model_stream_open(&stream, folder, options));
+    char *notes = strdup(model_stream_notes(stream));
+    model_stream_free(stream);
     return notes;
 }
 
@@ -698,7 +475,7 @@ START_TEST(notes_say_what_is_ignored)
         "ties them; the untied-head option takes it\n";
     assert_notes(golden_path("head_ignored"), &usual, ignored);
 
-    struct made *m = made_from("plain");
+    struct made *m = made_from_golden("plain");
     made_add(m, "h.0.attn.rotary", "ln_f.bias");
     made_add(m, "h.01.ln_1.weight", "ln_f.bias");
     made_add(m, "score.weight", "ln_f.bias");
@@ -730,7 +507,7 @@ START_TEST(an_untied_head_is_taken_when_asked_for)
 
     /* A copy of the embeddings needs no memory of its own, tied or not. */
     for (int tied = 0; tied < 2; tied++) {
-        struct made *m = made_from("plain");
+        struct made *m = made_from_golden("plain");
         made_add(m, "lm_head.weight", "wte.weight");
         if (!tied)
             made_set_config(m, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
@@ -742,7 +519,7 @@ START_TEST(an_untied_head_is_taken_when_asked_for)
     }
 
     /* Below a prefix of several parts the head is beside the transformer. */
-    struct made *m = made_from("untied");
+    struct made *m = made_from_golden("untied");
     for (uint32_t i = 0; i < m->n; i++) {
         char name[sizeof m->tensors[i].name];
         strcpy(name, m->tensors[i].name);
@@ -764,7 +541,7 @@ START_TEST(tensors_of_several_chunks_arrive_whole)
     struct device *device = open_listed((uint32_t)_i);
     if (!device)
         return;
-    struct made *m = made_from("plain");
+    struct made *m = made_from_golden("plain");
     struct made_tensor *t = made_find(m, "wte.weight");
     size_t row_bytes = WIDTH * sizeof(float);
     char *bytes = calloc(ROWS, row_bytes);
@@ -847,21 +624,21 @@ END_TEST
 START_TEST(loading_is_many_short_jobs)
 {
     struct device *device = open_reference();
-    struct model_stream *loader = NULL;
-    ck_ok(model_stream_open(&loader, golden_path("sharded"), &usual));
-    ck_assert_uint_eq(model_stream_config(loader)->n_layer, 2);
-    uint64_t total = model_stream_bytes_total(loader), before = 0;
-    ck_assert_uint_eq(model_stream_bytes_done(loader), 0);
+    struct model_stream *stream = NULL;
+    ck_ok(model_stream_open(&stream, golden_path("sharded"), &usual));
+    ck_assert_uint_eq(model_stream_config(stream)->n_layer, 2);
+    uint64_t total = model_stream_bytes_total(stream), before = 0;
+    ck_assert_uint_eq(model_stream_bytes_done(stream), 0);
     uint32_t n_jobs = 0;
     for (bool done = false; !done; n_jobs++) {
-        ck_ok(model_stream_step(loader, device, 0, &done));
-        ck_assert_uint_ge(model_stream_bytes_done(loader), before);
-        before = model_stream_bytes_done(loader);
+        ck_ok(model_stream_step(stream, device, 0, &done));
+        ck_assert_uint_ge(model_stream_bytes_done(stream), before);
+        before = model_stream_bytes_done(stream);
         ck_assert(!done || before == total);
     }
     struct model *model = NULL;
-    ck_ok(model_stream_finish(&model, loader));
-    model_stream_free(loader);
+    ck_ok(model_stream_finish(&model, stream));
+    model_stream_free(stream);
     /* One for each of the 28 tensors, one to finish the weights, one to prepare. */
     ck_assert_uint_eq(n_jobs, 30);
     ck_assert_uint_eq(total, model_parameters(model) * sizeof(float));
@@ -870,11 +647,11 @@ START_TEST(loading_is_many_short_jobs)
     /* Given up at each stage; the sanitizer looks for what is left. */
     for (uint32_t stop = 0; stop <= n_jobs; stop++) {
         bool done = false;
-        ck_ok(model_stream_open(&loader, golden_path("sharded"), &usual));
+        ck_ok(model_stream_open(&stream, golden_path("sharded"), &usual));
         for (uint32_t i = 0; i < stop; i++)
-            ck_ok(model_stream_step(loader, device, 0, &done));
+            ck_ok(model_stream_step(stream, device, 0, &done));
         ck_assert_int_eq(done, stop == n_jobs);
-        model_stream_free(loader);
+        model_stream_free(stream);
     }
     model_stream_free(NULL);
     model_free(NULL);
@@ -892,17 +669,17 @@ START_TEST(every_failed_allocation_is_survived)
     uint64_t n = 1;
     for (; !passed; n++) {
         struct device *device = NULL;
-        struct model_stream *loader = NULL;
+        struct model_stream *stream = NULL;
         struct model *model = NULL;
         bool done = false;
         mem_fail_at(n);
         enum cinf_status status = device_open(&device, "cpu-reference", NULL, reason);
         if (status == CINF_OK)
-            status = model_stream_open(&loader, folder, &usual);
+            status = model_stream_open(&stream, folder, &usual);
         while (status == CINF_OK && !done)
-            status = model_stream_step(loader, device, plenty_ns, &done);
+            status = model_stream_step(stream, device, plenty_ns, &done);
         if (status == CINF_OK)
-            status = model_stream_finish(&model, loader);
+            status = model_stream_finish(&model, stream);
         for (uint32_t i = 0; status == CINF_OK && i < g.n_prompt; i++) {
             status = model_run(model, &(struct batch){ .n_rows = 1,
                                                        .tokens = g.prompt + i,
@@ -923,7 +700,7 @@ START_TEST(every_failed_allocation_is_survived)
         }
         mem_fail_at(0);
         model_free(model);
-        model_stream_free(loader);
+        model_stream_free(stream);
         device_close(device);
     }
     ck_assert_uint_gt(n, 20);
@@ -931,7 +708,7 @@ START_TEST(every_failed_allocation_is_survived)
 }
 END_TEST
 
-/* ---- Made-up weights, costs --------------------------------------------------------------- */
+/* ---- Synthetic weights, costs ------------------------------------------------------------- */
 
 static const struct cinf_config small = { .vocab_size = 50,
                                           .n_positions = 16,
@@ -944,21 +721,21 @@ static const struct cinf_config small = { .vocab_size = 50,
                                           .tie_word_embeddings = true,
                                           .bos = -1 };
 
-static struct model *load_made_up(struct device *device, const struct cinf_config *config, uint64_t seed)
+static struct model *load_synthetic(struct device *device, const struct cinf_config *config, uint64_t seed)
 {
-    struct model_stream *loader = NULL;
-    ck_ok(model_stream_synthetic(&loader, config, seed, &usual));
-    ck_assert_str_eq(model_stream_notes(loader), "");
-    return load_all(loader, device);
+    struct model_stream *stream = NULL;
+    ck_ok(model_stream_synthetic(&stream, config, seed, &usual));
+    ck_assert_str_eq(model_stream_notes(stream), "");
+    return load_all(stream, device);
 }
 
-START_TEST(made_up_weights_depend_on_the_seed_alone)
+START_TEST(synthetic_weights_depend_on_the_seed_alone)
 {
     struct device *device = open_reference();
     static const uint64_t seeds[] = { 1, 1, 2 };
     float logits[3][50];
     for (int i = 0; i < 3; i++) {
-        struct model *model = load_made_up(device, &small, seeds[i]);
+        struct model *model = load_synthetic(device, &small, seeds[i]);
         feed(model, 0, (const int32_t[]){ 7 }, 0, 1, 1, logits[i]);
         model_free(model);
     }
@@ -971,15 +748,15 @@ START_TEST(made_up_weights_depend_on_the_seed_alone)
     ck_assert_double_gt(sqrt(squares / 50), 0.03);
     ck_assert_double_lt(sqrt(squares / 50), 0.10);
 
-    struct model_stream *loader = NULL;
+    struct model_stream *stream = NULL;
     struct cinf_config wrong = small;
     wrong.n_head = 3;
-    ck_fails(model_stream_synthetic(&loader, &wrong, 1, &usual), CINF_EINVAL,
+    ck_fails(model_stream_synthetic(&stream, &wrong, 1, &usual), CINF_EINVAL,
              "n_embd 8, n_layer 3, n_head 3");
     wrong = small;
     wrong.vocab_size = 1u << 31;
-    ck_fails(model_stream_synthetic(&loader, &wrong, 1, &usual), CINF_EUNSUPPORTED, "vocab_size 2147483648");
-    ck_assert_ptr_null(loader);
+    ck_fails(model_stream_synthetic(&stream, &wrong, 1, &usual), CINF_EUNSUPPORTED, "vocab_size 2147483648");
+    ck_assert_ptr_null(stream);
     device_close(device);
 }
 END_TEST
@@ -987,7 +764,7 @@ END_TEST
 START_TEST(work_is_counted_by_its_formulas)
 {
     struct device *device = open_reference();
-    struct model *model = load_made_up(device, &small, 1);
+    struct model *model = load_synthetic(device, &small, 1);
     const uint64_t matrices = 3 * (8 * 24 + 8 * 8 + 2 * 8 * 20), position = 3 * 2 * 8 * sizeof(float);
     ck_assert_uint_eq(model_parameters(model),
                       50 * 8 + 16 * 8 + matrices + 3 * (24 + 8 + 20 + 8 + 4 * 8) + 2 * 8);
@@ -1042,7 +819,7 @@ Suite *suite(void)
     tcase_add_test(jobs, the_type_of_weights);
     tcase_add_test(jobs, loading_is_many_short_jobs);
     tcase_add_test(jobs, every_failed_allocation_is_survived);
-    tcase_add_test(jobs, made_up_weights_depend_on_the_seed_alone);
+    tcase_add_test(jobs, synthetic_weights_depend_on_the_seed_alone);
     tcase_add_test(jobs, work_is_counted_by_its_formulas);
     suite_add_tcase(s, jobs);
     return s;

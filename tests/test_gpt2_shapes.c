@@ -1,5 +1,5 @@
-/* The five published GPT-2 shapes, with made-up weights: each loads and takes a step.  Slow: the largest has
- * 1.6 billion weights, 6.2 GB. */
+/* The five published GPT-2 shapes, with synthetic weights: each loads and takes a step.  Slow: the largest
+ * has 1.6 billion weights, 6.2 GB. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,21 +48,21 @@ START_TEST(a_published_shape_runs)
     ck_ok(device_open(&device, NULL, NULL, reason));
     struct cinf_config config;
     ck_ok(cinf_config_named(&config, name));
-    struct model_stream *loader = NULL;
+    struct model_stream *stream = NULL;
     struct model_options options = { .kv_bytes = UINT64_MAX, .slots_max = 1, .rows_max = 4 };
-    ck_ok(model_stream_synthetic(&loader, &config, 1, &options));
-    ck_assert_uint_eq(model_stream_bytes_total(loader), shapes[_i].parameters * sizeof(float));
+    ck_ok(model_stream_synthetic(&stream, &config, 1, &options));
+    ck_assert_uint_eq(model_stream_bytes_total(stream), shapes[_i].parameters * sizeof(float));
     uint64_t start_ns = clock_monotonic_ns(), longest_ns = 0;
     for (bool done = false; !done;) {
         uint64_t job_ns = clock_monotonic_ns();
-        ck_ok(model_stream_step(loader, device, 20000000, &done));
+        ck_ok(model_stream_step(stream, device, 20000000, &done));
         job_ns = clock_monotonic_ns() - job_ns;
         longest_ns = job_ns > longest_ns ? job_ns : longest_ns;
     }
     uint64_t loaded_ns = clock_monotonic_ns();
     struct model *model = NULL;
-    ck_ok(model_stream_finish(&model, loader));
-    model_stream_free(loader);
+    ck_ok(model_stream_finish(&model, stream));
+    model_stream_free(stream);
     ck_assert_uint_eq(model_parameters(model), shapes[_i].parameters);
     ck_assert_uint_eq(model_slots(model), 1);
 
