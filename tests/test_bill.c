@@ -1,8 +1,8 @@
 /* test_bill.c - what a request's report and its histograms say. */
 #include <string.h>
 
-#include "meter_state.h"
 #include "meter_world.h"
+#include "snapshot.h"
 
 #define MS UINT64_C(1000000)
 
@@ -14,12 +14,12 @@ static uint64_t total(const struct histogram *h)
     return n;
 }
 
-static struct model_facts facts(const struct cinf_meter *meter)
+static struct model_counters counters(const struct cinf_meter *meter)
 {
-    struct picture p;
-    ck_ok(picture_take(&p, meter));
-    struct model_facts f = p.models[0].facts;
-    picture_free(&p);
+    struct snapshot s;
+    ck_ok(snapshot_take(&s, meter));
+    struct model_counters f = s.models[0].counters;
+    snapshot_free(&s);
     return f;
 }
 
@@ -71,7 +71,7 @@ START_TEST(the_life_of_a_request)
     world_pass(9 * MS);
     cinf_meter_charge(meter, shares, 1); /* not its own: the latency stands still */
 
-    struct model_facts before = facts(meter);
+    struct model_counters before = counters(meter);
     cinf_bill_close(bill, CINF_FINISH_LENGTH);
     r = world_report(bill);
     ck_assert_int_eq(r.finish, CINF_FINISH_LENGTH);
@@ -89,7 +89,7 @@ START_TEST(the_life_of_a_request)
     ck_assert_uint_eq(before.inter_token.sum_ns, (2 * 7 + 3 * 4) * MS);
     /* The others when it ends. */
     ck_assert_uint_eq(total(&before.latency) + total(&before.queue) + total(&before.first_token), 0);
-    struct model_facts after = facts(meter);
+    struct model_counters after = counters(meter);
     ck_assert_uint_eq(total(&after.latency), 1);
     ck_assert_uint_eq(after.latency.sum_ns, r.latency_ns);
     ck_assert_uint_eq(after.latency.counts[1], 1); /* 50 to 100 ms */
@@ -120,7 +120,7 @@ START_TEST(a_request_that_is_never_served)
     ck_assert_uint_eq(r.queue_ns, 70 * MS);
     ck_assert_uint_eq(r.latency_ns, 0);
     ck_assert_uint_eq(r.device_ns, 0);
-    struct model_facts f = facts(meter);
+    struct model_counters f = counters(meter);
     ck_assert_uint_eq(f.finished[CINF_FINISH_TIMEOUT], 1);
     ck_assert_uint_eq(f.requests[0], 1);
     ck_assert_uint_eq(total(&f.queue), 1);

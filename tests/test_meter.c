@@ -586,8 +586,8 @@ START_TEST(names_of_models)
     cinf_snapshot_free(&s);
 
     struct cinf_bill *bill = (struct cinf_bill *)&random_state, *before = bill;
-    ck_fails(cinf_bill_open(&bill, meter, 2, 0), CINF_EINVAL, "no model 2");
-    ck_fails(cinf_bill_open(&bill, meter, 0, 1), CINF_EINVAL, "no endpoint 1");
+    ck_fails(cinf_bill_open(&bill, meter, 2, 0), CINF_EINVAL, "unknown model 2");
+    ck_fails(cinf_bill_open(&bill, meter, 0, 1), CINF_EINVAL, "unknown endpoint 1");
     ck_assert_ptr_eq(bill, before);
     cinf_meter_free(meter);
 }

@@ -3,8 +3,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "meter_state.h"
 #include "meter_world.h"
+#include "mirror.h"
 
 enum { READERS = 2, BILLS = 4, RUN_MS = 250 };
 
@@ -23,7 +23,7 @@ static bool run_over(void)
     return (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 > RUN_MS;
 }
 
-/* Every picture is consistent, and no figure of a later one is below an earlier one's. */
+/* Every snapshot is consistent, and no total is below that of an earlier snapshot. */
 static void *read_snapshots(void *unused)
 {
     struct cinf_snapshot last = { CINF_SNAPSHOT };
@@ -110,7 +110,7 @@ static void write_step(uint64_t step)
     world_end(short_one);
 }
 
-START_TEST(readers_see_whole_pictures_while_the_writer_writes)
+START_TEST(readers_see_consistent_snapshots_while_the_writer_writes)
 {
     pthread_t readers[READERS], reporter, opener;
     ck_ok(cinf_meter_new(&meter,
@@ -252,7 +252,7 @@ Suite *suite(void)
     Suite *s = suite_create("snapshot");
     TCase *t = tcase_create("snapshot");
     tcase_set_timeout(t, 60);
-    tcase_add_test(t, readers_see_whole_pictures_while_the_writer_writes);
+    tcase_add_test(t, readers_see_consistent_snapshots_while_the_writer_writes);
     tcase_add_test(t, idle_time_never_shrinks);
     tcase_add_test(t, a_reader_of_a_stretch_that_has_ended_gets_its_end);
     tcase_add_test(t, a_thousand_models_can_be_read_while_charged_without_pause);

@@ -1,14 +1,17 @@
 /* bill.c - one request's account.
  *
- * A bill keeps two sorts of time apart.  What is charged (prefill, decode) comes from splitting the
+ * A bill keeps two kinds of time apart.  What is charged (prefill, decode) comes from splitting the
  * timeline's intervals and may be CPU time.  What the request waited (queue, latency, first token)
  * is wall time between boundaries, whatever the basis. */
-#include "meter_state.h"
+#include "bill.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "fail.h"
 #include "mem.h"
+#include "mirror.h"
+#include "timeline.h"
 #include "wide.h"
 
 const char *cinf_finish_name(enum cinf_finish finish)
@@ -27,10 +30,9 @@ enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_meter *meter
 {
     uint32_t n_models = atomic_load_explicit(&meter->n_models, memory_order_acquire);
     if (model >= n_models)
-        return cinf_fail(CINF_EINVAL, "there is no model %u: the meter has %u", model, n_models);
+        return cinf_fail(CINF_EINVAL, "unknown model %u: the meter has %u", model, n_models);
     if (endpoint >= meter->n_endpoints)
-        return cinf_fail(CINF_EINVAL, "there is no endpoint %u: the meter has %u", endpoint,
-                         meter->n_endpoints);
+        return cinf_fail(CINF_EINVAL, "unknown endpoint %u: the meter has %u", endpoint, meter->n_endpoints);
     struct cinf_bill *bill = mem_new(1, sizeof *bill);
     if (!bill)
         return cinf_fail(CINF_ENOMEM, "no memory for a bill");
@@ -58,10 +60,10 @@ static uint64_t prefill_of(const struct cinf_share *share, uint64_t ns)
     return (uint64_t)(((wide)ns * share->prefill_weight + weight / 2) / weight);
 }
 
-/* Whoever reads along has waited once for tokens that come together, and not at all for all but the first. */
+/* Tokens that arrive together count as one wait: the first took the whole gap, the others took none. */
 static void observe_gaps(struct cinf_bill *bill, uint64_t gap_ns, uint32_t tokens)
 {
-    struct histogram *h = &bill->account->facts.inter_token;
+    struct histogram *h = &bill->account->counters.inter_token;
     uint32_t together = bill->together < tokens ? bill->together : tokens - 1;
     histogram_observe(h, &histogram_inter_token_bounds, gap_ns, tokens - together);
     if (together > 0)
@@ -70,8 +72,8 @@ static void observe_gaps(struct cinf_bill *bill, uint64_t gap_ns, uint32_t token
 
 static void add_tokens(struct cinf_bill *bill, const struct cinf_share *share)
 {
-    struct bill_facts *b = &bill->facts;
-    struct model_facts *m = &bill->account->facts;
+    struct bill_counters *b = &bill->counters;
+    struct model_counters *m = &bill->account->counters;
     uint64_t now = bill->meter->boundary_wall_ns;
     if (share->output_tokens > 0) {
         if (b->output_tokens == 0)
@@ -92,11 +94,11 @@ static void add_tokens(struct cinf_bill *bill, const struct cinf_share *share)
 void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns)
 {
     struct cinf_bill *bill = share->bill;
-    struct bill_facts *b = &bill->facts;
-    struct model_facts *m = &bill->account->facts;
-    const struct price_facts *price = &bill->meter->facts.price;
+    struct bill_counters *b = &bill->counters;
+    struct model_counters *m = &bill->account->counters;
+    const struct price_counters *price = &bill->meter->counters.price;
     if (!bill->started) {
-        /* It may have been submitted while the interval that serves it was under way already. */
+        /* The request may have been submitted after the interval that serves it had begun. */
         bill->started = true;
         bill->start_wall_ns =
             start_wall_ns > bill->submitted_wall_ns ? start_wall_ns : bill->submitted_wall_ns;
@@ -121,17 +123,17 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns)
         m->unpriced_ns += ns;
     }
     add_tokens(bill, share);
-    touch_account(bill->meter, bill->account);
-    touch_bill(bill->meter, bill);
+    mark_account_dirty(bill->meter, bill->account);
+    mark_bill_dirty(bill->meter, bill);
 }
 
 void cinf_bill_count_drafts(struct cinf_bill *bill, uint32_t drafted, uint32_t accepted)
 {
     assert(accepted <= drafted);
-    bill->facts.drafted_tokens += drafted;
-    bill->facts.accepted_tokens += accepted;
-    bill->account->facts.drafted_tokens += drafted;
-    bill->account->facts.accepted_tokens += accepted;
+    bill->counters.drafted_tokens += drafted;
+    bill->counters.accepted_tokens += accepted;
+    bill->account->counters.drafted_tokens += drafted;
+    bill->account->counters.accepted_tokens += accepted;
     bill->together += accepted;
 }
 
@@ -139,8 +141,8 @@ void cinf_bill_close(struct cinf_bill *bill, enum cinf_finish finish)
 {
     assert(finish > CINF_FINISH_RUNNING && finish < CINF_FINISH_COUNT);
     struct cinf_meter *meter = bill->meter;
-    struct bill_facts *b = &bill->facts;
-    struct model_facts *m = &bill->account->facts;
+    struct bill_counters *b = &bill->counters;
+    struct model_counters *m = &bill->account->counters;
     if (b->finish != CINF_FINISH_RUNNING)
         return;
     b->finish = finish;
@@ -157,13 +159,43 @@ void cinf_bill_close(struct cinf_bill *bill, enum cinf_finish finish)
     m->requests[bill->endpoint]++;
     m->finished[finish]++;
     m->finished_ns[finish] += b->prefill_ns + b->decode_ns;
-    touch_account(meter, bill->account);
-    touch_bill(meter, bill);
+    mark_account_dirty(meter, bill->account);
+    mark_bill_dirty(meter, bill);
     publish(meter);
+}
+
+void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
+{
+    struct bill_counters f;
+    uint64_t phase;
+    do {
+        phase = mirror_phase(bill->meter);
+        load_mirror(&f, bill->mirror[phase & 1], WORDS(struct bill_counters));
+    } while (mirror_moved(bill->meter, phase));
+
+    struct cinf_report r = {
+        .struct_size = report->struct_size,
+        .finish = (enum cinf_finish)f.finish,
+        .model = bill->model,
+        .input_tokens = (uint32_t)f.input_tokens,
+        .cached_tokens = (uint32_t)f.cached_tokens,
+        .output_tokens = (uint32_t)f.output_tokens,
+        .queue_ns = f.queue_ns,
+        .latency_ns = f.latency_ns,
+        .first_token_ns = f.first_token_ns,
+        .device_ns = f.prefill_ns + f.decode_ns,
+        .prefill_ns = f.prefill_ns,
+        .decode_ns = f.decode_ns,
+        .unpriced_ns = f.unpriced_ns,
+        .cost = f.cost,
+        .drafted_tokens = (uint32_t)f.drafted_tokens,
+        .accepted_tokens = (uint32_t)f.accepted_tokens,
+    };
+    memcpy(report, &r, report->struct_size < sizeof r ? report->struct_size : sizeof r);
 }
 
 void cinf_bill_free(struct cinf_bill *bill)
 {
-    assert(!bill || bill->facts.finish != CINF_FINISH_RUNNING);
+    assert(!bill || bill->counters.finish != CINF_FINISH_RUNNING);
     mem_free(bill);
 }

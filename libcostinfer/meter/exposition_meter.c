@@ -1,4 +1,4 @@
-/* exposition_meter.c - every family that a meter has, from one picture of it.
+/* exposition_meter.c - every family of a meter, from one snapshot of it.
  *
  * Names, labels and help are a contract with dashboards and alerts.  A family lists all models, each
  * from the moment it was added: a counter that first appears at its first event is never seen to
@@ -9,12 +9,12 @@
 
 #include "exposition_nanos.h"
 #include "fail.h"
-#include "meter_state.h"
+#include "snapshot.h"
 
 struct view {
     struct cinf_exposition *page;
     const struct cinf_meter *meter;
-    struct picture picture;
+    struct snapshot snapshot;
 };
 
 /* The labels of a sample of model `m`; the second is there unless its name is NULL. */
@@ -46,33 +46,33 @@ static void put_seconds(struct view *v, const char *family, uint32_t m, const ch
 static void model_counts(struct view *v)
 {
     struct cinf_exposition *page = v->page;
-    uint32_t n = v->picture.n_models;
-    const struct model_picture *models = v->picture.models;
+    uint32_t n = v->snapshot.n_models;
+    const struct model_snapshot *models = v->snapshot.models;
 
     cinf_exposition_family(page, "model_request_total", CINF_METRIC_COUNTER, NULL,
                            "Requests that have ended, however, after having been admitted or queued.");
     for (uint32_t m = 0; m < n; m++)
         for (uint32_t e = 0; e < v->meter->n_endpoints; e++)
             put_count(v, "model_request_total", m, "endpoint", v->meter->endpoints[e],
-                      models[m].facts.requests[e]);
+                      models[m].counters.requests[e]);
 
     cinf_exposition_family(page, "model_tokens_total", CINF_METRIC_COUNTER, NULL,
                            "Prompt tokens dealt with (input) and tokens sampled (output).");
     for (uint32_t m = 0; m < n; m++) {
-        put_count(v, "model_tokens_total", m, "direction", "input", models[m].facts.input_tokens);
-        put_count(v, "model_tokens_total", m, "direction", "output", models[m].facts.output_tokens);
+        put_count(v, "model_tokens_total", m, "direction", "input", models[m].counters.input_tokens);
+        put_count(v, "model_tokens_total", m, "direction", "output", models[m].counters.output_tokens);
     }
 
     cinf_exposition_family(page, "model_cached_tokens_total", CINF_METRIC_COUNTER, NULL,
                            "Prompt tokens that were copied from an earlier request instead of computed.");
     for (uint32_t m = 0; m < n; m++)
-        put_count(v, "model_cached_tokens_total", m, NULL, NULL, models[m].facts.cached_tokens);
+        put_count(v, "model_cached_tokens_total", m, NULL, NULL, models[m].counters.cached_tokens);
 
     cinf_exposition_family(page, "model_draft_tokens_total", CINF_METRIC_COUNTER, NULL,
                            "Tokens guessed by speculation and computed along: those that became output "
                            "(accepted) and those that did not (rejected).");
     for (uint32_t m = 0; m < n; m++) {
-        const struct model_facts *f = &models[m].facts;
+        const struct model_counters *f = &models[m].counters;
         put_count(v, "model_draft_tokens_total", m, "outcome", "accepted", f->accepted_tokens);
         put_count(v, "model_draft_tokens_total", m, "outcome", "rejected",
                   f->drafted_tokens - f->accepted_tokens);
@@ -83,7 +83,7 @@ static void model_counts(struct view *v)
     for (uint32_t m = 0; m < n; m++)
         for (enum cinf_finish f = CINF_FINISH_STOP; f < CINF_FINISH_COUNT; f++)
             put_count(v, "model_requests_finished_total", m, "finish_reason", cinf_finish_name(f),
-                      models[m].facts.finished[f]);
+                      models[m].counters.finished[f]);
 
     cinf_exposition_family(page, "model_request_errors_total", CINF_METRIC_COUNTER, NULL,
                            "Requests refused or failed, by kind of error.");
@@ -95,29 +95,29 @@ static void model_counts(struct view *v)
     cinf_exposition_family(page, "model_requests_running", CINF_METRIC_GAUGE, NULL,
                            "Requests that are being served.");
     for (uint32_t m = 0; m < n; m++)
-        put_count(v, "model_requests_running", m, NULL, NULL, models[m].facts.running);
+        put_count(v, "model_requests_running", m, NULL, NULL, models[m].counters.running);
 
     cinf_exposition_family(page, "model_requests_waiting", CINF_METRIC_GAUGE, NULL,
                            "Requests that wait to be served.");
     for (uint32_t m = 0; m < n; m++)
-        put_count(v, "model_requests_waiting", m, NULL, NULL, models[m].opened - models[m].facts.dequeued);
+        put_count(v, "model_requests_waiting", m, NULL, NULL, models[m].opened - models[m].counters.dequeued);
 
     cinf_exposition_family(page, "model_loaded", CINF_METRIC_GAUGE, NULL,
                            "1 while the model is loaded, else 0.");
     for (uint32_t m = 0; m < n; m++)
-        put_count(v, "model_loaded", m, NULL, NULL, models[m].facts.loaded);
+        put_count(v, "model_loaded", m, NULL, NULL, models[m].counters.loaded);
 }
 
 static void model_time(struct view *v)
 {
     struct cinf_exposition *page = v->page;
-    uint32_t n = v->picture.n_models;
-    const struct model_picture *models = v->picture.models;
+    uint32_t n = v->snapshot.n_models;
+    const struct model_snapshot *models = v->snapshot.models;
 
     cinf_exposition_family(page, "model_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
                            "Device time charged to the model: prefill and decode add to serve.");
     for (uint32_t m = 0; m < n; m++) {
-        const struct model_facts *f = &models[m].facts;
+        const struct model_counters *f = &models[m].counters;
         put_seconds(v, "model_device_seconds_total", m, "phase", "prefill", f->prefill_ns);
         put_seconds(v, "model_device_seconds_total", m, "phase", "decode", f->decode_ns);
         put_seconds(v, "model_device_seconds_total", m, "phase", "load", f->load_ns);
@@ -128,7 +128,7 @@ static void model_time(struct view *v)
     for (uint32_t m = 0; m < n; m++)
         for (enum cinf_finish f = CINF_FINISH_STOP; f < CINF_FINISH_COUNT; f++)
             put_seconds(v, "model_finished_device_seconds_total", m, "finish_reason", cinf_finish_name(f),
-                        models[m].facts.finished_ns[f]);
+                        models[m].counters.finished_ns[f]);
 
     cinf_exposition_family(
         page, "model_estimated_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
@@ -137,11 +137,11 @@ static void model_time(struct view *v)
     for (uint32_t m = 0; m < n; m++) {
         struct model_labels l = labels_of(v, m, NULL, NULL);
         cinf_exposition_cost(page, "model_estimated_cost_dollars_total", l.of, l.n,
-                             models[m].facts.serve_cost);
+                             models[m].counters.serve_cost);
     }
 }
 
-/* The histogram that lies at `offset` in each model's facts. */
+/* The histogram that lies at `offset` in each model's counters. */
 static void histogram(struct view *v, const char *family, const char *help,
                       const struct histogram_bounds *bounds, size_t offset)
 {
@@ -150,9 +150,9 @@ static void histogram(struct view *v, const char *family, const char *help,
     snprintf(sum, sizeof sum, "%s_sum", family);
     snprintf(total, sizeof total, "%s_count", family);
     cinf_exposition_family(v->page, family, CINF_METRIC_HISTOGRAM, "seconds", help);
-    for (uint32_t m = 0; m < v->picture.n_models; m++) {
-        const char *facts = (const char *)&v->picture.models[m].facts;
-        const struct histogram *h = (const struct histogram *)(facts + offset);
+    for (uint32_t m = 0; m < v->snapshot.n_models; m++) {
+        const char *counters = (const char *)&v->snapshot.models[m].counters;
+        const struct histogram *h = (const struct histogram *)(counters + offset);
         uint64_t count = 0;
         for (uint32_t i = 0; i <= bounds->n; i++) {
             char text[NANOS_TEXT_MAX];
@@ -169,20 +169,20 @@ static void model_histograms(struct view *v)
 {
     histogram(v, "model_request_duration_seconds",
               "From the start of a request's first interval on the device to the end of its last.",
-              &v->meter->latency_bounds, offsetof(struct model_facts, latency));
+              &v->meter->latency_bounds, offsetof(struct model_counters, latency));
     histogram(v, "model_time_to_first_token_seconds", "From a request's submission to its first token.",
-              &histogram_first_token_bounds, offsetof(struct model_facts, first_token));
+              &histogram_first_token_bounds, offsetof(struct model_counters, first_token));
     histogram(v, "model_inter_token_seconds", "Between a request's tokens.", &histogram_inter_token_bounds,
-              offsetof(struct model_facts, inter_token));
+              offsetof(struct model_counters, inter_token));
     histogram(v, "model_queue_seconds",
               "From a request's submission to the start of its first interval, or to its end without one.",
-              &histogram_queue_bounds, offsetof(struct model_facts, queue));
+              &histogram_queue_bounds, offsetof(struct model_counters, queue));
 }
 
 static void device_families(struct view *v)
 {
     struct cinf_exposition *page = v->page;
-    const struct device_facts *d = &v->picture.device;
+    const struct device_counters *d = &v->snapshot.device;
     struct cinf_label labels[2] = { { "device", v->meter->device }, { "account", NULL } };
     static const char *const accounts[3] = { "serve", "load", "idle" };
     const uint64_t ns[3] = { d->serve_ns, d->load_ns, d->idle_ns };
@@ -265,12 +265,12 @@ static void gpu_families(struct view *v)
 enum cinf_status cinf_exposition_meter(struct cinf_exposition *page, const struct cinf_meter *meter)
 {
     struct view v = { .page = page, .meter = meter };
-    TRY(picture_take(&v.picture, meter));
+    TRY(snapshot_take(&v.snapshot, meter));
     model_counts(&v);
     model_time(&v);
     model_histograms(&v);
     device_families(&v);
     gpu_families(&v);
-    picture_free(&v.picture);
+    snapshot_free(&v.snapshot);
     return CINF_OK;
 }

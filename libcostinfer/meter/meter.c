@@ -2,7 +2,7 @@
  *
  * The timeline is a state machine of two states over one clock.  It remembers the last boundary; a
  * transition takes all time since then, adds it to exactly one account and makes now the boundary.
- * There is no other way to add time, so none can be lost or counted twice.
+ * There is no other way to add time, so no time can be lost or counted twice.
  *
  *                  busy: [boundary, now) -> idle account
  *            .-----------------------------------------------.
@@ -12,130 +12,96 @@
  *        '------'                                        '------'<-'
  *            ^                                               |
  *            '-----------------------------------------------'
- *                  idle: nothing; the boundary stays, so what follows it is idle
+ *                  idle: no charge; the boundary stays, so the time after it is idle
  *
  *        time ->   |-- idle --|-- serve --|-- serve --|- load -|-- serve --|------ idle ------ ...
  *                 new        busy       charge      charge   charge_     charge             now
  *                                                             load        idle
  *
- * A new price takes effect at a boundary too: on an idle device one is made for it, on a busy one it
- * waits for the next.  So every interval has one price, and an amount is a sum of products.
+ * A new price takes effect at a boundary too: an idle device makes a boundary for it, a busy device
+ * keeps it for the next one.  So every interval has one price, and an amount is a sum of products.
  *
- * In busy what readers see ends at the last boundary; what has happened since belongs to nobody yet. */
-#include "meter_state.h"
-
+ * While the device is busy, readers see totals as of the last boundary; later time has not been charged
+ * yet. */
 #include <assert.h>
 #include <string.h>
 
-#include "clock.h"
+#include "bill.h"
 #include "fail.h"
 #include "mem.h"
+#include "mirror.h"
+#include "timeline.h"
 #include "utf8.h"
-
-/* ---- Clocks -------------------------------------------------------------------------------- */
-
-static uint64_t host_wall(void *context)
-{
-    (void)context;
-    return clock_monotonic_ns();
-}
-
-static uint64_t host_cpu(void *context)
-{
-    (void)context;
-    return clock_process_cpu_ns();
-}
-
-uint64_t timeline_now(const struct cinf_meter *meter)
-{
-    return meter->clock_ns(meter->clock_context) - meter->opened_ns;
-}
-
-uint64_t wall_now(const struct cinf_meter *meter)
-{
-    return meter->one_clock ? timeline_now(meter) : clock_monotonic_ns() - meter->opened_wall_ns;
-}
 
 /* ---- The timeline -------------------------------------------------------------------------- */
 
-void device_add(struct device_facts *d, uint64_t *ns, uint64_t *price_ns, struct cinf_cost *cost,
-                uint64_t interval)
-{
-    *ns += interval;
-    *price_ns += interval;
-    if (d->price.priced)
-        *cost = cinf_cost_add(*cost, cinf_cost_of(interval, d->price.nanodollars_per_hour));
-    else
-        d->unpriced_ns += interval;
-}
-
-/* Moves the boundary and returns the time passed.  One reading serves both clocks where they are the
- * same, so that a request alone on the device has taken exactly the time it is charged for. */
+/* Moves the boundary and returns the time passed.  Where both clocks are the same, one reading serves
+ * both, so that a request alone on the device has taken exactly the time it is charged for. */
 static uint64_t move_boundary(struct cinf_meter *meter, uint64_t to_ns)
 {
-    uint64_t interval = to_ns - meter->facts.boundary_ns;
-    meter->facts.boundary_ns = to_ns;
+    uint64_t interval = to_ns - meter->counters.boundary_ns;
+    meter->counters.boundary_ns = to_ns;
     meter->boundary_wall_ns = meter->one_clock ? to_ns : wall_now(meter);
     return interval;
 }
 
 static uint64_t end_interval(struct cinf_meter *meter)
 {
-    /* A reader may have been shown idle time up to a moment that this thread's clock has yet to
-     * reach, and the boundary is then there. */
-    uint64_t now = timeline_now(meter), boundary = meter->facts.boundary_ns;
+    /* The boundary may be ahead of this thread's clock: where a reader was shown idle time up to a
+     * later moment, the idle stretch ended there. */
+    uint64_t now = timeline_now(meter), boundary = meter->counters.boundary_ns;
     return move_boundary(meter, now > boundary ? now : boundary);
 }
 
 static void add_idle(struct cinf_meter *meter, uint64_t interval)
 {
-    struct device_facts *d = &meter->facts;
+    struct device_counters *d = &meter->counters;
     device_add(d, &d->idle_ns, &d->price.idle_ns, &d->idle_cost, interval);
 }
 
 static void enter_idle(struct cinf_meter *meter)
 {
-    meter->facts.idle = 1;
-    atomic_store(&meter->idle_seen, meter->facts.boundary_ns);
+    meter->counters.idle = 1;
+    idle_open(meter);
     publish(meter);
 }
 
 static void leave_idle(struct cinf_meter *meter)
 {
     add_idle(meter, move_boundary(meter, idle_seal(meter)));
-    meter->facts.idle = 0;
+    meter->counters.idle = 0;
     publish(meter);
 }
 
-/* The price that waited takes effect at the boundary; the one before it becomes history. */
+/* The waiting price takes effect at the boundary; the price before it becomes history. */
 static void change_price(struct cinf_meter *meter)
 {
     struct old_price *old = meter->next_price;
-    struct price_facts next = old->facts;
+    struct price_counters next = old->counters;
     meter->next_price = NULL;
-    old->facts = meter->facts.price;
+    old->counters = meter->counters.price;
     for (uint32_t m = 0; m < old->n_models; m++) {
-        struct model_facts *f = &meter->models[m]->facts;
+        struct model_counters *f = &meter->models[m]->counters;
         old->ns[m].serve = f->price_serve_ns;
         old->ns[m].load = f->price_load_ns;
         f->price_serve_ns = f->price_load_ns = 0;
-        touch_account(meter, meter->models[m]);
+        mark_account_dirty(meter, meter->models[m]);
     }
-    meter->old_prices[meter->facts.n_prices - 1] = old;
-    meter->facts.n_prices++;
-    meter->facts.price = next;
-    meter->facts.price.from_ns = meter->facts.boundary_ns;
+    meter->old_prices[meter->counters.n_prices - 1] = old;
+    meter->counters.n_prices++;
+    meter->counters.price = next;
+    meter->counters.price.from_ns = meter->counters.boundary_ns;
 }
 
 void cinf_meter_busy(struct cinf_meter *meter)
 {
-    if (meter->facts.idle)
+    if (meter->counters.idle)
         leave_idle(meter);
 }
 
 void cinf_meter_idle(struct cinf_meter *meter)
 {
-    if (meter->facts.idle)
+    if (meter->counters.idle)
         return;
     if (meter->next_price) {
         add_idle(meter, end_interval(meter));
@@ -158,13 +124,13 @@ uint64_t cinf_meter_charge(struct cinf_meter *meter, const struct cinf_share *sh
     cinf_meter_busy(meter);
     uint64_t start_wall_ns = meter->boundary_wall_ns;
     uint64_t interval = end_interval(meter);
-    struct device_facts *d = &meter->facts;
+    struct device_counters *d = &meter->counters;
     device_add(d, &d->serve_ns, &d->price.serve_ns, &d->serve_cost, interval);
 
     struct split_part *parts = NULL;
     for (uint32_t i = n; i-- > 0;) {
         struct split_part *part = &shares[i].bill->part;
-        assert(shares[i].bill->meter == meter && shares[i].bill->facts.finish == CINF_FINISH_RUNNING);
+        assert(shares[i].bill->meter == meter && shares[i].bill->counters.finish == CINF_FINISH_RUNNING);
         part->weight = shares[i].prefill_weight + shares[i].decode_weight;
         part->next = parts;
         parts = part;
@@ -182,24 +148,24 @@ uint64_t cinf_meter_charge_load(struct cinf_meter *meter, uint32_t model)
         return 0;
     cinf_meter_busy(meter);
     uint64_t interval = end_interval(meter);
-    struct device_facts *d = &meter->facts;
+    struct device_counters *d = &meter->counters;
     device_add(d, &d->load_ns, &d->price.load_ns, &d->load_cost, interval);
     struct account *account = meter->models[model];
-    struct model_facts *f = &account->facts;
+    struct model_counters *f = &account->counters;
     f->load_ns += interval;
     f->price_load_ns += interval;
     if (d->price.priced)
         f->load_cost = cinf_cost_add(f->load_cost, cinf_cost_of(interval, d->price.nanodollars_per_hour));
-    touch_account(meter, account);
+    mark_account_dirty(meter, account);
     settle(meter);
     return interval;
 }
 
 /* ---- Prices -------------------------------------------------------------------------------- */
 
-static enum cinf_status read_price(struct price_facts *out, const char *dollars_per_hour)
+static enum cinf_status read_price(struct price_counters *out, const char *dollars_per_hour)
 {
-    struct price_facts p = { .priced = dollars_per_hour != NULL };
+    struct price_counters p = { .priced = dollars_per_hour != NULL };
     if (dollars_per_hour)
         TRY(cinf_price_parse(&p.nanodollars_per_hour, dollars_per_hour));
     *out = p;
@@ -216,23 +182,24 @@ static struct old_price *old_price_new(uint32_t n_models)
 
 enum cinf_status cinf_meter_set_price(struct cinf_meter *meter, const char *dollars_per_hour)
 {
-    struct price_facts next;
+    struct price_counters next;
     TRY(read_price(&next, dollars_per_hour));
-    const struct price_facts *now = &meter->facts.price;
+    const struct price_counters *now = &meter->counters.price;
     if (next.priced == now->priced && next.nanodollars_per_hour == now->nanodollars_per_hour) {
         mem_free(meter->next_price);
         meter->next_price = NULL;
         return CINF_OK;
     }
-    if (meter->facts.n_prices == PRICES_MAX)
-        return cinf_fail(CINF_EFULL, "the price has changed %d times: no more is kept", PRICES_MAX - 1);
+    if (meter->counters.n_prices == PRICES_MAX)
+        return cinf_fail(CINF_EFULL, "the price has changed %d times, and no more changes are kept",
+                         PRICES_MAX - 1);
     /* Room for the history of the price in force is made here, because a boundary cannot fail. */
     if (!meter->next_price)
         meter->next_price = old_price_new(meter->n_models);
     if (!meter->next_price)
-        return cinf_fail(CINF_ENOMEM, "no memory for the figures of a price");
-    meter->next_price->facts = next;
-    if (meter->facts.idle) {
+        return cinf_fail(CINF_ENOMEM, "no memory for the totals of a price");
+    meter->next_price->counters = next;
+    if (meter->counters.idle) {
         leave_idle(meter);
         change_price(meter);
         enter_idle(meter);
@@ -246,8 +213,8 @@ static enum cinf_status check_label(const char *what, const char *text)
 {
     size_t n = strlen(text);
     if (n < 1 || n > LABEL_BYTES_MAX)
-        return cinf_fail(CINF_EINVAL, "the name of a %s has 1 to %d bytes, not %zu", what, LABEL_BYTES_MAX,
-                         n);
+        return cinf_fail(CINF_EINVAL, "the name of a %s must have 1 to %d bytes, not %zu", what,
+                         LABEL_BYTES_MAX, n);
     if (!utf8_valid(text, n))
         return cinf_fail(CINF_EINVAL, "the name of a %s is not UTF-8", what);
     return CINF_OK;
@@ -270,8 +237,8 @@ enum cinf_status cinf_meter_add_model(struct cinf_meter *meter, const char *name
             return CINF_OK;
         }
     }
-    if (n == MODELS_MAX)
-        return cinf_fail(CINF_EFULL, "there are accounts of %d models already", MODELS_MAX);
+    if (n == ACCOUNTS_MAX)
+        return cinf_fail(CINF_EFULL, "the meter already has accounts for %d models", ACCOUNTS_MAX);
 
     struct account *account = mem_new(1, sizeof *account);
     if (account)
@@ -283,11 +250,11 @@ enum cinf_status cinf_meter_add_model(struct cinf_meter *meter, const char *name
         return cinf_fail(CINF_ENOMEM, "no memory for the account of a model");
     }
     if (wider) {
-        wider->facts = meter->next_price->facts;
+        wider->counters = meter->next_price->counters;
         mem_free(meter->next_price);
         meter->next_price = wider;
     }
-    touch_account(meter, account);
+    mark_account_dirty(meter, account);
     publish(meter);
     meter->models[n] = account;
     atomic_store_explicit(&meter->n_models, n + 1, memory_order_release);
@@ -299,12 +266,12 @@ void cinf_meter_set_loaded(struct cinf_meter *meter, uint32_t model, bool loaded
 {
     if (model >= meter->n_models)
         return;
-    meter->models[model]->facts.loaded = loaded;
-    touch_account(meter, meter->models[model]);
+    meter->models[model]->counters.loaded = loaded;
+    mark_account_dirty(meter, meter->models[model]);
     publish(meter);
 }
-
-/* ---- From any thread ----------------------------------------------------------------------- */
+/* ---- Any thread ---------------------------------------------------------------------------- */
+/* ---- Any thread ---------------------------------------------------------------------------- */
 
 const char *cinf_error_kind_name(enum cinf_error_kind kind)
 {
@@ -350,19 +317,19 @@ void cinf_meter_set_split(struct cinf_meter *meter, uint64_t as_per_flop, uint64
 static enum cinf_status check_endpoints(const char *const *endpoints, uint32_t n)
 {
     if (n < 1 || n > CINF_ENDPOINTS_MAX)
-        return cinf_fail(CINF_EINVAL, "%u endpoints: 1 to %d are possible", n, CINF_ENDPOINTS_MAX);
+        return cinf_fail(CINF_EINVAL, "%u endpoints: expected 1 to %d", n, CINF_ENDPOINTS_MAX);
     for (uint32_t e = 0; e < n; e++) {
         TRY(check_label("endpoint", endpoints[e]));
         for (uint32_t before = 0; before < e; before++)
             if (strcmp(endpoints[before], endpoints[e]) == 0)
-                return cinf_fail(CINF_EINVAL, "two endpoints, %u and %u, have the same name", before, e);
+                return cinf_fail(CINF_EINVAL, "endpoints %u and %u have the same name", before, e);
     }
     return CINF_OK;
 }
 
 /* The caller's options over the defaults, whatever version of the struct was given. */
 static enum cinf_status read_options(struct cinf_meter_options *o, struct histogram_bounds *latency,
-                                     struct price_facts *price, const struct cinf_meter_options *given)
+                                     struct price_counters *price, const struct cinf_meter_options *given)
 {
     static const char *const api[] = { "api" };
     *o = (struct cinf_meter_options){ CINF_METER_OPTIONS };
@@ -394,7 +361,7 @@ enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter
 {
     struct cinf_meter_options o;
     struct histogram_bounds latency;
-    struct price_facts price;
+    struct price_counters price;
     TRY(read_options(&o, &latency, &price, options));
 
     struct cinf_meter *meter = mem_new(1, sizeof *meter);
@@ -410,13 +377,9 @@ enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter
     }
     meter->basis = o.basis;
     meter->latency_bounds = latency;
-    meter->clock_ns = o.clock_ns ? o.clock_ns : o.basis == CINF_BASIS_CPU ? host_cpu : host_wall;
-    meter->clock_context = o.clock_context;
-    meter->one_clock = o.clock_ns || o.basis == CINF_BASIS_WALL;
-    meter->opened_wall_ns = clock_monotonic_ns();
-    meter->opened_ns = meter->clock_ns(meter->clock_context);
-    meter->facts.n_prices = 1;
-    meter->facts.price = price;
+    timeline_open(meter, &o);
+    meter->counters.n_prices = 1;
+    meter->counters.price = price;
     enter_idle(meter);
     *out = meter;
     return CINF_OK;
@@ -428,7 +391,7 @@ void cinf_meter_free(struct cinf_meter *meter)
         return;
     for (uint32_t m = 0; m < meter->n_models; m++)
         account_free(meter->models[m]);
-    for (uint64_t i = 0; i + 1 < meter->facts.n_prices; i++)
+    for (uint64_t i = 0; i + 1 < meter->counters.n_prices; i++)
         mem_free(meter->old_prices[i]);
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
         mem_free(meter->endpoints[e]);

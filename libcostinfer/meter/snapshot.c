@@ -1,110 +1,37 @@
-/* snapshot.c - what readers see: the two mirrors (meter_state.h has the picture), and copies of them. */
-#include "meter_state.h"
+/* snapshot.c - consistent copies of a meter: the inner one, and the public one that is made from it. */
+#include "snapshot.h"
 
 #include <string.h>
 
 #include "fail.h"
 #include "mem.h"
+#include "mirror.h"
+#include "timeline.h"
 
-static void show(_Atomic uint64_t *mirror, const void *facts, size_t words)
-{
-    for (size_t i = 0; i < words; i++) {
-        uint64_t word;
-        memcpy(&word, (const char *)facts + i * sizeof word, sizeof word);
-        atomic_store_explicit(&mirror[i], word, memory_order_release);
-    }
-}
-
-static void look(void *facts, const _Atomic uint64_t *mirror, size_t words)
-{
-    for (size_t i = 0; i < words; i++) {
-        uint64_t word = atomic_load_explicit(&mirror[i], memory_order_acquire);
-        memcpy((char *)facts + i * sizeof word, &word, sizeof word);
-    }
-}
-
-void touch_account(struct cinf_meter *meter, struct account *account)
-{
-    if (account->touched)
-        return;
-    account->touched = true;
-    account->next_touched = meter->touched;
-    meter->touched = account;
-}
-
-void touch_bill(struct cinf_meter *meter, struct cinf_bill *bill)
-{
-    bill->next_touched = meter->touched_bills;
-    meter->touched_bills = bill;
-}
-
-void publish(struct cinf_meter *meter)
-{
-    uint64_t number = ++meter->publications;
-    /* Before the words, so that a reader who finds one of them also finds that there was a change. */
-    for (struct account *a = meter->touched; a; a = a->next_touched)
-        atomic_store_explicit(&a->changed, number, memory_order_release);
-    for (unsigned mirror = 0; mirror < 2; mirror++) {
-        atomic_store_explicit(&meter->phase, 2 * number - 1 + mirror, memory_order_release);
-        show(meter->shown[mirror], &meter->facts, WORDS(struct device_facts));
-        for (struct account *a = meter->touched; a; a = a->next_touched)
-            show(a->shown[mirror], &a->facts, WORDS(struct model_facts));
-        for (struct cinf_bill *b = meter->touched_bills; b; b = b->next_touched)
-            show(b->shown[mirror], &b->facts, WORDS(struct bill_facts));
-    }
-    for (struct account *a = meter->touched; a; a = a->next_touched)
-        a->touched = false;
-    meter->touched = NULL;
-    meter->touched_bills = NULL;
-}
-
-uint64_t idle_until(const struct cinf_meter *meter)
-{
-    /* The one word that readers write. */
-    _Atomic uint64_t *word = &((struct cinf_meter *)meter)->idle_seen;
-    uint64_t now = timeline_now(meter);
-    uint64_t seen = atomic_load(word);
-    while (seen < now) /* sealed is above every time */
-        if (atomic_compare_exchange_weak(word, &seen, now))
-            return now;
-    return seen & ~IDLE_SEALED;
-}
-
-uint64_t idle_seal(struct cinf_meter *meter)
-{
-    uint64_t now = timeline_now(meter);
-    uint64_t seen = atomic_load(&meter->idle_seen);
-    uint64_t end;
-    do
-        end = seen > now ? seen : now;
-    while (!atomic_compare_exchange_weak(&meter->idle_seen, &seen, end | IDLE_SEALED));
-    return end;
-}
-
-/* One attempt; false when the writer published meanwhile.
+/* One attempt; false if the writer published during it.
  *
- * An attempt copies only the models that have changed since an earlier one copied them: with a
- * thousand models and a charge every 20 us a snapshot then takes 0.16 ms, and without it there was
- * hardly one in a second, as copying them all took longer than 20 us.  A copy that a publication
+ * An attempt copies only the models that have changed since an earlier attempt copied them.  With a
+ * thousand models and a charge every 20 us a snapshot then takes 0.16 ms; when each attempt copied all
+ * of them, which takes longer than 20 us, hardly one in a second succeeded.  A copy that a publication
  * tore is made again, because that publication left its number first. */
-static bool picture_try(struct picture *p, const struct cinf_meter *meter)
+static bool snapshot_try(struct snapshot *s, const struct cinf_meter *meter)
 {
-    uint64_t phase = atomic_load_explicit(&meter->phase, memory_order_acquire);
+    uint64_t phase = mirror_phase(meter);
     unsigned mirror = phase & 1;
-    look(&p->device, meter->shown[mirror], WORDS(struct device_facts));
-    uint64_t idle_end = p->device.idle ? idle_until(meter) : 0;
-    for (uint32_t m = 0; m < p->n_models; m++) {
+    load_mirror(&s->device, meter->mirror[mirror], WORDS(struct device_counters));
+    uint64_t idle_end = s->device.idle ? idle_until(meter) : 0;
+    for (uint32_t m = 0; m < s->n_models; m++) {
         const struct account *a = meter->models[m];
-        struct model_picture *copy = &p->models[m];
+        struct model_snapshot *copy = &s->models[m];
         if (atomic_load_explicit(&a->changed, memory_order_acquire) > copy->state) {
             copy->state = phase / 2;
-            look(&copy->facts, a->shown[mirror], WORDS(struct model_facts));
+            load_mirror(&copy->counters, a->mirror[mirror], WORDS(struct model_counters));
         }
     }
-    if (atomic_load_explicit(&meter->phase, memory_order_relaxed) != phase)
+    if (mirror_moved(meter, phase))
         return false;
 
-    struct device_facts *d = &p->device;
+    struct device_counters *d = &s->device;
     if (d->idle) {
         device_add(d, &d->idle_ns, &d->price.idle_ns, &d->idle_cost, idle_end - d->boundary_ns);
         d->boundary_ns = idle_end;
@@ -112,71 +39,43 @@ static bool picture_try(struct picture *p, const struct cinf_meter *meter)
     return true;
 }
 
-enum cinf_status picture_take(struct picture *out, const struct cinf_meter *meter)
+enum cinf_status snapshot_take(struct snapshot *out, const struct cinf_meter *meter)
 {
-    struct picture p = { 0 };
-    do { /* again when a model was added meanwhile: the device's sums may hold time of its */
-        picture_free(&p);
-        p.n_models = atomic_load_explicit(&meter->n_models, memory_order_acquire);
-        p.models = mem_new(p.n_models, sizeof *p.models);
-        if (!p.models)
-            return cinf_fail(CINF_ENOMEM, "no memory for the figures of %u models", p.n_models);
-        while (!picture_try(&p, meter))
+    struct snapshot s = { 0 };
+    do { /* Retry if a model was added during the copy: the device's sums may hold time that no copied model
+            has. */
+        snapshot_free(&s);
+        s.n_models = atomic_load_explicit(&meter->n_models, memory_order_acquire);
+        s.models = mem_new(s.n_models, sizeof *s.models);
+        if (!s.models)
+            return cinf_fail(CINF_ENOMEM, "no memory for the figures of %u models", s.n_models);
+        while (!snapshot_try(&s, meter))
             ;
-    } while (atomic_load_explicit(&meter->n_models, memory_order_acquire) != p.n_models);
+    } while (atomic_load_explicit(&meter->n_models, memory_order_acquire) != s.n_models);
 
-    for (uint32_t m = 0; m < p.n_models; m++) {
+    for (uint32_t m = 0; m < s.n_models; m++) {
         const struct account *a = meter->models[m];
-        /* After the facts: whoever has left the queue is then among those who entered it. */
-        p.models[m].opened = atomic_load_explicit(&a->opened, memory_order_relaxed);
+        /* After the counters, so that every request that has left the queue is among those that entered it.
+         */
+        s.models[m].opened = atomic_load_explicit(&a->opened, memory_order_relaxed);
         for (int kind = 0; kind < CINF_ERROR_KINDS; kind++)
-            p.models[m].errors[kind] = atomic_load_explicit(&a->errors[kind], memory_order_relaxed);
+            s.models[m].errors[kind] = atomic_load_explicit(&a->errors[kind], memory_order_relaxed);
     }
-    *out = p;
+    *out = s;
     return CINF_OK;
 }
 
-void picture_free(struct picture *picture)
+void snapshot_free(struct snapshot *snapshot)
 {
-    mem_free(picture->models);
-    picture->models = NULL;
-}
-
-void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
-{
-    struct bill_facts f;
-    uint64_t phase;
-    do {
-        phase = atomic_load_explicit(&bill->meter->phase, memory_order_acquire);
-        look(&f, bill->shown[phase & 1], WORDS(struct bill_facts));
-    } while (atomic_load_explicit(&bill->meter->phase, memory_order_relaxed) != phase);
-
-    struct cinf_report r = {
-        .struct_size = report->struct_size,
-        .finish = (enum cinf_finish)f.finish,
-        .model = bill->model,
-        .input_tokens = (uint32_t)f.input_tokens,
-        .cached_tokens = (uint32_t)f.cached_tokens,
-        .output_tokens = (uint32_t)f.output_tokens,
-        .queue_ns = f.queue_ns,
-        .latency_ns = f.latency_ns,
-        .first_token_ns = f.first_token_ns,
-        .device_ns = f.prefill_ns + f.decode_ns,
-        .prefill_ns = f.prefill_ns,
-        .decode_ns = f.decode_ns,
-        .unpriced_ns = f.unpriced_ns,
-        .cost = f.cost,
-        .drafted_tokens = (uint32_t)f.drafted_tokens,
-        .accepted_tokens = (uint32_t)f.accepted_tokens,
-    };
-    memcpy(report, &r, report->struct_size < sizeof r ? report->struct_size : sizeof r);
+    mem_free(snapshot->models);
+    snapshot->models = NULL;
 }
 
 /* ---- The public snapshot: one block of memory ---------------------------------------------- */
 
-static struct cinf_model_totals totals_of(const struct model_picture *m)
+static struct cinf_model_totals totals_of(const struct model_snapshot *m)
 {
-    const struct model_facts *f = &m->facts;
+    const struct model_counters *f = &m->counters;
     struct cinf_model_totals t = {
         .loaded = f->loaded,
         .serve_ns = f->prefill_ns + f->decode_ns,
@@ -199,7 +98,7 @@ static struct cinf_model_totals totals_of(const struct model_picture *m)
     return t;
 }
 
-static struct cinf_price_period period_of(const struct price_facts *f)
+static struct cinf_price_period period_of(const struct price_counters *f)
 {
     return (struct cinf_price_period){
         .from_ns = f->from_ns,
@@ -227,16 +126,16 @@ static const char *cut_text(char **block, const char *text)
 
 enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cinf_meter *meter)
 {
-    /* A caller of an older library may have a shorter struct, but never one without what must be freed. */
+    /* A caller built for an older library may have a shorter struct, but never one that lacks `memory`. */
     size_t least = offsetof(struct cinf_snapshot, memory) + sizeof out->memory;
     if (out->struct_size < least)
         return cinf_fail(CINF_EINVAL, "struct_size of the snapshot is %zu: CINF_SNAPSHOT sets it",
                          out->struct_size);
-    struct picture p;
-    TRY(picture_take(&p, meter));
-    size_t n_models = p.n_models, n_prices = p.device.n_prices;
+    struct snapshot s;
+    TRY(snapshot_take(&s, meter));
+    size_t n_models = s.n_models, n_prices = s.device.n_prices;
 
-    /* At most 1024 models and 4096 prices: no product comes near to wrapping. */
+    /* At most 1024 models and 4096 prices: no product comes near 2^64. */
     size_t text_bytes = strlen(meter->device) + 1;
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
         text_bytes += strlen(meter->endpoints[e]) + 1;
@@ -247,7 +146,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
                        n_prices * (sizeof(struct cinf_price_period) + 2 * n_models * sizeof(uint64_t)) +
                        meter->n_endpoints * sizeof(char *) + text_bytes);
     if (!memory) {
-        picture_free(&p);
+        snapshot_free(&s);
         return cinf_fail(CINF_ENOMEM, "no memory for a snapshot of %zu models and %zu prices", n_models,
                          n_prices);
     }
@@ -260,26 +159,26 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
         endpoints[e] = cut_text(&block, meter->endpoints[e]);
     for (size_t m = 0; m < n_models; m++) {
-        models[m] = totals_of(&p.models[m]);
+        models[m] = totals_of(&s.models[m]);
         models[m].name = cut_text(&block, meter->models[m]->name);
     }
     for (size_t i = 0; i < n_prices; i++) {
         const struct old_price *old = i + 1 < n_prices ? meter->old_prices[i] : NULL;
         uint64_t *serve = ns + i * 2 * n_models, *load = serve + n_models;
-        prices[i] = period_of(old ? &old->facts : &p.device.price);
+        prices[i] = period_of(old ? &old->counters : &s.device.price);
         prices[i].model_serve_ns = serve;
         prices[i].model_load_ns = load;
         for (size_t m = 0; m < n_models; m++) {
             if (!old) {
-                serve[m] = p.models[m].facts.price_serve_ns;
-                load[m] = p.models[m].facts.price_load_ns;
+                serve[m] = s.models[m].counters.price_serve_ns;
+                load[m] = s.models[m].counters.price_load_ns;
             } else if (m < old->n_models) {
                 serve[m] = old->ns[m].serve;
                 load[m] = old->ns[m].load;
             }
         }
     }
-    const struct device_facts *d = &p.device;
+    const struct device_counters *d = &s.device;
     struct cinf_snapshot filled = {
         .struct_size = out->struct_size,
         .device = cut_text(&block, meter->device),
@@ -294,14 +193,14 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         .idle_cost = d->idle_cost,
         .n_endpoints = meter->n_endpoints,
         .endpoints = endpoints,
-        .n_models = p.n_models,
+        .n_models = s.n_models,
         .models = models,
         .n_prices = (uint32_t)n_prices,
         .prices = prices,
         .memory = memory,
     };
     memcpy(out, &filled, out->struct_size < sizeof filled ? out->struct_size : sizeof filled);
-    picture_free(&p);
+    snapshot_free(&s);
     return CINF_OK;
 }
 

@@ -1,0 +1,99 @@
+/* mirror.c - how the writing thread shows its counters to readers: two mirrors in turn (meter_state.h
+ * has the picture), and one word that both sides write. */
+#include "mirror.h"
+
+#include <string.h>
+
+#include "timeline.h"
+
+static void store_mirror(_Atomic uint64_t *mirror, const void *counters, size_t words)
+{
+    for (size_t i = 0; i < words; i++) {
+        uint64_t word;
+        memcpy(&word, (const char *)counters + i * sizeof word, sizeof word);
+        atomic_store_explicit(&mirror[i], word, memory_order_release);
+    }
+}
+
+void load_mirror(void *counters, const _Atomic uint64_t *mirror, size_t words)
+{
+    for (size_t i = 0; i < words; i++) {
+        uint64_t word = atomic_load_explicit(&mirror[i], memory_order_acquire);
+        memcpy((char *)counters + i * sizeof word, &word, sizeof word);
+    }
+}
+
+void mark_account_dirty(struct cinf_meter *meter, struct account *account)
+{
+    if (account->dirty)
+        return;
+    account->dirty = true;
+    account->next_dirty = meter->dirty;
+    meter->dirty = account;
+}
+
+void mark_bill_dirty(struct cinf_meter *meter, struct cinf_bill *bill)
+{
+    bill->next_dirty = meter->dirty_bills;
+    meter->dirty_bills = bill;
+}
+
+void publish(struct cinf_meter *meter)
+{
+    uint64_t number = ++meter->publications;
+    /* Before the words, so that a reader that finds one of them also finds that there was a change. */
+    for (struct account *a = meter->dirty; a; a = a->next_dirty)
+        atomic_store_explicit(&a->changed, number, memory_order_release);
+    for (unsigned mirror = 0; mirror < 2; mirror++) {
+        atomic_store_explicit(&meter->phase, 2 * number - 1 + mirror, memory_order_release);
+        store_mirror(meter->mirror[mirror], &meter->counters, WORDS(struct device_counters));
+        for (struct account *a = meter->dirty; a; a = a->next_dirty)
+            store_mirror(a->mirror[mirror], &a->counters, WORDS(struct model_counters));
+        for (struct cinf_bill *b = meter->dirty_bills; b; b = b->next_dirty)
+            store_mirror(b->mirror[mirror], &b->counters, WORDS(struct bill_counters));
+    }
+    for (struct account *a = meter->dirty; a; a = a->next_dirty)
+        a->dirty = false;
+    meter->dirty = NULL;
+    meter->dirty_bills = NULL;
+}
+
+uint64_t mirror_phase(const struct cinf_meter *meter)
+{
+    return atomic_load_explicit(&meter->phase, memory_order_acquire);
+}
+
+bool mirror_moved(const struct cinf_meter *meter, uint64_t phase)
+{
+    return atomic_load_explicit(&meter->phase, memory_order_relaxed) != phase;
+}
+
+/* ---- The idle word ------------------------------------------------------------------------- */
+
+void idle_open(struct cinf_meter *meter)
+{
+    atomic_store(&meter->idle_seen, meter->counters.boundary_ns);
+}
+
+uint64_t idle_until(const struct cinf_meter *meter)
+{
+    /* The one word that readers write. */
+    _Atomic uint64_t *word = &((struct cinf_meter *)meter)->idle_seen;
+    uint64_t now = timeline_now(meter);
+    uint64_t seen = atomic_load(word);
+    while (seen < now) /* sealed is above every time */
+        if (atomic_compare_exchange_weak(word, &seen, now))
+            return now;
+    return seen & ~IDLE_SEALED;
+}
+
+uint64_t idle_seal(struct cinf_meter *meter)
+{
+    uint64_t now = timeline_now(meter);
+    uint64_t seen = atomic_load(&meter->idle_seen);
+    uint64_t end;
+    do
+        end = seen > now ? seen : now;
+    while (!atomic_compare_exchange_weak(&meter->idle_seen, &seen, end | IDLE_SEALED));
+    return end;
+}
