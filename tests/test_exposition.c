@@ -228,7 +228,7 @@ START_TEST(mistakes_are_told_at_the_end)
         begin(TX);
         cinf_exposition_family(page, bad[i], CINF_METRIC_GAUGE, NULL, "");
         cinf_exposition_integer(page, bad[i], NULL, 0, 1);
-        fails_with("not a name");
+        fails_with("invalid name");
         begin(TX);
         cinf_exposition_family(page, "g:h", CINF_METRIC_GAUGE, NULL, "");
         cinf_exposition_integer(page, "g:h", &(struct cinf_label){ bad[i], "v" }, 1, 1);

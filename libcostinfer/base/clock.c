@@ -1,3 +1,4 @@
+/* clock.c - the clocks of the host. */
 #include "clock.h"
 
 #include <time.h>

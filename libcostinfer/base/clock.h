@@ -1,4 +1,4 @@
-/* clock.h - the two clocks that accounts can be kept in, as nanoseconds since an arbitrary start. */
+/* clock.h - the two clocks that can be charged, in nanoseconds since an arbitrary start. */
 #ifndef CLOCK_H
 #define CLOCK_H
 

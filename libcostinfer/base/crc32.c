@@ -1,5 +1,5 @@
-/* crc32.c - by tables, eight bytes at a time, which is as fast as a file can be read: checkpoints have
- * gigabytes. */
+/* crc32.c - the checksum by tables, eight bytes at a time: checkpoints have gigabytes, and this keeps up
+ * with reading them. */
 #include "crc32.h"
 
 void crc32_init(struct crc32 *c)
@@ -10,7 +10,7 @@ void crc32_init(struct crc32 *c)
             sum = sum >> 1 ^ (sum & 1 ? 0xEDB88320u : 0);
         c->tables[0][byte] = sum;
     }
-    /* tables[k][byte]: what `byte` has become after k more bytes of zero. */
+    /* tables[k][byte] is what `byte` becomes after k more bytes of zero. */
     for (int k = 1; k < 8; k++)
         for (int byte = 0; byte < 256; byte++) {
             uint32_t sum = c->tables[k - 1][byte];

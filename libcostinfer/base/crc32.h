@@ -5,15 +5,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What eight bytes do to a checksum at once.  The caller's own: nothing global, nothing to set up by threads.
- */
+/* Tables for eight bytes at a time.  The caller owns them, so that no thread has to initialise anything
+ * global. */
 struct crc32 {
     uint32_t tables[8][256];
 };
 
 void crc32_init(struct crc32 *c);
 
-/* The checksum of some bytes, whose checksum is `sum`, followed by bytes[0..n).  That of no bytes is 0. */
+/* Returns the checksum of earlier bytes, whose checksum is `sum`, followed by bytes[0..n).  The checksum of
+ * no bytes is 0. */
 uint32_t crc32_add(const struct crc32 *c, uint32_t sum, const void *bytes, size_t n);
 
 #endif

@@ -1,8 +1,8 @@
-/* fail.c - the thread's last message.  A fixed buffer, because reporting that memory is exhausted
+/* fail.c - the thread's last message.  The buffer is fixed, because reporting that memory is exhausted
  * must not need memory; a longer line is cut.
  *
- * Messages quote names out of hostile files and end up in terminals, logs and JSON, so what is kept
- * is one line of well-formed UTF-8: this is the only place that has to see to it. */
+ * Messages quote names from hostile files and end up in terminals, logs and JSON, so a message is kept
+ * as one line of well-formed UTF-8.  This is the only place that has to ensure it. */
 #include "fail.h"
 
 #include <stdarg.h>
@@ -19,7 +19,8 @@ enum { MESSAGE_MAX = 1024 };
 
 static _Thread_local char last_message[MESSAGE_MAX];
 
-/* Control characters, those that turn the writing direction, and bytes that are not UTF-8 become '?'. */
+/* Replaces control characters, characters that change the writing direction and bytes that are not UTF-8
+ * by '?'. */
 static void keep(const char *message)
 {
     size_t n = strlen(message);
@@ -42,7 +43,7 @@ const char *cinf_last_error(void)
 
 enum cinf_status cinf_fail(enum cinf_status status, const char *format, ...)
 {
-    /* Through a second buffer, so that the old message may be an argument of the new one. */
+    /* A second buffer, so that the old message may be an argument of the new one. */
     char message[MESSAGE_MAX];
     va_list args;
     va_start(args, format);

@@ -1,3 +1,4 @@
+/* file.c - opening, reading and naming files. */
 #include "file.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@
 
 enum cinf_status file_open(struct file *out, const char *path)
 {
-    /* O_NONBLOCK: opening a named pipe that nobody writes must not hang; regular files ignore it. */
+    /* O_NONBLOCK: opening a named pipe without a writer must not hang; regular files ignore the flag. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return cinf_fail(errno == ENOENT || errno == ENOTDIR ? CINF_ENOTFOUND : CINF_EIO, "%s: %s", path,

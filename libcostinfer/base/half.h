@@ -24,19 +24,19 @@ static inline float f32_of_bf16(uint16_t h)
     return f32_of_bits((uint32_t)h << 16);
 }
 
-/* Exact, subnormals and infinities included; a NaN stays a NaN. */
+/* The conversion is exact, subnormals and infinities included; a NaN stays a NaN. */
 static inline float f32_of_f16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
     uint32_t magnitude = h & 0x7FFFu;
     if (magnitude >= 0x7C00u)
         return f32_of_bits(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13);
-    /* Read as a binary32 whose exponent is 112 too small, then scaled by 2^112: right for normal and
-     * subnormal values alike, because the multiplication is exact. */
+    /* Reading the bits as a binary32 gives an exponent that is 112 too small.  Scaling by 2^112 is exact,
+     * so normal and subnormal values alike come out right. */
     return f32_of_bits(sign | bits_of_f32(f32_of_bits(magnitude << 13) * 0x1p112f));
 }
 
-/* Round to nearest, ties to even; too large becomes infinity, NaN stays NaN. */
+/* Rounds to nearest, ties to even; what is too large becomes infinity, and a NaN stays a NaN. */
 static inline uint16_t f16_of_f32(float f)
 {
     uint32_t bits = bits_of_f32(f);

@@ -1,3 +1,4 @@
+/* json.c - the gate before cJSON, and typed reads of its tree. */
 #include "json.h"
 
 #include <inttypes.h>
@@ -10,7 +11,7 @@
 #include "mem.h"
 #include "utf8.h"
 
-enum { DEPTH_DEFAULT = 32, DEPTH_MOST = 512 };
+enum { DEPTH_DEFAULT = 32, DEPTH_MAX = 512 };
 
 /* The gate: one pass over the text without recursion.  `stack` remembers for each open bracket
  * whether it is an object, and the members it has so far. */
@@ -22,10 +23,10 @@ struct gate {
     struct {
         bool object;
         size_t members;
-    } stack[DEPTH_MOST];
+    } stack[DEPTH_MAX];
 };
 
-static enum cinf_status bad(const struct gate *g, const char *what)
+static enum cinf_status malformed(const struct gate *g, const char *what)
 {
     return cinf_fail(CINF_EFORMAT, "JSON: %s at byte %zu", what, g->at);
 }
@@ -51,7 +52,7 @@ static enum cinf_status read_hex4(struct gate *g, uint32_t *value)
         else if ((c | 32) >= 'a' && (c | 32) <= 'f' && c >= 'A')
             *value = *value << 4 | (uint32_t)((c | 32) - 'a' + 10);
         else
-            return bad(g, "\\u is not followed by four hexadecimal digits");
+            return malformed(g, "\\u is not followed by four hexadecimal digits");
     }
     return CINF_OK;
 }
@@ -64,21 +65,21 @@ static enum cinf_status check_escape(struct gate *g)
         return CINF_OK;
     }
     if (c != 'u')
-        return bad(g, "unknown escape in a string");
+        return malformed(g, "unknown escape in a string");
     g->at++;
     uint32_t unit, low;
     TRY(read_hex4(g, &unit));
     if (unit == 0)
-        return bad(g, "\\u0000 in a string");
+        return malformed(g, "\\u0000 in a string");
     if (unit >= 0xDC00 && unit <= 0xDFFF)
-        return bad(g, "lone surrogate in a string");
+        return malformed(g, "lone surrogate in a string");
     if (unit < 0xD800 || unit > 0xDBFF)
         return CINF_OK;
     if (g->n - g->at < 2 || g->text[g->at] != '\\' || g->text[g->at + 1] != 'u')
-        return bad(g, "lone surrogate in a string");
+        return malformed(g, "lone surrogate in a string");
     g->at += 2;
     TRY(read_hex4(g, &low));
-    return low >= 0xDC00 && low <= 0xDFFF ? CINF_OK : bad(g, "lone surrogate in a string");
+    return low >= 0xDC00 && low <= 0xDFFF ? CINF_OK : malformed(g, "lone surrogate in a string");
 }
 
 static enum cinf_status check_string(struct gate *g)
@@ -87,7 +88,7 @@ static enum cinf_status check_string(struct gate *g)
     for (;;) {
         int c = peek(g);
         if (c < 0)
-            return bad(g, "unterminated string");
+            return malformed(g, "unterminated string");
         if (c == '"') {
             g->at++;
             return CINF_OK;
@@ -96,13 +97,13 @@ static enum cinf_status check_string(struct gate *g)
             g->at++;
             TRY(check_escape(g));
         } else if (c < 0x20) {
-            return bad(g, "control character in a string");
+            return malformed(g, "control character in a string");
         } else if (c < 0x80) {
             g->at++;
         } else {
             size_t used;
             if (utf8_read(g->text + g->at, g->n - g->at, &used) == UTF8_BAD)
-                return bad(g, "not UTF-8");
+                return malformed(g, "not UTF-8");
             g->at += used;
         }
     }
@@ -113,8 +114,8 @@ static bool is_digit(int c)
     return c >= '0' && c <= '9';
 }
 
-/* Whether the well-formed number text[0..n), n <= 63, is beyond a double.  The point is left out and the
- * exponent made up for it, because strtod() reads the point of the locale only. */
+/* True if the well-formed number text[0..n), n <= 63, is beyond a double.  The decimal point is removed and
+ * the exponent adjusted for it, because strtod() reads the point of the locale only. */
 static bool overflows(const char *text, size_t n)
 {
     char digits[96];
@@ -145,18 +146,18 @@ static enum cinf_status check_number(struct gate *g)
     if (peek(g) == '-')
         g->at++;
     if (!is_digit(peek(g)))
-        return bad(g, "unexpected character");
+        return malformed(g, "unexpected character");
     if (peek(g) == '0')
         g->at++;
     else
         while (is_digit(peek(g)))
             g->at++;
     if (is_digit(peek(g)))
-        return bad(g, "number with a leading zero");
+        return malformed(g, "number with a leading zero");
     if (peek(g) == '.') {
         g->at++;
         if (!is_digit(peek(g)))
-            return bad(g, "number without digits after its point");
+            return malformed(g, "number without digits after its point");
         while (is_digit(peek(g)))
             g->at++;
     }
@@ -165,49 +166,49 @@ static enum cinf_status check_number(struct gate *g)
         if (peek(g) == '+' || peek(g) == '-')
             g->at++;
         if (!is_digit(peek(g)))
-            return bad(g, "number without digits in its exponent");
+            return malformed(g, "number without digits in its exponent");
         while (is_digit(peek(g)))
             g->at++;
     }
     /* cJSON reads at most 63 characters of a number and would leave the rest in the text. */
     if (g->at - start > 63)
-        return bad(g, "number of more than 63 characters");
-    return overflows(g->text + start, g->at - start) ? bad(g, "number too large") : CINF_OK;
+        return malformed(g, "number of more than 63 characters");
+    return overflows(g->text + start, g->at - start) ? malformed(g, "number too large") : CINF_OK;
 }
 
 static enum cinf_status check_word(struct gate *g, const char *word)
 {
     size_t n = strlen(word);
     if (g->n - g->at < n || memcmp(g->text + g->at, word, n) != 0)
-        return bad(g, "unexpected character");
+        return malformed(g, "unexpected character");
     g->at += n;
     return CINF_OK;
 }
 
-/* "key": before a member's value. */
+/* Checks "key": before a member's value. */
 static enum cinf_status check_key(struct gate *g)
 {
     skip_space(g);
     if (peek(g) != '"')
-        return bad(g, "expected a key");
+        return malformed(g, "expected a key");
     if (g->members_max && ++g->stack[g->depth - 1].members > g->members_max)
-        return bad(g, "too many keys in one object");
+        return malformed(g, "too many keys in one object");
     TRY(check_string(g));
     skip_space(g);
     if (peek(g) != ':')
-        return bad(g, "expected ':'");
+        return malformed(g, "expected ':'");
     g->at++;
     return CINF_OK;
 }
 
-/* One scalar, or an opening bracket.  *closed says whether a value has ended with it. */
+/* Checks one scalar or an opening bracket.  *closed tells whether a value has ended with it. */
 static enum cinf_status check_value(struct gate *g, bool *closed)
 {
     skip_space(g);
     int c = peek(g);
     *closed = true;
     if (g->values_max && ++g->values > g->values_max)
-        return bad(g, "too many values");
+        return malformed(g, "too many values");
     if (c == '"')
         return check_string(g);
     if (c == 't')
@@ -217,10 +218,10 @@ static enum cinf_status check_value(struct gate *g, bool *closed)
     if (c == 'n')
         return check_word(g, "null");
     if (c != '{' && c != '[')
-        return c < 0 ? bad(g, "unexpected end") : check_number(g);
+        return c < 0 ? malformed(g, "unexpected end") : check_number(g);
 
     if (g->depth == g->depth_max)
-        return bad(g, "nested too deeply");
+        return malformed(g, "nested too deeply");
     g->at++;
     g->stack[g->depth].object = c == '{';
     g->stack[g->depth++].members = 0;
@@ -238,7 +239,7 @@ enum cinf_status json_check(const char *text, size_t n, const struct json_limits
 {
     struct gate g = { .text = text, .n = n, .depth_max = DEPTH_DEFAULT };
     if (limits && limits->depth_max)
-        g.depth_max = limits->depth_max < DEPTH_MOST ? limits->depth_max : DEPTH_MOST;
+        g.depth_max = limits->depth_max < DEPTH_MAX ? limits->depth_max : DEPTH_MAX;
     if (limits) {
         g.members_max = limits->members_max;
         g.values_max = limits->values_max;
@@ -260,12 +261,12 @@ enum cinf_status json_check(const char *text, size_t n, const struct json_limits
                 g.at++;
                 g.depth--;
             } else {
-                return bad(&g, c < 0 ? "unexpected end" : "expected ',' or a closing bracket");
+                return malformed(&g, c < 0 ? "unexpected end" : "expected ',' or a closing bracket");
             }
         }
     } while (!closed);
     skip_space(&g);
-    return g.at == n ? CINF_OK : bad(&g, "text after the value");
+    return g.at == n ? CINF_OK : malformed(&g, "text after the value");
 }
 
 static int by_text(const void *a, const void *b)
@@ -294,7 +295,7 @@ static enum cinf_status refuse_duplicates(const cJSON *object)
     return status;
 }
 
-/* Recursion is bounded by the gate's depth limit. */
+/* The gate's depth limit bounds the recursion. */
 static enum cinf_status refuse_duplicates_below(const cJSON *value) /* NOLINT(misc-no-recursion) */
 {
     if (cJSON_IsObject(value))
@@ -333,7 +334,7 @@ enum cinf_status json_read_int(int64_t *value, const cJSON *object, const char *
     if (!m)
         return CINF_OK;
     double d = cJSON_IsNumber(m) ? m->valuedouble : NAN;
-    /* (double)high may round up past high; such a value is caught by the second comparison. */
+    /* (double)high may round up past high; the second comparison catches such a value. */
     if (!(d >= -9223372036854775808.0 && d < 9223372036854775808.0) || d != floor(d) || (int64_t)d < low ||
         (int64_t)d > high)
         return cinf_fail(CINF_EINVAL, "\"%s\" must be an integer from %" PRId64 " to %" PRId64, key, low,

@@ -1,11 +1,12 @@
+/* mem.c - allocation, and the failure that tests can ask for. */
 #include "mem.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Allocations left until one fails; 0 is off.  One relaxed load an allocation: too cheap to be
- * compiled out, and so the library that is tested is the library that ships. */
+/* Allocations left until one fails; 0 is off.  It costs one relaxed load an allocation, too little to
+ * compile it out, so the library that is tested is the library that ships. */
 static _Atomic uint64_t fail_countdown;
 static atomic_bool fail_was_hit;
 

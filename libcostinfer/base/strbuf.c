@@ -1,3 +1,4 @@
+/* strbuf.c - text that grows, and numbers that do not follow the locale. */
 #include "strbuf.h"
 
 #include <assert.h>
@@ -110,7 +111,7 @@ void strbuf_put_double(struct strbuf *b, double value)
         if (strtod(text, NULL) == value)
             break;
     }
-    /* printf writes the decimal point of the locale, which may be any short text. */
+    /* printf writes the locale's decimal point, which may be any short text. */
     for (size_t i = 0; text[i];) {
         if (strchr("0123456789+-e", text[i])) {
             strbuf_putc(b, text[i++]);

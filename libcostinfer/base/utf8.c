@@ -1,8 +1,9 @@
+/* utf8.c - reading and writing one character at a time. */
 #include "utf8.h"
 
 /* What may follow a lead byte: how many bytes, and the range of the first of them (the others are
- * 80..BF).  The narrower ranges of E0, ED, F0 and F4 are what excludes overlong forms, surrogates
- * and everything above U+10FFFF. */
+ * 80..BF).  The narrower ranges of E0, ED, F0 and F4 exclude overlong forms, surrogates and everything
+ * above U+10FFFF. */
 struct lead {
     unsigned char more, low, high;
 };
@@ -20,7 +21,7 @@ static struct lead lead_of(unsigned char c)
     return (struct lead){ 0, 1, 0 };
 }
 
-/* How many bytes of text[0..n) continue its lead byte properly. */
+/* Length of the longest well-formed beginning of the character that starts at s[0], at most n bytes. */
 static size_t good_prefix(const unsigned char *s, size_t n, struct lead lead)
 {
     size_t i = 1;

@@ -51,7 +51,7 @@ static uint64_t since(uint64_t earlier_ns, uint64_t later_ns)
     return later_ns > earlier_ns ? later_ns - earlier_ns : 0;
 }
 
-/* The part of `ns` that prefill took, to the nearest nanosecond. */
+/* Prefill's part of `ns`, to the nearest nanosecond. */
 static uint64_t prefill_of(const struct cinf_share *share, uint64_t ns)
 {
     wide weight = (wide)share->prefill_weight + share->decode_weight;
@@ -166,30 +166,30 @@ void cinf_bill_close(struct cinf_bill *bill, enum cinf_finish finish)
 
 void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
 {
-    struct bill_counters f;
+    struct bill_counters c;
     uint64_t phase;
     do {
         phase = mirror_phase(bill->meter);
-        load_mirror(&f, bill->mirror[phase & 1], WORDS(struct bill_counters));
+        load_mirror(&c, bill->mirror[phase & 1], WORDS(struct bill_counters));
     } while (mirror_moved(bill->meter, phase));
 
     struct cinf_report r = {
         .struct_size = report->struct_size,
-        .finish = (enum cinf_finish)f.finish,
+        .finish = (enum cinf_finish)c.finish,
         .model = bill->model,
-        .input_tokens = (uint32_t)f.input_tokens,
-        .cached_tokens = (uint32_t)f.cached_tokens,
-        .output_tokens = (uint32_t)f.output_tokens,
-        .queue_ns = f.queue_ns,
-        .latency_ns = f.latency_ns,
-        .first_token_ns = f.first_token_ns,
-        .device_ns = f.prefill_ns + f.decode_ns,
-        .prefill_ns = f.prefill_ns,
-        .decode_ns = f.decode_ns,
-        .unpriced_ns = f.unpriced_ns,
-        .cost = f.cost,
-        .drafted_tokens = (uint32_t)f.drafted_tokens,
-        .accepted_tokens = (uint32_t)f.accepted_tokens,
+        .input_tokens = (uint32_t)c.input_tokens,
+        .cached_tokens = (uint32_t)c.cached_tokens,
+        .output_tokens = (uint32_t)c.output_tokens,
+        .queue_ns = c.queue_ns,
+        .latency_ns = c.latency_ns,
+        .first_token_ns = c.first_token_ns,
+        .device_ns = c.prefill_ns + c.decode_ns,
+        .prefill_ns = c.prefill_ns,
+        .decode_ns = c.decode_ns,
+        .unpriced_ns = c.unpriced_ns,
+        .cost = c.cost,
+        .drafted_tokens = (uint32_t)c.drafted_tokens,
+        .accepted_tokens = (uint32_t)c.accepted_tokens,
     };
     memcpy(report, &r, report->struct_size < sizeof r ? report->struct_size : sizeof r);
 }

@@ -1,11 +1,11 @@
 /* exposition.c - the two text formats.
  *
- * They differ in four things only: a counter's family is named without "_total" in OpenMetrics, which
- * also has UNIT lines, another order of the metadata, and "# EOF" at the end.  Every number is written
- * by digits of our own, as printf's follow the locale.
+ * They differ in four things only: OpenMetrics names a counter's family without "_total", has UNIT lines,
+ * orders the metadata differently, and ends in "# EOF".  Numbers are never left to printf alone, whose
+ * decimal point follows the locale.
  *
- * The writers return nothing.  Running out of memory, and a caller's mistake (a malformed name, a
- * sample outside of its family), are remembered and reported once, by cinf_exposition_finish(). */
+ * The writers return nothing.  They remember that memory ran out, or that the caller made a mistake (a
+ * malformed name, a sample outside of its family), and cinf_exposition_finish() reports it once. */
 #include <costinfer/exposition.h>
 
 #include <math.h>
@@ -20,7 +20,7 @@
 struct cinf_exposition {
     enum cinf_exposition_format format;
     enum cinf_metric_type type;
-    struct strbuf family; /* full name of the family under way */
+    struct strbuf family; /* full name of the current family */
     struct strbuf text;
     struct strbuf mistake; /* the first one */
     bool finished;
@@ -54,8 +54,8 @@ static void mistake(struct cinf_exposition *page, const char *what, const char *
         strbuf_printf(&page->mistake, "%s: %s", what, name);
 }
 
-/* [a-zA-Z_][a-zA-Z0-9_]*, and colons in the name of a metric. */
-static bool name_good(const char *name, bool colons)
+/* [a-zA-Z_][a-zA-Z0-9_]*; a metric's name may have colons too. */
+static bool name_valid(const char *name, bool colons)
 {
     for (size_t i = 0; name[i]; i++) {
         char c = name[i];
@@ -72,7 +72,7 @@ static bool ends_in(const char *name, size_t n, const char *end)
     return n > n_end && memcmp(name + n - n_end, end, n_end) == 0;
 }
 
-/* Whether a sample of this name belongs to the family under way. */
+/* True if a sample of this name belongs to the current family. */
 static bool in_family(const struct cinf_exposition *page, const char *name)
 {
     size_t n = page->family.len;
@@ -86,7 +86,7 @@ static bool in_family(const struct cinf_exposition *page, const char *name)
 
 /* ---- Text ---------------------------------------------------------------------------------- */
 
-/* `text` with backslash, line feed and, where asked, the quote escaped. */
+/* Writes `text` with backslash, line feed and, if `quotes`, the double quote escaped. */
 static void put_escaped(struct strbuf *b, const char *text, bool quotes)
 {
     size_t n = strlen(text);
@@ -102,7 +102,7 @@ static void put_escaped(struct strbuf *b, const char *text, bool quotes)
     }
 }
 
-/* The line "# KEYWORD family value". */
+/* Writes the line "# KEYWORD family value". */
 static void put_metadata(struct cinf_exposition *page, const char *keyword, size_t n_family,
                          const char *value)
 {
@@ -120,8 +120,8 @@ void cinf_exposition_family(struct cinf_exposition *page, const char *name, enum
     size_t n = strlen(name), n_family = n;
     page->type = type;
     strbuf_clear(&page->family);
-    if (!name_good(name, true) || (type == CINF_METRIC_COUNTER && !ends_in(name, n, "_total"))) {
-        mistake(page, "not a name for a family of this type", name);
+    if (!name_valid(name, true) || (type == CINF_METRIC_COUNTER && !ends_in(name, n, "_total"))) {
+        mistake(page, "invalid name for a family of this type", name);
         return;
     }
     strbuf_puts(&page->family, name);
@@ -132,7 +132,7 @@ void cinf_exposition_family(struct cinf_exposition *page, const char *name, enum
     if (type == CINF_METRIC_COUNTER)
         n_family -= strlen("_total");
     if (unit && (!ends_in(name, n_family, unit) || name[n_family - strlen(unit) - 1] != '_'))
-        mistake(page, "its name does not end in its unit", name);
+        mistake(page, "the name of a family does not end in its unit", name);
     if (page->format == CINF_EXPOSITION_OPENMETRICS) {
         put_metadata(page, "TYPE", n_family, types[type]);
         if (unit)
@@ -144,16 +144,16 @@ void cinf_exposition_family(struct cinf_exposition *page, const char *name, enum
     }
 }
 
-/* The sample up to its value. */
+/* Writes a sample up to its value. */
 static void put_series(struct cinf_exposition *page, const char *name, const struct cinf_label *labels,
                        uint32_t n_labels)
 {
     if (!in_family(page, name))
-        mistake(page, "a sample outside of its family", name);
+        mistake(page, "sample outside of its family", name);
     strbuf_puts(&page->text, name);
     for (uint32_t i = 0; i < n_labels; i++) {
-        if (!name_good(labels[i].name, false))
-            mistake(page, "not a name for a label", labels[i].name);
+        if (!name_valid(labels[i].name, false))
+            mistake(page, "invalid label name", labels[i].name);
         strbuf_puts(&page->text, i == 0 ? "{" : ",");
         strbuf_puts(&page->text, labels[i].name);
         strbuf_puts(&page->text, "=\"");
@@ -167,7 +167,7 @@ void cinf_exposition_number(struct cinf_exposition *page, const char *name, cons
                             uint32_t n_labels, double value)
 {
     if (page->type == CINF_METRIC_COUNTER && !(value >= 0))
-        mistake(page, "a counter is not negative", name);
+        mistake(page, "negative counter", name);
     put_series(page, name, labels, n_labels);
     strbuf_put_double(&page->text, value);
     strbuf_putc(&page->text, '\n');
@@ -186,7 +186,7 @@ const char *nanos_format(char text[NANOS_TEXT_MAX], uint64_t nanos, bool point)
     char *at = text + NANOS_TEXT_MAX;
     *--at = '\0';
     uint64_t fraction = nanos % 1000000000, whole = nanos / 1000000000;
-    bool digits = false; /* none yet: zeros at the end are left out */
+    bool digits = false; /* true after the first digit: zeros at the end are left out */
     for (int i = 0; i < 9; i++, fraction /= 10) {
         if (fraction % 10 || digits || (i == 8 && point)) {
             *--at = (char)('0' + fraction % 10);

@@ -1,8 +1,8 @@
 /* exposition_meter.c - every family of a meter, from one snapshot of it.
  *
- * Names, labels and help are a contract with dashboards and alerts.  A family lists all models, each
- * from the moment it was added: a counter that first appears at its first event is never seen to
- * rise by it. */
+ * Names, labels and help are a contract with dashboards and alerts.  A family lists every model from the
+ * moment it was added: if a counter appeared only with its first event, no query would see that event as
+ * an increase. */
 #include <costinfer/exposition.h>
 
 #include <stdio.h>
@@ -17,7 +17,7 @@ struct view {
     struct snapshot snapshot;
 };
 
-/* The labels of a sample of model `m`; the second is there unless its name is NULL. */
+/* The labels of one model's sample. */
 struct model_labels {
     struct cinf_label of[2];
     uint32_t n;
@@ -72,10 +72,10 @@ static void model_counts(struct view *v)
                            "Tokens guessed by speculation and computed along: those that became output "
                            "(accepted) and those that did not (rejected).");
     for (uint32_t m = 0; m < n; m++) {
-        const struct model_counters *f = &models[m].counters;
-        put_count(v, "model_draft_tokens_total", m, "outcome", "accepted", f->accepted_tokens);
+        const struct model_counters *c = &models[m].counters;
+        put_count(v, "model_draft_tokens_total", m, "outcome", "accepted", c->accepted_tokens);
         put_count(v, "model_draft_tokens_total", m, "outcome", "rejected",
-                  f->drafted_tokens - f->accepted_tokens);
+                  c->drafted_tokens - c->accepted_tokens);
     }
 
     cinf_exposition_family(page, "model_requests_finished_total", CINF_METRIC_COUNTER, NULL,
@@ -117,10 +117,10 @@ static void model_time(struct view *v)
     cinf_exposition_family(page, "model_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
                            "Device time charged to the model: prefill and decode add to serve.");
     for (uint32_t m = 0; m < n; m++) {
-        const struct model_counters *f = &models[m].counters;
-        put_seconds(v, "model_device_seconds_total", m, "phase", "prefill", f->prefill_ns);
-        put_seconds(v, "model_device_seconds_total", m, "phase", "decode", f->decode_ns);
-        put_seconds(v, "model_device_seconds_total", m, "phase", "load", f->load_ns);
+        const struct model_counters *c = &models[m].counters;
+        put_seconds(v, "model_device_seconds_total", m, "phase", "prefill", c->prefill_ns);
+        put_seconds(v, "model_device_seconds_total", m, "phase", "decode", c->decode_ns);
+        put_seconds(v, "model_device_seconds_total", m, "phase", "load", c->load_ns);
     }
 
     cinf_exposition_family(page, "model_finished_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
@@ -212,7 +212,7 @@ static void device_families(struct view *v)
     if (d->price.priced) {
         cinf_exposition_family(page, "costinfer_price_dollars_per_hour", CINF_METRIC_GAUGE, NULL,
                                "The price in force; absent when there is none.");
-        /* Nano-dollars to dollars is nanoseconds to seconds. */
+        /* Nano-dollars are to dollars what nanoseconds are to seconds. */
         cinf_exposition_seconds(page, "costinfer_price_dollars_per_hour", labels, 1,
                                 d->price.nanodollars_per_hour);
     }

@@ -1,5 +1,5 @@
-/* histogram.h - how often a duration fell where.  Buckets are stored plain and cumulated when they
- * are shown, so that +Inf equals _count by construction. */
+/* histogram.h - counts of durations by bucket.  Buckets are stored separately and accumulated when they
+ * are written, so that +Inf equals _count by construction. */
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H
 
@@ -15,17 +15,17 @@ struct histogram_bounds {
 };
 
 struct histogram {
-    uint64_t counts[HISTOGRAM_BOUNDS_MAX + 1]; /* [bounds.n] is for what lies above the last bound */
+    uint64_t counts[HISTOGRAM_BOUNDS_MAX + 1]; /* [bounds.n] is above the last bound */
     uint64_t sum_ns;
 };
 
-/* What the fixed histograms of a meter use. */
+/* The bounds of a meter's own histograms. */
 extern const struct histogram_bounds histogram_latency_bounds; /* the default of an option */
 extern const struct histogram_bounds histogram_first_token_bounds;
 extern const struct histogram_bounds histogram_inter_token_bounds;
 extern const struct histogram_bounds histogram_queue_bounds;
 
-/* Bounds from seconds: 1 to 32 of them, from 1 ns to 1e9 s, ascending also once rounded to ns. */
+/* Reads bounds in seconds: 1 to 32 of them, from 1 ns to 1e9 s, ascending even once rounded to ns. */
 enum cinf_status histogram_bounds_read(struct histogram_bounds *out, const double *seconds, uint32_t n);
 
 /* Counts `times` values of `ns` each. */

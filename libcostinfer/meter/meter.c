@@ -81,10 +81,10 @@ static void change_price(struct cinf_meter *meter)
     meter->next_price = NULL;
     old->counters = meter->counters.price;
     for (uint32_t m = 0; m < old->n_models; m++) {
-        struct model_counters *f = &meter->models[m]->counters;
-        old->ns[m].serve = f->price_serve_ns;
-        old->ns[m].load = f->price_load_ns;
-        f->price_serve_ns = f->price_load_ns = 0;
+        struct model_counters *c = &meter->models[m]->counters;
+        old->ns[m].serve = c->price_serve_ns;
+        old->ns[m].load = c->price_load_ns;
+        c->price_serve_ns = c->price_load_ns = 0;
         mark_account_dirty(meter, meter->models[m]);
     }
     meter->old_prices[meter->counters.n_prices - 1] = old;
@@ -151,11 +151,11 @@ uint64_t cinf_meter_charge_load(struct cinf_meter *meter, uint32_t model)
     struct device_counters *d = &meter->counters;
     device_add(d, &d->load_ns, &d->price.load_ns, &d->load_cost, interval);
     struct account *account = meter->models[model];
-    struct model_counters *f = &account->counters;
-    f->load_ns += interval;
-    f->price_load_ns += interval;
+    struct model_counters *c = &account->counters;
+    c->load_ns += interval;
+    c->price_load_ns += interval;
     if (d->price.priced)
-        f->load_cost = cinf_cost_add(f->load_cost, cinf_cost_of(interval, d->price.nanodollars_per_hour));
+        c->load_cost = cinf_cost_add(c->load_cost, cinf_cost_of(interval, d->price.nanodollars_per_hour));
     mark_account_dirty(meter, account);
     settle(meter);
     return interval;
@@ -270,7 +270,7 @@ void cinf_meter_set_loaded(struct cinf_meter *meter, uint32_t model, bool loaded
     mark_account_dirty(meter, meter->models[model]);
     publish(meter);
 }
-/* ---- Any thread ---------------------------------------------------------------------------- */
+
 /* ---- Any thread ---------------------------------------------------------------------------- */
 
 const char *cinf_error_kind_name(enum cinf_error_kind kind)

@@ -1,9 +1,9 @@
-/* negotiate.c - which of the two formats an Accept header asks for (RFC 9110, section 12.5.1).
+/* negotiate.c - choosing the format that an Accept header asks for (RFC 9110, section 12.5.1).
  *
- * Each member of the list is looked at by itself: a member that is malformed, of another type, of
- * another version, or refused by q=0 is passed over, and the best of the rest wins, the earlier one
- * among equals.  Unknown parameters (Prometheus 3 sends escaping=) are read and ignored.  A header is
- * read once from left to right, whatever its length. */
+ * Each member of the list stands by itself: a member that is malformed, of another type, of another
+ * version, or refused by q=0 is skipped, and the best of the rest wins, the earlier one among equals.
+ * Unknown parameters (Prometheus 3 sends escaping=) are read and ignored.  A header of any length is
+ * read once, from left to right. */
 #include <costinfer/exposition.h>
 
 #include <stdbool.h>
@@ -48,7 +48,7 @@ static bool skip(const char **at, char c)
     return true;
 }
 
-/* A token, or nothing (n = 0). */
+/* Reads a token; n = 0 if there is none. */
 static struct span read_token(const char **at)
 {
     struct span s = { *at, 0 };
@@ -59,7 +59,7 @@ static struct span read_token(const char **at)
     return s;
 }
 
-/* A token or a quoted string; the latter without its quotes, escapes as they are. */
+/* Reads a token or a quoted string, the latter without its quotes and with its escapes as they are. */
 static bool read_value(const char **at, struct span *value)
 {
     if (!skip(at, '"')) {
@@ -73,7 +73,7 @@ static bool read_value(const char **at, struct span *value)
     return skip(at, '"');
 }
 
-/* "0.75" in thousandths, or -1: a digit 0 or 1, at most three decimals, at most 1. */
+/* "0.75" in thousandths; -1 unless it is a digit 0 or 1 with at most three decimals, at most 1. */
 static int read_weight(struct span s)
 {
     if (s.n < 1 || s.n > 5 || s.at[0] < '0' || s.at[0] > '1' || (s.n > 1 && s.at[1] != '.'))
@@ -87,8 +87,8 @@ static int read_weight(struct span s)
     return value <= 1000 ? value : -1;
 }
 
-/* Reads one member and returns its weight for *format, 0 when it offers nothing.  What is malformed
- * is left for the caller to pass over. */
+/* Reads one member and returns its weight for *format, 0 if it offers neither format.  The caller skips
+ * what a malformed member leaves unread. */
 static int read_member(const char **at, enum cinf_exposition_format *format)
 {
     struct span type = read_token(at), subtype = { 0 }, version = { 0 };
@@ -133,7 +133,7 @@ enum cinf_exposition_format cinf_exposition_negotiate(const char *accept)
             best_weight = weight;
             best = format;
         }
-        /* To the comma that ends the member; one inside quotes does not. */
+        /* Skip to the comma that ends the member; a comma inside quotes does not end it. */
         for (bool quoted = false; *at && (quoted || *at != ','); at++) {
             if (quoted && *at == '\\' && at[1])
                 at++;

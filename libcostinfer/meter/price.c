@@ -1,8 +1,8 @@
 /* price.c - money: prices as text, amounts as 128-bit integers.
  *
- * An amount is nanoseconds x nano-dollars an hour and is never divided before it is shown: a price
- * of at most 1e15 nano-dollars (2^50) leaves room for 2^78 ns, so that no sum of charges overflows,
- * and a dollar is 3600 s x 1e9 ns x 1e9 = 3.6e21 units whatever the price was. */
+ * An amount is nanoseconds x nano-dollars an hour and is never divided before it is shown.  A price of
+ * at most 1e15 nano-dollars (2^50) leaves room for 2^78 ns, so no sum of charges overflows, and a dollar
+ * is 3600 s x 1e9 ns x 1e9 = 3.6e21 units at every price. */
 #include <costinfer/meter.h>
 
 #include <string.h>
@@ -48,7 +48,7 @@ const char *cinf_cost_format(char text[CINF_COST_TEXT_MAX], struct cinf_cost cos
 {
     wide units = wide_of(cost);
     wide pico = units / UNITS_PER_PICODOLLAR + (units % UNITS_PER_PICODOLLAR >= UNITS_PER_PICODOLLAR / 2);
-    /* From the right: at most 17 + 1 + 12 characters, as 2^128 units are 9.5e16 dollars. */
+    /* Written from the right: at most 17 + 1 + 12 characters, because 2^128 units are 9.5e16 dollars. */
     char digits[CINF_COST_TEXT_MAX];
     char *at = digits + sizeof digits;
     *--at = '\0';
@@ -85,9 +85,10 @@ enum cinf_status cinf_price_parse(uint64_t *nanodollars_per_hour, const char *do
     if (whole > DOLLARS_MAX || (whole == DOLLARS_MAX && nanos > 0))
         return cinf_fail(CINF_EINVAL, "a price is at most %d dollars an hour", DOLLARS_MAX);
     if (at == dollars || *at)
-        return cinf_fail(CINF_EINVAL,
-                         "a price is digits with at most nine decimals, such as 2.50: wrong from byte %zu",
-                         (size_t)(at - dollars));
+        return cinf_fail(
+            CINF_EINVAL,
+            "a price is digits with at most nine decimals, such as 2.50: unexpected text at byte %zu",
+            (size_t)(at - dollars));
     *nanodollars_per_hour = whole * NANOS_PER_DOLLAR + nanos;
     return CINF_OK;
 }

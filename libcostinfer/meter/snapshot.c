@@ -42,21 +42,19 @@ static bool snapshot_try(struct snapshot *s, const struct cinf_meter *meter)
 enum cinf_status snapshot_take(struct snapshot *out, const struct cinf_meter *meter)
 {
     struct snapshot s = { 0 };
-    do { /* Retry if a model was added during the copy: the device's sums may hold time that no copied model
-            has. */
+    do { /* Retry if a model was added during the copy: the device's sums may hold its time. */
         snapshot_free(&s);
         s.n_models = atomic_load_explicit(&meter->n_models, memory_order_acquire);
         s.models = mem_new(s.n_models, sizeof *s.models);
         if (!s.models)
-            return cinf_fail(CINF_ENOMEM, "no memory for the figures of %u models", s.n_models);
+            return cinf_fail(CINF_ENOMEM, "no memory for the totals of %u models", s.n_models);
         while (!snapshot_try(&s, meter))
             ;
     } while (atomic_load_explicit(&meter->n_models, memory_order_acquire) != s.n_models);
 
     for (uint32_t m = 0; m < s.n_models; m++) {
         const struct account *a = meter->models[m];
-        /* After the counters, so that every request that has left the queue is among those that entered it.
-         */
+        /* Read after the counters, so that no more requests have left the queue than entered it. */
         s.models[m].opened = atomic_load_explicit(&a->opened, memory_order_relaxed);
         for (int kind = 0; kind < CINF_ERROR_KINDS; kind++)
             s.models[m].errors[kind] = atomic_load_explicit(&a->errors[kind], memory_order_relaxed);
@@ -75,38 +73,38 @@ void snapshot_free(struct snapshot *snapshot)
 
 static struct cinf_model_totals totals_of(const struct model_snapshot *m)
 {
-    const struct model_counters *f = &m->counters;
+    const struct model_counters *c = &m->counters;
     struct cinf_model_totals t = {
-        .loaded = f->loaded,
-        .serve_ns = f->prefill_ns + f->decode_ns,
-        .prefill_ns = f->prefill_ns,
-        .decode_ns = f->decode_ns,
-        .load_ns = f->load_ns,
-        .unpriced_ns = f->unpriced_ns,
-        .serve_cost = f->serve_cost,
-        .load_cost = f->load_cost,
-        .input_tokens = f->input_tokens,
-        .cached_tokens = f->cached_tokens,
-        .output_tokens = f->output_tokens,
-        .running = f->running,
-        .waiting = m->opened - f->dequeued,
+        .loaded = c->loaded,
+        .serve_ns = c->prefill_ns + c->decode_ns,
+        .prefill_ns = c->prefill_ns,
+        .decode_ns = c->decode_ns,
+        .load_ns = c->load_ns,
+        .unpriced_ns = c->unpriced_ns,
+        .serve_cost = c->serve_cost,
+        .load_cost = c->load_cost,
+        .input_tokens = c->input_tokens,
+        .cached_tokens = c->cached_tokens,
+        .output_tokens = c->output_tokens,
+        .running = c->running,
+        .waiting = m->opened - c->dequeued,
     };
-    memcpy(t.requests, f->requests, sizeof t.requests);
-    memcpy(t.finished, f->finished, sizeof t.finished);
-    memcpy(t.finished_ns, f->finished_ns, sizeof t.finished_ns);
+    memcpy(t.requests, c->requests, sizeof t.requests);
+    memcpy(t.finished, c->finished, sizeof t.finished);
+    memcpy(t.finished_ns, c->finished_ns, sizeof t.finished_ns);
     memcpy(t.errors, m->errors, sizeof t.errors);
     return t;
 }
 
-static struct cinf_price_period period_of(const struct price_counters *f)
+static struct cinf_price_period period_of(const struct price_counters *c)
 {
     return (struct cinf_price_period){
-        .from_ns = f->from_ns,
-        .priced = f->priced,
-        .nanodollars_per_hour = f->nanodollars_per_hour,
-        .serve_ns = f->serve_ns,
-        .load_ns = f->load_ns,
-        .idle_ns = f->idle_ns,
+        .from_ns = c->from_ns,
+        .priced = c->priced,
+        .nanodollars_per_hour = c->nanodollars_per_hour,
+        .serve_ns = c->serve_ns,
+        .load_ns = c->load_ns,
+        .idle_ns = c->idle_ns,
     };
 }
 

@@ -1,3 +1,4 @@
+/* split.c - the method of the largest remainder, on a list and without memory of its own. */
 #include "split.h"
 
 #include <assert.h>
@@ -6,7 +7,7 @@
 
 #include "wide.h"
 
-/* How many remainders are at least `low`. */
+/* Counts the remainders that are at least `low`. */
 static uint64_t count_from(const struct split_part *parts, uint64_t low)
 {
     uint64_t n = 0;
@@ -46,8 +47,8 @@ void split_interval(struct split_part *parts, uint64_t ns, uint64_t *turn)
     if (left == 0)
         return;
 
-    /* The remainders add to left * total and each is below total, so more than `left` of them are
-     * not 0: a weight of 0 can never get one. */
+    /* The remainders add up to left * total and each is below total, so more than `left` of them are not
+     * 0: a weight of 0 can never get a nanosecond. */
     uint64_t last = nth_largest(parts, left);
     for (struct split_part *p = parts; p; p = p->next) {
         if (p->remainder > last) {
