@@ -10,8 +10,8 @@
  *     cinf_exposition_free(page);
  *
  * Formats: text 0.0.4 and OpenMetrics 1.0 (prometheus/docs: instrumenting/exposition_formats,
- * specs/om/open_metrics_spec).  Label values are escaped; a value that is not UTF-8 is mended with
- * U+FFFD, because one bad byte would cost the whole scrape.  An exposition belongs to one thread. */
+ * specs/om/open_metrics_spec).  Label values are escaped; bytes that are not UTF-8 become U+FFFD,
+ * because one bad byte would cost the whole scrape.  An exposition belongs to one thread. */
 #ifndef COSTINFER_EXPOSITION_H
 #define COSTINFER_EXPOSITION_H
 
@@ -40,25 +40,25 @@ struct cinf_label {
     const char *value; /* any UTF-8 */
 };
 
-/* What an Accept header asks for: the supported type of the highest q; text for NULL, wildcards and
- * everything that cannot be understood.  Among equals, the one named first. */
+/* Chooses the format that an Accept header asks for: the supported type of the highest q, the first among
+ * equals; text for NULL, wildcards and every header that cannot be understood. */
 CINF_API enum cinf_exposition_format cinf_exposition_negotiate(const char *accept);
 /* The Content-Type header to send with a page. */
 CINF_API const char *cinf_exposition_content_type(enum cinf_exposition_format format);
 
 struct cinf_exposition; /* a page being written */
 
-/* An empty page.  What goes wrong while it is filled is told by cinf_exposition_finish(). */
+/* Starts an empty page.  cinf_exposition_finish() reports the errors made while it is filled. */
 CINF_API enum cinf_status cinf_exposition_new(struct cinf_exposition **out,
                                               enum cinf_exposition_format format);
 CINF_API void cinf_exposition_free(struct cinf_exposition *page); /* accepts NULL */
 
-/* Starts a family; its samples must follow at once.  A counter's name ends in "_total".  `unit` (the
- * suffix of the name, before "_total") or NULL. */
+/* Starts a family; its samples must follow before the next family.  A counter's name ends in "_total".
+ * `unit` is the suffix of the name (before "_total"), or NULL. */
 CINF_API void cinf_exposition_family(struct cinf_exposition *page, const char *name,
                                      enum cinf_metric_type type, const char *unit, const char *help);
 
-/* One sample of the family just started, under its full name: a number, */
+/* Writes one sample of the current family, under its full name: a number, */
 CINF_API void cinf_exposition_number(struct cinf_exposition *page, const char *name,
                                      const struct cinf_label *labels, uint32_t n_labels, double value);
 /* a count, exactly, */
@@ -71,11 +71,12 @@ CINF_API void cinf_exposition_seconds(struct cinf_exposition *page, const char *
 CINF_API void cinf_exposition_cost(struct cinf_exposition *page, const char *name,
                                    const struct cinf_label *labels, uint32_t n_labels, struct cinf_cost cost);
 
-/* All families of a meter, from one snapshot.  At most one meter a page. */
+/* Writes all families of a meter, from one snapshot.  A page holds at most one meter. */
 CINF_API enum cinf_status cinf_exposition_meter(struct cinf_exposition *page, const struct cinf_meter *meter);
 
-/* The finished text, valid until the page is freed.  CINF_ENOMEM when memory ran out on the way, CINF_EINVAL
- * when a name was malformed, a sample was outside of its family, or a counter was negative. */
+/* Returns the finished text, valid until the page is freed.  CINF_ENOMEM if memory ran out while the page was
+ * filled, CINF_EINVAL if a name was malformed, a sample was outside of its family, or a counter was negative.
+ */
 CINF_API enum cinf_status cinf_exposition_finish(struct cinf_exposition *page, const char **text,
                                                  size_t *length);
 

@@ -24,15 +24,15 @@ extern "C" {
 #define CINF_PRINTF(text, first)
 #endif
 
-/* Why a call failed.  Codes keep their values; later libraries may have more. */
+/* Why a call failed.  Codes keep their values; later libraries may add codes. */
 enum cinf_status {
     CINF_OK = 0,       /* done */
     CINF_EINVAL,       /* an argument or option is out of its range */
     CINF_ENOMEM,       /* memory, or a device's memory, is exhausted */
     CINF_EIO,          /* the operating system failed a read, write or map */
     CINF_EFORMAT,      /* a file or text is malformed; the message names file, place and fault */
-    CINF_EUNSUPPORTED, /* well-formed, but not something this build can do */
-    CINF_ENOTFOUND,    /* no such file, model, device or token */
+    CINF_EUNSUPPORTED, /* well-formed, but beyond what this build supports */
+    CINF_ENOTFOUND,    /* unknown file, model, device or token */
     CINF_EEXIST,       /* the name is taken */
     CINF_EBUSY,        /* the device belongs to another engine */
     CINF_EFULL,        /* a bounded queue or table is full; trying later may succeed */
@@ -40,14 +40,14 @@ enum cinf_status {
     CINF_EDEVICE,      /* the device failed */
     CINF_ECANCELLED,   /* cancelled by the caller */
     CINF_ECLOSED,      /* the engine is closing, or the model was unloaded */
-    CINF_EAGAIN,       /* nothing to hand out yet */
+    CINF_EAGAIN,       /* nothing is available yet */
 };
 
 /* The name of a code, "CINF_EINVAL" for instance; never NULL. */
 CINF_API const char *cinf_status_name(enum cinf_status status);
 
-/* The calling thread's last failure as one line without a line feed.  Valid
- * until the thread's next failing call; meaningful only right after one. */
+/* The calling thread's last failure as one line without a line feed.  It is valid
+ * until the thread's next failing call, and meaningful only right after a failure. */
 CINF_API const char *cinf_last_error(void);
 
 #ifdef __cplusplus

@@ -1,14 +1,14 @@
-/* tokenizer.h - GPT-2's byte-level BPE: text to token ids and back, lossless for any bytes (but for the
- * spaces that an added token takes, where a model has such ones).
+/* tokenizer.h - GPT-2's byte-level BPE: text to token ids and back, lossless for any bytes (except for the
+ * spaces that an added token consumes, where a model has such tokens).
  *
  * Added tokens.  Fine-tuned models have tokens beyond the vocabulary ("<|user|>", "[PAD]", words).  They are
  * found in a text before the rest of it is encoded, in the way of Hugging Face's tokenizers: the leftmost,
  * then the longest, as their flags lstrip, rstrip, single_word and normalized say.  A token that is flagged
- * special, as <|endoftext|> is if no file says otherwise, counts only with CINF_TOKENIZE_SPECIAL.  Without,
- * its text is ordinary text: what strangers wrote must not be encoded with that flag.  Added tokens that are
- * not flagged so are words like any other of the vocabulary, and are found with and without.
+ * special (<|endoftext|> is, unless a file says otherwise) is found only with CINF_TOKENIZE_SPECIAL.  Without
+ * that flag its text is ordinary text: never encode untrusted text with it.  Added tokens that are not
+ * flagged special are words like any other of the vocabulary, and are found with and without the flag.
  *
- * A tokenizer is immutable once open and may be used from many threads at once. */
+ * A tokenizer is immutable once open, and many threads may use it concurrently. */
 #ifndef COSTINFER_TOKENIZER_H
 #define COSTINFER_TOKENIZER_H
 
@@ -24,18 +24,17 @@ extern "C" {
 
 struct cinf_tokenizer; /* a vocabulary and its merges */
 
-/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json where the two are absent.  Added tokens and
- * their flags are those of tokenizer.json, tokenizer_config.json, special_tokens_map.json and
- * added_tokens.json, as far as there are such files; the first that has a token counts.  CINF_EFORMAT names
- * the file and its fault, CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not
- * have. */
+/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json if the two are absent.  Added tokens and their
+ * flags come from tokenizer.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json, as
+ * far as these files exist; the first file that has a token decides.  CINF_EFORMAT names the file and its
+ * fault, CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not have. */
 CINF_API enum cinf_status cinf_tokenizer_open(struct cinf_tokenizer **out, const char *folder);
 CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer); /* accepts NULL */
 
 /* One more than the largest id. */
 CINF_API uint32_t cinf_tokenizer_size(const struct cinf_tokenizer *tokenizer);
 
-/* The id of <|endoftext|>, or -1 when the vocabulary has none. */
+/* The id of <|endoftext|>, or -1 if the vocabulary has no such token. */
 CINF_API int32_t cinf_tokenizer_end_of_text(const struct cinf_tokenizer *tokenizer);
 
 enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" and other special tokens in the text are tokens */
@@ -43,17 +42,17 @@ enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" and other special tokens 
 /* Encodes text[0..n), any bytes, n at most INT32_MAX.  *ids (freed by cinf_ids_free) has *n_ids tokens; an
  * empty text has none.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to
  * themselves.  CINF_EINVAL names a byte that the vocabulary has no token for (GPT-2's has all 256).  Time is
- * linear in n, but for a factor log m where m letters, or as many other characters of one kind, follow one
- * another, and for the length of added tokens where a text has many of their beginnings. */
+ * linear in n, with a factor log m for a run of m letters, or of m other characters of one kind, and with the
+ * length of added tokens as a factor where a text has many of their beginnings. */
 CINF_API enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text,
                                                 size_t n, unsigned flags, int32_t **ids, size_t *n_ids);
 CINF_API void cinf_ids_free(int32_t *ids); /* accepts NULL */
 
-/* The bytes of one token, not terminated and perhaps not UTF-8; valid while the tokenizer is.  NULL when
- * there is no such id. */
+/* The bytes of one token, not terminated and perhaps not UTF-8; valid while the tokenizer is.  NULL for an
+ * unknown id. */
 CINF_API const char *cinf_tokenizer_token(const struct cinf_tokenizer *tokenizer, int32_t id, size_t *n);
 
-/* The id whose bytes are exactly these, or -1. */
+/* The id of the token with exactly these bytes, or -1. */
 CINF_API int32_t cinf_tokenizer_find(const struct cinf_tokenizer *tokenizer, const char *bytes, size_t n);
 
 /* Decodes to UTF-8 with U+FFFD for each maximal ill-formed part, NUL-terminated (the NUL is not in *n).
@@ -62,14 +61,14 @@ CINF_API enum cinf_status cinf_tokenizer_decode(const struct cinf_tokenizer *tok
                                                 size_t n_ids, char **text, size_t *n);
 CINF_API void cinf_text_free(char *text); /* accepts NULL */
 
-/* Decoding as tokens arrive: a struct of the caller's, zeroed to begin with.  The texts of all pushes and
- * the flush, joined, equal the one-shot decoding, and each of them is whole UTF-8. */
+/* Decodes tokens as they arrive; the caller owns it and zeroes it first.  The joined texts of all pushes and
+ * the flush equal the one-shot decoding, and each of them is whole UTF-8. */
 struct cinf_decoder {
-    char pending[4];   /* the beginning of a character that has not ended yet */
-    uint8_t n_pending; /* its bytes so far */
+    char pending[4];   /* the beginning of an incomplete character */
+    uint8_t n_pending; /* bytes of it so far */
 };
 
-/* The most bytes of text that a token of that many bytes can complete. */
+/* The most bytes of text that a token of `token_bytes` bytes can complete. */
 #define CINF_DECODER_TEXT_MAX(token_bytes) (3 * ((token_bytes) + 3))
 
 /* Writes the text that token `id` completes to out[0..*n): perhaps nothing, at most
@@ -79,7 +78,7 @@ CINF_API enum cinf_status cinf_decoder_push(struct cinf_decoder *decoder,
                                             const struct cinf_tokenizer *tokenizer, int32_t id, char *out,
                                             size_t *n);
 
-/* The end: a pending beginning becomes U+FFFD.  At most 3 bytes (one U+FFFD) are written. */
+/* Ends the text: a pending beginning becomes U+FFFD.  Writes at most 3 bytes (one U+FFFD). */
 CINF_API void cinf_decoder_flush(struct cinf_decoder *decoder, char out[4], size_t *n);
 
 #ifdef __cplusplus
