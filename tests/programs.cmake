@@ -76,6 +76,7 @@ cinf_program_test(nginx_vectors costd/test_costd_vectors.py SLOW ARGUMENTS --ngi
 
 # What a program that was built elsewhere relies on.
 cinf_program_test(abi_symbols abi/check_symbols.py)
+cinf_program_test(abi_layout abi/check_layout.py)
 cinf_program_test(abi_headers abi/check_headers.py)
 cinf_program_test(abi_reference abi/check_reference.py)
 add_executable(other_callers abi/other_callers.c)

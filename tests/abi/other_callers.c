@@ -1,7 +1,8 @@
 /* other_callers.c - programs built against an older and a newer libcostinfer call this one.
  *
  * An older program's structs are shorter: they end where memory ends, so one byte read or written past
- * struct_size is a crash.  A newer one's are longer: what this library does not know stays as it was. */
+ * struct_size is a crash.  A newer program's are longer: what this library does not know stays as it was.
+ * check_layout.py guards where the fields lie. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,22 +19,8 @@
         }                                                                                                    \
     } while (0)
 
-/* Structs that are elements of arrays, or lie within another before its end (cinf_config within
- * cinf_model_info): they change only with the soname. */
-#define FROZEN(name, size) _Static_assert(sizeof(struct cinf_##name) == (size), "cinf_" #name " has changed")
-FROZEN(config, 108);
-FROZEN(cost, 16);
-FROZEN(choice, 40);
-FROZEN(logprob, 8);
-FROZEN(logit_bias, 8);
-FROZEN(share, 40);
-FROZEN(model_totals, 424);
-FROZEN(price_period, 64);
-FROZEN(label, 16);
-FROZEN(decoder, 5);
-FROZEN(profile_row, 64);
-
-/* `size` zeroed bytes up to the end of a page, behind which nothing can be touched; struct_size is set. */
+/* Returns `size` zeroed bytes that end where a page ends, before memory that cannot be touched; struct_size
+ * is set. */
 static void *at_the_edge(size_t size)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -50,7 +37,7 @@ static void *at_the_edge(size_t size)
 
 enum { TAIL = 64 };
 
-/* A whole struct and a tail that this library has never heard of. */
+/* Returns a whole struct and a tail that this library does not know. */
 static void *with_tail(size_t size)
 {
     char *s = calloc(1, size + TAIL);
@@ -125,9 +112,9 @@ static void older(const char *folder)
     cinf_meter_free(meter);
 }
 
-/* A struct that ends anywhere: every size that an older or a future header could have had, so that a field
- * which is appended is covered the day it is.  What ends before `first`, the field that a call cannot do
- * without, is left out. */
+/* Structs that end anywhere: every size that an older or a future header could have, so that an appended
+ * field is covered from the start.  Sizes that end before `first`, the field that a call needs, are left
+ * out. */
 #define EVERY_SIZE(n, type, first) for (size_t n = UP_TO(type, first); n <= sizeof(type); n += sizeof(void *))
 
 static void every_size(const char *folder)
@@ -252,7 +239,7 @@ static void newer(const char *folder)
     cinf_engine_close(engine);
 }
 
-/* Options that say nothing of their size are a mistake, not a guess. */
+/* Options without a size are refused. */
 static void sizeless(void)
 {
     struct cinf_engine *engine = NULL;
