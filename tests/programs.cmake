@@ -74,6 +74,8 @@ cinf_program_test(costd_vectors costd/test_costd_vectors.py)
 cinf_program_test(costd_disconnect_slow costd/test_costd_disconnect.py SLOW ARGUMENTS --slow)
 cinf_program_test(nginx_vectors costd/test_costd_vectors.py SLOW ARGUMENTS --nginx)
 
+cinf_program_test(floors check_floors.py)
+
 # What a program that was built elsewhere relies on.
 cinf_program_test(abi_symbols abi/check_symbols.py)
 cinf_program_test(abi_layout abi/check_layout.py)
