@@ -311,7 +311,7 @@ class request
         ids_ = std::move(ids);
     }
 
-    /* "<|endoftext|>" and other special tokens in the prompt are tokens; not for what strangers wrote. */
+    /* "<|endoftext|>" and other special tokens in the prompt are tokens; not for untrusted text. */
     request &special(bool on = true)
     {
         return options_.tokenize_flags = on ? CINF_TOKENIZE_SPECIAL : 0, *this;
@@ -344,6 +344,18 @@ class request
     {
         return options_.min_p = p, *this;
     }
+    request &repetition_penalty(float x)
+    {
+        return options_.repetition_penalty = x, *this;
+    }
+    request &presence_penalty(float x)
+    {
+        return options_.presence_penalty = x, *this;
+    }
+    request &frequency_penalty(float x)
+    {
+        return options_.frequency_penalty = x, *this;
+    }
     request &seed(uint64_t s)
     {
         return options_.seed = s, *this;
@@ -368,7 +380,7 @@ class request
     {
         return options_.unread_max = n, *this;
     }
-    /* What has no setter; prompt, stop and logit_bias are filled in. */
+    /* For the fields without a setter; prompt, stop and logit_bias are filled in later. */
     cinf_request_options &raw() noexcept
     {
         return options_;
