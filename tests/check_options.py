@@ -108,6 +108,17 @@ def python_call():
     return found
 
 
+def python_types():
+    """What stream() takes and what generate() is declared to take, each with its type."""
+    tree = ast.parse((SOURCE / "bindings/python/src/costinfer/_engine.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "stream":
+            taken = {arg.arg: ast.unparse(arg.annotation) for arg in node.args.kwonlyargs}
+        if isinstance(node, ast.ClassDef) and node.name == "RequestOptions":
+            typed = {n.target.id: ast.unparse(n.annotation) for n in node.body if isinstance(n, ast.AnnAssign)}
+    return taken, typed
+
+
 def openapi():
     from costd_support import SMALL, Costd
     with Costd("--model", "small=" + SMALL) as server:
@@ -154,6 +165,9 @@ def main():
     if layout[1:] != fields:
         odd = next(pair for pair in zip(layout[1:] + [None], fields + [None]) if pair[0] != pair[1])
         wrong.append(f"_ffi.RequestOptions has {odd[0]} where the header has {odd[1]}")
+    taken, typed = python_types()
+    wrong += [f"Python: {name} differs between stream() and RequestOptions" for name in sorted({*taken, *typed})
+              if taken.get(name) != typed.get(name)]
     floats = re.findall(r"\bfloat (\w+)\s*;", part(text_of("include/costinfer/request.h"),
                                                   "struct cinf_request_options {", "\n};"))
     checked = assigned("".join(body for name, body in engine.items() if name.startswith("check_")), "o") | rows

@@ -19,6 +19,14 @@ import costinfer
 from costinfer import Cost, Engine, Meter, Model, Share, Stream, _engine, _ffi, _meter
 
 
+def test_a_misspelt_option_is_refused(model: costinfer.Model) -> None:
+    # mypy --strict fails if it no longer needs these comments: then the options have lost their types.
+    with pytest.raises(TypeError):
+        model.generate("a", maxtokens=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        model.generate("a", max_tokens="3")  # type: ignore[arg-type]
+
+
 def test_versions() -> None:
     assert costinfer.library_version() == costinfer.__version__
 

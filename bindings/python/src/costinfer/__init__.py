@@ -9,9 +9,9 @@
         print(result.report.output_tokens, "tokens, $", result.report.cost)
         print(engine.costs().models["gpt2"].serve_cost)
 
-Stream with `model.stream()` (`for` and `async for`), score with `model.score()`, and bill an inference of your
-own with `Meter`.  Every failure is a subclass of `Error`."""
-from ._engine import Choice, Device, Engine, Event, Kernel, Model, ModelInfo, Result, Stream
+Stream with `model.stream()` (`for` and `async for`), score with `model.score()`, and bill your own inference with
+`Meter`.  Every failure is a subclass of `Error`."""
+from ._engine import Choice, Device, Engine, Event, Kernel, Model, ModelInfo, RequestOptions, Result, Stream
 from ._errors import (AlreadyExists, Busy, Cancelled, Closed, ContextLength, DeviceError, Error, FormatError, Full,
                       InputOutput, InvalidArgument, NotFound, OutOfMemory, Unsupported)
 from ._ffi import lib as _lib
@@ -29,6 +29,6 @@ def library_version() -> str:
 __all__ = [
     "AlreadyExists", "Bill", "Busy", "Cancelled", "Choice", "Closed", "ContextLength", "Cost", "Costs", "Device",
     "DeviceError", "Engine", "Error", "Event", "FormatError", "Full", "InputOutput", "InvalidArgument", "Kernel",
-    "Meter", "Model", "ModelCosts", "ModelInfo", "NotFound", "OutOfMemory", "Report", "Result", "Share", "Stream",
-    "Unsupported", "library_version",
+    "Meter", "Model", "ModelCosts", "ModelInfo", "NotFound", "OutOfMemory", "Report", "RequestOptions", "Result",
+    "Share", "Stream", "Unsupported", "library_version",
 ]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 from . import _errors, _ffi
 from ._ffi import call, lib, text
@@ -19,11 +19,36 @@ from ._meter import Costs, Report, costs_of, exposition_of, report_of
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
+    from typing_extensions import Unpack
 
 Prompt = Union[str, bytes, Sequence[int]]
 
 _KINDS = ("prompt", "token", "finish", "end")
-_SLICE_NS = 100_000_000  # waits are cut in slices, so that Ctrl-C and close() are heard
+_SLICE_NS = 100_000_000  # waits are cut into slices, so that Ctrl-C and close() take effect
+
+
+class RequestOptions(TypedDict, total=False):
+    """The options of Model.stream(), which explains them, for Model.generate() and generate_async()."""
+
+    max_tokens: int
+    stop: Sequence[str]
+    n: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float] | None
+    seed: int
+    logprobs: bool
+    top_logprobs: int
+    prompt_logprobs: bool
+    ignore_eos: bool
+    special: bool
+    timeout: float | None
+    unread_max: int
 
 
 @dataclass(frozen=True)
@@ -43,8 +68,8 @@ class Device:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a kernel took since the engine was opened, by the device's own clock; on device "cpu" a kind of phases of
-    its steps."""
+    """The time of a kernel since the engine was opened, by the device's own clock; on device "cpu" the time of one kind
+    of a step's phases."""
 
     name: str
     launches: int
@@ -116,9 +141,9 @@ class Stream:
     """
 
     def __init__(self, model: Model, options: _ffi.RequestOptions) -> None:
-        # The request is not freed while one of these is held.  The second may be wanted again by a signal's handler.
-        self._pulling = threading.Lock()  # while an event is waited for
-        self._using = threading.RLock()  # in calls that return at once
+        # The request is not freed while one of these is held.  A signal's handler may take the second one again.
+        self._pulling = threading.Lock()  # while waiting for an event
+        self._using = threading.RLock()  # in calls that return immediately
         self._executor: ThreadPoolExecutor | None = None
         self._ended = False
         self._report: Report | None = None
@@ -138,14 +163,15 @@ class Stream:
                     return None
                 status = lib.cinf_request_next(self._pointer, _SLICE_NS, ctypes.byref(e))
                 if status == 0:
-                    if e.kind == 3:
+                    kind = _KINDS[e.kind]
+                    if kind == "end":
                         self._ended = True
                         if _ffi.FINISHES[e.finish] == "failed":
                             raise _errors.DeviceError(text(lib.cinf_request_failure(self._pointer)))
                         return None
                     top = tuple((e.top[i].token, e.top[i].logprob) for i in range(e.n_top))
-                    return Event(_KINDS[e.kind], e.choice, e.token, text(ctypes.string_at(e.text, e.text_bytes)),
-                                 e.logprob, top, _ffi.FINISHES[e.finish] if e.kind == 2 else None)
+                    return Event(kind, e.choice, e.token, text(ctypes.string_at(e.text, e.text_bytes)), e.logprob, top,
+                                 _ffi.FINISHES[e.finish] if kind == "finish" else None)
                 error = _ffi.error(status)
             if not isinstance(error, _errors.NothingYet):
                 raise error
@@ -163,8 +189,8 @@ class Stream:
         return self
 
     async def __anext__(self) -> Event:
-        # A thread a stream waits for it.  The notify hook would need the interpreter's lock, and the
-        # scheduler must not wait for that.
+        # One thread per stream waits for it.  The notify hook would need the interpreter's lock, and the scheduler
+        # must not wait for that.
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, "costinfer-stream")
         event = await asyncio.get_running_loop().run_in_executor(self._executor, self._pull)
@@ -173,13 +199,13 @@ class Stream:
         return event
 
     def cancel(self) -> None:
-        """Ends it before the next step; what was computed is billed.  From any thread."""
+        """Ends the request before the next step; what was computed is billed.  Any thread may call it."""
         with self._using:
             if self._pointer:
                 lib.cinf_request_cancel(self._pointer, _ffi.FINISHES.index("cancelled"))
 
     def pause(self) -> None:
-        """It keeps its place and enters no step until resume(), and costs nothing; its timeout goes on."""
+        """Until resume(), the request keeps its place, enters no step and costs nothing; its timeout continues."""
         self._pause(True)
 
     def resume(self) -> None:
@@ -201,7 +227,7 @@ class Stream:
             return report_of(r)
 
     def close(self) -> None:
-        """Cancels it if it runs, and lets go of it; the report stays readable."""
+        """Cancels the request if it runs, and releases it; the report stays readable."""
         if not getattr(self, "_pointer", None):
             return
         self.cancel()
@@ -209,7 +235,8 @@ class Stream:
             if self._pointer:
                 end = _ffi.Event()
                 # The report is final with the last event.
-                while lib.cinf_request_next(self._pointer, _ffi.FOREVER, ctypes.byref(end)) == 0 and end.kind != 3:
+                while (lib.cinf_request_next(self._pointer, _ffi.FOREVER, ctypes.byref(end)) == 0
+                       and _KINDS[end.kind] != "end"):
                     pass
                 with self._using:
                     self._report = self.report
@@ -237,7 +264,7 @@ class Stream:
 
 
 class Model:
-    """A loaded model.  All of its methods may be called from many threads at once."""
+    """A loaded model.  Many threads may call its methods concurrently."""
 
     def __init__(self, pointer: ctypes.c_void_p) -> None:
         self._pointer = pointer
@@ -268,8 +295,8 @@ class Model:
         """Submits a request and returns its events as they come.
 
         max_tokens 0: until the text or the context ends.  temperature 0: greedy.  seed 0: drawn at random.
-        special: "<|endoftext|>" and other special tokens in the prompt are tokens; not for what strangers wrote.
-        timeout: in seconds.  unread_max: with so many events to be read it sits out, as if paused; 0: no limit."""
+        special: "<|endoftext|>" and other special tokens in the prompt are tokens; not for untrusted text.
+        timeout: in seconds.  unread_max: with this many unread events the request pauses; 0: no limit."""
         o = _ffi.RequestOptions(max_tokens=max_tokens, n=n, temperature=temperature, top_k=top_k, top_p=top_p,
                                 min_p=min_p, repetition_penalty=repetition_penalty,
                                 presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, seed=seed,
@@ -293,14 +320,14 @@ class Model:
         return Stream(self, o)
 
     def generate(self, prompt: Prompt = "", *, on_text: Callable[[str], object] | None = None,
-                 **options: Any) -> Result:
-        """Generates and waits.  Takes the options of stream(); on_text is called with each piece of text of
-        the first choice."""
+                 **options: Unpack[RequestOptions]) -> Result:
+        """Generates and waits.  Takes the options of stream(); calls on_text with each piece of text of the first
+        choice."""
         with self.stream(prompt, **options) as stream:
             return _collect(stream, stream, on_text, options)
 
-    async def generate_async(self, prompt: Prompt = "", **options: Any) -> Result:
-        """As generate(), for asyncio.  Many at once share the device's steps."""
+    async def generate_async(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Result:
+        """Generates as generate() does, for asyncio.  Concurrent requests share the device's steps."""
         async with self.stream(prompt, **options) as stream:
             events = [event async for event in stream]
             return _collect(stream, events, None, options)
@@ -327,7 +354,7 @@ class Model:
     def _tokenizer(self) -> ctypes.c_void_p:
         pointer = lib.cinf_model_tokenizer(self._handle)
         if not pointer:
-            raise _errors.Unsupported("a made-up model has no tokenizer")
+            raise _errors.Unsupported("a synthetic model has no tokenizer")
         return ctypes.c_void_p(pointer)
 
     def score(self, ids: Sequence[int]) -> list[float]:
@@ -349,7 +376,7 @@ class Model:
         call("model_unload", self._handle)
 
     def release(self) -> None:
-        """Lets go of this handle; the model stays loaded."""
+        """Releases this handle; the model stays loaded."""
         lib.cinf_model_release(self._pointer)
         self._pointer = ctypes.c_void_p()
 
@@ -359,7 +386,7 @@ class Model:
 
 
 def _collect(stream: Stream, events: Iterator[Event] | list[Event], on_text: Callable[[str], object] | None,
-             options: Mapping[str, Any]) -> Result:
+             options: RequestOptions) -> Result:
     n = options.get("n", 1) or 1
     texts: list[list[str]] = [[] for _ in range(n)]
     tokens: list[list[Event]] = [[] for _ in range(n)]
@@ -398,10 +425,10 @@ class Engine:
                  prefix_reuse: bool = True, dollars_per_hour: str | None = None, basis: str = "wall",
                  kv: str = "f32", speculation: bool = True, cpu_dollars_per_hour: str | None = None,
                  gpu_dollars_per_hour: str | None = None, profile: bool = False) -> None:
-        """dollars_per_hour is the price; where the device's kind decides, cpu_ and gpu_dollars_per_hour are.
-        profile: time every kernel of a device that can, for profile()."""
+        """dollars_per_hour is the price; cpu_ and gpu_dollars_per_hour are prices by the kind of device.
+        profile: time every kernel, where the device can, for profile()."""
         if basis not in ("wall", "cpu"):
-            raise _errors.InvalidArgument(f"basis is {basis!r}; it can be 'wall' or 'cpu'")
+            raise _errors.InvalidArgument(f"unknown basis {basis!r}; expected 'wall' or 'cpu'")
         kv_type = ctypes.c_uint()
         call("kv_parse", ctypes.byref(kv_type), kv.encode())
         o = _ffi.EngineOptions(threads=threads, kv_memory=kv_memory, queue_max=queue_max,
@@ -428,7 +455,7 @@ class Engine:
 
     def load(self, folder: str | os.PathLike[str] | None = None, *, name: str | None = None, shape: str | None = None,
              weights: str = "auto", slots: int = 0) -> Model:
-        """Loads a checkpoint's folder, or made-up weights of a published shape ("gpt2"), beside what is served."""
+        """Loads a checkpoint's folder, or synthetic weights of a published shape ("gpt2"), while other models serve."""
         kind = ctypes.c_uint()
         call("weights_parse", ctypes.byref(kind), weights.encode())
         o = _ffi.ModelOptions(weights=kind.value, slots=slots)
@@ -450,9 +477,9 @@ class Engine:
     @property
     def models(self) -> list[Model]:
         """The loaded models, oldest first."""
-        array = (ctypes.c_void_p * 1024)()
-        n = lib.cinf_model_list(self._handle, array, len(array))
-        return [Model(ctypes.c_void_p(p)) for p in array[: min(n, len(array))]]
+        pointers = (ctypes.c_void_p * 1024)()
+        n = lib.cinf_model_list(self._handle, pointers, len(pointers))
+        return [Model(ctypes.c_void_p(p)) for p in pointers[: min(n, len(pointers))]]
 
     @property
     def device(self) -> Device:
@@ -468,11 +495,11 @@ class Engine:
         return [Kernel(text(row.name), row.launches, row.device_ns) for row in rows[: n.value]]
 
     def set_price(self, dollars_per_hour: str | None) -> None:
-        """From the next boundary on; what has been measured keeps its price."""
+        """Sets the price from the next boundary on; time that was measured keeps its price."""
         call("engine_set_price", self._handle, dollars_per_hour.encode() if dollars_per_hour is not None else None)
 
     def costs(self) -> Costs:
-        """Who used the machine, as one consistent picture."""
+        """Who used the machine, as one consistent snapshot."""
         with self._lock:
             return costs_of(lib.cinf_engine_meter(self._handle))
 

@@ -1,4 +1,4 @@
-"""Money, reports, snapshots, and a meter for a program with an inference of its own."""
+"""Money, reports, snapshots, and a meter for programs with their own inference."""
 from __future__ import annotations
 
 import ctypes
@@ -72,8 +72,8 @@ class Report:
     decode_ns: int
     unpriced_ns: int
     cost: Cost
-    drafted_tokens: int = 0  # guessed by speculation and computed along
-    accepted_tokens: int = 0  # of these, the ones that came true
+    drafted_tokens: int = 0  # draft tokens that speculation computed
+    accepted_tokens: int = 0  # of these, accepted as output
 
 
 def report_of(r: _ffi.Report) -> Report:
@@ -107,7 +107,7 @@ class ModelCosts:
 
 @dataclass(frozen=True)
 class Costs:
-    """One consistent picture of a device: serve_ns + load_ns + idle_ns == as_of_ns."""
+    """One consistent snapshot of a device: serve_ns + load_ns + idle_ns == as_of_ns."""
 
     device: str
     as_of_ns: int
@@ -155,8 +155,8 @@ def exposition_of(meter: int, accept: str | None) -> tuple[str, str]:
 
 
 class Bill:
-    """One request that a Meter charges.  Close it with its reason ("stop", "length", "cancelled" …); let go of while
-    it is open, it is closed as cancelled."""
+    """One request that a Meter charges.  Close it with its reason ("stop", "length", "cancelled" …); a bill that is
+    collected while it is open is closed as cancelled."""
 
     def __init__(self, meter: Meter, model: str, endpoint: int = 0) -> None:
         self._meter = meter
@@ -168,7 +168,7 @@ class Bill:
 
     def close(self, finish: str = "stop") -> Report:
         if finish not in _ffi.FINISHES[1:]:
-            raise _errors.InvalidArgument(f"{finish!r} is no reason to finish: {', '.join(_ffi.FINISHES[1:])}")
+            raise _errors.InvalidArgument(f"unknown finish {finish!r}; expected {', '.join(_ffi.FINISHES[1:])}")
         with self._meter._moving:
             if self._open:
                 lib.cinf_bill_close(self._pointer, _ffi.FINISHES.index(finish))
@@ -176,7 +176,7 @@ class Bill:
         return self.report
 
     def count_drafts(self, drafted: int, accepted: int) -> None:
-        """Before a charge: of its work, so many tokens were guessed, and so many of these came true."""
+        """Counts, before a charge, the draft tokens of its work and how many of them were accepted."""
         with self._meter._moving:
             lib.cinf_bill_count_drafts(self._pointer, drafted, accepted)
 
@@ -198,7 +198,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Share:
-    """One bill's part in an interval; the weights say how long its work would have taken alone."""
+    """One bill's part in an interval; the weights are the time that its work would have taken alone."""
 
     bill: Bill
     prefill_weight: int = 0
@@ -209,22 +209,22 @@ class Share:
 
 
 class Meter:
-    """A timeline of one device, for a program that runs models by itself.  Many threads may use it at once."""
+    """A timeline of one device, for programs that run models by themselves.  Many threads may use it concurrently."""
 
     def __init__(self, *, device: str = "cpu", dollars_per_hour: str | None = None) -> None:
         options = _ffi.MeterOptions(device=device.encode())
         if dollars_per_hour is not None:
             options.dollars_per_hour = dollars_per_hour.encode()
-        # What moves time is called by one thread at a time, and a collected bill closes wherever that happens.
+        # Only one thread at a time may move time, and a collected bill is closed by whichever thread collects it.
         self._moving = threading.RLock()
         self._accounts: dict[str, int] = {}
-        self._bills: set[int | None] = set()  # the addresses of those that there are
+        self._bills: set[int | None] = set()  # the addresses of the existing ones
         self._collected = False
         self._pointer = ctypes.c_void_p()
         call("meter_new", ctypes.byref(self._pointer), ctypes.byref(options))
 
     def account(self, model: str) -> int:
-        """The number of a model's account, which is made when it is new."""
+        """The number of a model's account, which is created for a new name."""
         with self._moving:
             if model not in self._accounts:
                 number = ctypes.c_uint32()
@@ -245,7 +245,7 @@ class Meter:
 
     def charge(self, *shares: Share) -> int:
         """Charges the time since the last boundary to the shares; returns it in nanoseconds."""
-        array = (_ffi.Share * len(shares))(*(
+        parts = (_ffi.Share * len(shares))(*(
             _ffi.Share(s.bill._pointer, s.prefill_weight, s.decode_weight, s.input_tokens, s.cached_tokens,
                        s.output_tokens) for s in shares))
         with self._moving:
@@ -253,20 +253,20 @@ class Meter:
                 raise _errors.InvalidArgument("a share's bill is closed, or another meter's")
             if len({id(s.bill) for s in shares}) < len(shares):
                 raise _errors.InvalidArgument("a bill stands in two shares of one interval")
-            ns: int = lib.cinf_meter_charge(self._pointer, array, len(shares))
+            ns: int = lib.cinf_meter_charge(self._pointer, parts, len(shares))
         return ns
 
     def set_price(self, dollars_per_hour: str | None) -> None:
-        """From now on; what has been measured keeps its price.  None: unpriced."""
+        """Sets the price from now on; time that was measured keeps its price.  None: unpriced."""
         with self._moving:
             call("meter_set_price", self._pointer, dollars_per_hour.encode() if dollars_per_hour is not None else None)
 
     def set_gpu_memory(self, used_bytes: int, total_bytes: int) -> None:
-        """A GPU's memory as allocated by this program, and in all, for metrics()."""
+        """Sets a GPU's memory as allocated by this program, and in total, for metrics()."""
         lib.cinf_meter_set_gpu_memory(self._pointer, used_bytes, total_bytes)
 
     def set_gpu_taken(self, used_bytes: int) -> None:
-        """The GPU's used memory as its driver counts it, others' included; 0: nobody knows."""
+        """Sets the GPU's used memory as its driver counts it, other programs' included; 0: unknown."""
         lib.cinf_meter_set_gpu_taken(self._pointer, used_bytes)
 
     def costs(self) -> Costs:
@@ -281,7 +281,7 @@ class Meter:
         return self._pointer.value
 
     def _free(self) -> None:
-        """C's meter must outlive its bills, and what is collected together ends in any order: the last one frees it."""
+        """C's meter must outlive its bills, and objects collected together end in any order: the last one frees it."""
         if self._collected and not self._bills:
             lib.cinf_meter_free(self._pointer)
 
