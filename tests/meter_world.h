@@ -8,7 +8,7 @@
 
 #include "support.h"
 
-/* Check's assertions write a note each, which would take nearly all of the time of a test that makes
+/* Each of Check's assertions writes a note, which would take nearly all of the time of a test that makes
  * millions of them. */
 #define same(a, b)                                                                                           \
     do {                                                                                                     \
@@ -34,7 +34,7 @@ static inline void world_pass(uint64_t ns)
     atomic_fetch_add(&world_clock, ns);
 }
 
-/* The clock of every test starts somewhere else than 0. */
+/* Starts the clock at a time other than 0. */
 static inline struct cinf_meter *world_meter(const char *price)
 {
     struct cinf_meter *meter;
@@ -77,7 +77,7 @@ static inline void same_cost(struct cinf_cost a, struct cinf_cost b)
     same(a.lo, b.lo);
 }
 
-/* What must hold within one snapshot, whatever happened before it. */
+/* Checks what must hold within one snapshot, whatever happened before it. */
 static inline void check_snapshot(const struct cinf_snapshot *s)
 {
     same(s->serve_ns + s->load_ns + s->idle_ns, s->as_of_ns);
@@ -108,7 +108,7 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
     same_cost(serve_cost, s->serve_cost);
     same_cost(load_cost, s->load_cost);
 
-    /* The facts by price give the same sums, the same costs, and leave no gap in time. */
+    /* The periods by price give the same sums, the same costs, and leave no gap in time. */
     uint64_t at = 0, unpriced = 0;
     struct cinf_cost costs[3] = { { 0 } };
     for (uint32_t p = 0; p < s->n_prices; p++) {

@@ -504,7 +504,7 @@ START_TEST(files_are_read_at_offsets)
     ck_fails(file_read(&f, 8, bytes, 4), CINF_EIO, path);
     ck_fails(file_read(&f, 100, bytes, 1), CINF_EIO, "ends at offset 100");
     ck_fails(file_read(&f, UINT64_MAX, bytes, 1), CINF_EIO, path);
-    /* shorter than when it was opened */
+    /* the file is shorter than when it was opened */
     ck_assert_int_eq(truncate(path, 4), 0);
     ck_fails(file_read(&f, 3, bytes, 4), CINF_EIO, "ends at offset 4");
     file_close(&f);
@@ -512,7 +512,7 @@ START_TEST(files_are_read_at_offsets)
 }
 END_TEST
 
-START_TEST(what_is_no_file_is_not_opened)
+START_TEST(only_regular_files_are_opened)
 {
     char *folder = support_temp_folder(), path[256];
     struct file f = { .fd = 12345 };
@@ -777,7 +777,7 @@ START_TEST(json_limits)
     ck_ok(json_check("[1,2,[]]", 8, &(struct json_limits){ .values_max = 4 }));
     ck_fails(json_check("[1,2,[]]", 8, &(struct json_limits){ .values_max = 3 }), CINF_EFORMAT,
              "too many values at byte 5");
-    /* Siblings are no depth, and a closed object's members are not another's. */
+    /* Siblings add no depth, and the members of a closed object do not count for the next one. */
     static const char flat[] = "[{\"a\":1},{\"a\":1},{\"a\":1}]";
     ck_ok(json_check(flat, strlen(flat), &(struct json_limits){ .depth_max = 2, .members_max = 1 }));
 }
@@ -895,7 +895,7 @@ Suite *suite(void)
     c = tcase_create("file");
     suite_add_tcase(s, c);
     tcase_add_test(c, files_are_read_at_offsets);
-    tcase_add_test(c, what_is_no_file_is_not_opened);
+    tcase_add_test(c, only_regular_files_are_opened);
     tcase_add_test(c, whole_files_are_loaded_up_to_a_limit);
     tcase_add_test(c, paths);
     c = tcase_create("json");

@@ -56,7 +56,7 @@ START_TEST(the_life_of_a_request)
     ck_assert_uint_eq(r.cached_tokens, 20);
     ck_assert_uint_eq(r.output_tokens, 0);
 
-    /* Tokens: one, then a step without it, then two, then three at once. */
+    /* Tokens: one, then a step without it, then two, then three in one step. */
     shares[1] = (struct cinf_share){ .bill = bill, .decode_weight = 1, .output_tokens = 1 };
     world_pass(2 * MS);
     cinf_meter_charge(meter, shares, 2);

@@ -136,7 +136,7 @@ START_TEST(running_requests_are_in_the_counters)
     cinf_meter_charge(
         meter,
         &(struct cinf_share){ .bill = bill, .prefill_weight = 1, .decode_weight = 3, .output_tokens = 1 }, 1);
-    world_pass(1000000000); /* under way: belongs to nobody yet */
+    world_pass(1000000000); /* not charged yet */
     const char *text = text_of(meter);
     has(text, "model_device_seconds_total{model_name=\"m\",phase=\"prefill\"} 0.5");
     has(text, "model_device_seconds_total{model_name=\"m\",phase=\"decode\"} 1.5");

@@ -38,7 +38,7 @@ static uint64_t below(uint64_t n)
     return random_u64() % n;
 }
 
-/* What the test keeps by itself, beside a meter. */
+/* The test's own accounts, kept beside a meter's. */
 struct ledger {
     struct cinf_meter *meter;
     struct cinf_bill *bills[BILLS_MAX];
@@ -66,7 +66,7 @@ static void add_report(struct ended *e, const struct cinf_report *r)
     e->cost = cinf_cost_add(e->cost, r->cost);
 }
 
-/* All ended reports and all running ones make the counters. */
+/* All ended reports and all running ones add up to the counters. */
 static void check(struct ledger *l)
 {
     struct cinf_snapshot s = snapshot(l->meter);
@@ -327,7 +327,7 @@ START_TEST(a_new_price_while_busy_waits_for_the_boundary)
     cinf_meter_charge(meter, &share, 1);
     same_cost(world_report(bill).cost, cinf_cost_of(HOUR, 1000000000));
     world_pass(HOUR);
-    /* A model added between asking and boundary has its place in the history. */
+    /* A model that is added between the call and the boundary has its place in the history. */
     ck_ok(cinf_meter_set_price(meter, "4"));
     uint32_t late = world_model(meter, "late");
     cinf_meter_charge_load(meter, late);
@@ -342,7 +342,7 @@ START_TEST(a_new_price_while_busy_waits_for_the_boundary)
     ck_assert_uint_eq(s.prices[2].nanodollars_per_hour, 4000000000);
     cinf_snapshot_free(&s);
 
-    /* Going idle is a boundary as well: what has passed is idle, still at the old price. */
+    /* Going idle is a boundary, too: the time before it is idle, at the old price. */
     world_pass(HOUR);
     ck_ok(cinf_meter_set_price(meter, NULL));
     world_pass(HOUR);
@@ -372,7 +372,7 @@ START_TEST(the_same_price_again_is_no_change)
     struct cinf_snapshot s = snapshot(meter);
     ck_assert_uint_eq(s.n_prices, 1);
     cinf_snapshot_free(&s);
-    /* Nothing is not the same as free of charge. */
+    /* Unpriced is not free of charge. */
     ck_ok(cinf_meter_set_price(meter, "0"));
     ck_ok(cinf_meter_set_price(meter, NULL));
     s = snapshot(meter);
@@ -549,7 +549,7 @@ START_TEST(options_that_are_refused)
     ck_ok(cinf_meter_new(
         &meter, &(struct cinf_meter_options){ CINF_METER_OPTIONS, .endpoints = many, .n_endpoints = 16 }));
     cinf_meter_free(meter);
-    /* A caller that was compiled when the struct ended after its first fields. */
+    /* A caller compiled when the struct ended after its first fields. */
     struct cinf_meter_options old = { .struct_size = offsetof(struct cinf_meter_options, endpoints),
                                       .device = "old",
                                       .n_endpoints = 99 };
@@ -637,7 +637,7 @@ START_TEST(four_thousand_and_ninety_six_prices)
 }
 END_TEST
 
-/* All allocating calls of the meter; true when none failed. */
+/* Makes all allocating calls of a meter; true if none failed. */
 static bool life_of_a_meter(void)
 {
     struct cinf_meter *meter = NULL;

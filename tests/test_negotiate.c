@@ -36,11 +36,11 @@ static const struct {
       "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
       "text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
       OM },
-    /* ... that would rather have protobuf */
+    /* Prometheus 3 that prefers protobuf */
     { "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,"
       "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3",
       OM },
-    /* A version that we do not write */
+    /* A version that is not written */
     { "application/openmetrics-text;version=0.0.1", TX },
     { "application/openmetrics-text;version=2.0.0,*/*;q=0.1", TX },
     { "application/openmetrics-text;version=2.0.0;q=0.9,application/openmetrics-text;version=1.0.0;q=0.1",
@@ -58,7 +58,7 @@ static const struct {
     { "text/plain,application/openmetrics-text", TX },
     { "application/openmetrics-text;q=1.", OM },
     { "application/openmetrics-text;q=1.000,text/plain;q=0.999", OM },
-    /* Malformed members are passed over, the others count. */
+    /* Malformed members are skipped, and the others count. */
     { "application/openmetrics-text;q=1.001", TX },
     { "application/openmetrics-text;q=2", TX },
     { "application/openmetrics-text;q=-1", TX },
@@ -117,7 +117,7 @@ START_TEST(content_types)
     ck_assert_str_eq(cinf_exposition_content_type(TX), "text/plain; version=0.0.4; charset=utf-8");
     ck_assert_str_eq(cinf_exposition_content_type(OM),
                      "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    /* What we say is what we would accept. */
+    /* The content types that are written are accepted, too. */
     ck_assert_int_eq(cinf_exposition_negotiate(cinf_exposition_content_type(OM)), OM);
     ck_assert_int_eq(cinf_exposition_negotiate(cinf_exposition_content_type(TX)), TX);
 }

@@ -59,7 +59,7 @@ static void check_against_definition(uint64_t ns, const uint64_t *weights, int n
                 ck_assert(parts[i].ns + 1 >= parts[j].ns && parts[j].ns + 1 >= parts[i].ns);
     }
     ck_assert(sum == ns);
-    /* Nobody rounded down had a larger remainder than somebody rounded up. */
+    /* No part that was rounded down had a larger remainder than one that was rounded up. */
     ck_assert(lowest_up >= highest_down);
 }
 

@@ -50,14 +50,14 @@ static void model_counts(struct view *v)
     const struct model_snapshot *models = v->snapshot.models;
 
     cinf_exposition_family(page, "model_request_total", CINF_METRIC_COUNTER, NULL,
-                           "Requests that have ended, however, after having been admitted or queued.");
+                           "Requests that were admitted or queued and have ended, for any reason.");
     for (uint32_t m = 0; m < n; m++)
         for (uint32_t e = 0; e < v->meter->n_endpoints; e++)
             put_count(v, "model_request_total", m, "endpoint", v->meter->endpoints[e],
                       models[m].counters.requests[e]);
 
     cinf_exposition_family(page, "model_tokens_total", CINF_METRIC_COUNTER, NULL,
-                           "Prompt tokens dealt with (input) and tokens sampled (output).");
+                           "Prompt tokens processed (input) and tokens sampled (output).");
     for (uint32_t m = 0; m < n; m++) {
         put_count(v, "model_tokens_total", m, "direction", "input", models[m].counters.input_tokens);
         put_count(v, "model_tokens_total", m, "direction", "output", models[m].counters.output_tokens);
@@ -69,8 +69,8 @@ static void model_counts(struct view *v)
         put_count(v, "model_cached_tokens_total", m, NULL, NULL, models[m].counters.cached_tokens);
 
     cinf_exposition_family(page, "model_draft_tokens_total", CINF_METRIC_COUNTER, NULL,
-                           "Tokens guessed by speculation and computed along: those that became output "
-                           "(accepted) and those that did not (rejected).");
+                           "Draft tokens that speculation computed: those that became output (accepted) and "
+                           "those that did not (rejected).");
     for (uint32_t m = 0; m < n; m++) {
         const struct model_counters *c = &models[m].counters;
         put_count(v, "model_draft_tokens_total", m, "outcome", "accepted", c->accepted_tokens);
@@ -190,14 +190,14 @@ static void device_families(struct view *v)
 
     cinf_exposition_family(
         page, "costinfer_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
-        "All time of the device since it was opened: the three accounts add to it exactly.");
+        "All time of the device since it was opened: the three accounts add up to it exactly.");
     for (int i = 0; i < 3; i++) {
         labels[1].value = accounts[i];
         cinf_exposition_seconds(page, "costinfer_device_seconds_total", labels, 2, ns[i]);
     }
     cinf_exposition_family(
         page, "costinfer_device_uptime_seconds", CINF_METRIC_GAUGE, "seconds",
-        "How long the device has been open, up to the moment the accounts are settled to.");
+        "Time since the device was opened, up to the moment that the accounts are settled to.");
     cinf_exposition_seconds(page, "costinfer_device_uptime_seconds", labels, 1, d->boundary_ns);
     cinf_exposition_family(page, "costinfer_device_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
                            "The priced part of that time, at the price of that time.");
@@ -222,9 +222,10 @@ static void device_families(struct view *v)
     cinf_exposition_integer(page, "costinfer_basis_info", labels, 2, 1);
 
     if (atomic_load(&v->meter->has_split)) {
-        cinf_exposition_family(page, "costinfer_split_seconds", CINF_METRIC_GAUGE, "seconds",
-                               "What a floating-point operation and a byte of memory count for when an "
-                               "interval is split over its requests.");
+        cinf_exposition_family(
+            page, "costinfer_split_seconds", CINF_METRIC_GAUGE, "seconds",
+            "Weight of a floating-point operation and of a byte of memory when an interval "
+            "is split among its requests.");
         labels[1] = (struct cinf_label){ "per", "flop" };
         cinf_exposition_number(page, "costinfer_split_seconds", labels, 2,
                                (double)atomic_load(&v->meter->split_flop_as) / 1e18);
@@ -250,14 +251,15 @@ static void gpu_families(struct view *v)
     cinf_exposition_family(page, "gpu_memory_used_bytes", CINF_METRIC_GAUGE, "bytes",
                            "GPU memory allocated by this process.");
     cinf_exposition_integer(page, "gpu_memory_used_bytes", &gpu, 1, used);
-    cinf_exposition_family(page, "gpu_memory_total_bytes", CINF_METRIC_GAUGE, "bytes", "GPU memory in all.");
+    cinf_exposition_family(page, "gpu_memory_total_bytes", CINF_METRIC_GAUGE, "bytes",
+                           "GPU memory in total.");
     cinf_exposition_integer(page, "gpu_memory_total_bytes", &gpu, 1, total);
     uint64_t taken = atomic_load(&v->meter->gpu_taken_bytes);
     if (taken > 0) {
         cinf_exposition_family(
             page, "gpu_memory_device_used_bytes", CINF_METRIC_GAUGE, "bytes",
-            "GPU memory in use by all processes, as its driver says (or by this one, where it says no "
-            "more).");
+            "GPU memory in use by all processes, as its driver reports (or by this process alone, if the "
+            "driver reports no more).");
         cinf_exposition_integer(page, "gpu_memory_device_used_bytes", &gpu, 1, taken);
     }
 }
