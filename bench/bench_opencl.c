@@ -13,7 +13,8 @@
 
 #if CINF_HAVE_OPENCL
 #include "clock.h"
-#include "opencl_device.h"
+#include "opencl_program.h"
+#include "opencl_queue.h"
 
 enum {
     LAYERS_MAX = 48,

@@ -3,7 +3,7 @@
 #ifndef OPENCL_KEPT_H
 #define OPENCL_KEPT_H
 
-#include "opencl_device.h"
+#include "opencl_open.h"
 #include "support.h"
 
 enum { KEPT_MAX = 8 };
@@ -23,7 +23,7 @@ static struct device *kept_device(const struct opencl_tuning *tuning, bool half_
     ck_assert(k < kept + KEPT_MAX - 1);
     if (!k->device) {
         const struct device_options options = { .half_cache = half_cache };
-        ck_ok(opencl_open_tuned(&k->device, &options, tuning));
+        ck_ok(opencl_open(&k->device, &backend_opencl, &options, tuning));
         k->tuning = tuning;
         k->half_cache = half_cache;
     }

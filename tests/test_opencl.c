@@ -9,10 +9,12 @@
 #include "file.h"
 #include "half.h"
 #include "opencl_cache.h"
-#include "opencl_device.h"
 #include "opencl_kept.h"
+#include "opencl_kv.h"
+#include "opencl_open.h"
 #include "opencl_rounding.h"
 #include "opencl_shim.h"
+#include "opencl_weights.h"
 #include "packed_memory.h"
 #include "strbuf.h"
 
@@ -412,7 +414,7 @@ START_TEST(picks)
                 ck_assert(memcmp(logits, all + (size_t)r * PICK_V, PICK_V * sizeof *all) == 0);
                 continue;
             }
-            ck_fails(rig.backend->logits(rig.prepared, r, &logits), CINF_EINVAL, "only the best");
+            ck_fails(rig.backend->logits(rig.prepared, r, &logits), CINF_EINVAL, "only for the best");
             ck_ok(rig.backend->picked(rig.prepared, r, &picked));
             check_pick(&picked, n, all + (size_t)r * PICK_V, allowed);
         }

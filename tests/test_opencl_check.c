@@ -1,5 +1,5 @@
-/* The kernels as GPUs get them, on whatever OpenCL device there is, and what happens to kernels that are
- * wrong. */
+/* The kernels that GPUs get, on the first OpenCL device of whatever type, and what happens if they are wrong.
+ */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "opencl_suite.h"
 
@@ -8,15 +8,16 @@
 #pragma GCC diagnostic ignored "-Wunused-function" /* test_opencl.c has them */
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
-#include "opencl_device.h"
+#include "opencl_check.h"
 #include "opencl_kept.h"
+#include "opencl_open.h"
 
 #include <dlfcn.h>
 
 enum { SHAPED_PROGRAMS = 4 };
 
-static const char
-    *dropped; /* a kernel that never runs; NULL: none, and new buffers are as the driver gives them */
+/* A kernel that never runs; new buffers then hold garbage.  NULL: everything is as usual. */
+static const char *dropped;
 
 #pragma GCC visibility push(default)
 #pragma GCC diagnostic push
@@ -42,7 +43,7 @@ cl_int CL_API_CALL clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kern
                : real(queue, kernel, dims, offset, global, local, n, events, event);
 }
 
-/* What an earlier check left in memory could pass for a result. */
+/* Otherwise the results of an earlier check could still be in memory and pass for this one's. */
 cl_mem CL_API_CALL clCreateBuffer(cl_context context, cl_mem_flags flags, size_t bytes, void *host,
                                   cl_int *error)
 {
@@ -62,10 +63,18 @@ cl_mem CL_API_CALL clCreateBuffer(cl_context context, cl_mem_flags flags, size_t
 #pragma GCC diagnostic pop
 #pragma GCC visibility pop
 
+/* What the device says about itself. */
+static const char *description_of(const struct opencl_device *device)
+{
+    static struct device_info info;
+    opencl_info(&device->base, &info);
+    return info.description;
+}
+
 static struct opencl_device *open_as(const struct opencl_tuning *tuning)
 {
     struct device *device;
-    ck_ok(opencl_open_tuned(&device, &(struct device_options){ 0 }, tuning));
+    ck_ok(opencl_open(&device, &backend_opencl, &(struct device_options){ 0 }, tuning));
     return (struct opencl_device *)device;
 }
 
@@ -78,7 +87,7 @@ static enum cinf_status open_as_gpu(struct device **out, const struct device_opt
     return CINF_OK;
 }
 
-/* As a GPU is opened: what uses all of its kernels. */
+/* The programs that use all kernels of a GPU, on a device opened as one. */
 START_TEST(shape_of_gpus)
 {
     static const int which[] = { PROGRAM_NORM_IN_PLACE, PROGRAM_RESIDUAL, PROGRAM_ATTEND, PROGRAM_GPT2 };
@@ -108,7 +117,7 @@ START_TEST(shape_by_name)
         setenv("COSTINFER_OPENCL_SHAPE", shapes[i].shape, 1);
         device = open_as(NULL);
         ck_assert_uint_eq(device->tuning.lanes, shapes[i].lanes ? shapes[i].lanes : by_type);
-        ck_assert(strstr(device->description, "without") == NULL);
+        ck_assert(strstr(description_of(device), "without") == NULL);
         backend_opencl.close(&device->base);
     }
 }
@@ -122,7 +131,7 @@ START_TEST(right_kernels_stay)
     struct opencl_device *device = open_as(&tuning);
     ck_assert_uint_eq(device->tuning.lanes, 16);
     ck_assert_uint_eq(device->tuning.split_length, 256);
-    ck_assert(strstr(device->description, "without") == NULL);
+    ck_assert(strstr(description_of(device), "without") == NULL);
     uint64_t start = clock_monotonic_ns();
     ck_ok(opencl_check(device));
     printf("checked in %.1f ms\n", (double)(clock_monotonic_ns() - start) / 1e6);
@@ -131,7 +140,7 @@ START_TEST(right_kernels_stay)
 }
 END_TEST
 
-/* The check misses every kernel that does not do its work, of every type of weights. */
+/* The check fails if any one kernel does not run, for every type of weights. */
 START_TEST(every_kernel_is_checked)
 {
     static const char *const names[] = {
@@ -147,7 +156,7 @@ START_TEST(every_kernel_is_checked)
     struct opencl_device *device = open_as(&tuning);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         dropped = names[i];
-        ck_assert_msg(opencl_check(device) == CINF_EDEVICE, "without %s it passes", names[i]);
+        ck_assert_msg(opencl_check(device) == CINF_EDEVICE, "the check passes without %s", names[i]);
     }
     dropped = "none of them";
     ck_ok(opencl_check(device));
@@ -156,7 +165,7 @@ START_TEST(every_kernel_is_checked)
 }
 END_TEST
 
-/* An activation that no one knows, and kernels that no one can compile. */
+/* An activation that the kernels do not know, and kernels that do not compile. */
 START_TEST(wrong_kernels_step_aside)
 {
     static const struct {
@@ -176,15 +185,20 @@ START_TEST(wrong_kernels_step_aside)
         device = open_as(&tuning);
         ck_assert_uint_eq(device->tuning.lanes, 1);
         ck_assert_ptr_null(device->tuning.options);
-        ck_assert_msg(strstr(device->description, "without kernels for GPUs: ") != NULL, "%s",
-                      device->description);
-        ck_assert_msg(strstr(device->description, faults[i].why) != NULL, "%s", device->description);
-        ck_ok(opencl_check(device)); /* what is left computes right */
+        ck_assert_msg(strstr(description_of(device), "; without kernels for GPUs: ") != NULL, "%s",
+                      description_of(device));
+        ck_assert_msg(strstr(description_of(device), faults[i].why) != NULL, "%s", description_of(device));
+        memset(device->description, 'x', sizeof device->description - 1); /* a long name leaves room for it */
+        ck_assert_msg(strstr(description_of(device), device->aside) != NULL, "%s", description_of(device));
+        ck_assert_msg(strstr(description_of(device), "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx;") != NULL,
+                      "%s", description_of(device));
+        ck_ok(opencl_check(device)); /* the plain kernels compute right */
         backend_opencl.close(&device->base);
     }
     tuning.check = false;
     struct device *none = NULL;
-    ck_fails(opencl_open_tuned(&none, &(struct device_options){ 0 }, &tuning), CINF_EDEVICE, "BUILD");
+    ck_fails(opencl_open(&none, &backend_opencl, &(struct device_options){ 0 }, &tuning), CINF_EDEVICE,
+             "BUILD");
     ck_assert_ptr_null(none);
 }
 END_TEST

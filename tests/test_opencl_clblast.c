@@ -7,8 +7,9 @@
 #include <dlfcn.h>
 
 #include "backend_ops.h"
-#include "opencl_device.h"
+#include "opencl_open.h"
 #include "opencl_rounding.h"
+#include "opencl_weights.h"
 
 static enum weights_type type;
 
@@ -82,8 +83,8 @@ static enum cinf_status open_with_clblast(struct device **out, const struct devi
 {
     struct device_options its = *options;
     its.profile = profiled;
-    return opencl_open_tuned(
-        out, &its,
+    return opencl_open(
+        out, &backend_opencl, &its,
         &(struct opencl_tuning){ .lanes = 1, .tile_rows = 4, .split_length = 256, .clblast = true });
 }
 

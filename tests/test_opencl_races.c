@@ -10,8 +10,11 @@
 #pragma GCC diagnostic ignored "-Wunused-function" /* what takes Oclgrind too long */
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
-#include "opencl_device.h"
+#include "opencl_open.h"
+#include "opencl_program.h"
+#include "opencl_queue.h"
 #include "opencl_rounding.h"
+#include "opencl_weights.h"
 
 static const struct opencl_tuning tunings[] = {
     { .lanes = 1, .tile_rows = 4, .split_length = 4 },   /* as a CPU */
@@ -37,7 +40,7 @@ static enum cinf_status open_tuned(struct device **out, const struct device_opti
 {
     struct device_options its = *options;
     its.half_cache = kind->half_cache;
-    return opencl_open_tuned(out, &its, tuning);
+    return opencl_open(out, &backend_opencl, &its, tuning);
 }
 
 static enum cinf_status weights_new(struct weights **out, struct device *device,
@@ -134,7 +137,7 @@ START_TEST(planted_races)
     };
     struct device *device;
     tuning = &tunings[0];
-    ck_ok(opencl_open_tuned(&device, &(struct device_options){ 0 }, tuning));
+    ck_ok(opencl_open(&device, &backend_opencl, &(struct device_options){ 0 }, tuning));
     struct opencl_device *d = (struct opencl_device *)device;
     cl_program program;
     cl_kernel kernel;

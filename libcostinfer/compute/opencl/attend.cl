@@ -1,12 +1,12 @@
 /* attend.cl - out[R,D] = attention of q[R,D] over each row's slot, positions 0 to its own; built for one head
  * width.
  *
- * Softmax is computed while it is read: with m the largest score so far, l = sum of exp(s - m) and
+ * Softmax is computed online: with m the largest score so far, l = sum of exp(s - m) and
  * a = sum of exp(s - m) * value, a new score above m scales both by exp(m - new).  So a past of any length
- * needs no room for its scores, and pieces of it can be joined afterwards by the same rule.  A position that
- * a row must not see is never multiplied by 0: it might hold a NaN.
+ * needs no room for its scores, and the same rule joins pieces of it.  A position that a row must not see is
+ * skipped, not multiplied by 0: it might hold a NaN.
  *
- * cache is [2, slots, H, P, WIDE], keys then values, zero from HEAD_WIDTH to WIDE. */
+ * The cache is [2, slots, H, P, WIDE], keys then values, zero from HEAD_WIDTH to WIDE. */
 
 #define WIDE ((HEAD_WIDTH + 15) / 16 * 16)
 #define HV   (WIDE / 16)
@@ -14,10 +14,10 @@
 #define ATTEND_PARAMETERS                                                                                    \
     __global const float *q, __global float *out, __global const CACHE *cache, __global const uint *step,    \
         uint rows_max, uint stride, uint heads, uint positions, ulong values_at, float scale
-#define PART (WIDE + 16) /* a[WIDE], m, l, and then nothing up to a multiple of 16 */
+#define PART (WIDE + 16) /* a[WIDE], m, l, padded to a multiple of 16 */
 
-/* scale * q of one head, zero from HEAD_WIDTH on.  (The next head's q is not multiplied by the cache's zeros:
- * it might be a NaN.) */
+/* Loads scale * q of one head, zero from HEAD_WIDTH on.  The next head's q must not be multiplied by the
+ * cache's zeros: it might be a NaN. */
 void head_load(float16 to[HV], __global const float *from, float scale)
 {
 #if HEAD_WIDTH == WIDE
@@ -60,7 +60,7 @@ float attend_sum16(float16 x)
         dot_ = fma((q)[v], CACHE_LOAD16(v, (key)), dot_);                                                    \
     float s = attend_sum16(dot_)
 
-/* A score and its value join (m, l, a). */
+/* Adds the score s and its value to (m, l, a). */
 #define ONLINE(m, l, a, value)                                                                               \
     do {                                                                                                     \
         float m_new_ = fmax((m), s), old_ = exp((m) - m_new_), new_ = exp(s - m_new_);                       \
@@ -70,8 +70,8 @@ float attend_sum16(float16 x)
             (a)[v] = (a)[v] * old_ + new_ * CACHE_LOAD16(v, (value));                                        \
     } while (0)
 
-/* One row alone, its past in pieces; group (head, single, piece), LANES work-items each.  With one piece the
- * row is finished here, otherwise by attend_join. */
+/* One row alone, its past in pieces.  Group (head, single, piece) of LANES work-items.  A row of one piece is
+ * finished here, any other by attend_join. */
 __kernel void attend_single(ATTEND_PARAMETERS, __global float *parts)
 {
     uint h = get_group_id(0), single = get_group_id(1), piece = get_group_id(2), lane = get_local_id(0);
@@ -92,8 +92,8 @@ __kernel void attend_single(ATTEND_PARAMETERS, __global float *parts)
         ONLINE(m, l, a, values + (size_t)t * WIDE);
     }
 #if LANES > 1
-    /* All lanes come to the largest m, then l and a are sums.  A lane that saw nothing has l = 0 and counts
-     * nothing (its m - m would be a NaN when nobody saw anything). */
+    /* All lanes take the largest m; then l and a are sums.  A lane that saw no position has l = 0 and adds
+     * nothing: if no lane saw one, its m - m would be a NaN. */
     __local float16 shared[LANES];
     __local float largest[LANES];
     largest[lane] = m;
@@ -136,7 +136,7 @@ __kernel void attend_single(ATTEND_PARAMETERS, __global float *parts)
     }
 }
 
-/* Work-item (head, single): the pieces of a row become one. */
+/* Joins the pieces of a row.  Work-item (head, single). */
 __kernel void attend_join(__global const float *parts, __global float *out, __global const uint *step,
                           uint rows_max, uint stride, uint heads)
 {
@@ -163,7 +163,7 @@ __kernel void attend_join(__global const float *parts, __global float *out, __gl
 
 #if LANES == 1
 
-/* TILE_ROWS rows of one slot: a key and a value are read once for all of them.  Work-item (head, tile). */
+/* TILE_ROWS rows of one slot, for which each key and value is read once.  Work-item (head, tile). */
 __kernel void attend_tile(ATTEND_PARAMETERS)
 {
     uint h = get_global_id(0), tile = get_global_id(1);
@@ -178,7 +178,7 @@ __kernel void attend_tile(ATTEND_PARAMETERS)
     for (uint i = 0; i < TILE_ROWS; i++) {
         m[i] = -INFINITY;
         l[i] = 0;
-        /* Rows that are not there repeat the last one, unseen. */
+        /* Rows beyond n_rows repeat the last one and are not stored. */
         head_load(query[i], q + (size_t)(r0 + min(i, n_rows - 1)) * stride + h * HEAD_WIDTH, scale);
         for (uint v = 0; v < HV; v++)
             a[i][v] = 0;
@@ -203,7 +203,8 @@ __kernel void attend_tile(ATTEND_PARAMETERS)
 
 #else
 
-/* A row a lane; the group reads KEYS keys and values into local memory, then every lane all of them. */
+/* Each lane has a row.  The group reads KEYS keys and values into local memory, then every lane uses all of
+ * them.  Group (head, tile). */
 #define KEYS (WIDE >= 256 ? 4 : 1024 / WIDE)
 __kernel __attribute__((reqd_work_group_size(TILE_ROWS, 1, 1))) void attend_tile(ATTEND_PARAMETERS)
 {

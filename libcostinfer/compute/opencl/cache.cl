@@ -1,5 +1,5 @@
-/* cache.cl - what an element of the cache of keys and values is.  Stored as half it needs no half arithmetic,
- * which many devices lack. */
+/* cache.cl - the type of an element of the KV cache.  Half is for storage alone: many devices lack half
+ * arithmetic. */
 
 #if HALF_CACHE
 #define CACHE        half

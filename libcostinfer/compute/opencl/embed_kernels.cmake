@@ -1,5 +1,5 @@
-# cmake -D OUT=kernel_sources.c -D FILES=a.cl|b.cl -P embed_kernels.cmake: the files as text in C.  As bytes, not
-# as a literal: C has no raw strings, and ISO C ends a literal at 4095 characters.
+# cmake -D OUT=kernel_sources.c -D FILES=a.cl|b.cl -P embed_kernels.cmake writes the files as text in C.  They are
+# arrays of bytes, not literals: C has no raw strings, and ISO C guarantees literals of 4095 characters only.
 string(REPLACE "|" ";" files "${FILES}")
 set(text "/* Made by embed_kernels.cmake. */\n#include \"kernel_sources.h\"\n\n#include <stddef.h>\n")
 set(table "")

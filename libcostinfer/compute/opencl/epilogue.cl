@@ -1,4 +1,4 @@
-/* epilogue.cl - what becomes of y, element (row, column) of a product. */
+/* epilogue.cl - what happens to y, element (row, column) of a product, before it is stored. */
 
 #define EPILOGUE_PARAMETERS                                                                                  \
     __global const float *bias, __global float *out, __global CACHE *cache, __global const uint *step,       \
@@ -8,10 +8,10 @@
     bias, out, cache, step, rows_max, out_stride, epilogue, activation, d, head_width, wide, positions,      \
         values_at
 
-/* Functions of their own, so that no compiler computes two of them to choose one. */
+/* Kept apart from finish(), so that no compiler computes two activations to choose one. */
 float activate(uint activation, float x)
 {
-    if (activation == ACTIVATION_GELU_NEW) /* 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), also far from 0 */
+    if (activation == ACTIVATION_GELU_NEW) /* 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), exact far from 0 too */
         return x / (1 + exp(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
     if (activation == ACTIVATION_GELU)
         return 0.5f * x * (1 + erf(x * 0.70710678118654752f));
@@ -25,7 +25,7 @@ float activate(uint activation, float x)
 void finish(uint r, uint c, float y, EPILOGUE_PARAMETERS)
 {
     size_t at = (size_t)r * out_stride + c;
-    if (epilogue == EPILOGUE_HEAD) { /* the one without a bias */
+    if (epilogue == EPILOGUE_HEAD) { /* the only one without a bias */
         out[at] = y;
         return;
     }
@@ -35,7 +35,8 @@ void finish(uint r, uint c, float y, EPILOGUE_PARAMETERS)
     } else if (epilogue == EPILOGUE_ADD) {
         out[at] += y;
     } else if (epilogue == EPILOGUE_QKV && c >= d) {
-        /* [2, slots, H, P, wide]: column c of keys and of values belongs to head c / head_width. */
+        /* The cache is [2, slots, H, P, wide]: `column` of keys and of values belongs to head
+         * column / head_width. */
         uint slot = STEP_ARRAY(step, STEP_SLOTS, rows_max)[r];
         uint position = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r];
         uint column = c % d, heads = d / head_width;
@@ -48,7 +49,7 @@ void finish(uint r, uint c, float y, EPILOGUE_PARAMETERS)
     }
 }
 
-/* The epilogue of a product[R, n] that somebody else computed.  Work-item (column, row). */
+/* The epilogue of a product[R, n] that CLBlast computed.  Work-item (column, row). */
 __kernel void finish_product(__global const float *product, uint n, EPILOGUE_PARAMETERS)
 {
     uint c = get_global_id(0), r = get_global_id(1);

@@ -1,13 +1,18 @@
-/* linear.cl - out[R,n] = epilogue(in[R,k] * w[n,k]^T) for few rows: reading the weights is what takes time,
- * so each is read once for M rows.  SCALED is what int8 weights of one output need at the end: its scale.
- * Compiled once for each type of weights and each M.  k is a multiple of 16; `in` and `out` have room for a
- * multiple of M rows.  `rows`: how many are real; 0: those of the step. */
+/* linear.cl - out[R,n] = epilogue(in[R,k] * w[n,k]^T) for few rows.
+ *
+ * Reading the weights is what takes time, so each is read once for M rows.  The file is compiled once for each
+ * type of weights (weights_*.cl) and each M.  k is a multiple of 16; `in` and `out` have room for a multiple of
+ * M rows, `rows` of which are real; 0: as many as the step has. */
+
+#define NUMBERED_(name, n) name##_##n
+#define NUMBERED(name, n)  NUMBERED_(name, n)
+#define LINEAR             NUMBERED(TYPED(linear), M) /* linear_f32_1 */
 
 #if LANES == 1
 
 /* Work-item (column of out, run of M rows). */
-__kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *scales, __global const float *in,
-                             uint n, uint k, uint rows, EPILOGUE_PARAMETERS)
+__kernel void LINEAR(__global const WEIGHT *w, __global const float *scales, __global const float *in, uint n,
+                     uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     uint c = get_global_id(0), r = get_global_id(1) * M;
     if (c >= n)
@@ -32,8 +37,8 @@ __kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *sca
 #else
 
 /* A group for each column of out: its lanes read one row of weights side by side. */
-__kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *scales, __global const float *in,
-                             uint n, uint k, uint rows, EPILOGUE_PARAMETERS)
+__kernel void LINEAR(__global const WEIGHT *w, __global const float *scales, __global const float *in, uint n,
+                     uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     __local float shared[M * LANES];
     uint c = get_group_id(0), r = get_global_id(1) * M, lane = get_local_id(0);
@@ -67,3 +72,8 @@ __kernel void KERNEL(linear)(__global const WEIGHT *w, __global const float *sca
 }
 
 #endif
+
+#undef NUMBERED_
+#undef NUMBERED
+#undef LINEAR
+#undef M

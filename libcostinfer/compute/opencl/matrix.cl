@@ -1,11 +1,11 @@
-/* matrix.cl - the same product for many rows, compiled once for each type of weights. */
+/* matrix.cl - the product of linear.cl for many rows, compiled once for each type of weights. */
 
 #if LANES == 1
 
 /* Work-item (run of 4 columns, run of 4 rows): 16 sums stay in registers while 4 + 4 vectors are read.  `w`
  * and `in` have room for a multiple of 4 rows each. */
-__kernel void KERNEL(matrix)(__global const WEIGHT *w, __global const float *scales, __global const float *in,
-                             uint n, uint k, uint rows, EPILOGUE_PARAMETERS)
+__kernel void TYPED(matrix)(__global const WEIGHT *w, __global const float *scales, __global const float *in,
+                            uint n, uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     uint c = get_global_id(0) * 4, r = get_global_id(1) * 4;
     if (c >= n)
@@ -35,13 +35,14 @@ __kernel void KERNEL(matrix)(__global const WEIGHT *w, __global const float *sca
 
 #else
 
-/* A group of 8 x 8 makes a tile of 64 rows x 64 columns, 8 x 8 sums each, 16 of k at a time through local
- * memory.  Column j of work-item (x, y) is x + 8j, and so for rows: neighbours read neighbouring words. */
+/* A group of 8 x 8 work-items computes a tile of 64 rows x 64 columns, 8 x 8 sums each, and reads 16 of k at a
+ * time through local memory.  Work-item (x, y) has columns x + 8j and rows y + 8i, so that neighbours read
+ * neighbouring words. */
 #define TILE  64
 #define DEPTH 16
 __kernel __attribute__((reqd_work_group_size(8, 8, 1))) void
-KERNEL(matrix)(__global const WEIGHT *w, __global const float *scales, __global const float *in, uint n,
-               uint k, uint rows, EPILOGUE_PARAMETERS)
+TYPED(matrix)(__global const WEIGHT *w, __global const float *scales, __global const float *in, uint n,
+              uint k, uint rows, EPILOGUE_PARAMETERS)
 {
     __local float a[DEPTH][TILE + 1], b[DEPTH][TILE + 1];
     uint x = get_local_id(0), y = get_local_id(1), lane = y * 8 + x;

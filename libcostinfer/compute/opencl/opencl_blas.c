@@ -1,5 +1,5 @@
-/* opencl_blas.c - the only file that knows CLBlast.  Its kernels are compiled at a product's first call, so
- * prepare() makes one of each. */
+/* opencl_blas.c - the only file that knows CLBlast.  CLBlast compiles its kernels at a product's first call,
+ * so warming up makes one of each. */
 #include "opencl_blas.h"
 
 #include "fail.h"
@@ -9,7 +9,7 @@
 #include <pthread.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static uint32_t n_devices; /* that use CLBlast */
+static uint32_t n_devices; /* with CLBlast in use */
 
 bool opencl_blas_exists(void)
 {
@@ -35,7 +35,7 @@ void opencl_blas_end(struct opencl_device *device)
     pthread_mutex_unlock(&lock);
 }
 
-/* Its own codes lie below OpenCL's. */
+/* CLBlast's own codes lie below OpenCL's. */
 static enum cinf_status blas_fail(const struct opencl_device *device, CLBlastStatusCode code)
 {
     return opencl_fail(device, (cl_int)code, "a matrix product by CLBlast");
@@ -62,7 +62,7 @@ enum cinf_status opencl_blas_gemm(struct opencl_device *device, const struct ope
     CLBlastStatusCode code = CLBlastSgemmWithTempBuffer(
         CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, g->m, g->n, g->k, 1.0f, g->x, 0, g->k,
         g->w, 0, g->k, 0.0f, g->y, g->y_first, g->y_stride, &device->queue, times ? &last : NULL, temp);
-    if (last) /* of the last of its kernels */
+    if (last) /* the end of the last of its kernels */
         opencl_profile_span(device->profile, "CLBlast's SGEMM", before, last);
     else if (before)
         clReleaseEvent(before);

@@ -1,12 +1,12 @@
-/* opencl_cache.c - one file a program below $XDG_CACHE_HOME/costinfer (or ~/.cache/costinfer):
+/* opencl_cache.c - one file for each program, below $XDG_CACHE_HOME/costinfer (or ~/.cache/costinfer):
  *
  *     0         8            16             24          32          32 + k        32 + k + n
  *     | magic   | k: key's   | n: program's | checksum  | key       | program     |
  *     | CINFOCL1| length     | length       | (FNV-1a)  |           |             |
  *
- * Numbers as this machine stores them: a file is of use to nobody else.  The checksum is over all bytes
- * behind it, and is looked at before the driver sees any: some crash on a damaged program.  It guards against
- * accidents; the folder (mode 700) guards against others. */
+ * Numbers are in this machine's byte order, since a file is useful on this machine only.  The checksum covers
+ * all bytes after it and is verified before the driver sees any: some drivers crash on a damaged program. The
+ * checksum guards against accidents; the folder (mode 700) guards against other users. */
 #include "opencl_cache.h"
 
 #include <errno.h>
@@ -74,7 +74,7 @@ void opencl_cache_key(struct strbuf *out, cl_device_id id, const char *options, 
         strbuf_puts(out, sources[i]);
 }
 
-/* The path of a key's file, or NULL.  `make`: also its folder. */
+/* The path of a key's file, or NULL.  `make` creates its folder. */
 static char *path_of(const struct strbuf *key, bool make)
 {
     const char *root = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -83,7 +83,7 @@ static char *path_of(const struct strbuf *key, bool make)
     char name[32];
     snprintf(name, sizeof name, "opencl-%016" PRIx64, checksum(key->text, key->len, checksum_start));
     if (make && folder) {
-        mkdir(base, 0700); /* fails when it is there; what matters is whether the file can be written */
+        mkdir(base, 0700); /* failing is fine: what matters is whether the file can be written */
         mkdir(folder, 0700);
     }
     char *path = folder ? path_join(folder, name) : NULL;
@@ -92,7 +92,7 @@ static char *path_of(const struct strbuf *key, bool make)
     return path;
 }
 
-/* The program's bytes in the file, or NULL. */
+/* Finds the program's bytes in the file; NULL if the file is damaged or has another key. */
 static const unsigned char *program_in(const char *file, size_t size, const struct strbuf *key,
                                        size_t *program_bytes)
 {
@@ -146,7 +146,7 @@ static bool write_all(int fd, const void *bytes, size_t n)
     return true;
 }
 
-/* Beside its place first, so that nobody ever reads half a file. */
+/* Writes a temporary file and renames it, so that a reader never sees half a file. */
 static void write_file(const char *path, const struct head *head, const struct strbuf *key,
                        const void *program)
 {

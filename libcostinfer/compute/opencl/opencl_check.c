@@ -1,14 +1,14 @@
-/* opencl_check.c - whether the kernels of a device compute what they should there.
+/* opencl_check.c - one small layer of GPT-2, on the device and on the CPU reference.
  *
- * Drivers have bugs, and kernels that no one has run on this hardware have too.  One small layer of GPT-2
- * runs on the device, with weights of each type, and once on the CPU reference, in steps that use every
- * kernel of the device's variant; what differs by more than rounding is wrong. */
+ * Drivers have bugs, and so have kernels that have never run on this hardware.  The steps use every kernel of
+ * the device's variant, with weights of each type; a difference beyond rounding is an error. */
+#include "opencl_check.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "fail.h"
 #include "mem.h"
-#include "opencl_device.h"
 
 enum { WIDTH = 128, HEADS = 2, INNER = 272, VOCAB = 80, POSITIONS = 64, SLOTS = 2, ROWS_MAX = 20 };
 
@@ -70,8 +70,8 @@ static const struct program program = { .ops = ops,
                                         .vocab = VOCAB,
                                         .positions = POSITIONS };
 
-/* A prompt, one row, two, six: as many as have kernels of their own.  After the second step slot 1 gets a
- * copy of slot 0. */
+/* The steps are a prompt, one row, two rows and six rows: one for each kernel that depends on their number.
+ * After the second step slot 1 gets a copy of slot 0. */
 enum { STEPS = 4, RUNS = 2, COPIED = 21, ROWS_ALL = ROWS_MAX + 1 + 2 + 6, PICKS = 3 };
 
 static const struct {
@@ -101,7 +101,7 @@ static struct batch batch_of(struct rows *rows, int step, uint8_t wants)
     return (struct batch){ n, rows->tokens, rows->positions, rows->slots, rows->wants };
 }
 
-/* The program on a device. */
+/* The program on one of the two devices. */
 struct side {
     const struct backend *backend;
     struct weights *weights;
@@ -109,7 +109,7 @@ struct side {
     struct prepared *prepared;
 };
 
-/* Numbers of -1 to 1 that f16 holds exactly. */
+/* A pseudo-random number from -1 to 1 that f16 holds exactly. */
 static float number(uint32_t *state)
 {
     *state = *state * 1664525 + 1013904223;
@@ -137,7 +137,7 @@ static enum cinf_status start(struct side *s, struct device *device, enum weight
     return s->backend->prepare(&s->prepared, s->weights, s->kv, &program, ROWS_MAX);
 }
 
-/* What is picked from the last step's logits [rows, VOCAB], when it runs again, is what they say. */
+/* Runs the last step again and compares what the device picks with that step's logits [rows, VOCAB]. */
 static enum cinf_status check_picks(struct side *s, const float *logits)
 {
     struct rows rows;
@@ -160,7 +160,7 @@ static enum cinf_status check_picks(struct side *s, const float *logits)
     return CINF_OK;
 }
 
-/* logits[ROWS_ALL, VOCAB] of all steps. */
+/* Writes logits[ROWS_ALL, VOCAB] of all steps. */
 static enum cinf_status run_steps(struct side *s, float *logits)
 {
     const float *last = logits;
@@ -202,7 +202,7 @@ static enum cinf_status compare(const struct opencl_device *device, const float 
             error += ((double)*right - *seen) * ((double)*right - *seen);
             square += (double)*right * *right;
         }
-        if (!(error < 1e-3 * square)) /* nor is a NaN right */
+        if (!(error < 1e-3 * square)) /* true for a NaN too */
             return cinf_fail(CINF_EDEVICE, "device %s: a step of %u rows is wrong by %.2g of its logits",
                              device->name, rows, sqrt(error / square));
     }
@@ -224,7 +224,7 @@ enum cinf_status opencl_check(struct opencl_device *device)
         backend_cpu_reference.close(reference);
     }
     uint32_t split_length = device->tuning.split_length;
-    device->tuning.split_length = 8; /* so that pasts as short as these come in pieces */
+    device->tuning.split_length = 8; /* so that even these short pasts are cut into pieces */
     for (size_t i = 0; status == CINF_OK && i < sizeof types / sizeof *types; i++) {
         status = run_all(seen, &device->base, types[i], numbers);
         if (status == CINF_OK)

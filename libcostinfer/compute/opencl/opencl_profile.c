@@ -1,5 +1,5 @@
-/* opencl_profile.c - events of launches, kept until there are many or somebody asks, then added up by the
- * kernel's name. */
+/* opencl_profile.c - the events of launches, kept until there are many or the profile is read, then added up
+ * by the kernel's name. */
 #include "opencl_profile.h"
 
 #include "mem.h"
@@ -10,8 +10,8 @@ enum { EVENTS_MAX = 1024 };
 struct opencl_profile {
     struct timed {
         cl_event event;
-        cl_event before;  /* whose end is the beginning; NULL: the event's own start */
-        cl_kernel kernel; /* retained: a model may be unloaded before anybody asks; NULL: the name says it */
+        cl_event before;  /* the span begins at its end; NULL: at the event's own start */
+        cl_kernel kernel; /* retained: a model may be unloaded before the profile is read; NULL: see `name` */
         const char *name;
     } events[EVENTS_MAX];
     uint32_t n_events;

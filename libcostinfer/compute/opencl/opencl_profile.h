@@ -1,4 +1,5 @@
-/* opencl_profile.h - what each kernel took by the device's own clock: for diagnostics, never for accounts. */
+/* opencl_profile.h - the time of each kernel by the device's own clock: for diagnostics, never for accounts.
+ */
 #ifndef OPENCL_PROFILE_H
 #define OPENCL_PROFILE_H
 
@@ -12,17 +13,18 @@ struct opencl_profile;
 struct opencl_profile *opencl_profile_new(void);          /* NULL: no memory */
 void opencl_profile_free(struct opencl_profile *profile); /* accepts NULL; the queue has finished */
 
-/* Takes the event of a launch, on a queue with profiling. */
+/* Takes over the event of a launch on a queue with profiling. */
 void opencl_profile_add(struct opencl_profile *profile, cl_kernel kernel, cl_event event);
 
-/* The same for what somebody else launched under a name: from the end of `before` to the end of `last`. */
+/* Takes over two events around launches that have only a common name: they count as one, from the end of
+ * `before` to the end of `last`. */
 void opencl_profile_span(struct opencl_profile *profile, const char *name, cl_event before, cl_event last);
 
-/* Forgets what was launched so far. */
+/* Forgets all launches so far. */
 void opencl_profile_clear(struct opencl_profile *profile);
 
-/* Row `index` of what was launched so far, the longest first; false behind the last.  Waits for launches that
- * are under way. */
+/* Row `index` of all launches so far, the longest first; false behind the last.  Waits for launches that are
+ * under way. */
 bool opencl_profile_row(struct opencl_profile *profile, uint32_t index, struct profile_row *out);
 
 #endif

@@ -1,5 +1,4 @@
-/* opencl_vendor_memory.c - three ways to ask, of which the first that answers when a device is opened is
- * kept.
+/* opencl_vendor_memory.c - three sources, tried in order when a device opens; the first that answers is kept.
  *
  * NVML is loaded, not linked: it comes with a driver that most machines do not have. */
 #include "opencl_vendor_memory.h"
@@ -14,7 +13,7 @@
 #include "file.h"
 #include "mem.h"
 
-/* ---- NVML: as its documentation has it ----------------------------------------------------- */
+/* ---- NVML, as documented ------------------------------------------------------------------- */
 
 struct nvml_memory {
     unsigned long long total, free, used;
@@ -33,7 +32,7 @@ struct vendor_memory {
     char address[32];
 };
 
-/* A function of the library, through memory: C has no conversion from what dlsym() returns. */
+/* Copies a function's address through memory: C does not convert dlsym()'s result to a function pointer. */
 static bool find_function(void *function, void *library, const char *name)
 {
     void *found = dlsym(library, name);
@@ -90,7 +89,7 @@ static bool number_in(const char *path, uint64_t *out)
 /* One open file of a DRM device. */
 struct drm_client {
     char address[32];
-    uint64_t id, resident, memory, total; /* bytes in video memory by three keys; drivers have one or more */
+    uint64_t id, resident, memory, total; /* bytes in video memory by three keys; a driver has at least one */
 };
 
 static void read_key(struct drm_client *out, const char *key, const char *value)
@@ -129,7 +128,7 @@ static bool read_client(struct drm_client *out, const char *folder, const char *
     return out->address[0] != 0;
 }
 
-/* A client that has several descriptors is there as often, and counts once. */
+/* Adds up the device's clients.  One with several descriptors has as many files and counts once. */
 static bool drm_used(const char *folder, const char *address, uint64_t *bytes)
 {
     enum { CLIENTS_MAX = 64 };

@@ -1,7 +1,7 @@
-/* opencl_vendor_memory.h - how much of a device's memory is in use, as its vendor's driver says.
+/* opencl_vendor_memory.h - how much of a device's memory is in use, according to its vendor's driver.
  *
- * OpenCL does not tell.  NVIDIA's management library does for the whole device, so does the file system of
- * Linux for AMD's; other drivers tell what this process has. */
+ * OpenCL cannot say.  NVIDIA's management library counts the whole device, and so does sysfs for AMD's GPUs;
+ * other drivers report this process's memory only. */
 #ifndef OPENCL_VENDOR_MEMORY_H
 #define OPENCL_VENDOR_MEMORY_H
 
@@ -12,7 +12,7 @@ struct pci_address {
     uint32_t domain, bus, device, function;
 };
 
-/* Where to look; NULL: where it is. */
+/* Where to look; NULL: in the usual place. */
 struct vendor_sources {
     const char *nvml;   /* "libnvidia-ml.so.1" */
     const char *sysfs;  /* "/sys/bus/pci/devices" */
@@ -21,11 +21,11 @@ struct vendor_sources {
 
 struct vendor_memory;
 
-/* NULL when nobody knows about the device at that address, or there is no memory. */
+/* NULL if no source knows the device at that address, or no memory can be allocated. */
 struct vendor_memory *vendor_memory_open(const struct pci_address *at, const struct vendor_sources *sources);
 void vendor_memory_close(struct vendor_memory *memory); /* accepts NULL */
 
-/* Bytes in use: by everybody, or by this process where the driver tells no more. */
+/* Bytes in use by all processes, or by this one where the driver reports no more. */
 bool vendor_memory_used(const struct vendor_memory *memory, uint64_t *bytes);
 
 #endif

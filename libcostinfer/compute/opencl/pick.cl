@@ -1,14 +1,14 @@
-/* pick.cl - from each row of logits the few best, in order, and what log-probabilities need, so that not all of
- * them go to the host.
+/* pick.cl - the few best logits of each row, in order, and what log-probabilities need, so that the host does not
+ * need all of them.
  *
- * The best go before the others by logit, the smaller id first among equals, and only ids that may be picked and
- * logits below infinity are looked at.  A row is cut into pieces, whose best are then joined.  What a piece gives,
- * and the whole row: PICK_WORDS(most) words: the largest of all its logits, the sum of exp(logit - largest), then
- * pairs of logit and id. */
+ * Candidates rank by logit, and among equals the smaller id first; ids that may not be picked and logits that are
+ * infinity or NaN are no candidates.  A row is cut into pieces, and the best of its pieces are joined.  A piece,
+ * like the whole row, yields PICK_WORDS(step[STEP_MOST]) words: the largest of all its logits, the sum of
+ * exp(logit - largest), then pairs of logit and id. */
 
-#define NOBODY 0xFFFFFFFFu
+#define NO_ID 0xFFFFFFFFu
 
-bool goes_before(float a, uint a_id, float b, uint b_id)
+bool ranks_before(float a, uint a_id, float b, uint b_id)
 {
     return a > b || (a == b && a_id < b_id);
 }
@@ -18,13 +18,14 @@ bool may_be_picked(__global const uchar *allowed, uint id, float logit)
     return logit < INFINITY && (allowed[id / 8] >> id % 8 & 1);
 }
 
-/* exp(-INFINITY - -INFINITY) would be a NaN where a piece holds nothing else; a NaN in it stays one. */
+/* What to subtract before exp().  In a piece of -INFINITY alone, the largest would make exp() a NaN.  NaNs among
+ * the logits still reach the sum. */
 float exponent_base(float largest)
 {
     return largest == -INFINITY ? 0 : largest;
 }
 
-/* The largest and the sum of all pieces, into the row's words. */
+/* Joins the largest and the sum of all pieces into the row's words. */
 void join_sums(__global const uint *parts, uint pieces, uint words, __global uint *to)
 {
     float largest = -INFINITY, sum = 0;
@@ -45,13 +46,13 @@ void join_sums(__global const uint *parts, uint pieces, uint words, __global uin
 
 #if LANES == 1
 
-/* Puts a candidate into a list of n, if it is that good. */
+/* Inserts a candidate into a list of the n best; false if it is not among them. */
 bool insert(__global uint *list, uint n, float x, uint id)
 {
     uint at = n - 1;
-    if (!goes_before(x, id, as_float(list[2 * at]), list[2 * at + 1]))
+    if (!ranks_before(x, id, as_float(list[2 * at]), list[2 * at + 1]))
         return false;
-    for (; at > 0 && goes_before(x, id, as_float(list[2 * at - 2]), list[2 * at - 1]); at--) {
+    for (; at > 0 && ranks_before(x, id, as_float(list[2 * at - 2]), list[2 * at - 1]); at--) {
         list[2 * at] = list[2 * at - 2];
         list[2 * at + 1] = list[2 * at - 1];
     }
@@ -64,7 +65,7 @@ void list_begin(__global uint *list, uint n)
 {
     for (uint i = 0; i < n; i++) {
         list[2 * i] = as_uint(-INFINITY);
-        list[2 * i + 1] = NOBODY;
+        list[2 * i + 1] = NO_ID;
     }
 }
 
@@ -83,7 +84,7 @@ __kernel void pick_pieces(PICK_PARAMETERS)
     for (uint v = begin; v < end; v++) {
         float x = logits[v];
         largest = fmax(largest, x);
-        if (goes_before(x, v, as_float(to[2 * n]), to[2 * n + 1]) && may_be_picked(allowed, v, x))
+        if (ranks_before(x, v, as_float(to[2 * n]), to[2 * n + 1]) && may_be_picked(allowed, v, x))
             insert(to + 2, n, x, v);
     }
     float base = exponent_base(largest);
@@ -115,22 +116,23 @@ __kernel void pick_join(JOIN_PARAMETERS)
 
 #else
 
-/* The lane's best candidate among every LANES-th of n that goes after the last one taken. */
+/* Finds the lane's best candidate, among every LANES-th of n, that ranks after the last one taken. */
 #define SCAN(n_candidates, LOGIT, ID)                                                                        \
     do {                                                                                                     \
         best = -INFINITY;                                                                                    \
-        best_id = NOBODY;                                                                                    \
+        best_id = NO_ID;                                                                                    \
         for (uint e = lane; e < (n_candidates); e += LANES) {                                                \
             float x_ = LOGIT(e);                                                                             \
             uint id_ = ID(e);                                                                                \
-            if (goes_before(last, last_id, x_, id_) && goes_before(x_, id_, best, best_id)) {                \
+            if (ranks_before(last, last_id, x_, id_) && ranks_before(x_, id_, best, best_id)) {                \
                 best = x_;                                                                                   \
                 best_id = id_;                                                                               \
             }                                                                                                \
         }                                                                                                    \
     } while (0)
 
-/* The n best of all lanes' candidates, one after the other: who had the last one looks for the next. */
+/* Takes the n best of all lanes' candidates, one after the other: the lane that had the last one looks for its
+ * next. */
 #define TAKE_BEST(n, list, n_candidates, LOGIT, ID)                                                          \
     do {                                                                                                     \
         float last = INFINITY, best;                                                                         \
@@ -141,7 +143,7 @@ __kernel void pick_join(JOIN_PARAMETERS)
             shared_ids[lane] = best_id;                                                                     \
             barrier(CLK_LOCAL_MEM_FENCE);                                                                    \
             for (uint width = LANES / 2; width > 0; width /= 2) {                                            \
-                if (lane < width && goes_before(shared[lane + width], shared_ids[lane + width],            \
+                if (lane < width && ranks_before(shared[lane + width], shared_ids[lane + width],            \
                                                 shared[lane], shared_ids[lane])) {                         \
                     shared[lane] = shared[lane + width];                                                   \
                     shared_ids[lane] = shared_ids[lane + width];                                           \
@@ -155,7 +157,7 @@ __kernel void pick_join(JOIN_PARAMETERS)
                 (list)[2 * k] = as_uint(last);                                                               \
                 (list)[2 * k + 1] = last_id;                                                                 \
             }                                                                                                \
-            if (best_id == last_id && best_id != NOBODY)                                                     \
+            if (best_id == last_id && best_id != NO_ID)                                                     \
                 SCAN(n_candidates, LOGIT, ID);                                                               \
         }                                                                                                    \
     } while (0)
@@ -173,7 +175,7 @@ __kernel void pick_pieces(PICK_PARAMETERS)
         return;
     logits += (size_t)i * n_logits + begin;
 #define ALLOWED_LOGIT(e) (may_be_picked(allowed, begin + (e), logits[e]) ? logits[e] : -INFINITY)
-#define ALLOWED_ID(e)    (may_be_picked(allowed, begin + (e), logits[e]) ? begin + (e) : NOBODY)
+#define ALLOWED_ID(e)    (may_be_picked(allowed, begin + (e), logits[e]) ? begin + (e) : NO_ID)
     TAKE_BEST(n, to + 2, count, ALLOWED_LOGIT, ALLOWED_ID);
     float largest = -INFINITY, sum = 0;
     for (uint e = lane; e < count; e += LANES)
@@ -197,7 +199,7 @@ __kernel void pick_pieces(PICK_PARAMETERS)
     }
 }
 
-/* Group (row): candidate e is entry e % n of piece e / n. */
+/* Group (row).  Candidate e is entry e % n of piece e / n. */
 __kernel void pick_join(JOIN_PARAMETERS)
 {
     __local float shared[LANES];

@@ -1,7 +1,6 @@
-/* step.cl - everything of a step but products and attention, and the packing of weights.
+/* step.cl - all of a step but products, attention and picking; and the packing of weights.
  *
- * LANES work-items share a row.  On a CPU it is 1: a barrier costs more there than the row itself, and with
- * one lane there is none. */
+ * LANES work-items share a row.  A CPU gets one lane and so no barrier, which would cost more than the row. */
 
 #if LANES == 1
 float lanes_sum(float x, __local float *shared)
@@ -25,7 +24,7 @@ float lanes_sum(float x, __local float *shared)
 }
 #endif
 
-/* out[R,D] = tokens[token] + positions[position]; work-item (column, row).  int8 is for tokens alone. */
+/* out[R,D] = tokens[token] + positions[position].  Work-item (column, row).  Positions are never int8. */
 #define EMBED(NAME, TOKEN, LOAD_TOKEN, POSITION, LOAD)                                                       \
     __kernel void NAME(__global const TOKEN *tokens, __global const float *scales,                           \
                        __global const POSITION *positions, __global float *out, __global const uint *step,   \
@@ -45,7 +44,7 @@ EMBED(embed_f32, float, LOAD_FLOAT, float, LOAD_FLOAT)
 EMBED(embed_f16, half, vload_half, half, vload_half)
 EMBED(embed_int8, char, LOAD_SCALED, float, LOAD_FLOAT)
 
-/* out[R,D] = (in - mean) / sqrt(variance + epsilon) * gain + bias; a group for each row */
+/* out[R,D] = (in - mean) / sqrt(variance + epsilon) * gain + bias.  Group (row). */
 __kernel void norm(__global const float *in, __global float *out, __global const float *gain,
                    __global const float *bias, uint d, uint stride, float epsilon)
 {
@@ -65,7 +64,7 @@ __kernel void norm(__global const float *in, __global float *out, __global const
         out[c] = (in[c] - mean) * scale * gain[c] + bias[c];
 }
 
-/* to[i, stride] = the (first + i)th row that wants logits; work-item (column, i) */
+/* to[i, stride] = row first + i of those that want logits.  Work-item (column, i). */
 __kernel void gather(__global const float *from, __global float *to, __global const uint *step, uint rows_max,
                      uint stride, uint first)
 {
@@ -75,7 +74,7 @@ __kernel void gather(__global const float *from, __global float *to, __global co
             from[(size_t)STEP_ARRAY(step, STEP_WANTED, rows_max)[first + i] * stride + c];
 }
 
-/* Positions [0, n) of every head of slot `to` from slot `from`, keys and values: cache is
+/* Copies positions [0, n) of every head from slot `from` to slot `to`, keys and values.  The cache is
  * [2, slots, H, P, wide].  Work-item (element of n * wide, head, keys or values). */
 __kernel void copy_slot(__global CACHE_BITS *cache, uint heads, uint positions, uint wide, ulong values_at,
                         uint to, uint from, uint n)
@@ -88,10 +87,10 @@ __kernel void copy_slot(__global CACHE_BITS *cache, uint heads, uint positions, 
         half_of[((size_t)from * heads + get_global_id(1)) * head + i];
 }
 
-/* Weights arrive as staged[n, cols], which are rows first to first+n-1 of what the checkpoint stores.
+/* Weights arrive as staged[n, cols], rows first to first + n - 1 of what the checkpoint stores.
  *
- * A matrix [in, out] is kept as [out, stride]: its columns, each contiguous.  Work-item (column, run of 16
- * rows): neighbours read neighbouring columns, and each writes 16 elements in a row. */
+ * A matrix [in, out] is kept as [out, stride]: each of its columns is contiguous.  Work-item (column, run of 16
+ * rows): neighbours read neighbouring columns, and each writes 16 consecutive elements. */
 #define PACK_COLUMNS(NAME, WEIGHT, STORE)                                                                    \
     __kernel void NAME(__global const float *staged, __global WEIGHT *to, uint first, uint n, uint cols,     \
                        uint stride)                                                                          \
@@ -102,7 +101,7 @@ __kernel void copy_slot(__global CACHE_BITS *cache, uint heads, uint positions, 
         for (uint r = begin; r < end; r++)                                                                   \
             STORE(staged[(size_t)r * cols + c], (size_t)c * stride + first + r, to);                         \
     }
-/* Tables [rows, cols] stay as they are, but for the stride.  Work-item (column, row). */
+/* Tables [rows, cols] keep their order and only get the stride.  Work-item (column, row). */
 #define PACK_ROWS(NAME, WEIGHT, STORE)                                                                       \
     __kernel void NAME(__global const float *staged, __global WEIGHT *to, uint first, uint n, uint cols,     \
                        uint stride)                                                                          \
@@ -117,8 +116,8 @@ PACK_COLUMNS(pack_columns_f16, half, vstore_half_rte)
 PACK_ROWS(pack_rows_f32, float, STORE_FLOAT)
 PACK_ROWS(pack_rows_f16, half, vstore_half_rte)
 
-/* Row first + i of int8 weights is source[i] in integers.  factors[factors_at + 2i] takes its elements to
- * -127 to 127, and the one after it back.  Work-item (column, i). */
+/* Rounds source[i] to row first + i of int8 weights.  factors[factors_at + 2i] scales its elements to
+ * -127 to 127; the factor after it scales them back.  Work-item (column, i). */
 __kernel void quantise(__global const float *source, __global const float *factors, uint factors_at,
                        __global char *to, __global float *scales, uint first, uint n, uint cols,
                        uint source_stride, uint stride)
@@ -133,8 +132,8 @@ __kernel void quantise(__global const float *source, __global const float *facto
         scales[first + i] = factors[1];
 }
 
-/* to = the elements of from[n], for a product that can read nothing but float, from where the work-items begin;
- * rows are `stride` long.  Work-item: 16 elements. */
+/* Widens elements of from[n] to float, for CLBlast; rows are `stride` long.  `to` begins with the elements of
+ * the first work-item.  Work-item: 16 elements. */
 #define WIDEN(NAME, WEIGHT, LOAD16)                                                                          \
     __kernel void NAME(__global const WEIGHT *from, __global const float *scales, __global float *to,        \
                        ulong n, uint stride)                                                                 \

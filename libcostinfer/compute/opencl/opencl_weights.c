@@ -1,12 +1,13 @@
-/* opencl_memory.c - weights on their way to the device, and the cache of keys and values.
+/* opencl_weights.c - weights on their way to the device.
  *
- * One buffer a tensor and a layer, not one for all: a device gives a quarter of its memory at a time.
+ * Every tensor has a buffer of its own, since a device gives only a part of its memory at a time.
  *
- * Weights go through two pinned pieces of host memory by turns: the host converts a chunk to float32 in one
- * while the other travels, and a kernel puts what arrived into its place: [out, in], since reading a row's
- * weights one after the other is what a product of few rows spends its time on.  An int8 matrix waits on the
- * device, in float32, for its last row. */
-#include <inttypes.h>
+ * Weights travel through two pinned pieces of host memory in turn: the host converts a chunk to float32 in
+ * one while the other travels, and a kernel puts the chunk into its place.  Matrices are kept as [out, in]: a
+ * product of few rows spends its time on reading weights, and so each output's are contiguous.  An int8
+ * matrix waits on the device, in float32, for its last row. */
+#include "opencl_weights.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -14,9 +15,8 @@
 #include "half.h"
 #include "int8_scale.h"
 #include "mem.h"
-#include "opencl_device.h"
-
-/* ---- Weights ------------------------------------------------------------------------------ */
+#include "opencl_program.h"
+#include "opencl_queue.h"
 
 enum { STAGE_BYTES = 1 << 20 };
 
@@ -24,10 +24,7 @@ static enum cinf_status stage_new(struct opencl_stage *stage, struct opencl_devi
 {
     TRY(opencl_buffer_new(&stage->pinned, device, bytes, CL_MEM_ALLOC_HOST_PTR, false, "staging memory"));
     TRY(opencl_buffer_new(&stage->buffer, device, bytes, 0, false, "staging memory"));
-    cl_int error;
-    stage->host = clEnqueueMapBuffer(device->queue, stage->pinned.mem, CL_TRUE, CL_MAP_WRITE, 0, bytes, 0,
-                                     NULL, NULL, &error);
-    return stage->host ? CINF_OK : opencl_fail(device, error, "mapping staging memory");
+    return opencl_buffer_map(&stage->host, device, &stage->pinned, CL_MAP_WRITE);
 }
 
 static void stage_free(struct opencl_stage *stage, struct opencl_device *device)
@@ -69,18 +66,18 @@ static enum cinf_status allocate(struct opencl_weights *w)
     for (uint32_t i = 0; i < w->n_specs; i++) {
         struct opencl_weight *part = &w->parts[i];
         const struct weight_spec *spec = &w->specs[i];
-        bool turned = spec->role == WEIGHT_MATRIX;
-        part->rows = turned ? spec->cols : spec->rows;
-        part->cols = turned ? spec->rows : spec->cols;
+        bool transposed = spec->role == WEIGHT_MATRIX;
+        part->rows = transposed ? spec->cols : spec->rows;
+        part->cols = transposed ? spec->rows : spec->cols;
         part->stride = (uint32_t)round_up(part->cols, VECTOR);
-        /* Four rows at a time are read by the kernels for many. */
+        /* The matrix kernel for CPUs reads four rows at a time. */
         uint64_t bytes = round_up(part->rows, 4);
         if (!mul_u64(&bytes, bytes, part->stride) || !mul_u64(&bytes, bytes, element_bytes(w, i)))
             return cinf_fail(CINF_ENOMEM, "weight %u of %u x %u elements", i, spec->rows, spec->cols);
         TRY(opencl_buffer_new(&part->buffer, device, bytes, 0, true, "weights"));
         if (is_int8(w, i))
             TRY(opencl_buffer_new(&part->scales, device, part->rows * sizeof(float), 0, false, "scales"));
-        /* At least a row, and the factors of int8: of this row or of all columns. */
+        /* A stage holds at least a row and the factors of int8: this row's or those of all columns. */
         size_t least = is_int8(w, i) ? 2 * (size_t)spec->cols + 2 : spec->cols;
         w->stage_elements = w->stage_elements > least ? w->stage_elements : least;
     }
@@ -98,7 +95,7 @@ enum cinf_status opencl_weights_new(struct weights **out, struct device *base,
                                     const struct weight_spec *specs, uint32_t n_specs, enum weights_type type)
 {
     if (type != WEIGHTS_F32 && type != WEIGHTS_F16 && type != WEIGHTS_INT8)
-        return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights in f32, f16 or int8 only",
+        return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps weights only in f32, f16 or int8",
                          ((struct opencl_device *)base)->name);
     TRY(specs_check(specs, n_specs));
     struct opencl_weights *w = mem_new(1, sizeof *w);
@@ -130,12 +127,9 @@ void opencl_weights_free(struct weights *base)
     struct opencl_weights *w = (struct opencl_weights *)base;
     struct opencl_device *device = (struct opencl_device *)base->device;
     stages_free(w);
-    if (w->pack_rows)
-        clReleaseKernel(w->pack_rows);
-    if (w->pack_columns)
-        clReleaseKernel(w->pack_columns);
-    if (w->quantise)
-        clReleaseKernel(w->quantise);
+    opencl_kernel_free(w->pack_rows);
+    opencl_kernel_free(w->pack_columns);
+    opencl_kernel_free(w->quantise);
     for (uint32_t i = 0; w->parts && i < w->n_specs; i++) {
         opencl_buffer_free(device, &w->parts[i].buffer);
         opencl_buffer_free(device, &w->parts[i].scales);
@@ -147,7 +141,7 @@ void opencl_weights_free(struct weights *base)
     mem_free(w);
 }
 
-/* to[n] from elements of any floating-point type at any address. */
+/* Converts n elements of any floating-point type, at any address, to float32. */
 static void convert(float *to, const unsigned char *from, size_t n, enum cinf_dtype dtype)
 {
     for (size_t i = 0; i < n; i++) {
@@ -172,11 +166,12 @@ static void convert(float *to, const unsigned char *from, size_t n, enum cinf_dt
     }
 }
 
-/* The first of n elements that the weights' type cannot hold, or n.  `values` are the elements as float32. */
+/* Returns the index of the first of n elements that the weights' type cannot hold, or n.  `values` are the
+ * elements as float32. */
 static size_t first_misfit(const float *values, const unsigned char *from, size_t n, enum cinf_dtype dtype,
                            enum weights_type type)
 {
-    const float max = type == WEIGHTS_F16 ? 65520.0f : INFINITY; /* it and above rounds beyond f16's 65504 */
+    const float max = type == WEIGHTS_F16 ? 65520.0f : INFINITY; /* from there on f16 rounds to infinity */
     for (size_t i = 0; i < n; i++) {
         double value = (double)values[i];
         if (dtype == CINF_DTYPE_F64)
@@ -187,7 +182,7 @@ static size_t first_misfit(const float *values, const unsigned char *from, size_
     return n;
 }
 
-/* The next stage, once the host may write to it. */
+/* Returns the next stage, once the host may write to it. */
 static enum cinf_status take_stage(struct opencl_stage **out, struct opencl_weights *w)
 {
     struct opencl_stage *stage = &w->stages[w->stage];
@@ -201,7 +196,7 @@ static enum cinf_status take_stage(struct opencl_stage **out, struct opencl_weig
     return CINF_OK;
 }
 
-/* The first n numbers of the stage to the device. */
+/* Sends the first n numbers of the stage to the device. */
 static enum cinf_status send(struct opencl_device *device, struct opencl_stage *stage, cl_mem to, size_t n)
 {
     cl_int error = clEnqueueWriteBuffer(device->queue, to, CL_FALSE, 0, n * sizeof(float), stage->host, 0,
@@ -209,7 +204,8 @@ static enum cinf_status send(struct opencl_device *device, struct opencl_stage *
     return opencl_status(device, error, "sending weights");
 }
 
-/* The stage's n rows of a weight, from row `first` on, as they are or as columns of `to`. */
+/* Puts the stage's n rows of a weight into place, from row `first` on: as rows of `to`, or for a matrix as
+ * its columns. */
 static enum cinf_status pack(struct opencl_weights *w, const struct opencl_stage *stage, uint32_t index,
                              uint32_t first, uint32_t n, cl_mem to)
 {
@@ -225,7 +221,7 @@ static enum cinf_status pack(struct opencl_weights *w, const struct opencl_stage
     return opencl_launch(device, kernel, global, (const size_t[]){ 64, 1, 1 });
 }
 
-/* Rows [first, first + n) of int8 weights from as many of `source`, with the stage's factors. */
+/* Makes rows [first, first + n) of int8 weights from n rows of `source`, with the stage's factors. */
 static enum cinf_status quantise(struct opencl_weights *w, const struct opencl_stage *stage, uint32_t index,
                                  uint32_t first, uint32_t n, cl_mem source, cl_uint source_stride,
                                  cl_uint factors_at)
@@ -248,7 +244,7 @@ static enum cinf_status quantise(struct opencl_weights *w, const struct opencl_s
                          (const size_t[]){ 64, 1, 1 });
 }
 
-/* The stage's n rows of int8 weights, each an output. */
+/* Writes the stage's n rows of int8 weights, each of which is an output. */
 static enum cinf_status write_int8_rows(struct opencl_weights *w, struct opencl_stage *stage, uint32_t index,
                                         uint32_t first, uint32_t n)
 {
@@ -264,7 +260,7 @@ static enum cinf_status write_int8_rows(struct opencl_weights *w, struct opencl_
     return quantise(w, stage, index, first, n, stage->buffer.mem, cols, n * cols);
 }
 
-/* The stage's n rows of an int8 matrix, whose columns are outputs. */
+/* Writes the stage's n rows of an int8 matrix, whose columns are outputs. */
 static enum cinf_status write_int8_matrix(struct opencl_weights *w, struct opencl_stage *stage,
                                           uint32_t index, uint32_t first, uint32_t n)
 {
@@ -272,7 +268,7 @@ static enum cinf_status write_int8_matrix(struct opencl_weights *w, struct openc
     struct opencl_weight *part = &w->parts[index];
     if (!part->wide.mem) {
         TRY(opencl_buffer_new(&part->wide, device, (uint64_t)part->rows * part->stride * sizeof(float), 0,
-                              false, "a matrix on its way to int8"));
+                              false, "a matrix before it is int8"));
         part->largest = mem_new(part->rows, sizeof *part->largest);
     }
     if (!part->largest)
@@ -294,7 +290,7 @@ static enum cinf_status write_int8_matrix(struct opencl_weights *w, struct openc
         factors[2 * c] = int8_factor(part->largest[c], &factors[2 * c + 1]);
     TRY(send(device, stage, stage->buffer.mem, 2 * (size_t)part->rows));
     TRY(quantise(w, stage, index, 0, part->rows, part->wide.mem, part->stride, 0));
-    opencl_buffer_free(device, &part->wide); /* what is under way keeps it */
+    opencl_buffer_free(device, &part->wide); /* the driver keeps it until the kernel has run */
     mem_free(part->largest);
     part->largest = NULL;
     part->n_written = 0;
@@ -325,7 +321,7 @@ static enum cinf_status write_piece(struct opencl_weights *w, uint32_t index, ui
     if (type == WEIGHTS_INT8) {
         TRY(spec->role == WEIGHT_MATRIX ? write_int8_matrix(w, stage, index, first, n)
                                         : write_int8_rows(w, stage, index, first, n));
-    } else if (spec->role == WEIGHT_VECTOR) { /* of one row: it goes where it belongs at once */
+    } else if (spec->role == WEIGHT_VECTOR) { /* one row, which needs no kernel */
         TRY(send(device, stage, w->parts[index].buffer.mem, count));
     } else {
         TRY(send(device, stage, stage->buffer.mem, count));
@@ -346,10 +342,10 @@ enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint
     uint32_t cols = w->specs[index].cols;
     if (!w->stages[0].host)
         return cinf_fail(CINF_EINVAL, "weight %u: written after the last write", index);
-    uint32_t at_once = (uint32_t)(w->stage_elements / (is_int8(w, index) ? cols + 2 : cols));
+    const uint32_t piece_max = (uint32_t)(w->stage_elements / (is_int8(w, index) ? cols + 2 : cols));
     const unsigned char *from = elements;
     for (uint32_t done = 0; done < n;) {
-        uint32_t piece = n - done < at_once ? n - done : at_once;
+        uint32_t piece = n - done < piece_max ? n - done : piece_max;
         TRY(write_piece(w, index, first + done, piece, from, dtype));
         from += (size_t)piece * cols * sizes[dtype];
         done += piece;
@@ -378,96 +374,4 @@ uint64_t opencl_weights_bytes(const struct weights *base)
                         (uint64_t)w->parts[i].rows * w->parts[i].stride * element_bytes(w, i) +
                             w->parts[i].scales.bytes);
     return weights_sum_read(&sum);
-}
-
-/* ---- The cache ---------------------------------------------------------------------------- */
-
-/* Bytes of one slot in one layer; UINT64_MAX when they cannot be counted. */
-static uint64_t layer_bytes(const struct device *device, const struct program *p)
-{
-    bool half = ((const struct opencl_device *)device)->half_cache;
-    uint64_t n = 2 * (half ? sizeof(cl_half) : sizeof(float)) * (uint64_t)p->heads;
-    if (!mul_u64(&n, n, round_up(p->width / p->heads, VECTOR)) || !mul_u64(&n, n, p->positions))
-        return UINT64_MAX;
-    return n;
-}
-
-uint64_t opencl_kv_slot_bytes(const struct device *device, const struct program *program)
-{
-    uint64_t n = layer_bytes(device, program);
-    return mul_u64(&n, n, program->layers) ? n : UINT64_MAX;
-}
-
-enum cinf_status opencl_kv_new(struct kv **out, struct device *base, const struct program *program,
-                               uint32_t slots)
-{
-    struct opencl_device *device = (struct opencl_device *)base;
-    TRY(program_check(program));
-    uint64_t bytes = layer_bytes(base, program);
-    if (slots == 0 || !mul_u64(&bytes, bytes, slots))
-        return cinf_fail(CINF_ENOMEM, "a cache of %u slots of %" PRIu64 " bytes", slots,
-                         opencl_kv_slot_bytes(base, program));
-    struct opencl_kv *kv = mem_new(1, sizeof *kv);
-    if (kv) {
-        kv->base.device = base;
-        kv->slots = slots;
-        kv->layers = program->layers;
-        kv->heads = program->heads;
-        kv->positions = program->positions;
-        kv->head_width = program->width / program->heads;
-        kv->wide = (uint32_t)round_up(kv->head_width, VECTOR);
-        kv->values_at = (cl_ulong)slots * kv->heads * kv->positions * kv->wide;
-        kv->caches = mem_new(kv->layers, sizeof *kv->caches);
-    }
-    enum cinf_status status = kv && kv->caches ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for a cache");
-    /* What is read before it is written is the end of a head only, where it does not fill its vectors. */
-    bool zero = kv && kv->wide != kv->head_width;
-    for (uint32_t l = 0; status == CINF_OK && l < kv->layers; l++)
-        status = opencl_buffer_new(&kv->caches[l], device, bytes, 0, zero, "a layer's keys and values");
-    if (status == CINF_OK)
-        status = opencl_kernel_new(&kv->copy, device, device->program, "copy_slot");
-    if (status != CINF_OK) {
-        opencl_kv_free((struct kv *)kv);
-        return status;
-    }
-    *out = &kv->base;
-    return CINF_OK;
-}
-
-void opencl_kv_free(struct kv *base)
-{
-    if (!base)
-        return;
-    struct opencl_kv *kv = (struct opencl_kv *)base;
-    struct opencl_device *device = (struct opencl_device *)base->device;
-    for (uint32_t l = 0; kv->caches && l < kv->layers; l++)
-        opencl_buffer_free(device, &kv->caches[l]);
-    if (kv->copy)
-        clReleaseKernel(kv->copy);
-    mem_free(kv->caches);
-    mem_free(kv);
-}
-
-enum cinf_status opencl_kv_copy(struct kv *base, uint32_t to, uint32_t from, uint32_t n)
-{
-    struct opencl_kv *kv = (struct opencl_kv *)base;
-    struct opencl_device *device = (struct opencl_device *)base->device;
-    TRY(copy_check(kv->slots, kv->positions, to, from, n));
-    if (to == from || n == 0)
-        return CINF_OK;
-    const size_t global[3] = { (size_t)n * kv->wide, kv->heads, 2 };
-    for (uint32_t l = 0; l < kv->layers; l++) {
-        const struct opencl_argument arguments[] = { ARGUMENT(kv->caches[l].mem),
-                                                     ARGUMENT(kv->heads),
-                                                     ARGUMENT(kv->positions),
-                                                     ARGUMENT(kv->wide),
-                                                     ARGUMENT(kv->values_at),
-                                                     ARGUMENT(to),
-                                                     ARGUMENT(from),
-                                                     ARGUMENT(n),
-                                                     { 0 } };
-        TRY(opencl_arguments(device, kv->copy, arguments));
-        TRY(opencl_launch(device, kv->copy, global, (const size_t[]){ 64, 1, 1 }));
-    }
-    return CINF_OK;
 }
