@@ -1,9 +1,9 @@
-/* opencl_shim.h - stands between the backend and the driver: included by one test program, whose functions of
- * these names the linker takes before the loader's.
+/* opencl_shim.h - stands between the backend and the driver.  One test program includes it, and the linker
+ * prefers that program's functions of these names to the loader's.
  *
- * Every buffer gets guard words behind its end, looked at when it is released; every object is counted, so
- * that a test can say that none is left; the nth call from now can be made to fail; and the queue can be
- * waited for after every command. */
+ * Every buffer gets guard words behind its end, which are verified when it is released.  Every object is
+ * counted, so that a test can assert that none is left, whichever way a driver makes it.  The nth call from
+ * now can be made to fail, and the queue can be drained after every command. */
 #ifndef OPENCL_SHIM_H
 #define OPENCL_SHIM_H
 
@@ -15,21 +15,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- What tests say and ask ---------------------------------------------------------------- */
+/* ---- What tests set and read --------------------------------------------------------------- */
 
 static struct {
-    uint64_t calls;        /* that could have failed, so far */
-    uint64_t fail_at;      /* the number of the one that does; 0: none */
-    const char *fail_name; /* or the fail_at-th of this function; NULL: of all */
-    uint64_t named;        /* its calls since then */
+    uint64_t calls;        /* calls so far that could have failed */
+    uint64_t fail_at;      /* the number of the call that fails; 0: none */
+    const char *fail_name; /* fail_at counts calls of this function only; NULL: of all */
+    uint64_t named;        /* calls of that function since it was named */
     const char *failed;
     cl_int error;
-    int live; /* contexts, queues, buffers, programs, kernels and events that nobody has released */
+    int live; /* contexts, queues, buffers, programs, kernels and events that are not released */
     bool overrun;
-    bool synchronous; /* a command has ended when its call returns */
+    bool synchronous; /* every command has ended when its call returns */
 } shim;
 
-/* The nth call from now, or the nth of that name, fails; 0: none does. */
+/* Lets the nth call from now fail, or the nth of that name; 0: none. */
 static void shim_fail_at(uint64_t n, const char *name, cl_int error)
 {
     shim.fail_at = n && !name ? shim.calls + n : n;
@@ -39,7 +39,7 @@ static void shim_fail_at(uint64_t n, const char *name, cl_int error)
     shim.failed = NULL;
 }
 
-/* From now on shim.named counts the calls of that name; none fails. */
+/* Counts the calls of that name in shim.named from now on; none fails. */
 static void shim_count(const char *name)
 {
     shim_fail_at(UINT64_MAX, name, 0);
@@ -87,7 +87,7 @@ enum { QUEUES_MAX = 16 };
 static struct {
     cl_context context;
     cl_command_queue queue;
-} shim_queues[QUEUES_MAX]; /* a context's one */
+} shim_queues[QUEUES_MAX]; /* each context has one */
 
 static cl_command_queue shim_queue_of(cl_context context)
 {
@@ -117,7 +117,7 @@ static cl_command_queue shim_queue_of(cl_context context)
         return shim_fails(#name) ? shim.error : real(__VA_ARGS__);                                           \
     }
 
-/* The same, which may make an event. */
+/* A call that returns a status and may make an event. */
 #define ENQUEUE(name, parameters, ...)                                                                       \
     cl_int CL_API_CALL name parameters                                                                       \
     {                                                                                                        \
@@ -136,7 +136,8 @@ static cl_command_queue shim_queue_of(cl_context context)
     {                                                                                                        \
         REAL(name)                                                                                           \
         if (shim_fails(#name)) {                                                                             \
-            *error = shim.error;                                                                             \
+            if (error)                                                                                       \
+                *error = shim.error;                                                                         \
             return NULL;                                                                                     \
         }                                                                                                    \
         type made = real(__VA_ARGS__);                                                                       \
@@ -163,6 +164,8 @@ STATUS(clBuildProgram,
        (cl_program program, cl_uint n, const cl_device_id *ids, const char *options,
         void(CL_CALLBACK *notify)(cl_program, void *), void *user),
        program, n, ids, options, notify, user)
+STATUS(clGetProgramInfo, (cl_program program, cl_program_info what, size_t size, void *out, size_t *need),
+       program, what, size, out, need)
 STATUS(clSetKernelArg, (cl_kernel kernel, cl_uint index, size_t size, const void *value), kernel, index, size,
        value)
 STATUS(clFlush, (cl_command_queue queue), queue)
@@ -195,6 +198,10 @@ CREATE(cl_context, clCreateContext,
 CREATE(cl_program, clCreateProgramWithSource,
        (cl_context context, cl_uint n, const char **texts, const size_t *lengths, cl_int *error), context, n,
        texts, lengths, error)
+CREATE(cl_program, clCreateProgramWithBinary,
+       (cl_context context, cl_uint n, const cl_device_id *ids, const size_t *lengths,
+        const unsigned char **binaries, cl_int *states, cl_int *error),
+       context, n, ids, lengths, binaries, states, error)
 CREATE(cl_kernel, clCreateKernel, (cl_program program, const char *name, cl_int *error), program, name, error)
 RELEASE(clReleaseContext, cl_context)
 RELEASE(clReleaseProgram, cl_program)

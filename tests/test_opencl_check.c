@@ -19,6 +19,8 @@ enum { SHAPED_PROGRAMS = 4 };
 /* A kernel that never runs; new buffers then hold garbage.  NULL: everything is as usual. */
 static const char *dropped;
 
+static bool lacks_fma; /* programs that call fma() do not build */
+
 #pragma GCC visibility push(default)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
@@ -41,6 +43,16 @@ cl_int CL_API_CALL clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kern
     return dropped && strcmp(name, dropped) == 0
                ? CL_SUCCESS
                : real(queue, kernel, dims, offset, global, local, n, events, event);
+}
+
+cl_int CL_API_CALL clBuildProgram(cl_program program, cl_uint n, const cl_device_id *ids, const char *options,
+                                  void(CL_CALLBACK *notify)(cl_program, void *), void *user)
+{
+    static __typeof__(clBuildProgram) *real;
+    if (!real)
+        real_function(&real, "clBuildProgram");
+    return lacks_fma && strstr(options, "-DFMA=fma") ? CL_BUILD_PROGRAM_FAILURE
+                                                     : real(program, n, ids, options, notify, user);
 }
 
 /* Otherwise the results of an earlier check could still be in memory and pass for this one's. */
@@ -165,6 +177,28 @@ START_TEST(every_kernel_is_checked)
 }
 END_TEST
 
+/* A driver without fma() gets mad(), attention too, and nothing steps aside; a fault of another kind leaves
+ * fma() in place. */
+START_TEST(drivers_without_fma)
+{
+    static const struct opencl_tuning tunings[] = {
+        { .lanes = 16, .tile_rows = 8, .split_length = 16, .check = true },
+        { .lanes = 16, .tile_rows = 8, .split_length = 16, .check = true, .options = "-DLANES=nonsense" },
+    };
+    for (int lacks = 0; lacks < 2; lacks++) {
+        for (size_t i = 0; i < sizeof tunings / sizeof *tunings; i++) {
+            lacks_fma = lacks;
+            struct opencl_device *device = open_as(&tunings[i]);
+            ck_assert_int_eq(device->mad, lacks);
+            ck_assert_int_eq(strstr(description_of(device), "without") != NULL, i == 1);
+            ck_ok(opencl_check(device));
+            backend_opencl.close(&device->base);
+        }
+    }
+    lacks_fma = false;
+}
+END_TEST
+
 /* An activation that the kernels do not know, and kernels that do not compile. */
 START_TEST(wrong_kernels_step_aside)
 {
@@ -213,6 +247,7 @@ Suite *suite(void)
     tcase_add_test(t, right_kernels_stay);
     tcase_add_test(t, every_kernel_is_checked);
     tcase_add_test(t, wrong_kernels_step_aside);
+    tcase_add_test(t, drivers_without_fma);
     tcase_add_test(t, shape_by_name);
     tcase_add_loop_test(t, shape_of_gpus, 0, SHAPED_PROGRAMS + 2);
 #endif

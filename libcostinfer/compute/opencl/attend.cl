@@ -57,7 +57,7 @@ float attend_sum16(float16 x)
 #define GLOBAL_DOT(q, key)                                                                                   \
     float16 dot_ = 0;                                                                                        \
     for (uint v = 0; v < HV; v++)                                                                            \
-        dot_ = fma((q)[v], CACHE_LOAD16(v, (key)), dot_);                                                    \
+        dot_ = FMA((q)[v], CACHE_LOAD16(v, (key)), dot_);                                                    \
     float s = attend_sum16(dot_)
 
 /* Adds the score s and its value to (m, l, a). */
@@ -232,7 +232,7 @@ __kernel __attribute__((reqd_work_group_size(TILE_ROWS, 1, 1))) void attend_tile
         for (uint t = 0; t < n && t0 + t <= first + mine; t++) {
             float16 products = 0;
             for (uint v = 0; v < HV; v++)
-                products = fma(query[v], shared_keys[t * HV + v], products);
+                products = FMA(query[v], shared_keys[t * HV + v], products);
             float s = attend_sum16(products);
             float m_new = fmax(m, s), old = exp(m - m_new), new_ = exp(s - m_new);
             m = m_new;

@@ -2,7 +2,7 @@
  *
  * Reading the weights is what takes time, so each is read once for M rows.  The file is compiled once for each
  * type of weights (weights_*.cl) and each M.  k is a multiple of 16; `in` and `out` have room for a multiple of
- * M rows, `rows` of which are real; 0: as many as the step has. */
+ * M rows, `rows` of which are real; 0: as many as the step has.  FMA is fma(), or mad() on drivers without. */
 
 #define NUMBERED_(name, n) name##_##n
 #define NUMBERED(name, n)  NUMBERED_(name, n)
@@ -26,7 +26,7 @@ __kernel void LINEAR(__global const WEIGHT *w, __global const float *scales, __g
     for (uint i = 0; i < k; i += 16) {
         float16 weights = LOAD16(0, w + i);
         for (uint m = 0; m < M; m++)
-            sums[m] = fma(weights, vload16(0, in + (size_t)m * k + i), sums[m]);
+            sums[m] = FMA(weights, vload16(0, in + (size_t)m * k + i), sums[m]);
     }
     for (uint m = 0; m < M; m++) {
         if (r + m < rows)
@@ -51,7 +51,7 @@ __kernel void LINEAR(__global const WEIGHT *w, __global const float *scales, __g
     for (uint i = lane * 4; i < k; i += LANES * 4) {
         float4 weights = LOAD4(0, w + i);
         for (uint m = 0; m < M; m++)
-            sums[m] = fma(weights, vload4(0, in + (size_t)m * k + i), sums[m]);
+            sums[m] = FMA(weights, vload4(0, in + (size_t)m * k + i), sums[m]);
     }
     for (uint m = 0; m < M; m++) {
         float2 half_sum = sums[m].lo + sums[m].hi;

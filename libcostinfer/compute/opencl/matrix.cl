@@ -24,7 +24,7 @@ __kernel void TYPED(matrix)(__global const WEIGHT *w, __global const float *scal
         for (uint i = 0; i < 4; i++) {
             float16 value = vload16(0, in + (size_t)i * k + x);
             for (uint j = 0; j < 4; j++)
-                sums[i][j] = fma(weights[j], value, sums[i][j]);
+                sums[i][j] = FMA(weights[j], value, sums[i][j]);
         }
     }
     for (uint i = 0; i < 4; i++)
@@ -67,7 +67,7 @@ TYPED(matrix)(__global const WEIGHT *w, __global const float *scales, __global c
             }
             for (uint i = 0; i < 8; i++)
                 for (uint j = 0; j < 8; j++)
-                    sums[i][j] = fma(left[i], right[j], sums[i][j]);
+                    sums[i][j] = FMA(left[i], right[j], sums[i][j]);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
     }

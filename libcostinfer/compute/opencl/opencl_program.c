@@ -39,6 +39,37 @@ static enum cinf_status build_failed(struct opencl_device *device, cl_program pr
                      opencl_error_name(error), error, first);
 }
 
+/* Takes a program from the cache, or builds it and keeps it there.  *error is the driver's. */
+static enum cinf_status build(cl_program *out, cl_int *error, struct opencl_device *device,
+                              const char *options, const char **texts, uint32_t n_texts)
+{
+    cl_program program = NULL;
+    struct strbuf key = { 0 };
+    if (device->tuning.cache) {
+        opencl_cache_key(&key, device->id, options, texts, n_texts);
+        program = opencl_cache_load(device->context, device->id, &key);
+    }
+    enum cinf_status status = CINF_OK;
+    *error = CL_SUCCESS;
+    if (!program) {
+        program = clCreateProgramWithSource(device->context, n_texts, texts, NULL, error);
+        if (!program)
+            status = opencl_fail(device, *error, "creating a program");
+        else if ((*error = clBuildProgram(program, 1, &device->id, options, NULL, NULL)) != CL_SUCCESS)
+            status = build_failed(device, program, *error);
+        else if (device->tuning.cache)
+            opencl_cache_save(program, &key);
+    }
+    strbuf_free(&key);
+    if (status == CINF_OK)
+        *out = program;
+    else if (program)
+        clReleaseProgram(program);
+    return status;
+}
+
+/* fma() rounds once, and some drivers' libraries lack it (Mesa 26 with Debian's libclc).  There mad() takes
+ * its place, which may round twice. */
 enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *device, const char *options,
                                     const char *const *sources, uint32_t n_sources)
 {
@@ -49,36 +80,18 @@ enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *devic
         return cinf_fail(CINF_EINVAL, "a program of %u sources", n_sources);
     for (uint32_t i = 0; i < n_sources; i++)
         texts[i] = source_of(sources[i]);
-    snprintf(all, sizeof all, "-cl-std=CL1.2 -cl-mad-enable -DLANES=%u -DTILE_ROWS=%u -DHALF_CACHE=%d %s %s",
-             device->tuning.lanes, device->tuning.tile_rows, device->half_cache, options,
-             device->tuning.options ? device->tuning.options : "");
-
-    cl_program program = NULL;
-    struct strbuf key = { 0 };
-    if (device->tuning.cache) {
-        opencl_cache_key(&key, device->id, all, texts, n_sources);
-        program = opencl_cache_load(device->context, device->id, &key);
-    }
-    bool from_cache = program != NULL;
-    cl_int error = CL_SUCCESS;
-    if (!program)
-        program = clCreateProgramWithSource(device->context, n_sources, texts, NULL, &error);
-    if (!program) {
-        strbuf_free(&key);
-        return opencl_fail(device, error, "creating a program");
-    }
-    error = from_cache ? CL_SUCCESS : clBuildProgram(program, 1, &device->id, all, NULL, NULL);
-    if (error != CL_SUCCESS) {
-        enum cinf_status status = build_failed(device, program, error);
-        clReleaseProgram(program);
-        strbuf_free(&key);
-        return status;
-    }
-    if (device->tuning.cache && !from_cache)
-        opencl_cache_save(program, &key);
-    strbuf_free(&key);
-    *out = program;
-    return CINF_OK;
+    const bool had_mad = device->mad;
+    cl_int error;
+    enum cinf_status status;
+    do {
+        snprintf(all, sizeof all,
+                 "-cl-std=CL1.2 -cl-mad-enable -DLANES=%u -DTILE_ROWS=%u -DHALF_CACHE=%d -DFMA=%s %s %s",
+                 device->tuning.lanes, device->tuning.tile_rows, device->half_cache,
+                 device->mad ? "mad" : "fma", options, device->tuning.options ? device->tuning.options : "");
+        status = build(out, &error, device, all, texts, n_sources);
+    } while (error == CL_BUILD_PROGRAM_FAILURE && !device->mad && (device->mad = true));
+    device->mad = status == CINF_OK ? device->mad : had_mad;
+    return status;
 }
 
 enum cinf_status opencl_kernel_new(cl_kernel *out, struct opencl_device *device, cl_program program,
