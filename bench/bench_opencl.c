@@ -1,11 +1,12 @@
-/* bench_opencl.c - what an OpenCL device does without an engine around it: launches, memory, products, and
- * GPT-2's steps of many rows.
+/* bench_opencl.c - an OpenCL device without an engine around it: launches, memory, products, and GPT-2's
+ * steps of many rows.
  *
- *     bench_opencl [DEVICE [SHAPE [WEIGHTS [ROUNDS]]]]        one JSON object; "opencl", gpt2, f16 and 5
+ *     bench_opencl [DEVICE [SHAPE [WEIGHTS [ROUNDS]]]]        prints one JSON object; "opencl", gpt2, f16 and
+ * 5
  *
- * Weights are made up.  Keys and values are f16, and the likeliest token is picked on the device, as the
- * engine has it done.  Figures are medians over rounds.  bench/opencl.py runs this and everything else there
- * is to know of a GPU. */
+ * Weights are synthetic.  Keys and values are f16, and the device picks the likeliest token, as it does for
+ * the engine.  Figures are medians over rounds.  bench/opencl.py runs this and all other measurements of a
+ * GPU. */
 #include <costinfer/status.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,7 +91,8 @@ static struct program program_of(const struct shape *s)
                              .positions = s->p };
 }
 
-/* Uniform with standard deviation 0.02; vectors are around 1, so that norms keep their rows' size. */
+/* Weights are uniform with standard deviation 0.02; vectors are around 1, so that norms keep their rows'
+ * size. */
 static void write_weights(struct weights *weights, const struct program *program)
 {
     uint32_t state = 1;
@@ -133,8 +135,8 @@ static void wait_for_queue(const struct opencl_device *device)
     check(opencl_wait_event(device, done));
 }
 
-/* Of a kernel that does nothing: what enqueueing one takes the host, what each of many in a row takes, and
- * one that is waited for.  Microseconds. */
+/* Times a kernel that does nothing: the host's time to enqueue one, the time of each of many in a row, and of
+ * one that is waited for.  In microseconds. */
 static void print_launches(struct opencl_device *device, uint32_t rounds)
 {
     enum { MANY = 1000 };
@@ -174,7 +176,7 @@ static void print_launches(struct opencl_device *device, uint32_t rounds)
            median(host, rounds), median(each, rounds), median(alone, rounds));
 }
 
-/* Nanoseconds of a step of a row in each of `streams` slots, or of `prompt` rows in slot 0. */
+/* Nanoseconds of a step with a row in each of `streams` slots, or with `prompt` rows in slot 0. */
 static double step_ns(struct prepared *prepared, uint32_t streams, uint32_t prompt, uint32_t position,
                       uint32_t vocab)
 {
@@ -265,7 +267,7 @@ int main(int argc, char **argv)
     uint64_t start = clock_monotonic_ns();
     check(device_open(&device, choice, &(struct device_options){ .half_cache = true }, NULL));
     if (device->backend != &backend_opencl) {
-        fprintf(stderr, "bench_opencl: %s is no OpenCL device\n", choice);
+        fprintf(stderr, "bench_opencl: %s is not an OpenCL device\n", choice);
         return EXIT_FAILURE;
     }
     const double open_s = (double)(clock_monotonic_ns() - start) / 1e9;

@@ -1,5 +1,5 @@
-/* fake_nvml.c - a management library with one device, as a shared object: what COSTINFER_FAKE_NVML says is
- * in use ("used total"), or a failure of the function that it names. */
+/* fake_nvml.c - a management library with one device, as a shared object.  COSTINFER_FAKE_NVML gives the
+ * bytes in use and in all ("used total"), or names the function that fails. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,7 @@ struct memory {
 };
 
 static int started;
-static _Atomic unsigned long long used_now; /* instead of the environment's, when it is not 0 */
+static _Atomic unsigned long long used_now; /* overrides the environment's if not 0 */
 
 static int fails(const char *name)
 {

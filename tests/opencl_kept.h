@@ -1,5 +1,5 @@
-/* opencl_kept.h - devices that stay open from one case to the next: opening one builds all kernels, and most
- * cases are about something else.  Included by the test programs of the OpenCL backend. */
+/* opencl_kept.h - devices that stay open from one test to the next: opening one builds all kernels, and most
+ * tests are about something else.  The test programs of the OpenCL backend include it. */
 #ifndef OPENCL_KEPT_H
 #define OPENCL_KEPT_H
 
@@ -14,7 +14,7 @@ static struct kept {
     struct device *device;
 } kept[KEPT_MAX];
 
-/* The open device of that tuning and type of cache. */
+/* Returns a device of that tuning and type of cache, opened when it is first asked for. */
 static struct device *kept_device(const struct opencl_tuning *tuning, bool half_cache)
 {
     struct kept *k = kept;
@@ -30,7 +30,7 @@ static struct device *kept_device(const struct opencl_tuning *tuning, bool half_
     return k->device;
 }
 
-/* Close of a backend whose devices are kept. */
+/* Takes the place of close() in a backend whose devices are kept. */
 static void kept_stays_open(struct device *device)
 {
     (void)device;

@@ -1,12 +1,12 @@
-/* opencl_rounding.h - what weights of fewer bits keep of a rig's numbers, so that the evaluation in double is
- * of what is on the device.  Included after backend_ops.h. */
+/* opencl_rounding.h - rounds a rig's numbers to what weights of fewer bits keep of them, so that the
+ * evaluation in double uses the numbers that are on the device.  Included after backend_ops.h. */
 #ifndef OPENCL_ROUNDING_H
 #define OPENCL_ROUNDING_H
 
 #include "backend_ops.h"
 #include "half.h"
 
-/* A column's numbers, or a row's, as int8 keeps them: `step` apart. */
+/* Rounds a column's or row's numbers, which are `step` apart, to what int8 keeps. */
 static void round_to_int8(float *values, uint32_t n, size_t step)
 {
     float largest = 0;
@@ -16,7 +16,7 @@ static void round_to_int8(float *values, uint32_t n, size_t step)
         values[i * step] = rintf(values[i * step] * (127 / largest)) * (largest / 127);
 }
 
-/* The rig's numbers become what the weights' type keeps of them. */
+/* Rounds all of the rig's numbers to what the weights' type keeps. */
 static void round_values(struct rig *rig, enum weights_type type)
 {
     for (uint32_t w = 0; w < rig->program.n_specs; w++) {

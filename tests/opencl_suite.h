@@ -1,5 +1,5 @@
-/* opencl_suite.h - what test programs of the OpenCL backend begin with: a suite that skips where there is no
- * device. */
+/* opencl_suite.h - how test programs of the OpenCL backend begin: a suite that skips if there is no device.
+ */
 #ifndef OPENCL_SUITE_H
 #define OPENCL_SUITE_H
 
@@ -10,8 +10,9 @@
 #include "backend.h"
 #include "support.h"
 
-/* A suite with its first case, for a program that runs on the first OpenCL device if its description contains
- * `words` ("": any) and it is of the type that is asked for; otherwise the program ends as skipped. */
+/* Returns a suite with its first case, for a program that runs on the first OpenCL device.  The program ends
+ * as skipped if there is none, if its description does not contain `words` ("": any), or if it is a GPU and
+ * `also_gpus` is false. */
 static inline Suite *opencl_suite(const char *name, TCase **first, const char *words, bool also_gpus)
 {
 #if CINF_HAVE_OPENCL

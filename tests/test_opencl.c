@@ -1,6 +1,6 @@
-/* Every operation of the OpenCL backend against its definition in double, on whatever OpenCL device there is
- * (PoCL, in our own tests), in the shapes that CPUs and GPUs get; and drivers that fail.  One process for all
- * of it: a context does not survive fork(). */
+/* Every operation of the OpenCL backend against its definition in double, with the kernels of CPUs and of
+ * GPUs, on the first OpenCL device (PoCL, in our own runs); and drivers that fail.  All of it runs in one
+ * process, since a context does not survive fork(). */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "opencl_suite.h"
 
@@ -47,8 +47,7 @@ static enum cinf_status weights_new_as(struct weights **out, struct device *devi
     return opencl_weights_new(out, device, specs, n_specs, weights_as);
 }
 
-/* The backend by the device's type (NULL) or with another tuning, and with weights of that type, on a device
- * that other cases use, too. */
+/* The backend with weights of that type, on a kept device that is tuned by its type (NULL) or otherwise. */
 static const struct backend *backend_as(const struct opencl_tuning *as, enum weights_type type)
 {
     static struct backend backend;
@@ -64,14 +63,13 @@ static const struct backend *backend_as(const struct opencl_tuning *as, enum wei
 static const enum weights_type types[] = { WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_INT8 };
 enum { TYPES = sizeof types / sizeof *types };
 
-/* A context, a queue, a program or two. */
+/* A context, a queue, and one program or two. */
 static int objects_of(const struct device *device)
 {
     return 3 + (((const struct opencl_device *)device)->attend != NULL);
 }
 
-/* Nothing is left but devices that stay open and this one, if any, and nothing was written beyond a buffer's
- * end. */
+/* Asserts that nothing is left but kept devices and this one, if any, and that no buffer was overrun. */
 static void check_clean_but(const struct device *open)
 {
     int live = open ? objects_of(open) : 0;
@@ -95,7 +93,7 @@ START_TEST(programs)
 }
 END_TEST
 
-/* Shapes at which every kernel of a CPU and of a GPU has ends that do not fill it; pasts in pieces. */
+/* Shapes that do not fill the last group of any kernel, of CPUs or of GPUs; pasts in pieces. */
 START_TEST(kernels_of_all_kinds)
 {
     static const struct shape shapes[] = { { 35, 5, 33, 70, 200, 2 }, { 64, 1, 130, 31, 138, 1 } };
@@ -112,8 +110,8 @@ START_TEST(kernels_of_all_kinds)
 }
 END_TEST
 
-/* The squares of the logits' errors and of the logits of a step whose n rows all wanted them, after the step
- * in double. */
+/* Adds the squares of the logits' errors and of the logits, after a step whose n rows all wanted logits and
+ * that was also computed in double. */
 static void add_squares(const struct rig *rig, uint32_t n, double *error, double *square)
 {
     const uint32_t vocab = rig->program.vocab, width = rig->program.width;
@@ -130,8 +128,8 @@ static void add_squares(const struct rig *rig, uint32_t n, double *error, double
     }
 }
 
-/* Nearly as exact over all logits as float32 can be, with weights of every type (whose own rounding is the
- * rig's, too), by any number of rows. */
+/* Over all logits the error is near that of float32, with weights of every type (whose rounding the rig
+ * repeats) and with any number of rows. */
 START_TEST(precision)
 {
     struct rig rig;
@@ -141,7 +139,7 @@ START_TEST(precision)
     round_values(&rig, types[_i / 2]);
     rig_start(&rig, backend_as(_i % 2 ? &as_gpu : &as_cpu, types[_i / 2]), 64);
     double error = 0, square = 0;
-    static const uint32_t counts[] = { 1, 3, 8, 16, 17, 19 }; /* each another kernel */
+    static const uint32_t counts[] = { 1, 3, 8, 16, 17, 19 }; /* each takes another kernel */
     uint32_t position = 0;
     for (size_t i = 0; i < sizeof counts / sizeof *counts; position += counts[i++]) {
         step_begin(&s);
@@ -155,8 +153,8 @@ START_TEST(precision)
 }
 END_TEST
 
-/* Keys and values in f16: the error is theirs, of 2^-11 at most for each, and the rest is as it was.  A copy,
- * rows alone and in tiles, a past in pieces. */
+/* Keys and values in f16 add an error of at most 2^-11 each, and nothing else.  The steps cover a copy, rows
+ * alone and in tiles, and a past in pieces. */
 START_TEST(half_the_cache)
 {
     struct rig rig;
@@ -189,15 +187,15 @@ START_TEST(half_the_cache)
         add_squares(&rig, runs[i].n, &error, &square);
     }
     ck_assert_double_lt(error / square, 1e-6);
-    ck_assert_double_gt(error / square, 1e-10); /* f32 would be more exact */
+    ck_assert_double_gt(error / square, 1e-10); /* f32 would be closer */
     rig_end(&rig);
     check_clean();
 }
 END_TEST
 
-/* Two prompts and what follows them, in slots 0 and 1 by one step each time and in 2 and 3 by one step for
- * each row or prompt: the same logits, but for the order of sums (and, with keys and values in f16, their
- * rounding). */
+/* Slots 0 and 1 take two prompts and their continuations in common steps; slots 2 and 3 take the same with a
+ * step for each prompt or row.  The logits agree but for the order of sums and, with keys and values in f16,
+ * their rounding. */
 START_TEST(batches_are_singles)
 {
     enum { PROMPTS = 2, AFTER = 3 };
@@ -254,8 +252,8 @@ START_TEST(batches_are_singles)
 }
 END_TEST
 
-/* A prompt, a copy, rows alone and together, more logits than room, picks: all of their logits, and what was
- * picked, to out[OUT_MAX].  Returns how many numbers that is. */
+/* Runs a prompt, a copy, rows alone and together, more logits than room, and picks.  Writes all logits and
+ * picks to out[OUT_MAX] and returns how many numbers they are. */
 enum { OUT_MAX = 300 * 200 };
 static size_t numbers_of_steps(float *out, const struct opencl_tuning *as, enum weights_type type, bool half)
 {
@@ -305,8 +303,8 @@ static size_t numbers_of_steps(float *out, const struct opencl_tuning *as, enum 
     return (size_t)(to - out);
 }
 
-/* Commands lie in one queue and are waited for where their result is read.  A queue that is waited for after
- * every one of them gives the same logits, bit for bit. */
+/* Commands are queued and only their results are waited for.  A queue that is drained after every command
+ * gives the same logits, bit for bit. */
 START_TEST(waiting_after_every_launch_changes_nothing)
 {
     const struct opencl_tuning *as = _i % 2 ? &as_gpu : &as_cpu;
@@ -328,7 +326,7 @@ END_TEST
 enum { PICK_V = 2500, PICK_ROWS = 100, PICK_TOKENS = 7 };
 
 /* Logits are the head's numbers times a token's, so that they can be anything: many equal ones, infinities,
- * what is not a number.  Token 0 makes NaN of infinity. */
+ * NaNs. Token 0 turns infinity into NaN. */
 static void rig_with_odd_logits(struct rig *rig)
 {
     static const float factors[PICK_TOKENS] = { 0, 1, -1, 0.5f, 3, 1e-3f, 1 };
@@ -346,7 +344,7 @@ static void rig_with_odd_logits(struct rig *rig)
     }
 }
 
-/* What was picked of a row is what all of its logits say. */
+/* Asserts that what was picked from a row agrees with all of its logits. */
 static void check_pick(const struct picked *picked, uint32_t n, const float *all, const uint8_t *allowed)
 {
     static bool taken[PICK_V];
@@ -376,7 +374,7 @@ static void check_pick(const struct picked *picked, uint32_t n, const float *all
                   "log-sum %.9g, not %.9g", picked->log_sum, max + log(sum));
 }
 
-/* The best of more rows than there is room for on the device at a time, rows that want all among them. */
+/* Picks from more rows than the device has room for at a time, among them rows that want all logits. */
 START_TEST(picks)
 {
     static const uint8_t counts[] = { 1, 2, 0, 0, 41, 65, 1, 0, 9 };
@@ -400,7 +398,7 @@ START_TEST(picks)
             memcpy(all + (size_t)r * PICK_V, logits, PICK_V * sizeof *all);
         }
         for (uint32_t v = 0; round > 0 && v < sizeof allowed; v++)
-            allowed[v] = (uint8_t)(round == 1 ? v * 37 : v == 100 ? 0x81 : 0); /* two ids in the end */
+            allowed[v] = (uint8_t)(round == 1 ? v * 37 : v == 100 ? 0x81 : 0); /* leaves two ids */
         if (round > 0)
             ck_ok(rig.backend->allow(rig.prepared, allowed));
         for (uint32_t r = 0; r < PICK_ROWS; r++)
@@ -428,8 +426,8 @@ START_TEST(picks)
 }
 END_TEST
 
-/* A step is one transfer, fewer than ten launches a layer, and what comes back; arguments stay as they are.
- */
+/* A step is one transfer, fewer than ten launches a layer, and the way back of its results; it binds no
+ * arguments. */
 START_TEST(what_a_step_asks_of_the_driver)
 {
     struct rig rig;
@@ -447,7 +445,7 @@ START_TEST(what_a_step_asks_of_the_driver)
             ck_assert_uint_eq(shim.named, 0);
             shim_count("clEnqueueNDRangeKernel");
             ck_ok(rig.backend->run(rig.prepared, &s.batch));
-            /* Embedding, seven a layer, the last norm; of 64 rows: gathered, multiplied, picked in two. */
+            /* Embedding, seven a layer, the last norm; for each 64 rows: gather, multiply, pick in two. */
             ck_assert_uint_eq(shim.named, 2 + 2 * 7 + (n > 64 ? 2 : 1) * (wants == 2 ? 4 : 2));
             shim_count("clEnqueueReadBuffer");
             ck_ok(rig.backend->run(rig.prepared, &s.batch));
@@ -467,8 +465,8 @@ START_TEST(what_a_step_asks_of_the_driver)
 }
 END_TEST
 
-/* Attention is built once for all models whose heads are equally wide; those of another width leave a model
- * as it was. */
+/* Attention is built once for all models whose heads have one width; a model of another width does not
+ * disturb them. */
 START_TEST(attention_is_built_once)
 {
     static const struct {
@@ -481,7 +479,7 @@ START_TEST(attention_is_built_once)
     struct rig rigs[MODELS];
     struct step_rows s;
     struct opencl_device *device = (struct opencl_device *)kept_device(&as_cpu, false);
-    device->attend_width = 0; /* whatever ran before */
+    device->attend_width = 0; /* forgets what earlier tests built */
     for (int m = 0; m < MODELS; m++) {
         rig_begin(&rigs[m], models[m].shape);
         add_program(&rigs[m], PROGRAM_GPT2);
@@ -496,7 +494,7 @@ START_TEST(attention_is_built_once)
         step_add(&s, (struct run_of_rows){ 1, 0, 1 }, rigs[m].program.vocab, WANT_LAST);
         step_check(&rigs[m], &s.batch, "one of three models");
     }
-    for (int m = 0; m < MODELS; m++) { /* all of them, before the device is asked what is left */
+    for (int m = 0; m < MODELS; m++) { /* rig_end() asserts that the device is empty */
         backend_opencl.prepared_free(rigs[m].prepared);
         backend_opencl.kv_free(rigs[m].kv);
         backend_opencl.weights_free(rigs[m].weights);
@@ -537,7 +535,7 @@ static enum cinf_status open_without_cache(struct device **out, const struct dev
     return opencl_open(out, &backend_opencl, options, &uncached);
 }
 
-/* The cache of programs does without memory that it cannot get, so it is left out here. */
+/* The program cache copes without memory that it cannot get, so the test leaves it out. */
 START_TEST(allocations)
 {
     struct backend backend = backend_opencl;
@@ -555,7 +553,7 @@ START_TEST(measure)
 }
 END_TEST
 
-/* More rows than there is room for logits on the device at a time, and a step that nobody waits for. */
+/* More rows than the device has room for logits at a time, after a step that is not waited for. */
 START_TEST(more_logits_than_room)
 {
     struct rig rig;
@@ -566,7 +564,7 @@ START_TEST(more_logits_than_room)
     for (uint32_t n = 63; n <= 150; n += 29) { /* 63, 92, 121, 150 */
         step_begin(&s);
         step_add(&s, (struct run_of_rows){ 2, 0, n }, 45, WANT_ALL);
-        ck_ok(rig.backend->run(rig.prepared, &s.batch)); /* nobody asks for this one */
+        ck_ok(rig.backend->run(rig.prepared, &s.batch)); /* its results are never read */
         step_check(&rig, &s.batch, "many logits");
     }
     rig_end(&rig);
@@ -614,7 +612,8 @@ START_TEST(weights_beyond_their_type)
 }
 END_TEST
 
-/* int8 weights are the CPU's, to the bit, whether they come as rows or as columns, in whatever pieces. */
+/* int8 weights equal the CPU's bit for bit, whether they come as rows or as columns, and in pieces of any
+ * size. */
 START_TEST(int8_as_on_the_cpu)
 {
     enum { IN = 45, OUT = 37, STRIDE = 48 };
@@ -681,8 +680,7 @@ START_TEST(int8_as_on_the_cpu)
 }
 END_TEST
 
-/* Every type of elements at odd addresses, and chunks longer than the staging memory, end up where they
- * belong: read back through a head of ones. */
+/* Elements of every type, at odd addresses, arrive in the right place. */
 START_TEST(every_type_of_elements)
 {
     enum { D = 5, V = 3 };
@@ -724,7 +722,7 @@ END_TEST
 
 START_TEST(long_chunks)
 {
-    enum { ROWS = 1000, COLS = 700 }; /* 2.8 MB in chunks of 1 MB, turned round */
+    enum { ROWS = 1000, COLS = 700 }; /* 2.8 MB, transposed in chunks of 1 MB */
     static const struct weight_spec specs[] = { { WEIGHT_MATRIX, ROWS, COLS } };
     struct device *device = first_device();
     struct weights *weights = NULL;
@@ -772,7 +770,7 @@ START_TEST(found_by_any_name)
         ck_assert_str_eq(info.description, found.description);
         ck_assert(support_contains(reason, info.is_gpu ? "GPU" : "asked for by name"));
         ck_fails(device_open(&second, names[i], NULL, NULL), CINF_EBUSY, "belongs to another");
-        if (info.shares_cpu) /* whose nanoseconds would both count otherwise */
+        if (info.shares_cpu) /* both would count its nanoseconds */
             ck_fails(device_open(&second, "cpu-reference", NULL, NULL), CINF_EBUSY, "the CPU belongs");
         ck_assert_ptr_null(second);
         device_close(device);
@@ -791,7 +789,7 @@ START_TEST(found_by_any_name)
 }
 END_TEST
 
-/* A limit that the driver states, whatever it would give: ours is the count of bytes. */
+/* The backend keeps to the limits that the driver states, whatever the driver would give. */
 START_TEST(memory_that_is_not_there)
 {
     struct opencl_device *device = (struct opencl_device *)first_device();
@@ -802,7 +800,7 @@ START_TEST(memory_that_is_not_there)
     struct program program = {
         .width = 64, .inner = 64, .heads = 1, .layers = 2, .vocab = 10, .positions = 1 << 20
     };
-    const uint64_t total = device->memory_total, at_once = device->alloc_max;
+    const uint64_t total = device->memory_total, alloc_max = device->alloc_max;
     device->memory_total = (uint64_t)400 << 20;
     device->alloc_max = (uint64_t)300 << 20;
     ck_fails(opencl_weights_new(&weights, &device->base, large, 2, WEIGHTS_F32), CINF_ENOMEM, "in use");
@@ -816,13 +814,13 @@ START_TEST(memory_that_is_not_there)
     backend_opencl.info(&device->base, &info);
     ck_assert_uint_eq(info.memory_used, 0);
     device->memory_total = total;
-    device->alloc_max = at_once;
+    device->alloc_max = alloc_max;
     check_clean();
 }
 END_TEST
 
-/* What must be set before a driver is loaded is set for a program of its own: this one, told by the variable
- * what to look at. */
+/* Runs this program once more, with what must be set before a driver is loaded.  OPENCL_PROBE says what it
+ * then checks. */
 static int run_self(const char *environment)
 {
     char command[600], self[256];
@@ -860,7 +858,7 @@ static void probe_no_driver(void)
     check_clean();
 }
 
-/* PoCL's own limit, 1 GiB: weights that do not fit are refused, and so is a cache; what fits is there. */
+/* With PoCL limited to 1 GiB, weights and a cache that do not fit are refused, and what fits is allocated. */
 START_TEST(limited_memory)
 {
     ck_assert_int_eq(run_self("OPENCL_PROBE=limited POCL_MEMORY_LIMIT=1"), 0);
@@ -956,7 +954,7 @@ static enum cinf_status use(struct device *device)
 
 static void check_failure(enum cinf_status status, const struct device *open)
 {
-    /* Some failures do no harm: a name that cannot be had, a clean-up. */
+    /* Some failures do no harm: a name that the driver does not give, a clean-up. */
     if (status != CINF_OK) {
         ck_assert_msg(status == CINF_EDEVICE || status == CINF_ENOMEM || status == CINF_ENOTFOUND,
                       "%s: %s: %s", shim.failed, cinf_status_name(status), cinf_last_error());
@@ -975,8 +973,8 @@ static uint64_t fails_in_use(struct device *device, uint64_t n, const char *name
     return status != CINF_OK;
 }
 
-/* Whichever call into the driver fails: each while a device is opened, and it fails or is as it was; of a
- * model's life the first and third of each function, and a sample of all. */
+/* Every call into the driver fails once while a device opens, which then fails or opens as usual.  During a
+ * model's life a sample of all calls fails, and the first and third of each function. */
 START_TEST(calls_fail)
 {
     static const char *const names[] = { "clCreateBuffer",
@@ -998,7 +996,7 @@ START_TEST(calls_fail)
     ck_ok(backend_opencl.open(&device, &(struct device_options){ 0 }));
     uint64_t n_open = shim.calls - before, types_unknown = 0;
     const uint32_t lanes = ((struct opencl_device *)device)->tuning.lanes;
-    n_failed += fails_in_use(device, 1, "clCreateProgramWithSource"); /* which later uses do not need */
+    n_failed += fails_in_use(device, 1, "clCreateProgramWithSource"); /* later uses do not need it */
     n_failed += fails_in_use(device, 1, "clBuildProgram");
     n_tried += 2;
     ck_ok(use(device));
@@ -1066,7 +1064,7 @@ static void check_works(struct opencl_device *device, cl_program program)
     clReleaseProgram(program);
 }
 
-/* The path of the only file in the cache below `root`. */
+/* The path of the only file below `root`, or "". */
 static const char *cached_file(const char *root)
 {
     static char path[512];
@@ -1102,7 +1100,7 @@ START_TEST(cached_programs)
     check_works(device, loaded);
     ck_assert_ptr_null(opencl_cache_load(device->context, device->id, &other));
 
-    /* Any damage is seen before the driver is asked. */
+    /* Damage is detected before the driver sees the program. */
     const char *path = cached_file(root);
     char *file = NULL;
     size_t size = 0;
@@ -1126,7 +1124,8 @@ START_TEST(cached_programs)
     ck_assert_ptr_nonnull(loaded);
     check_works(device, loaded);
 
-    /* Nowhere to keep anything: a file where the folder should be, no such place, and no place at all. */
+    /* Nothing can be kept: a file stands in the folder's place, the place does not exist, there is no place.
+     */
     support_write(root, "file", "", 0);
     char below[300];
     snprintf(below, sizeof below, "%s/file", root);
@@ -1147,7 +1146,7 @@ START_TEST(cached_programs)
 }
 END_TEST
 
-/* PoCL keeps its own; ours would take it 14 s to fill. */
+/* PoCL has a cache of its own, and filling ours would take it 14 s. */
 START_TEST(caches_of_drivers)
 {
     struct opencl_device *device = (struct opencl_device *)first_device();

@@ -1,5 +1,5 @@
-/* The OpenCL backend with CLBlast for its large products.  Slow: CLBlast's kernels take PoCL a minute to
- * compile, once for a cache folder. */
+/* The OpenCL backend with CLBlast for its large products.  Slow: PoCL takes a minute to compile CLBlast's
+ * kernels, once for each cache folder. */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "opencl_suite.h"
 
@@ -13,7 +13,7 @@
 
 static enum weights_type type;
 
-/* ---- What is asked of the driver, also by CLBlast ------------------------------------------- */
+/* ---- Calls into the driver, CLBlast's too --------------------------------------------------- */
 
 static int programs_live;
 static uint32_t widen_arguments;
@@ -39,7 +39,7 @@ cl_program CL_API_CALL clCreateProgramWithSource(cl_context context, cl_uint n, 
     return program;
 }
 
-/* CLBlast's way to a program that it has built for another context. */
+/* CLBlast makes a program that it has built for another context from its binary. */
 cl_program CL_API_CALL clCreateProgramWithBinary(cl_context context, cl_uint n, const cl_device_id *ids,
                                                  const size_t *lengths, const unsigned char **binaries,
                                                  cl_int *states, cl_int *error)
@@ -112,7 +112,7 @@ START_TEST(programs)
 }
 END_TEST
 
-/* Weights that are widened in panels: of 16 MiB, so that the head is two of them. */
+/* Weights are widened in panels of 16 MiB; the head needs two of them. */
 START_TEST(panels)
 {
     struct rig rig;
@@ -126,13 +126,13 @@ START_TEST(panels)
     step_add(&s, (struct run_of_rows){ 1, 0, 40 }, 20000, WANT_ALL);
     widen_arguments = 0;
     step_check(&rig, &s.batch, "panels");
-    ck_assert_uint_eq(widen_arguments, 0); /* they were bound when the program was prepared */
+    ck_assert_uint_eq(widen_arguments, 0); /* preparing has bound them */
     rig_end(&rig);
 }
 END_TEST
 
-/* CLBlast keeps its programs for all devices, and nothing when the last of them is closed; then they are
- * built anew. */
+/* CLBlast keeps its programs for all devices and nothing after the last of them closes; then it builds them
+ * anew. */
 START_TEST(nothing_outlives_the_last_device)
 {
     struct rig rigs[2];
@@ -179,7 +179,7 @@ START_TEST(products_are_in_the_profile)
             ns += row.ns;
         }
     }
-    ck_assert_uint_eq(launches, 4); /* of the layer; one row's logits are ours */
+    ck_assert_uint_eq(launches, 4); /* the layer's; one row's logits are ours */
     ck_assert_uint_gt(ns, 0);
     rig_end(&rig);
 }

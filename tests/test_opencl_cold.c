@@ -1,4 +1,4 @@
-/* A driver that has compiled nothing yet: what it compiles is loading, and no request's time.  Slow. */
+/* A driver that has compiled nothing yet compiles while a model loads, not in a request's time.  Slow. */
 #include "support.h"
 
 #if CINF_HAVE_OPENCL
@@ -27,7 +27,7 @@ static void end(void)
     ck_assert_int_eq(system(command), 0);
 }
 
-/* What PoCL has compiled so far; 0 for other drivers. */
+/* Kernels that PoCL has compiled so far; 0 for other drivers. */
 static int compiled(void)
 {
     char command[128];

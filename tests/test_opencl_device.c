@@ -1,5 +1,5 @@
-/* What a machine with a GPU would look like: the OpenCL device there is, whose answers to questions about its
- * kind and its place on a bus are replaced. */
+/* A simulated machine with a GPU: the first OpenCL device, with the answers about its type and its place on a
+ * bus replaced. */
 #include "opencl_suite.h"
 
 #if CINF_HAVE_OPENCL
@@ -9,7 +9,7 @@
 #include <time.h>
 
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function" /* its shapes only */
+#pragma GCC diagnostic ignored "-Wunused-function" /* only its shapes are used */
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
 #include "meter_state.h"
@@ -20,7 +20,7 @@
 
 static bool as_gpu, no_context, no_devices;
 static atomic_bool lost;
-static cl_device_info bus_query; /* the one that is answered */
+static cl_device_info bus_query; /* the bus query that gets an answer; 0: none */
 
 #pragma GCC visibility push(default)
 #pragma GCC diagnostic push
@@ -45,7 +45,7 @@ cl_int clGetDeviceInfo(cl_device_id id, cl_device_info what, size_t size, void *
     if (bus_query && (what == bus_query || (bus_query == 0x4008 && nv))) {
         static const cl_uint khr[4] = { 1, 0x65, 2, 3 }, bus = 0x41, slot = 5 << 3 | 1, domain = 2;
         unsigned char amd[24] = { 0 };
-        amd[21] = 0x65; /* 0000:65:00.0, fake_nvml.c's */
+        amd[21] = 0x65; /* 0000:65:00.0, as in fake_nvml.c */
         const void *answer = what == 0x410F   ? (const void *)khr
                              : what == 0x4037 ? (const void *)amd
                              : what == 0x4008 ? (const void *)&bus
@@ -102,7 +102,7 @@ static void begin(void)
     as_gpu = no_context = no_devices = false;
     atomic_store(&lost, false);
     bus_query = 0;
-    setenv("COSTINFER_OPENCL_SHAPE", "cpu", 1); /* fast to compile */
+    setenv("COSTINFER_OPENCL_SHAPE", "cpu", 1); /* compiles fast */
     unsetenv("COSTINFER_FAKE_NVML");
 }
 
@@ -128,7 +128,7 @@ START_TEST(auto_takes_a_gpu)
 }
 END_TEST
 
-/* At opening, and never without saying so; who names the GPU gets the failure. */
+/* `auto` falls back when the GPU does not open, and says so.  Naming the GPU gets the failure. */
 START_TEST(auto_falls_back)
 {
     struct device *device = NULL;
@@ -146,12 +146,12 @@ START_TEST(auto_falls_back)
     ck_fails(device_open(&device, "opencl", NULL, NULL), CINF_EDEVICE, "CL_DEVICE_NOT_AVAILABLE");
     ck_assert_ptr_null(device);
     no_context = false;
-    ck_ok(device_open(&device, "opencl", NULL, NULL)); /* what failed left nothing taken */
+    ck_ok(device_open(&device, "opencl", NULL, NULL)); /* the failure left nothing taken */
     device_close(device);
 }
 END_TEST
 
-/* A driver, and no device: what PoCL says when it finds no folder to write to. */
+/* A driver without devices, like PoCL when it finds no folder to write to. */
 START_TEST(platform_without_devices)
 {
     struct device *device = NULL;
@@ -167,7 +167,7 @@ START_TEST(platform_without_devices)
 }
 END_TEST
 
-/* A device that is gone fails what is under way, and whoever waits hears of it. */
+/* Losing the device fails the step under way, and the thread that waits for it gets the error. */
 START_TEST(lost_device)
 {
     struct device *device;
@@ -185,7 +185,7 @@ START_TEST(lost_device)
 }
 END_TEST
 
-/* The request in it fails and says why, the time is somebody's all the same, and the engine closes. */
+/* The running request fails with the reason, its time is still charged, and the engine closes. */
 START_TEST(lost_device_under_an_engine)
 {
     struct cinf_engine *engine;
@@ -240,7 +240,8 @@ START_TEST(addresses)
 }
 END_TEST
 
-/* Caches get four fifths of what is free, by our count or by the driver's, and a layer's is one buffer. */
+/* Caches get four fifths of the free memory, by our count or by the driver's, and a layer's cache is one
+ * buffer. */
 START_TEST(room_for_caches)
 {
     struct rig rig;
@@ -250,20 +251,20 @@ START_TEST(room_for_caches)
     ck_ok(backend_opencl.open(&rig.device, &(struct device_options){ 0 }));
     struct opencl_device *device = (struct opencl_device *)rig.device;
     const uint64_t slot = backend_opencl.kv_slot_bytes(rig.device, &rig.program);
-    const uint64_t total = device->memory_total, at_once = device->alloc_max;
+    const uint64_t total = device->memory_total, alloc_max = device->alloc_max;
     device->memory_total = 50 * slot;
     ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
     ck_assert_uint_eq(n, 40);
     atomic_store(&device->memory_used, 30 * slot); /* the weights */
     ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
     ck_assert_uint_eq(n, 16);
-    device->alloc_max = 5 * slot / 2; /* of two layers */
+    device->alloc_max = 5 * slot / 2; /* the slot has two layers */
     ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
     ck_assert_uint_eq(n, 5);
     device->alloc_max = slot / 2 - 1;
     ck_fails(backend_opencl.kv_slots_max(&n, rig.device, &rig.program), CINF_ENOMEM, "at a time");
     ck_assert_uint_eq(n, 5);
-    device->alloc_max = at_once;
+    device->alloc_max = alloc_max;
 
     char library[512], used[64];
     snprintf(library, sizeof library, "%s/bin/libfake_nvml.so", getenv("CINF_BUILD"));
@@ -281,7 +282,7 @@ START_TEST(room_for_caches)
     setenv("COSTINFER_FAKE_NVML", used, 1);
     ck_fails(backend_opencl.kv_slots_max(&n, rig.device, &rig.program), CINF_ENOMEM, "are left");
     ck_assert_uint_eq(n, 4);
-    setenv("COSTINFER_FAKE_NVML", "memory", 1); /* it stops telling: our own count */
+    setenv("COSTINFER_FAKE_NVML", "memory", 1); /* the driver stops answering: our own count remains */
     ck_ok(backend_opencl.kv_slots_max(&n, rig.device, &rig.program));
     ck_assert_uint_eq(n, 16);
     device->memory_total = total;
@@ -290,7 +291,7 @@ START_TEST(room_for_caches)
     rig_end(&rig);
 }
 END_TEST
-/* All the way: a GPU with NVIDIA's library, an engine on it, and its meter, also while nothing happens. */
+/* End to end: a GPU with NVIDIA's library, an engine on it, and its meter, which follows even while idle. */
 START_TEST(others_memory_is_watched)
 {
     char library[512];
@@ -317,7 +318,7 @@ START_TEST(others_memory_is_watched)
 }
 END_TEST
 
-/* Every kernel that ran, by name, with the device's time; nothing where nobody asked. */
+/* A profile lists every kernel that ran, with the device's time; without `profile` it is empty. */
 START_TEST(profiles)
 {
     for (int asked = 0; asked < 2; asked++) {
@@ -334,7 +335,7 @@ START_TEST(profiles)
         struct opencl_profile *profile = ((struct opencl_device *)rig.device)->profile;
         ck_assert_int_eq(profile != NULL, asked);
         if (asked)
-            opencl_profile_clear(profile); /* what loading took */
+            opencl_profile_clear(profile); /* drops what loading took */
         for (uint32_t i = 0; i < 3; i++) {
             step_begin(&s);
             step_add(&s, (struct run_of_rows){ 0, i, 1 }, 50, WANT_ALL);
@@ -353,7 +354,7 @@ START_TEST(profiles)
 }
 END_TEST
 
-/* More launches than events are kept; and forgetting them. */
+/* More launches than events are kept; and clearing them. */
 START_TEST(profiles_of_many_launches)
 {
     struct device *device;
@@ -372,7 +373,7 @@ START_TEST(profiles_of_many_launches)
     const size_t one[3] = { 1, 1, 1 };
     for (int i = 0; i < 2500; i++)
         ck_ok(opencl_launch(d, kernel, one, one));
-    clReleaseKernel(kernel); /* which its launches outlive */
+    clReleaseKernel(kernel); /* its launches outlive it */
     clReleaseProgram(program);
     ck_assert(backend_opencl.profile(device, 0, &row));
     ck_assert_str_eq(row.name, "one");
@@ -385,7 +386,7 @@ START_TEST(profiles_of_many_launches)
 }
 END_TEST
 
-/* Each operation at each size, one a call, and a step after them. */
+/* Warming up runs each operation at each size, one a call; a step then works. */
 START_TEST(prepared_in_pieces)
 {
     struct rig rig;
@@ -421,7 +422,7 @@ static uint64_t thread_cpu_ns(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* Waiting takes no processor, by the driver's own way and by ours for drivers that spin. */
+/* Waiting takes no processor time, whether the driver sleeps or we do because it would spin. */
 START_TEST(waiting_does_not_spin)
 {
     struct device *device;

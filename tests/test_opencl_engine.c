@@ -1,5 +1,5 @@
-/* The engine on an OpenCL device with weights and caches of every type: what is sampled from the best that
- * the device picks is what is sampled from all logits, and the accounts add up. */
+/* The engine on an OpenCL device, with weights and caches of every type: sampling from the best logits that
+ * the device picks gives what sampling from all logits gives, and the accounts add up. */
 #include "opencl_suite.h"
 
 #if CINF_HAVE_OPENCL
@@ -31,7 +31,7 @@ static void open_model(const char *device, const struct kind *kind)
                               .weights = kind->weights }));
 }
 
-/* What was served, loaded and idle is the machine's time, exactly. */
+/* Time served, loaded and idle adds up to the machine's time, exactly. */
 static void close_model(void)
 {
     struct cinf_snapshot s = { CINF_SNAPSHOT };
@@ -45,7 +45,7 @@ static void close_model(void)
     cinf_engine_close(engine);
 }
 
-/* A token's events, as far as they can be compared. */
+/* A token's event, as far as it can be compared. */
 struct told {
     int32_t token;
     float logprob;
@@ -73,7 +73,7 @@ static uint32_t generate(struct told told[TOKENS], const struct cinf_request_opt
     return n;
 }
 
-/* A bias of nothing changes no logit, but it needs all of them on the host. */
+/* A bias of 0 changes no logit, but it makes the host read all of them. */
 START_TEST(picks_change_nothing)
 {
     static const struct cinf_logit_bias nothing = { 1, 0 };
@@ -111,8 +111,8 @@ START_TEST(picks_change_nothing)
 }
 END_TEST
 
-/* int8 weights are the CPU's; there rows of activations are rounded as well, so a text may part from the
- * CPU's where two tokens were all but equally likely, and not before. */
+/* int8 weights equal the CPU's, which rounds rows of activations as well.  So a sequence may part from the
+ * CPU's where two tokens are almost equally likely, and only there. */
 START_TEST(int8_writes_as_on_the_cpu)
 {
     static const char *const prompts[] = { "Once upon a time", "Lily was a brave little", "The dog" };
@@ -146,7 +146,7 @@ START_TEST(int8_writes_as_on_the_cpu)
 }
 END_TEST
 
-/* Of a text that the model tells itself: the mean of -log p of its tokens. */
+/* The mean of -log p of a sequence's tokens. */
 static double surprise(const int32_t *ids, uint32_t n)
 {
     float *logprobs = calloc(n, sizeof *logprobs);

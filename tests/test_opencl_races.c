@@ -1,13 +1,13 @@
 /* The kernels of the OpenCL backend on Oclgrind, which simulates every work-item and reports data races and
- * accesses outside of a buffer.  A thousand times slower than a device, so the shapes are tiny; slow.
+ * accesses outside of a buffer.  It is a thousand times slower than a device, so the shapes are tiny; slow.
  *
- * Oclgrind is taken as a driver, not preloaded by its command: it calls OpenCL's functions by their names,
- * which in a program that defines some of them itself (opencl_shim.h) are not Oclgrind's. */
+ * Oclgrind is loaded as a driver, not preloaded by its command.  Preloaded, it calls OpenCL's functions by
+ * name, and a program that defines some of them itself (opencl_shim.h) would get those calls. */
 #include "opencl_suite.h"
 
 #if CINF_HAVE_OPENCL
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function" /* what takes Oclgrind too long */
+#pragma GCC diagnostic ignored "-Wunused-function" /* the rest takes Oclgrind too long */
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
 #include "opencl_open.h"
@@ -24,7 +24,7 @@ static const struct opencl_tuning tunings[] = {
 static const char *const names[] = { "as a CPU", "as a small GPU", "as a GPU" };
 enum { TUNINGS = sizeof tunings / sizeof *tunings };
 
-/* What is kept in fewer bits.  What caches in f16 give is test_opencl.c's affair. */
+/* What is kept in fewer bits.  test_opencl.c checks the results of caches in f16. */
 static const struct kind {
     enum weights_type type;
     bool half_cache;
@@ -50,7 +50,7 @@ static enum cinf_status weights_new(struct weights **out, struct device *device,
     return opencl_weights_new(out, device, specs, n_specs, kind->type);
 }
 
-/* What Oclgrind wrote since the last time, as text. */
+/* What Oclgrind has written since the last call. */
 static const char *reports(void)
 {
     static char text[65536];
@@ -67,8 +67,8 @@ static const char *reports(void)
     return text;
 }
 
-/* One row, a few, a tile and the end of another, more than 16, pasts in pieces, logits and then the best of
- * them: every kernel there is. */
+/* Steps that use every kernel: one row, a few, a tile and the end of another, more than 16, pasts in pieces,
+ * logits and then the best of them. */
 static void check_small_steps(struct rig *rig, const char *what)
 {
     enum { PICKS = 3 };
@@ -95,7 +95,7 @@ static void check_small_steps(struct rig *rig, const char *what)
             n_wanted += s.wants[r] != 0;
             s.wants[r] = s.wants[r] ? 1 + PICKS : 0;
         }
-        ck_ok(rig->backend->run(rig->prepared, &s.batch)); /* again: the same keys and values */
+        ck_ok(rig->backend->run(rig->prepared, &s.batch)); /* again, with the same keys and values */
         for (uint32_t i_wanted = 0; i_wanted < n_wanted; i_wanted++) {
             struct picked picked;
             ck_ok(rig->backend->picked(rig->prepared, i_wanted, &picked));
@@ -123,7 +123,7 @@ START_TEST(no_races)
 }
 END_TEST
 
-/* That a race would be told, and an access outside: work-items read what others write. */
+/* Oclgrind reports a planted race and an access outside: work-items read what others write. */
 START_TEST(planted_races)
 {
     static const char *const source[] = {

@@ -1,3 +1,4 @@
+/* Each source of a device's memory in use, with fakes: a management library, sysfs and fdinfo. */
 #include "support.h"
 
 #if CINF_HAVE_OPENCL
@@ -44,10 +45,10 @@ static struct vendor_memory *open_in(const char *nvml)
     return vendor_memory_open(&at, &(struct vendor_sources){ nvml, folder, folder });
 }
 
-START_TEST(nobody_knows)
+START_TEST(no_source_knows)
 {
     ck_assert_ptr_null(open_in("libthere-is-none.so"));
-    ck_assert_ptr_null(open_in("libm.so.6")); /* a library, and not this one */
+    ck_assert_ptr_null(open_in("libm.so.6")); /* a library, but another one */
     ck_assert_ptr_null(vendor_memory_open(&at, NULL));
     vendor_memory_close(NULL);
     for (uint64_t n = 1; n <= 3; n++) {
@@ -79,14 +80,14 @@ START_TEST(nvml)
     ck_assert_int_eq(started(), 1);
     ck_assert(vendor_memory_used(m, &bytes));
     ck_assert_uint_eq(bytes, 5000000000);
-    setenv("COSTINFER_FAKE_NVML", "memory", 1); /* a driver that stops telling */
+    setenv("COSTINFER_FAKE_NVML", "memory", 1); /* a driver that stops answering */
     bytes = 7;
     ck_assert(!vendor_memory_used(m, &bytes));
     ck_assert_uint_eq(bytes, 7);
     vendor_memory_close(m);
     ck_assert_int_eq(started(), 0);
 
-    /* Another device than the one it has. */
+    /* The library knows another device. */
     setenv("COSTINFER_FAKE_NVML", "1 2", 1);
     const struct pci_address other = { 1, 0x65, 0, 0 };
     ck_assert_ptr_null(vendor_memory_open(&other, &(struct vendor_sources){ library, folder, folder }));
@@ -115,7 +116,7 @@ START_TEST(sysfs)
     ck_assert(vendor_memory_used(m, &bytes));
     ck_assert_uint_eq(bytes, 4096);
     snprintf(path, sizeof path, "%s/0000:65:00.0/mem_info_vram_used", folder);
-    unlink(path); /* the driver was unloaded */
+    unlink(path); /* as if the driver were unloaded */
     bytes = 7;
     ck_assert(!vendor_memory_used(m, &bytes));
     ck_assert_uint_eq(bytes, 7);
@@ -126,7 +127,7 @@ END_TEST
 START_TEST(fdinfo)
 {
     uint64_t bytes = 7;
-    put("0", "pos:\t0\nflags:\t0100002\nmnt_id:\t25\n"); /* no DRM device */
+    put("0", "pos:\t0\nflags:\t0100002\nmnt_id:\t25\n"); /* not a DRM device */
     put("3",
         "pos:\t0\ndrm-driver:\txe\ndrm-pdev:\t0000:03:00.0\ndrm-client-id:\t1\ndrm-total-vram0:\t9 MiB\n");
     ck_assert_ptr_null(open_in("libthere-is-none.so")); /* another device */
@@ -153,7 +154,7 @@ Suite *suite(void)
     suite_add_tcase(s, t);
 #if CINF_HAVE_OPENCL
     tcase_add_checked_fixture(t, begin, end);
-    tcase_add_test(t, nobody_knows);
+    tcase_add_test(t, no_source_knows);
     tcase_add_test(t, nvml);
     tcase_add_test(t, sysfs);
     tcase_add_test(t, fdinfo);

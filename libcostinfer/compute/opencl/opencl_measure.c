@@ -1,5 +1,4 @@
-/* opencl_measure.c - how fast a device multiplies and reads, by products of the kind that steps are made of.
- */
+/* opencl_measure.c - how fast a device multiplies and reads, measured by the kernels that steps use. */
 #include "opencl_measure.h"
 
 #include "clock.h"

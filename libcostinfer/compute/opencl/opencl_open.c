@@ -1,6 +1,6 @@
 /* opencl_open.c - a device from its name to working kernels.
  *
- * A GPU gets kernels for GPUs, and CLBlast, only if they pass a check when it opens: no one has run them on
+ * A GPU gets kernels for GPUs, and CLBlast, only if they pass a check when it opens: they have not run on
  * every driver.  A feature that fails is done without, and the device's description says why. */
 #include "opencl_open.h"
 

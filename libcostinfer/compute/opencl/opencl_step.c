@@ -1,5 +1,5 @@
 /* opencl_step.c - running a prepared program: one transfer in, a launch or more for each operation, and the
- * logits' way back, all on the queue before anyone waits. */
+ * logits' way back, all enqueued before the host waits. */
 #include "opencl_step.h"
 
 #include <math.h>
@@ -33,11 +33,11 @@ static enum cinf_status blas_product(struct opencl_prepared *p, const struct ope
                                 .y_stride = weight->rows };
     if (!widen)
         return opencl_blas_gemm(device, &gemm, p->temp.mem);
-    const uint32_t most = panel_rows(p, weight);
+    const uint32_t rows_max = panel_rows(p, weight);
     const size_t vectors = weight->stride / VECTOR; /* of a row */
     gemm.w = p->panel.mem;
-    for (uint32_t first = 0; first < weight->rows; first += most) {
-        gemm.n = weight->rows - first < most ? weight->rows - first : most;
+    for (uint32_t first = 0; first < weight->rows; first += rows_max) {
+        gemm.n = weight->rows - first < rows_max ? weight->rows - first : rows_max;
         gemm.y_first = first;
         TRY(opencl_launch_from(device, widen, first * vectors, gemm.n * vectors, WIDEN_GROUP));
         TRY(opencl_blas_gemm(device, &gemm, p->temp.mem));

@@ -1,8 +1,8 @@
 /* pick.cl - the few best logits of each row, in order, and what log-probabilities need, so that the host does not
  * need all of them.
  *
- * Candidates rank by logit, and among equals the smaller id first; ids that may not be picked and logits that are
- * infinity or NaN are no candidates.  A row is cut into pieces, and the best of its pieces are joined.  A piece,
+ * Candidates rank by logit, and among equals the smaller id first; ids that may not be picked, NaNs and
+ * positive infinity do not qualify.  A row is cut into pieces, and the best of its pieces are joined.  A piece,
  * like the whole row, yields PICK_WORDS(step[STEP_MOST]) words: the largest of all its logits, the sum of
  * exp(logit - largest), then pairs of logit and id. */
 
