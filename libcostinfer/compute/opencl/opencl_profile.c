@@ -15,6 +15,7 @@ struct opencl_profile {
         const char *name;
     } events[EVENTS_MAX];
     uint32_t n_events;
+    bool paused;
     struct profile profile;
 };
 
@@ -27,6 +28,15 @@ static bool time_of(cl_event event, cl_profiling_info which, cl_ulong *ns)
 {
     return clWaitForEvents(1, &event) == CL_SUCCESS &&
            clGetEventProfilingInfo(event, which, sizeof *ns, ns, NULL) == CL_SUCCESS;
+}
+
+static void timed_free(const struct timed *t)
+{
+    clReleaseEvent(t->event);
+    if (t->before)
+        clReleaseEvent(t->before);
+    if (t->kernel)
+        clReleaseKernel(t->kernel);
 }
 
 static void collect(struct opencl_profile *p)
@@ -42,11 +52,7 @@ static void collect(struct opencl_profile *p)
                 clGetKernelInfo(t->kernel, CL_KERNEL_FUNCTION_NAME, sizeof name - 1, name, NULL);
             profile_add(&p->profile, t->kernel ? name : t->name, end - start);
         }
-        clReleaseEvent(t->event);
-        if (t->before)
-            clReleaseEvent(t->before);
-        if (t->kernel)
-            clReleaseKernel(t->kernel);
+        timed_free(t);
     }
     p->n_events = 0;
 }
@@ -58,8 +64,18 @@ void opencl_profile_free(struct opencl_profile *profile)
     mem_free(profile);
 }
 
+void opencl_profile_pause(struct opencl_profile *profile, bool paused)
+{
+    if (profile)
+        profile->paused = paused;
+}
+
 static void add(struct opencl_profile *p, struct timed timed)
 {
+    if (p->paused) {
+        timed_free(&timed);
+        return;
+    }
     if (p->n_events == EVENTS_MAX)
         collect(p);
     p->events[p->n_events++] = timed;

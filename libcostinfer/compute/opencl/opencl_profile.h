@@ -20,6 +20,9 @@ void opencl_profile_add(struct opencl_profile *profile, cl_kernel kernel, cl_eve
  * `before` to the end of `last`. */
 void opencl_profile_span(struct opencl_profile *profile, const char *name, cl_event before, cl_event last);
 
+/* Paused, a profile takes events over and forgets them: loading is not part of it.  Accepts NULL. */
+void opencl_profile_pause(struct opencl_profile *profile, bool paused);
+
 /* Forgets all launches so far. */
 void opencl_profile_clear(struct opencl_profile *profile);
 

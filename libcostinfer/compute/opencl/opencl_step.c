@@ -314,7 +314,7 @@ enum { WARM_SIZES = sizeof warm_sizes / sizeof *warm_sizes };
 /* Runs one operation of a step of one size; every size that has kernels of its own gets its turn.  Many
  * drivers compile at the first launch, and that is loading, not a request's time.  The entries left in slot 0
  * do no harm: a request writes a position before it reads it. */
-enum cinf_status opencl_prepare_more(struct prepared *base, bool *done)
+static enum cinf_status warm_up(struct prepared *base, bool *done)
 {
     enum { MOST = 2 * LINEAR_ROWS_MAX };
     struct opencl_prepared *p = (struct opencl_prepared *)base;
@@ -341,4 +341,13 @@ enum cinf_status opencl_prepare_more(struct prepared *base, bool *done)
         TRY(opencl_kv_copy(&p->kv->base, 1, 0, 1));
     TRY(end_step(p));
     return opencl_wait(base);
+}
+
+enum cinf_status opencl_prepare_more(struct prepared *prepared, bool *done)
+{
+    struct opencl_profile *profile = ((struct opencl_device *)prepared->device)->profile;
+    opencl_profile_pause(profile, true);
+    enum cinf_status status = warm_up(prepared, done);
+    opencl_profile_pause(profile, false);
+    return status;
 }

@@ -331,10 +331,9 @@ static enum cinf_status write_piece(struct opencl_weights *w, uint32_t index, ui
     return opencl_status(device, error, "sending weights");
 }
 
-enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint32_t first, uint32_t n,
-                                      const void *elements, enum cinf_dtype dtype)
+static enum cinf_status write_pieces(struct opencl_weights *w, uint32_t index, uint32_t first, uint32_t n,
+                                     const void *elements, enum cinf_dtype dtype)
 {
-    struct opencl_weights *w = (struct opencl_weights *)base;
     static const size_t sizes[] = {
         [CINF_DTYPE_F32] = 4, [CINF_DTYPE_F16] = 2, [CINF_DTYPE_BF16] = 2, [CINF_DTYPE_F64] = 8
     };
@@ -351,6 +350,16 @@ enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint
         done += piece;
     }
     return CINF_OK;
+}
+
+enum cinf_status opencl_weights_write(struct weights *base, uint32_t index, uint32_t first, uint32_t n,
+                                      const void *elements, enum cinf_dtype dtype)
+{
+    struct opencl_profile *profile = ((struct opencl_device *)base->device)->profile;
+    opencl_profile_pause(profile, true);
+    enum cinf_status status = write_pieces((struct opencl_weights *)base, index, first, n, elements, dtype);
+    opencl_profile_pause(profile, false);
+    return status;
 }
 
 enum cinf_status opencl_weights_finish(struct weights *base, bool *done)
