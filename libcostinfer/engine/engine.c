@@ -99,7 +99,7 @@ static void free_engine(struct cinf_engine *e)
     mem_free(e->row_positions);
     mem_free(e->row_slots);
     mem_free(e->row_wants);
-    mem_free(e->row_choices);
+    mem_free(e->row_sequences);
     mem_free(e->row_picks);
     mem_free(e->shares);
     pthread_mutex_destroy(&e->lock);
@@ -130,7 +130,7 @@ enum cinf_status engine_reserve_rows(struct cinf_engine *e, uint32_t rows)
     GROW(row_positions);
     GROW(row_slots);
     GROW(row_wants);
-    GROW(row_choices);
+    GROW(row_sequences);
     GROW(row_picks);
     GROW(shares);
 #undef GROW
@@ -273,7 +273,7 @@ void cinf_engine_device(const struct cinf_engine *e, struct cinf_device_info *in
 static enum cinf_status run_job(struct cinf_engine *e, enum cinf_status (*run)(struct cinf_engine *, void *),
                                 void *context)
 {
-    struct job job = { .run = run, .context = context };
+    struct scheduler_call job = { .run = run, .context = context };
     pthread_mutex_lock(&e->lock);
     if (e->closing) {
         pthread_mutex_unlock(&e->lock);

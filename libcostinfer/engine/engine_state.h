@@ -25,14 +25,14 @@
 
 /* One place in a model's KV cache. */
 struct slot {
-    struct cinf_choice_state *user; /* who runs in it; NULL: free, but its content is still there */
-    int32_t *tokens;                /* [P] the tokens whose keys and values it holds */
+    struct sequence *user; /* who runs in it; NULL: free, but its content is still there */
+    int32_t *tokens;       /* [P] the tokens whose keys and values it holds */
     uint32_t n_tokens;
     uint64_t last_used; /* step number, for choosing which to overwrite; 0: never */
 };
 
 /* One continuation of a request. */
-struct cinf_choice_state {
+struct sequence {
     struct cinf_request *request;
     uint32_t index;
     struct slot *slot;
@@ -73,7 +73,7 @@ struct cinf_request {
     int32_t *prompt;
     uint32_t n_prompt;
     uint32_t max_new;
-    uint32_t n_choices;
+    uint32_t n_sequences;
     bool prompt_only, ignore_eos, logprobs, prompt_logprobs;
     bool wants_all; /* logits of every prompt row */
     uint32_t n_top;
@@ -88,10 +88,10 @@ struct cinf_request {
     uint32_t n_cached;
     uint64_t copied_bytes; /* by prefix copies since the last charge */
     uint32_t step_rows;    /* in this step */
-    bool sits_out;         /* this step, as it was built */
+    bool skipped;          /* this step, as it was built */
     struct cinf_share share;
     struct model_work work;
-    struct cinf_choice_state *choices; /* [n_choices] */
+    struct sequence *sequences; /* [n_sequences] */
 
     pthread_mutex_t lock;
     pthread_cond_t arrived;
@@ -164,8 +164,8 @@ struct model_load {
 };
 
 /* Something the scheduler does for another thread between two steps. */
-struct job {
-    struct job *next;
+struct scheduler_call {
+    struct scheduler_call *next;
     enum cinf_status (*run)(struct cinf_engine *engine, void *context);
     void *context;
     bool done;
@@ -191,7 +191,7 @@ struct cinf_engine {
     pthread_cond_t changed; /* from it: a job, load or unload has ended */
     bool closing, stopped;
     struct cinf_model *models;
-    struct job *jobs, **jobs_end;
+    struct scheduler_call *jobs, **jobs_end;
     struct model_load *loads; /* that the scheduler has to work on */
     uint32_t n_loading;       /* calls of cinf_model_load that may have something on the device */
     uint32_t n_waiting;
@@ -203,7 +203,7 @@ struct cinf_engine {
     int32_t *row_tokens;
     uint32_t *row_positions, *row_slots;
     uint8_t *row_wants;
-    struct cinf_choice_state **row_choices;
+    struct sequence **row_sequences;
     uint32_t shares_cap;
     struct cinf_share *shares;
     struct early_pick *row_picks;
@@ -219,10 +219,10 @@ void model_unref(struct cinf_model *model);
 enum cinf_status engine_reserve_rows(struct cinf_engine *engine, uint32_t rows);
 enum cinf_weights engine_weights_of(enum weights_type type);
 
-/* request.c: the scheduler's side of a request.  request_sits_out: it enters no step now, being paused or not
- * read.  request_publish hands over what has become certain; request_end closes the bill and queues the last
- * event, then drops the scheduler's reference. */
-bool request_sits_out(struct cinf_request *request);
+/* request.c: the scheduler's side of a request.  request_is_paused: it enters no step now, being paused or
+ * not read.  request_publish hands over what has become certain; request_end closes the bill and queues the
+ * last event, then drops the scheduler's reference. */
+bool request_is_paused(struct cinf_request *request);
 void request_publish(struct cinf_request *request);
 void request_end(struct cinf_request *request, enum cinf_finish finish);
 void request_cancel(struct cinf_request *request, enum cinf_finish why);

@@ -113,33 +113,33 @@ static bool copy_stops(struct cinf_request *r, const struct cinf_request_options
     return true;
 }
 
-static bool make_choices(struct cinf_request *r)
+static bool make_sequences(struct cinf_request *r)
 {
-    r->choices = mem_new(r->n_choices, sizeof *r->choices);
-    if (!r->choices)
+    r->sequences = mem_new(r->n_sequences, sizeof *r->sequences);
+    if (!r->sequences)
         return false;
-    for (uint32_t i = 0; i < r->n_choices; i++) {
-        struct cinf_choice_state *choice = &r->choices[i];
-        choice->request = r;
-        choice->index = i;
-        draft_init(&choice->draft);
-        choice->ids = mem_new(r->n_prompt + r->max_new, sizeof *choice->ids);
-        choice->ends = mem_new(r->max_new, sizeof *choice->ends);
-        choice->logprobs = mem_new(r->max_new, sizeof *choice->logprobs);
-        choice->top = mem_new((size_t)r->max_new * r->n_top, sizeof *choice->top);
-        if (!choice->ids || !choice->ends || !choice->logprobs || !choice->top)
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        seq->request = r;
+        seq->index = i;
+        draft_init(&seq->draft);
+        seq->ids = mem_new(r->n_prompt + r->max_new, sizeof *seq->ids);
+        seq->ends = mem_new(r->max_new, sizeof *seq->ends);
+        seq->logprobs = mem_new(r->max_new, sizeof *seq->logprobs);
+        seq->top = mem_new((size_t)r->max_new * r->n_top, sizeof *seq->top);
+        if (!seq->ids || !seq->ends || !seq->logprobs || !seq->top)
             return false;
-        memcpy(choice->ids, r->prompt, r->n_prompt * sizeof *choice->ids);
-        choice->n_ids = r->n_prompt;
+        memcpy(seq->ids, r->prompt, r->n_prompt * sizeof *seq->ids);
+        seq->n_ids = r->n_prompt;
         for (uint32_t t = 0; t < r->max_new; t++)
-            choice->logprobs[t] = NAN;
+            seq->logprobs[t] = NAN;
     }
     return true;
 }
 
 static bool make_queue(struct cinf_request *r)
 {
-    r->n_events_max = r->n_choices * (r->max_new + 1) + 1;
+    r->n_events_max = r->n_sequences * (r->max_new + 1) + 1;
     if (r->prompt_logprobs) {
         r->n_events_max += r->n_prompt;
         r->prompt_logprob = mem_new(r->n_prompt, sizeof *r->prompt_logprob);
@@ -179,7 +179,7 @@ static enum cinf_status fill_request(struct cinf_request *r, const struct cinf_r
     TRY(read_prompt(r, o));
     uint32_t most = r->model->config.n_positions - r->n_prompt + 1;
     r->max_new = o->prompt_only ? 0 : o->max_tokens && o->max_tokens < most ? o->max_tokens : most;
-    r->n_choices = o->n ? o->n : 1;
+    r->n_sequences = o->n ? o->n : 1;
     r->prompt_only = o->prompt_only;
     r->ignore_eos = o->ignore_eos;
     r->prompt_logprobs = o->prompt_logprobs;
@@ -206,24 +206,24 @@ static enum cinf_status fill_request(struct cinf_request *r, const struct cinf_r
                                      .seed = o->seed ? o->seed : random_seed(r),
                                      .bias = bias,
                                      .n_bias = o->n_logit_bias };
-    if (!bias || !copy_stops(r, o) || !make_choices(r) || !make_queue(r))
+    if (!bias || !copy_stops(r, o) || !make_sequences(r) || !make_queue(r))
         return cinf_fail(CINF_ENOMEM, "no memory for a request of %u tokens", r->n_prompt + r->max_new);
     return decode_prompt(r);
 }
 
 static void free_request(struct cinf_request *r)
 {
-    for (uint32_t i = 0; r->choices && i < r->n_choices; i++) {
-        struct cinf_choice_state *choice = &r->choices[i];
-        mem_free(choice->ids);
-        mem_free(choice->ends);
-        mem_free(choice->logprobs);
-        mem_free(choice->top);
-        textflow_free(&choice->flow);
+    for (uint32_t i = 0; r->sequences && i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        mem_free(seq->ids);
+        mem_free(seq->ends);
+        mem_free(seq->logprobs);
+        mem_free(seq->top);
+        textflow_free(&seq->flow);
     }
     for (uint32_t i = 0; i < r->n_stops; i++)
         mem_free((char *)r->stops[i].text);
-    mem_free(r->choices);
+    mem_free(r->sequences);
     mem_free(r->prompt);
     mem_free((struct cinf_logit_bias *)r->sampling.bias);
     mem_free(r->events);
@@ -318,54 +318,54 @@ static void put_event(struct cinf_request *r, struct queued_event event)
     r->events[r->n_in++] = event;
 }
 
-/* Tokens whose whole text is certain; after the end of a choice also one that a stop string cut. */
-static void publish_choice(struct cinf_request *r, struct cinf_choice_state *choice)
+/* Tokens whose whole text is certain; after the end of a sequence also one that a stop string cut. */
+static void publish_sequence(struct cinf_request *r, struct sequence *seq)
 {
-    bool over = choice->finish != CINF_FINISH_RUNNING;
-    size_t certain = choice->flow.certain;
-    while (choice->n_out < choice->n_new) {
-        uint32_t i = choice->n_out;
-        size_t from = i ? choice->ends[i - 1] : 0, to = choice->ends[i];
+    bool over = seq->finish != CINF_FINISH_RUNNING;
+    size_t certain = seq->flow.certain;
+    while (seq->n_out < seq->n_new) {
+        uint32_t i = seq->n_out;
+        size_t from = i ? seq->ends[i - 1] : 0, to = seq->ends[i];
         if (to > certain && !over)
             return;
-        if (choice->flow.stopped && from >= certain)
+        if (seq->flow.stopped && from >= certain)
             break;
-        choice->n_out++;
+        seq->n_out++;
         put_event(r, (struct queued_event){ .kind = CINF_EVENT_TOKEN,
-                                            .choice = choice->index,
+                                            .choice = seq->index,
                                             .index = i,
                                             .text_from = from,
                                             .text_to = to < certain ? to : certain });
     }
 }
 
-/* A choice that has ended: its last tokens, and what its decoder still held. */
-static void publish_finish(struct cinf_request *r, struct cinf_choice_state *choice)
+/* A sequence that has ended: its last tokens, and what its decoder still held. */
+static void publish_finish(struct cinf_request *r, struct sequence *seq)
 {
-    choice->finish_published = true;
-    size_t before = choice->flow.text.len;
+    seq->finish_published = true;
+    size_t before = seq->flow.text.len;
     /* Out of memory here costs the mark of an unfinished character at the very end, not the request. */
-    if (textflow_end(&choice->flow) != CINF_OK)
-        choice->flow.certain = choice->flow.text.len;
-    publish_choice(r, choice);
-    if (choice->flow.stopped)
-        before = choice->flow.certain;
+    if (textflow_end(&seq->flow) != CINF_OK)
+        seq->flow.certain = seq->flow.text.len;
+    publish_sequence(r, seq);
+    if (seq->flow.stopped)
+        before = seq->flow.certain;
     put_event(r, (struct queued_event){ .kind = CINF_EVENT_FINISH,
-                                        .choice = choice->index,
+                                        .choice = seq->index,
                                         .text_from = before,
-                                        .text_to = choice->flow.certain,
-                                        .finish = choice->finish });
+                                        .text_to = seq->flow.certain,
+                                        .finish = seq->finish });
 }
 
 /* Under the request's lock. */
-static void publish_choices(struct cinf_request *r)
+static void publish_sequences(struct cinf_request *r)
 {
-    for (uint32_t i = 0; i < r->n_choices; i++) {
-        struct cinf_choice_state *choice = &r->choices[i];
-        if (choice->finish == CINF_FINISH_RUNNING)
-            publish_choice(r, choice);
-        else if (!choice->finish_published)
-            publish_finish(r, choice);
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        if (seq->finish == CINF_FINISH_RUNNING)
+            publish_sequence(r, seq);
+        else if (!seq->finish_published)
+            publish_finish(r, seq);
     }
 }
 
@@ -391,7 +391,7 @@ static void announce(struct cinf_request *r, uint32_t n_before)
         r->notify(r->notify_context);
 }
 
-bool request_sits_out(struct cinf_request *r)
+bool request_is_paused(struct cinf_request *r)
 {
     pthread_mutex_lock(&r->lock);
     bool unread = r->n_in - r->n_out >= r->unread_max;
@@ -404,7 +404,7 @@ void request_publish(struct cinf_request *r)
     pthread_mutex_lock(&r->lock);
     uint32_t before = r->n_in;
     publish_prompt(r);
-    publish_choices(r);
+    publish_sequences(r);
     announce(r, before);
     pthread_mutex_unlock(&r->lock);
 }
@@ -420,10 +420,10 @@ void request_end(struct cinf_request *r, enum cinf_finish finish)
 
     pthread_mutex_lock(&r->lock);
     uint32_t before = r->n_in;
-    for (uint32_t i = 0; i < r->n_choices; i++)
-        if (r->choices[i].finish == CINF_FINISH_RUNNING)
-            r->choices[i].finish = finish;
-    publish_choices(r);
+    for (uint32_t i = 0; i < r->n_sequences; i++)
+        if (r->sequences[i].finish == CINF_FINISH_RUNNING)
+            r->sequences[i].finish = finish;
+    publish_sequences(r);
     put_event(r, (struct queued_event){ .kind = CINF_EVENT_END, .finish = finish });
     r->ended = true;
     r->finish = finish;
@@ -468,8 +468,8 @@ static enum cinf_status wait_for_event(struct cinf_request *r, uint64_t timeout_
 static enum cinf_status fill_event(struct cinf_request *r, const struct queued_event *q,
                                    struct cinf_event *event)
 {
-    const struct cinf_choice_state *choice = &r->choices[q->choice];
-    const struct textflow *flow = q->kind == CINF_EVENT_PROMPT ? &r->prompt_flow : &choice->flow;
+    const struct sequence *seq = &r->sequences[q->choice];
+    const struct textflow *flow = q->kind == CINF_EVENT_PROMPT ? &r->prompt_flow : &seq->flow;
     const struct cinf_logprob *top = NULL;
     *event = (struct cinf_event){ .struct_size = sizeof *event,
                                   .kind = q->kind,
@@ -478,10 +478,10 @@ static enum cinf_status fill_event(struct cinf_request *r, const struct queued_e
                                   .logprob = NAN,
                                   .finish = q->finish };
     if (q->kind == CINF_EVENT_TOKEN) {
-        event->token = choice->ids[r->n_prompt + q->index];
-        event->logprob = choice->logprobs[q->index];
+        event->token = seq->ids[r->n_prompt + q->index];
+        event->logprob = seq->logprobs[q->index];
         event->n_top = r->logprobs ? r->n_top : 0;
-        top = choice->top + (size_t)q->index * r->n_top;
+        top = seq->top + (size_t)q->index * r->n_top;
     } else if (q->kind == CINF_EVENT_PROMPT) {
         event->token = r->prompt[q->index];
         event->logprob = r->prompt_logprob[q->index];
@@ -631,13 +631,13 @@ static enum cinf_status make_result(struct cinf_result **out, struct cinf_reques
 {
     struct cinf_result *result = mem_new(1, sizeof *result);
     if (result)
-        result->choices = mem_new(r->n_choices, sizeof *result->choices);
+        result->choices = mem_new(r->n_sequences, sizeof *result->choices);
     if (!result || !result->choices) {
         mem_free(result);
         return cinf_fail(CINF_ENOMEM, "no memory for a result");
     }
-    result->n_choices = r->n_choices;
-    for (uint32_t i = 0; i < r->n_choices; i++) {
+    result->n_choices = r->n_sequences;
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
         struct collected *c = &choices[i];
         strbuf_add(&c->text, "", 0); /* so that an empty text has its NUL */
         if (c->text.failed) {
@@ -668,12 +668,12 @@ enum cinf_status cinf_generate(struct cinf_result **out, struct cinf_model *mode
 {
     struct cinf_request *r;
     TRY(cinf_request_submit(&r, model, options));
-    struct collected *choices = mem_new(r->n_choices, sizeof *choices);
+    struct collected *choices = mem_new(r->n_sequences, sizeof *choices);
     enum cinf_status status = choices ? collect(r, choices, on_text, context)
-                                      : cinf_fail(CINF_ENOMEM, "no memory for %u choices", r->n_choices);
+                                      : cinf_fail(CINF_ENOMEM, "no memory for %u choices", r->n_sequences);
     if (status == CINF_OK)
         status = make_result(out, r, choices);
-    for (uint32_t i = 0; choices && i < r->n_choices; i++) {
+    for (uint32_t i = 0; choices && i < r->n_sequences; i++) {
         strbuf_free(&choices[i].text);
         mem_free(choices[i].ids);
         mem_free(choices[i].logprobs);

@@ -91,10 +91,10 @@ static struct slot *longest_prefix(const struct cinf_request *r, uint32_t *lengt
     return best;
 }
 
-static void give_slot(struct cinf_engine *e, struct cinf_choice_state *choice, struct slot *slot)
+static void give_slot(struct cinf_engine *e, struct sequence *seq, struct slot *slot)
 {
-    choice->slot = slot;
-    slot->user = choice;
+    seq->slot = slot;
+    slot->user = seq;
     slot->last_used = e->step;
 }
 
@@ -124,15 +124,15 @@ static void admit(struct cinf_engine *e, struct cinf_request *r)
 
     /* A text that goes on where a slot's content ends goes on in that slot. */
     bool in_place = cached && !source->user && source->n_tokens == cached;
-    for (uint32_t i = 0; i < r->n_choices; i++)
-        give_slot(e, &r->choices[i], i == 0 && in_place ? source : free_slot(e, model));
-    struct slot *first = r->choices[0].slot;
+    for (uint32_t i = 0; i < r->n_sequences; i++)
+        give_slot(e, &r->sequences[i], i == 0 && in_place ? source : free_slot(e, model));
+    struct slot *first = r->sequences[0].slot;
     /* Another of its own slots may be the source, so the content of these goes only after the copy.  If the
      * copy fails the prompt is computed in full, and says what is wrong with the device. */
     if (cached && copy_prefix(r, first, source, cached) != CINF_OK)
         cached = 0;
-    for (uint32_t i = 0; i < r->n_choices; i++)
-        r->choices[i].slot->n_tokens = i == 0 ? cached : 0;
+    for (uint32_t i = 0; i < r->n_sequences; i++)
+        r->sequences[i].slot->n_tokens = i == 0 ? cached : 0;
     r->n_computed = r->n_cached = cached;
 
     struct cinf_request **end = &model->running;
@@ -144,13 +144,13 @@ static void admit(struct cinf_engine *e, struct cinf_request *r)
 
 static void free_slots(struct cinf_engine *e, struct cinf_request *r)
 {
-    for (uint32_t i = 0; i < r->n_choices; i++) {
-        struct slot *slot = r->choices[i].slot;
-        if (slot && slot->user == &r->choices[i]) {
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct slot *slot = r->sequences[i].slot;
+        if (slot && slot->user == &r->sequences[i]) {
             slot->user = NULL;
             slot->last_used = e->step;
         }
-        r->choices[i].slot = NULL;
+        r->sequences[i].slot = NULL;
     }
 }
 
@@ -201,7 +201,7 @@ static bool was_idle(const struct cinf_engine *e, const struct cinf_model *next)
 {
     for (const struct cinf_model *m = e->models; m; m = m->next) {
         for (struct cinf_request *r = m->running; r; r = r->next)
-            if (!request_sits_out(r))
+            if (!request_is_paused(r))
                 return false;
         /* Those that wait stand in the order in which they came. */
         if (m->waiting && (m != next || m->waiting->submitted_ns < e->charged_ns))
@@ -216,7 +216,7 @@ static void admit_waiting(struct cinf_engine *e, struct cinf_model *model)
 {
     pthread_mutex_lock(&e->lock);
     struct cinf_request *r;
-    while ((r = model->waiting) && n_free_slots(model) >= r->n_choices) {
+    while ((r = model->waiting) && n_free_slots(model) >= r->n_sequences) {
         model->waiting = r->next;
         if (!model->waiting)
             model->waiting_end = &model->waiting;
@@ -232,9 +232,9 @@ static void admit_waiting(struct cinf_engine *e, struct cinf_model *model)
 static bool has_work(const struct cinf_model *model)
 {
     for (struct cinf_request *r = model->running; r; r = r->next)
-        if (!request_sits_out(r))
+        if (!request_is_paused(r))
             return true;
-    return model->waiting && n_free_slots(model) >= model->waiting->n_choices;
+    return model->waiting && n_free_slots(model) >= model->waiting->n_sequences;
 }
 
 /* Under the lock: the model that has had least of the device among those with something to do.  One that had
@@ -267,16 +267,16 @@ struct step {
     uint32_t n_rows;
 };
 
-static void add_row(struct cinf_engine *e, struct step *step, struct cinf_choice_state *choice, int32_t token,
+static void add_row(struct cinf_engine *e, struct step *step, struct sequence *seq, int32_t token,
                     uint32_t position, uint8_t wants_logits)
 {
     assert(step->n_rows < e->rows_cap);
     uint32_t i = step->n_rows++;
     e->row_tokens[i] = token;
     e->row_positions[i] = position;
-    e->row_slots[i] = slot_index(step->model, choice->slot);
+    e->row_slots[i] = slot_index(step->model, seq->slot);
     e->row_wants[i] = wants_logits;
-    e->row_choices[i] = choice;
+    e->row_sequences[i] = seq;
 }
 
 static void add_work(struct cinf_request *r, struct model_work work)
@@ -314,7 +314,7 @@ static void add_prompt_rows(struct cinf_engine *e, struct step *step, struct cin
     uint32_t first = r->n_computed, wanted = 0;
     for (uint32_t i = first; i < first + n; i++) {
         uint8_t wants = r->wants_all ? 1 : i + 1 == r->n_prompt && !r->prompt_only ? wants_of(r) : 0;
-        add_row(e, step, &r->choices[0], r->prompt[i], i, wants);
+        add_row(e, step, &r->sequences[0], r->prompt[i], i, wants);
         wanted += wants > 0;
     }
     r->step_rows = n;
@@ -322,19 +322,19 @@ static void add_prompt_rows(struct cinf_engine *e, struct step *step, struct cin
 }
 
 /* A text's row, and the guesses at what follows it for which there is room and which pay. */
-static void add_decode_rows(struct cinf_engine *e, struct step *step, struct cinf_choice_state *choice,
-                            uint32_t room, struct draft_step *drafts)
+static void add_decode_rows(struct cinf_engine *e, struct step *step, struct sequence *seq, uint32_t room,
+                            struct draft_step *drafts)
 {
-    struct cinf_request *r = choice->request;
-    uint32_t last = choice->n_ids - 1, left = r->max_new - choice->n_new - 1;
+    struct cinf_request *r = seq->request;
+    uint32_t last = seq->n_ids - 1, left = r->max_new - seq->n_new - 1;
     if (drafts) {
-        draft_find(&choice->draft, choice->ids, choice->n_ids);
-        choice->n_drafted = draft_length(&choice->draft, left < room ? left : room, drafts);
+        draft_find(&seq->draft, seq->ids, seq->n_ids);
+        seq->n_drafted = draft_length(&seq->draft, left < room ? left : room, drafts);
     }
-    add_row(e, step, choice, choice->ids[last], last, wants_of(r));
-    for (uint32_t i = 0; i < choice->n_drafted; i++)
-        add_row(e, step, choice, choice->draft.tokens[i], last + 1 + i, wants_of(r));
-    uint32_t n = 1 + choice->n_drafted;
+    add_row(e, step, seq, seq->ids[last], last, wants_of(r));
+    for (uint32_t i = 0; i < seq->n_drafted; i++)
+        add_row(e, step, seq, seq->draft.tokens[i], last + 1 + i, wants_of(r));
+    uint32_t n = 1 + seq->n_drafted;
     add_work(r, model_work_of(step->model->runtime, last, n, n, wants_of(r) > 1));
     r->step_rows += n;
 }
@@ -349,14 +349,13 @@ static void add_texts(struct cinf_engine *e, struct step *step, uint32_t n_texts
     bool quiet = alone && n_texts <= DRAFT_STREAMS && model->row_time > 0;
     uint32_t most = n_texts + e->prefill_rows < DRAFT_ROWS ? n_texts + e->prefill_rows : DRAFT_ROWS;
     for (struct cinf_request *r = model->running; r; r = r->next) {
-        if (r->sits_out || is_prefilling(r))
+        if (r->skipped || is_prefilling(r))
             continue;
-        for (uint32_t i = 0; i < r->n_choices; i++) {
-            struct cinf_choice_state *choice = &r->choices[i];
-            if (choice->finish != CINF_FINISH_RUNNING)
+        for (uint32_t i = 0; i < r->n_sequences; i++) {
+            struct sequence *seq = &r->sequences[i];
+            if (seq->finish != CINF_FINISH_RUNNING)
                 continue;
-            add_decode_rows(e, step, choice, quiet ? most - step->n_rows - n_texts : 0,
-                            quiet ? &drafts : NULL);
+            add_decode_rows(e, step, seq, quiet ? most - step->n_rows - n_texts : 0, quiet ? &drafts : NULL);
             n_texts--;
         }
     }
@@ -370,13 +369,13 @@ static void build_step(struct cinf_engine *e, struct step *step)
     for (struct cinf_request *r = step->model->running; r; r = r->next) {
         r->step_rows = 0;
         r->work = (struct model_work){ 0 };
-        r->sits_out = request_sits_out(r);
-        if (r->sits_out)
+        r->skipped = request_is_paused(r);
+        if (r->skipped)
             continue;
         n_prefilling += is_prefilling(r);
-        for (uint32_t i = 0; i < r->n_choices; i++) {
-            r->choices[i].n_sampled = r->choices[i].n_drafted = 0;
-            n_texts += !is_prefilling(r) && r->choices[i].finish == CINF_FINISH_RUNNING;
+        for (uint32_t i = 0; i < r->n_sequences; i++) {
+            r->sequences[i].n_sampled = r->sequences[i].n_drafted = 0;
+            n_texts += !is_prefilling(r) && r->sequences[i].finish == CINF_FINISH_RUNNING;
         }
     }
     add_texts(e, step, n_texts, n_prefilling == 0);
@@ -385,7 +384,7 @@ static void build_step(struct cinf_engine *e, struct step *step)
         uint64_t next_ns = 0;
         for (struct cinf_request *r = step->model->running; r; r = r->next) {
             struct cinf_report report = { CINF_REPORT };
-            if (r->sits_out || !is_prefilling(r) || r->step_rows > 0)
+            if (r->skipped || !is_prefilling(r) || r->step_rows > 0)
                 continue;
             cinf_bill_read(r->bill, &report);
             if (!next || report.device_ns < next_ns) {
@@ -428,24 +427,24 @@ static bool is_eos(const struct cinf_config *config, int32_t token)
 }
 
 /* The sampled token becomes part of the text, and may end it. */
-static enum cinf_status take_token(struct cinf_choice_state *choice, int32_t token)
+static enum cinf_status take_token(struct sequence *seq, int32_t token)
 {
-    struct cinf_request *r = choice->request;
+    struct cinf_request *r = seq->request;
     const struct cinf_model *model = r->model;
     if (!r->ignore_eos && is_eos(&model->config, token)) {
-        choice->finish = CINF_FINISH_STOP;
+        seq->finish = CINF_FINISH_STOP;
         return CINF_OK;
     }
     pthread_mutex_lock(&r->lock);
-    enum cinf_status status = textflow_push(&choice->flow, model->tokenizer, token, r->stops, r->n_stops);
-    choice->ids[choice->n_ids++] = token;
-    choice->ends[choice->n_new++] = choice->flow.text.len;
+    enum cinf_status status = textflow_push(&seq->flow, model->tokenizer, token, r->stops, r->n_stops);
+    seq->ids[seq->n_ids++] = token;
+    seq->ends[seq->n_new++] = seq->flow.text.len;
     pthread_mutex_unlock(&r->lock);
     TRY(status);
-    if (choice->flow.stopped)
-        choice->finish = CINF_FINISH_STOP;
-    else if (choice->n_new == r->max_new)
-        choice->finish = CINF_FINISH_LENGTH;
+    if (seq->flow.stopped)
+        seq->finish = CINF_FINISH_STOP;
+    else if (seq->n_new == r->max_new)
+        seq->finish = CINF_FINISH_LENGTH;
     return CINF_OK;
 }
 
@@ -456,17 +455,16 @@ struct seen {
 };
 
 /* The next token of a text, its log-probabilities in their places; -1 when the logits are broken. */
-static int32_t choose(struct sampler *sampler, struct cinf_choice_state *choice, const struct seen *seen)
+static int32_t choose(struct sampler *sampler, struct sequence *seq, const struct seen *seen)
 {
-    const struct cinf_request *r = choice->request;
+    const struct cinf_request *r = seq->request;
     uint32_t vocab = r->model->config.vocab_size;
-    int32_t token = seen->all
-                        ? sampler_pick(sampler, seen->all, vocab, r->model->allowed, &r->sampling,
-                                       choice->index, choice->ids, choice->n_ids, r->n_prompt)
-                        : sampler_pick_best(sampler, &seen->best, &r->sampling, choice->index, choice->n_ids);
+    int32_t token = seen->all ? sampler_pick(sampler, seen->all, vocab, r->model->allowed, &r->sampling,
+                                             seq->index, seq->ids, seq->n_ids, r->n_prompt)
+                              : sampler_pick_best(sampler, &seen->best, &r->sampling, seq->index, seq->n_ids);
     if (token >= 0 && r->logprobs) {
-        float *logprob = &choice->logprobs[choice->n_new];
-        struct cinf_logprob *top = choice->top + (size_t)choice->n_new * r->n_top;
+        float *logprob = &seq->logprobs[seq->n_new];
+        struct cinf_logprob *top = seq->top + (size_t)seq->n_new * r->n_top;
         if (seen->all)
             sampler_logprobs(sampler, seen->all, vocab, token, logprob, top, r->n_top);
         else
@@ -491,7 +489,7 @@ static void choose_part(const void *job, uint32_t part, uint32_t worker)
         if (!e->row_picks[i].logits || n++ % choosing->n_parts != part)
             continue;
         struct seen seen = { .all = e->row_picks[i].logits };
-        e->row_picks[i].token = choose(&e->samplers[part], e->row_choices[i], &seen);
+        e->row_picks[i].token = choose(&e->samplers[part], e->row_sequences[i], &seen);
     }
 }
 
@@ -501,12 +499,12 @@ static enum cinf_status choose_ahead(struct cinf_engine *e, const struct step *s
 {
     uint32_t wanted = 0, n = 0;
     for (uint32_t i = 0; i < step->n_rows; i++) {
-        const struct cinf_choice_state *choice = e->row_choices[i];
+        const struct sequence *seq = e->row_sequences[i];
         uint32_t nth = wanted;
         wanted += e->row_wants[i] > 0;
         e->row_picks[i].logits = NULL;
-        if (e->n_samplers == 1 || e->row_wants[i] != 1 || choice->request->prompt_only ||
-            e->row_positions[i] + 1 != choice->n_ids)
+        if (e->n_samplers == 1 || e->row_wants[i] != 1 || seq->request->prompt_only ||
+            e->row_positions[i] + 1 != seq->n_ids)
             continue;
         TRY(model_logits(step->model->runtime, nth, &e->row_picks[i].logits));
         n++;
@@ -520,37 +518,36 @@ static enum cinf_status choose_ahead(struct cinf_engine *e, const struct step *s
 
 /* The token becomes part of the text; nobody sees it before its time has been charged.  What fails here fails
  * the device (broken logits) or, without memory, this request alone. */
-static enum cinf_status add_token(struct cinf_choice_state *choice, int32_t token)
+static enum cinf_status add_token(struct sequence *seq, int32_t token)
 {
-    struct cinf_request *r = choice->request;
+    struct cinf_request *r = seq->request;
     if (token < 0)
         return cinf_fail(CINF_EDEVICE, "model %s computed logits that are not numbers at position %u",
-                         r->model->name, choice->n_ids - 1);
-    choice->n_sampled++;
-    if (take_token(choice, token) != CINF_OK) {
-        choice->finish = CINF_FINISH_FAILED;
+                         r->model->name, seq->n_ids - 1);
+    seq->n_sampled++;
+    if (take_token(seq, token) != CINF_OK) {
+        seq->finish = CINF_FINISH_FAILED;
         snprintf(r->failure, sizeof r->failure, "%s", cinf_last_error());
     }
     return CINF_OK;
 }
 
 /* After the prompt's last row: the other choices start from a copy of its cache. */
-static enum cinf_status fork_choices(struct cinf_engine *e, struct cinf_request *r, const struct seen *seen)
+static enum cinf_status fork_sequences(struct cinf_engine *e, struct cinf_request *r, const struct seen *seen)
 {
-    for (uint32_t i = 1; i < r->n_choices; i++) {
-        TRY(copy_prefix(r, r->choices[i].slot, r->choices[0].slot, r->n_prompt));
-        TRY(add_token(&r->choices[i], choose(&e->samplers[0], &r->choices[i], seen)));
+    for (uint32_t i = 1; i < r->n_sequences; i++) {
+        TRY(copy_prefix(r, r->sequences[i].slot, r->sequences[0].slot, r->n_prompt));
+        TRY(add_token(&r->sequences[i], choose(&e->samplers[0], &r->sequences[i], seen)));
     }
     return CINF_OK;
 }
 
 /* A guess that did not come true is not part of the text, nor is what follows it: its logits go unseen, and
  * its keys and values are overwritten by the row that has this position next. */
-static bool is_in_text(const struct cinf_choice_state *choice, uint32_t position, int32_t token)
+static bool is_in_text(const struct sequence *seq, uint32_t position, int32_t token)
 {
-    return position < choice->request->n_prompt ||
-           (choice->finish == CINF_FINISH_RUNNING && position + 1 == choice->n_ids &&
-            choice->ids[position] == token);
+    return position < seq->request->n_prompt ||
+           (seq->finish == CINF_FINISH_RUNNING && position + 1 == seq->n_ids && seq->ids[position] == token);
 }
 
 static enum cinf_status take_logits(struct cinf_engine *e, const struct step *step)
@@ -558,14 +555,14 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
     uint32_t wanted = 0;
     TRY(choose_ahead(e, step));
     for (uint32_t i = 0; i < step->n_rows; i++) {
-        struct cinf_choice_state *choice = e->row_choices[i];
-        struct cinf_request *r = choice->request;
+        struct sequence *seq = e->row_sequences[i];
+        struct cinf_request *r = seq->request;
         uint32_t position = e->row_positions[i], nth = wanted;
         wanted += e->row_wants[i] > 0;
-        if (!is_in_text(choice, position, e->row_tokens[i]))
+        if (!is_in_text(seq, position, e->row_tokens[i]))
             continue;
-        choice->slot->tokens[position] = e->row_tokens[i];
-        choice->slot->n_tokens = position + 1;
+        seq->slot->tokens[position] = e->row_tokens[i];
+        seq->slot->n_tokens = position + 1;
         if (position < r->n_prompt)
             r->n_computed = position + 1;
         if (!e->row_wants[i])
@@ -580,9 +577,9 @@ static enum cinf_status take_logits(struct cinf_engine *e, const struct step *st
         if (position + 1 < r->n_prompt || r->prompt_only)
             continue;
         const struct early_pick *early = &e->row_picks[i];
-        TRY(add_token(choice, early->logits ? early->token : choose(&e->samplers[0], choice, &seen)));
+        TRY(add_token(seq, early->logits ? early->token : choose(&e->samplers[0], seq, &seen)));
         if (position + 1 == r->n_prompt)
-            TRY(fork_choices(e, r, &seen));
+            TRY(fork_sequences(e, r, &seen));
     }
     return CINF_OK;
 }
@@ -607,11 +604,11 @@ static uint64_t charge(struct cinf_engine *e, const struct step *step)
                                       .input_tokens = r->n_computed - r->n_reported,
                                       .cached_tokens = r->n_reported == 0 ? r->n_cached : 0 };
         uint32_t drafted = 0, accepted = 0;
-        for (uint32_t i = 0; i < r->n_choices; i++) {
-            const struct cinf_choice_state *choice = &r->choices[i];
-            share->output_tokens += choice->n_sampled;
-            drafted += choice->n_drafted;
-            accepted += choice->n_sampled > 1 ? choice->n_sampled - 1 : 0;
+        for (uint32_t i = 0; i < r->n_sequences; i++) {
+            const struct sequence *seq = &r->sequences[i];
+            share->output_tokens += seq->n_sampled;
+            drafted += seq->n_drafted;
+            accepted += seq->n_sampled > 1 ? seq->n_sampled - 1 : 0;
         }
         cinf_bill_count_drafts(r->bill, drafted, accepted);
         r->n_reported = r->n_computed;
@@ -626,15 +623,15 @@ static uint64_t charge(struct cinf_engine *e, const struct step *step)
 static enum cinf_finish deliver(struct cinf_request *r)
 {
     bool running = false, length = false;
-    for (uint32_t i = 0; i < r->n_choices; i++) {
-        struct cinf_choice_state *choice = &r->choices[i];
-        if (choice->finish == CINF_FINISH_FAILED)
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        if (seq->finish == CINF_FINISH_FAILED)
             return CINF_FINISH_FAILED;
-        draft_learn(&choice->draft, choice->ids, choice->n_ids);
+        draft_learn(&seq->draft, seq->ids, seq->n_ids);
         if (r->prompt_only && !is_prefilling(r))
-            choice->finish = CINF_FINISH_LENGTH;
-        running = running || choice->finish == CINF_FINISH_RUNNING;
-        length = length || choice->finish == CINF_FINISH_LENGTH;
+            seq->finish = CINF_FINISH_LENGTH;
+        running = running || seq->finish == CINF_FINISH_RUNNING;
+        length = length || seq->finish == CINF_FINISH_LENGTH;
     }
     request_publish(r);
     return running ? CINF_FINISH_RUNNING : length ? CINF_FINISH_LENGTH : CINF_FINISH_STOP;
@@ -851,7 +848,7 @@ static bool run_unloads(struct cinf_engine *e)
 static void run_jobs(struct cinf_engine *e)
 {
     while (e->jobs) {
-        struct job *job = e->jobs;
+        struct scheduler_call *job = e->jobs;
         e->jobs = job->next;
         if (!e->jobs)
             e->jobs_end = &e->jobs;
