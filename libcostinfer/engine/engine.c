@@ -15,6 +15,7 @@
 #include "fail.h"
 #include "file.h"
 #include "mem.h"
+#include "versioned.h"
 
 enum {
     QUEUE_DEFAULT = 256,
@@ -25,69 +26,12 @@ enum {
     NAME_BYTES_MAX = 256,
 };
 
-const char *cinf_version(void)
-{
-    return CINF_VERSION;
-}
-
-enum cinf_status options_read(void *ours, size_t size, const void *given)
-{
-    size_t given_size;
-    if (!given)
-        return CINF_OK;
-    memcpy(&given_size, given, sizeof given_size);
-    if (given_size < sizeof given_size)
-        return cinf_fail(CINF_EINVAL, "an options struct lacks its struct_size");
-    memcpy(ours, given, given_size < size ? given_size : size);
-    memcpy(ours, &size, sizeof size);
-    return CINF_OK;
-}
-
-/* ---- Weights types -------------------------------------------------------------------------- */
-
-static const char *const weights_names[] = { "auto", "f32", "f16", "bf16", "int8", "int4" };
-enum { WEIGHTS_NAMES = sizeof weights_names / sizeof *weights_names };
-
-const char *cinf_weights_name(enum cinf_weights weights)
-{
-    return (unsigned)weights < WEIGHTS_NAMES ? weights_names[weights] : "unknown";
-}
-
-enum cinf_status cinf_weights_parse(enum cinf_weights *out, const char *name)
-{
-    for (int i = 0; i < WEIGHTS_NAMES; i++)
-        if (strcmp(name, weights_names[i]) == 0) {
-            *out = (enum cinf_weights)i;
-            return CINF_OK;
-        }
-    return cinf_fail(CINF_EINVAL,
-                     "\"%.40s\" is no type of weights; there are auto, f32, f16, bf16, int8, int4", name);
-}
-
-static const char *const kv_names[] = { "f32", "f16" };
-enum { KV_NAMES = sizeof kv_names / sizeof *kv_names };
-
-const char *cinf_kv_name(enum cinf_kv kv)
-{
-    return (unsigned)kv < KV_NAMES ? kv_names[kv] : "unknown";
-}
-
-enum cinf_status cinf_kv_parse(enum cinf_kv *out, const char *name)
-{
-    for (int i = 0; i < KV_NAMES; i++)
-        if (strcmp(name, kv_names[i]) == 0) {
-            *out = (enum cinf_kv)i;
-            return CINF_OK;
-        }
-    return cinf_fail(CINF_EINVAL, "\"%.40s\" is no type of keys and values; there are f32 and f16", name);
-}
+/* ---- Engines --------------------------------------------------------------------------------- */
 
 enum cinf_weights engine_weights_of(enum weights_type type)
 {
     return (enum cinf_weights)(type - WEIGHTS_F32 + CINF_WEIGHTS_F32);
 }
-
-/* ---- Engines --------------------------------------------------------------------------------- */
 
 static void free_engine(struct cinf_engine *e)
 {
@@ -172,8 +116,8 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     if (o->prefill_rows > PREFILL_ROWS_MAX)
         return cinf_fail(CINF_EINVAL, "prefill_rows is %u; it can be %d at most", o->prefill_rows,
                          PREFILL_ROWS_MAX);
-    if ((unsigned)o->kv >= KV_NAMES)
-        return cinf_fail(CINF_EINVAL, "kv is %d, which is no type of keys and values", (int)o->kv);
+    if (o->kv != CINF_KV_F32 && o->kv != CINF_KV_F16)
+        return cinf_fail(CINF_EINVAL, "kv is %d; expected CINF_KV_F32 or CINF_KV_F16", (int)o->kv);
     e->queue_max = o->queue_max ? o->queue_max : QUEUE_DEFAULT;
     e->prefill_rows = o->prefill_rows ? o->prefill_rows : PREFILL_ROWS_DEFAULT;
     e->prefix_reuse = !o->no_prefix_reuse;
@@ -203,7 +147,7 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
 enum cinf_status cinf_engine_open(struct cinf_engine **out, const struct cinf_engine_options *options)
 {
     struct cinf_engine_options o = { CINF_ENGINE_OPTIONS };
-    TRY(options_read(&o, sizeof o, options));
+    TRY(versioned_read(&o, sizeof o, options));
     struct cinf_engine *e = mem_new(1, sizeof *e);
     if (!e)
         return cinf_fail(CINF_ENOMEM, "no memory for an engine");
@@ -264,9 +208,7 @@ void cinf_engine_device(const struct cinf_engine *e, struct cinf_device_info *in
 {
     struct cinf_device_info whole = e->device_info;
     whole.memory_used = atomic_load(&e->memory_used);
-    size_t size = info->struct_size < sizeof whole ? info->struct_size : sizeof whole;
-    whole.struct_size = size;
-    memcpy(info, &whole, size);
+    versioned_write(info, &whole, sizeof whole);
 }
 
 /* Has the scheduler run something between two steps, and waits for it. */
@@ -545,7 +487,7 @@ enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *en
                                  const struct cinf_model_options *options)
 {
     struct cinf_model_options o = { CINF_MODEL_OPTIONS };
-    TRY(options_read(&o, sizeof o, options));
+    TRY(versioned_read(&o, sizeof o, options));
     struct model_load load = { 0 };
     TRY(new_model(&load.model, engine, &o));
     struct model_stream *loader = NULL;
@@ -630,9 +572,7 @@ void cinf_model_info(const struct cinf_model *model, struct cinf_model_info *inf
     pthread_mutex_lock(&e->lock);
     whole.loaded = model->loaded && !model->unloading;
     pthread_mutex_unlock(&e->lock);
-    size_t size = info->struct_size < sizeof whole ? info->struct_size : sizeof whole;
-    whole.struct_size = size;
-    memcpy(info, &whole, size);
+    versioned_write(info, &whole, sizeof whole);
 }
 
 const struct cinf_tokenizer *cinf_model_tokenizer(const struct cinf_model *model)

@@ -211,9 +211,7 @@ struct cinf_engine {
     uint32_t n_samplers; /* as many as threads may sample at once */
 };
 
-/* engine.c.  options_read copies what the caller knows of an options struct over our defaults, so that a
- * program built against an older, shorter one still runs; given may be NULL. */
-enum cinf_status options_read(void *ours, size_t size, const void *given);
+/* engine.c */
 void engine_unref(struct cinf_engine *engine);
 void model_unref(struct cinf_model *model);
 enum cinf_status engine_reserve_rows(struct cinf_engine *engine, uint32_t rows);

@@ -1,4 +1,4 @@
-/* request.c - a request from the caller's side: checked and queued, its events pulled, the blocking calls.
+/* request.c - a request from the caller's side: checked and queued, its events pulled.
  *
  * Room for every event a request can give is set aside when it is submitted: its context bounds them.  So
  * the scheduler never waits for a reader, and a reader that is slow costs nobody anything. */
@@ -13,6 +13,7 @@
 #include "engine_state.h"
 #include "fail.h"
 #include "mem.h"
+#include "versioned.h"
 
 /* ---- Submission ---------------------------------------------------------------------------- */
 
@@ -279,7 +280,7 @@ enum cinf_status cinf_request_submit(struct cinf_request **out, struct cinf_mode
                                      const struct cinf_request_options *options)
 {
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS };
-    TRY(options_read(&o, sizeof o, options));
+    TRY(versioned_read(&o, sizeof o, options));
     struct cinf_request *r = mem_new(1, sizeof *r);
     enum cinf_status status = CINF_OK;
     if (r) {
@@ -526,9 +527,7 @@ enum cinf_status cinf_request_next(struct cinf_request *r, uint64_t timeout_ns, 
     if (goes_on)
         wake_scheduler(r);
     TRY(status);
-    size_t size = event->struct_size < sizeof whole ? event->struct_size : sizeof whole;
-    whole.struct_size = size;
-    memcpy(event, &whole, size);
+    versioned_write(event, &whole, sizeof whole);
     return CINF_OK;
 }
 
@@ -580,162 +579,4 @@ void cinf_request_free(struct cinf_request *r)
     r->prompt_logits = NULL;
     pthread_mutex_unlock(&r->lock);
     request_unref(r);
-}
-
-/* ---- Blocking calls ------------------------------------------------------------------------ */
-
-struct collected {
-    struct strbuf text;
-    int32_t *ids;
-    float *logprobs;
-    uint32_t n;
-    size_t ids_cap, logprobs_cap;
-    enum cinf_finish finish;
-};
-
-static bool collect_token(struct collected *c, const struct cinf_event *event)
-{
-    if (!mem_reserve(&c->ids, &c->ids_cap, c->n + 1, sizeof *c->ids) ||
-        !mem_reserve(&c->logprobs, &c->logprobs_cap, c->n + 1, sizeof *c->logprobs))
-        return false;
-    c->ids[c->n] = event->token;
-    c->logprobs[c->n++] = event->logprob;
-    return true;
-}
-
-static enum cinf_status collect(struct cinf_request *r, struct collected *choices, cinf_text_fn *on_text,
-                                void *context)
-{
-    for (;;) {
-        struct cinf_event event = { CINF_EVENT };
-        TRY(cinf_request_next(r, UINT64_MAX, &event));
-        if (event.kind == CINF_EVENT_END && event.finish == CINF_FINISH_FAILED)
-            return cinf_fail(CINF_EDEVICE, "%s", cinf_request_failure(r));
-        if (event.kind == CINF_EVENT_END)
-            return CINF_OK;
-        if (event.kind == CINF_EVENT_PROMPT)
-            continue;
-        struct collected *c = &choices[event.choice];
-        strbuf_add(&c->text, event.text, event.text_bytes);
-        if (c->text.failed || (event.kind == CINF_EVENT_TOKEN && !collect_token(c, &event)))
-            return cinf_fail(CINF_ENOMEM, "no memory for a text of %zu bytes", c->text.len);
-        if (event.kind == CINF_EVENT_FINISH)
-            c->finish = event.finish;
-        if (event.text_bytes && on_text && !on_text(context, event.choice, event.text, event.text_bytes))
-            cinf_request_cancel(r, CINF_FINISH_CANCELLED);
-    }
-}
-
-static enum cinf_status make_result(struct cinf_result **out, struct cinf_request *r,
-                                    struct collected *choices)
-{
-    struct cinf_result *result = mem_new(1, sizeof *result);
-    if (result)
-        result->choices = mem_new(r->n_sequences, sizeof *result->choices);
-    if (!result || !result->choices) {
-        mem_free(result);
-        return cinf_fail(CINF_ENOMEM, "no memory for a result");
-    }
-    result->n_choices = r->n_sequences;
-    for (uint32_t i = 0; i < r->n_sequences; i++) {
-        struct collected *c = &choices[i];
-        strbuf_add(&c->text, "", 0); /* so that an empty text has its NUL */
-        if (c->text.failed) {
-            cinf_result_free(result);
-            return cinf_fail(CINF_ENOMEM, "no memory for a result");
-        }
-        result->choices[i] = (struct cinf_choice){ .text = c->text.text,
-                                                   .text_bytes = c->text.len,
-                                                   .ids = c->ids,
-                                                   .logprobs = c->logprobs,
-                                                   .n_ids = c->n,
-                                                   .finish = c->finish };
-        if (!r->logprobs) {
-            mem_free(c->logprobs);
-            result->choices[i].logprobs = NULL;
-        }
-        *c = (struct collected){ 0 };
-    }
-    result->report = (struct cinf_report){ CINF_REPORT };
-    cinf_bill_read(r->bill, &result->report);
-    *out = result;
-    return CINF_OK;
-}
-
-enum cinf_status cinf_generate(struct cinf_result **out, struct cinf_model *model,
-                               const struct cinf_request_options *options, cinf_text_fn *on_text,
-                               void *context)
-{
-    struct cinf_request *r;
-    TRY(cinf_request_submit(&r, model, options));
-    struct collected *choices = mem_new(r->n_sequences, sizeof *choices);
-    enum cinf_status status = choices ? collect(r, choices, on_text, context)
-                                      : cinf_fail(CINF_ENOMEM, "no memory for %u choices", r->n_sequences);
-    if (status == CINF_OK)
-        status = make_result(out, r, choices);
-    for (uint32_t i = 0; choices && i < r->n_sequences; i++) {
-        strbuf_free(&choices[i].text);
-        mem_free(choices[i].ids);
-        mem_free(choices[i].logprobs);
-    }
-    mem_free(choices);
-    cinf_request_free(r);
-    return status;
-}
-
-void cinf_result_free(struct cinf_result *result)
-{
-    if (!result)
-        return;
-    for (uint32_t i = 0; i < result->n_choices; i++) {
-        mem_free(result->choices[i].text);
-        mem_free(result->choices[i].ids);
-        mem_free(result->choices[i].logprobs);
-    }
-    mem_free(result->choices);
-    mem_free(result);
-}
-
-/* Computes a prompt and waits until it has ended. */
-static enum cinf_status compute_prompt(struct cinf_model *model, const struct cinf_request_options *o,
-                                       float *logprobs, struct cinf_report *report)
-{
-    struct cinf_request *r;
-    TRY(cinf_request_submit(&r, model, o));
-    struct cinf_event event = { CINF_EVENT };
-    enum cinf_status status;
-    uint32_t n = 0;
-    do {
-        status = cinf_request_next(r, UINT64_MAX, &event);
-        if (status == CINF_OK && event.kind == CINF_EVENT_PROMPT && logprobs)
-            logprobs[n++] = event.logprob;
-    } while (status == CINF_OK && event.kind != CINF_EVENT_END);
-    if (status == CINF_OK && event.finish == CINF_FINISH_FAILED)
-        status = cinf_fail(CINF_EDEVICE, "%s", cinf_request_failure(r));
-    else if (status == CINF_OK && event.finish != CINF_FINISH_LENGTH)
-        status = cinf_fail(CINF_ECANCELLED, "the engine was closed");
-    if (status == CINF_OK && report)
-        cinf_request_report(r, report);
-    cinf_request_free(r);
-    return status;
-}
-
-enum cinf_status cinf_score(struct cinf_model *model, const int32_t *ids, uint32_t n, float *logprobs,
-                            struct cinf_report *report)
-{
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = ids, .n_prompt_ids = n,
-                                      .prompt_only = true, .prompt_logprobs = true };
-    if (n == 0)
-        return cinf_fail(CINF_EINVAL, "there is nothing to score");
-    return compute_prompt(model, &o, logprobs, report);
-}
-
-enum cinf_status cinf_logits(struct cinf_model *model, const int32_t *ids, uint32_t n, float *logits,
-                             struct cinf_report *report)
-{
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt_ids = ids, .n_prompt_ids = n,
-                                      .prompt_only = true, .prompt_logits = logits };
-    if (n == 0)
-        return cinf_fail(CINF_EINVAL, "there are no tokens to compute");
-    return compute_prompt(model, &o, NULL, report);
 }
