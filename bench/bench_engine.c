@@ -153,7 +153,7 @@ static uint64_t run_bare(const struct bench *b, struct books *books, uint32_t fi
         for (uint32_t i = 0; i < streams; i++) {
             const float *logits;
             check(model_logits(runtime, i, &logits));
-            tokens[i] = sampler_pick(&b->engine->samplers[0], logits, vocab, b->model->allowed, &greedy, 0,
+            tokens[i] = sampler_pick(&b->engine->step.samplers[0], logits, vocab, b->model->allowed, &greedy, 0,
                                      tokens + i, 1, 1);
         }
         if (books) {

@@ -426,7 +426,7 @@ START_TEST(bad_options_are_refused_by_name)
         { { CINF_REQUEST_OPTIONS, .top_p = 1.5f }, "top_p" },
         { { CINF_REQUEST_OPTIONS, .min_p = -0.1f }, "min_p" },
         { { CINF_REQUEST_OPTIONS, .n = 65 }, "n is 65" },
-        { { CINF_REQUEST_OPTIONS, .n = 17 }, "serves 16 requests at once" },
+        { { CINF_REQUEST_OPTIONS, .n = 17 }, "serves 16 requests concurrently" },
         { { CINF_REQUEST_OPTIONS, .n_stop = 17 }, "stop strings" },
         { { CINF_REQUEST_OPTIONS, .stop = long_stop, .n_stop = 1 }, "stop string 0 has 0 bytes" },
         { { CINF_REQUEST_OPTIONS, .top_logprobs = 21 }, "top_logprobs" },

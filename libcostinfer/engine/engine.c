@@ -1,86 +1,26 @@
-/* engine.c - engines and models as their users see them: opening, loading, unloading, letting go.
+/* engine.c - an engine as its user sees it: opened on a device, asked and told between steps, closed.
  *
- * The scheduler thread owns models and meter.  What another thread wants done to them it posts as a job and
- * waits for; a load is more than a job only in that it is done in pieces.  Reading configuration and
- * tokenizer happens on the caller's thread, while the scheduler goes on serving. */
-#include <assert.h>
+ * The scheduler's thread owns the device and the meter, so what changes them is a scheduler_call(). */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include <costinfer/costinfer.h>
 
-#include "clock.h"
 #include "engine_state.h"
 #include "fail.h"
-#include "file.h"
+#include "handles.h"
 #include "mem.h"
+#include "memory_gauges.h"
+#include "scheduler.h"
+#include "scheduler_call.h"
+#include "step.h"
 #include "versioned.h"
 
 enum {
     QUEUE_DEFAULT = 256,
     PREFILL_ROWS_DEFAULT = 128,
     PREFILL_ROWS_MAX = 4096,
-    SLOTS_DEFAULT = 16,
-    SLOTS_MAX = 1024,
-    NAME_BYTES_MAX = 256,
 };
-
-/* ---- Engines --------------------------------------------------------------------------------- */
-
-enum cinf_weights engine_weights_of(enum weights_type type)
-{
-    return (enum cinf_weights)(type - WEIGHTS_F32 + CINF_WEIGHTS_F32);
-}
-
-static void free_engine(struct cinf_engine *e)
-{
-    cinf_meter_free(e->meter);
-    device_close(e->device);
-    for (uint32_t i = 0; i < SAMPLERS_MAX; i++)
-        sampler_free(&e->samplers[i]);
-    mem_free(e->row_tokens);
-    mem_free(e->row_positions);
-    mem_free(e->row_slots);
-    mem_free(e->row_wants);
-    mem_free(e->row_sequences);
-    mem_free(e->row_picks);
-    mem_free(e->shares);
-    pthread_mutex_destroy(&e->lock);
-    pthread_cond_destroy(&e->work);
-    pthread_cond_destroy(&e->changed);
-    mem_free(e);
-}
-
-void engine_unref(struct cinf_engine *e)
-{
-    if (atomic_fetch_sub(&e->references, 1) == 1)
-        free_engine(e);
-}
-
-enum cinf_status engine_reserve_rows(struct cinf_engine *e, uint32_t rows)
-{
-    /* mem_resize keeps each array valid on its own; rows_cap moves only when all of them have grown. */
-#define GROW(array)                                                                                          \
-    do {                                                                                                     \
-        void *grown = mem_resize(e->array, rows, sizeof *e->array);                                          \
-        if (!grown)                                                                                          \
-            return cinf_fail(CINF_ENOMEM, "no memory for steps of %u rows", rows);                           \
-        e->array = grown;                                                                                    \
-    } while (0)
-    if (rows <= e->rows_cap)
-        return CINF_OK;
-    GROW(row_tokens);
-    GROW(row_positions);
-    GROW(row_slots);
-    GROW(row_wants);
-    GROW(row_sequences);
-    GROW(row_picks);
-    GROW(shares);
-#undef GROW
-    e->rows_cap = rows;
-    return CINF_OK;
-}
 
 static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_engine_options *o)
 {
@@ -107,7 +47,7 @@ static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_eng
     d->speculation = info.rows_independent && !o->no_speculation;
     atomic_store(&e->memory_used, info.memory_used);
     uint32_t lent = e->device->backend->parallel ? info.threads : 1;
-    e->n_samplers = lent < 1 ? 1 : lent < SAMPLERS_MAX ? lent : SAMPLERS_MAX;
+    e->step.n_samplers = lent < 1 ? 1 : lent < SAMPLERS_MAX ? lent : SAMPLERS_MAX;
     return CINF_OK;
 }
 
@@ -139,7 +79,7 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
         m.dollars_per_hour = e->device_info.is_gpu ? o->gpu_dollars_per_hour : o->cpu_dollars_per_hour;
     TRY(cinf_meter_new(&e->meter, &m));
     cinf_meter_set_split(e->meter, e->device_info.as_per_flop, e->device_info.as_per_byte);
-    engine_show_memory(e);
+    memory_gauges_update(e);
     int error = pthread_create(&e->thread, NULL, scheduler_main, e);
     return error ? cinf_fail(CINF_EIO, "cannot start the scheduler thread: %s", strerror(error)) : CINF_OK;
 }
@@ -159,10 +99,10 @@ enum cinf_status cinf_engine_open(struct cinf_engine **out, const struct cinf_en
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&e->lock, NULL);
     atomic_store(&e->references, 1);
-    e->jobs_end = &e->jobs;
+    e->calls_end = &e->calls;
     enum cinf_status status = fill_engine(e, &o);
     if (status != CINF_OK) {
-        free_engine(e);
+        engine_unref(e);
         return status;
     }
     *out = e;
@@ -178,12 +118,13 @@ void cinf_engine_close(struct cinf_engine *e)
     pthread_cond_signal(&e->work);
     pthread_mutex_unlock(&e->lock);
     pthread_join(e->thread, NULL);
-    /* A load that was interrupted frees what it has on the device, on its own thread. */
+    /* A load that was aborted frees what it has on the device on its own thread. */
     pthread_mutex_lock(&e->lock);
     while (e->n_loading > 0)
         pthread_cond_wait(&e->changed, &e->lock);
     pthread_mutex_unlock(&e->lock);
     /* Handles that are still held keep accounts and tokenizers readable, not the device. */
+    step_free(&e->step);
     device_close(e->device);
     e->device = NULL;
     engine_unref(e);
@@ -211,25 +152,6 @@ void cinf_engine_device(const struct cinf_engine *e, struct cinf_device_info *in
     versioned_write(info, &whole, sizeof whole);
 }
 
-/* Has the scheduler run something between two steps, and waits for it. */
-static enum cinf_status run_job(struct cinf_engine *e, enum cinf_status (*run)(struct cinf_engine *, void *),
-                                void *context)
-{
-    struct scheduler_call job = { .run = run, .context = context };
-    pthread_mutex_lock(&e->lock);
-    if (e->closing) {
-        pthread_mutex_unlock(&e->lock);
-        return cinf_fail(CINF_ECLOSED, "the engine is closing");
-    }
-    *e->jobs_end = &job;
-    e->jobs_end = &job.next;
-    pthread_cond_signal(&e->work);
-    while (!job.done)
-        pthread_cond_wait(&e->changed, &e->lock);
-    pthread_mutex_unlock(&e->lock);
-    return job.status == CINF_OK ? CINF_OK : cinf_fail_again(job.status, job.message);
-}
-
 static enum cinf_status set_price(struct cinf_engine *e, void *dollars_per_hour)
 {
     return cinf_meter_set_price(e->meter, dollars_per_hour);
@@ -237,7 +159,7 @@ static enum cinf_status set_price(struct cinf_engine *e, void *dollars_per_hour)
 
 enum cinf_status cinf_engine_set_price(struct cinf_engine *e, const char *dollars_per_hour)
 {
-    return run_job(e, set_price, (void *)dollars_per_hour);
+    return scheduler_call(e, set_price, (void *)dollars_per_hour);
 }
 
 struct profile_job {
@@ -263,319 +185,7 @@ enum cinf_status cinf_engine_profile(uint32_t *n, struct cinf_engine *engine, st
                                      uint32_t max)
 {
     struct profile_job job = { .rows = rows, .max = max };
-    TRY(run_job(engine, read_profile, &job));
+    TRY(scheduler_call(engine, read_profile, &job));
     *n = job.n;
     return CINF_OK;
-}
-
-/* ---- Models ----------------------------------------------------------------------------------- */
-
-static void free_model(struct cinf_model *model)
-{
-    cinf_tokenizer_free(model->tokenizer);
-    mem_free(model->allowed);
-    mem_free(model->name);
-    mem_free(model->folder);
-    mem_free(model->notes);
-    engine_unref(model->engine);
-    mem_free(model);
-}
-
-void model_unref(struct cinf_model *model)
-{
-    if (atomic_fetch_sub(&model->references, 1) == 1)
-        free_model(model);
-}
-
-void cinf_model_release(struct cinf_model *model)
-{
-    if (model)
-        model_unref(model);
-}
-
-/* The last part of a path: "models/gpt2/" is "gpt2". */
-static char *name_of_folder(const char *folder)
-{
-    size_t end = strlen(folder);
-    while (end > 1 && folder[end - 1] == '/')
-        end--;
-    size_t start = end;
-    while (start > 0 && folder[start - 1] != '/')
-        start--;
-    char *name = mem_new(end - start + 1, 1);
-    if (name)
-        memcpy(name, folder + start, end - start);
-    return name;
-}
-
-static enum cinf_status new_model(struct cinf_model **out, struct cinf_engine *e,
-                                  const struct cinf_model_options *o)
-{
-    if (!o->folder == !o->shape)
-        return cinf_fail(CINF_EINVAL, "a model needs a folder or a shape, and not both");
-    if (o->slots > SLOTS_MAX)
-        return cinf_fail(CINF_EINVAL, "slots is %u; it can be %d at most", o->slots, SLOTS_MAX);
-    struct cinf_model *model = mem_new(1, sizeof *model);
-    if (!model)
-        return cinf_fail(CINF_ENOMEM, "no memory for a model");
-    atomic_store(&model->references, 1);
-    atomic_fetch_add(&e->references, 1);
-    model->engine = e;
-    model->waiting_end = &model->waiting;
-    model->name = o->name ? mem_copy_text(o->name) : name_of_folder(o->folder ? o->folder : o->shape);
-    model->folder = mem_copy_text(o->folder ? o->folder : "");
-    if (!model->name || !model->folder) {
-        model_unref(model);
-        return cinf_fail(CINF_ENOMEM, "no memory for a model");
-    }
-    *out = model;
-    return CINF_OK;
-}
-
-/* By the scheduler: the account, created before anything is charged to it, and a place among the loads. */
-static enum cinf_status begin_load(struct cinf_engine *e, void *context)
-{
-    struct model_load *load = context;
-    struct cinf_model *model = load->model;
-    pthread_mutex_lock(&e->lock);
-    bool taken = false;
-    for (struct cinf_model *m = e->models; m; m = m->next)
-        taken = taken || strcmp(m->name, model->name) == 0;
-    for (struct model_load *l = e->loads; l; l = l->next)
-        taken = taken || strcmp(l->model->name, model->name) == 0;
-    pthread_mutex_unlock(&e->lock);
-    if (taken)
-        return cinf_fail(CINF_EEXIST, "a model named %s is loaded already", model->name);
-    TRY(cinf_meter_add_model(e->meter, model->name, &model->account));
-    pthread_mutex_lock(&e->lock);
-    load->next = e->loads;
-    e->loads = load;
-    e->n_loading++;
-    pthread_mutex_unlock(&e->lock);
-    return CINF_OK;
-}
-
-/* Ids that exist in the model but not in its vocabulary (rows added for padding) are never sampled. */
-static enum cinf_status find_allowed(struct cinf_model *model)
-{
-    uint32_t vocab = model->config.vocab_size, missing = 0;
-    size_t n;
-    uint8_t *allowed = mem_new(vocab / 8 + 1, 1);
-    if (!allowed)
-        return cinf_fail(CINF_ENOMEM, "no memory for a vocabulary of %u", vocab);
-    for (uint32_t id = 0; id < vocab; id++) {
-        if (cinf_tokenizer_token(model->tokenizer, (int32_t)id, &n))
-            allowed[id / 8] |= (uint8_t)(1u << id % 8);
-        else
-            missing++;
-    }
-    if (missing == vocab) {
-        mem_free(allowed);
-        return cinf_fail(CINF_EFORMAT, "%s: the tokenizer has none of the model's %u tokens", model->folder,
-                         vocab);
-    }
-    if (missing > 0)
-        model->allowed = allowed;
-    else
-        mem_free(allowed);
-    return CINF_OK;
-}
-
-/* On the caller's thread: everything that needs neither device nor scheduler. */
-static enum cinf_status prepare_load(struct model_load *load, const struct cinf_model_options *o,
-                                     struct model_stream **loader)
-{
-    struct cinf_model *model = load->model;
-    struct cinf_engine *e = model->engine;
-    pthread_mutex_lock(&e->lock);
-    uint64_t kv_left = e->kv_memory > e->kv_used ? e->kv_memory - e->kv_used : 0;
-    pthread_mutex_unlock(&e->lock);
-    struct model_options options = {
-        .weights_given = o->weights != CINF_WEIGHTS_AUTO,
-        .weights = o->weights == CINF_WEIGHTS_AUTO
-                       ? WEIGHTS_F32
-                       : (enum weights_type)(o->weights - CINF_WEIGHTS_F32 + WEIGHTS_F32),
-        /* Half of what is left, so that the first model leaves room for others. */
-        .kv_bytes = kv_left / 2,
-        .slots_max = o->slots ? o->slots : SLOTS_DEFAULT,
-        .untied_head = o->untied_head
-    };
-    options.rows_max = e->prefill_rows + options.slots_max;
-    if (o->shape) {
-        struct cinf_config config;
-        TRY(cinf_config_named(&config, o->shape));
-        TRY(model_stream_synthetic(loader, &config, 1, &options));
-    } else {
-        TRY(model_stream_open(loader, o->folder, &options));
-        TRY(cinf_tokenizer_open(&model->tokenizer, o->folder));
-    }
-    model->config = *model_stream_config(*loader);
-    model->notes = mem_copy_text(model_stream_notes(*loader));
-    if (!model->notes)
-        return cinf_fail(CINF_ENOMEM, "no memory for a model");
-    return model->tokenizer ? find_allowed(model) : CINF_OK;
-}
-
-static void wait_for_change(struct cinf_engine *e)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += 100000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    pthread_cond_timedwait(&e->changed, &e->lock, &until);
-}
-
-/* Hands the opened files to the scheduler and waits until the model can serve. */
-static enum cinf_status finish_on_device(struct model_load *load, struct model_stream *loader,
-                                         const struct cinf_model_options *o)
-{
-    struct cinf_engine *e = load->model->engine;
-    uint64_t total = model_stream_bytes_total(loader);
-    pthread_mutex_lock(&e->lock);
-    load->loader = loader;
-    pthread_cond_signal(&e->work);
-    while (!load->done) {
-        wait_for_change(e);
-        if (o->progress && !load->done) {
-            pthread_mutex_unlock(&e->lock);
-            o->progress(o->progress_context, atomic_load(&load->bytes_done), total);
-            pthread_mutex_lock(&e->lock);
-        }
-    }
-    pthread_mutex_unlock(&e->lock);
-    if (load->status != CINF_OK)
-        return cinf_fail_again(load->status, load->message);
-    if (o->progress)
-        o->progress(o->progress_context, total, total);
-    return CINF_OK;
-}
-
-static enum cinf_status free_loader(struct cinf_engine *e, void *loader)
-{
-    (void)e;
-    model_stream_free(loader);
-    return CINF_OK;
-}
-
-/* Off the list, if it failed before the scheduler took it off, and gone from the device: by the scheduler,
- * whose device it is, or after it has stopped. */
-static void end_load(struct cinf_engine *e, struct model_load *load, struct model_stream *loader)
-{
-    pthread_mutex_lock(&e->lock);
-    for (struct model_load **at = &e->loads; *at; at = &(*at)->next)
-        if (*at == load) {
-            *at = load->next;
-            break;
-        }
-    pthread_cond_signal(&e->work);
-    pthread_mutex_unlock(&e->lock);
-    bool freed = run_job(e, free_loader, loader) == CINF_OK;
-    pthread_mutex_lock(&e->lock);
-    while (!freed && !e->stopped)
-        pthread_cond_wait(&e->changed, &e->lock);
-    if (!freed)
-        model_stream_free(loader);
-    e->n_loading--;
-    pthread_cond_broadcast(&e->changed);
-    pthread_mutex_unlock(&e->lock);
-}
-
-enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *engine,
-                                 const struct cinf_model_options *options)
-{
-    struct cinf_model_options o = { CINF_MODEL_OPTIONS };
-    TRY(versioned_read(&o, sizeof o, options));
-    struct model_load load = { 0 };
-    TRY(new_model(&load.model, engine, &o));
-    struct model_stream *loader = NULL;
-    enum cinf_status status = run_job(engine, begin_load, &load);
-    if (status == CINF_OK) {
-        status = prepare_load(&load, &o, &loader);
-        if (status == CINF_OK)
-            status = finish_on_device(&load, loader, &o);
-        char message[512];
-        snprintf(message, sizeof message, "%s", cinf_last_error());
-        end_load(engine, &load, loader);
-        if (status != CINF_OK)
-            cinf_fail_again(status, message);
-    }
-    if (status != CINF_OK) {
-        model_unref(load.model);
-        return status;
-    }
-    *out = load.model;
-    return CINF_OK;
-}
-
-enum cinf_status cinf_model_find(struct cinf_model **out, struct cinf_engine *e, const char *name)
-{
-    pthread_mutex_lock(&e->lock);
-    struct cinf_model *model = e->models;
-    while (model && (model->unloading || strcmp(model->name, name) != 0))
-        model = model->next;
-    if (model)
-        atomic_fetch_add(&model->references, 1);
-    pthread_mutex_unlock(&e->lock);
-    if (!model)
-        return cinf_fail(CINF_ENOTFOUND, "no model named %.*s is loaded", NAME_BYTES_MAX, name);
-    *out = model;
-    return CINF_OK;
-}
-
-uint32_t cinf_model_list(struct cinf_engine *e, struct cinf_model **models, uint32_t max)
-{
-    uint32_t n = 0;
-    pthread_mutex_lock(&e->lock);
-    for (struct cinf_model *model = e->models; model; model = model->next) {
-        if (model->unloading)
-            continue;
-        if (n < max) {
-            atomic_fetch_add(&model->references, 1);
-            models[n] = model;
-        }
-        n++;
-    }
-    pthread_mutex_unlock(&e->lock);
-    return n;
-}
-
-enum cinf_status cinf_model_unload(struct cinf_model *model)
-{
-    struct cinf_engine *e = model->engine;
-    pthread_mutex_lock(&e->lock);
-    bool was = model->loaded && !model->unloading;
-    model->unloading = true;
-    pthread_cond_signal(&e->work);
-    while (model->loaded)
-        pthread_cond_wait(&e->changed, &e->lock);
-    pthread_mutex_unlock(&e->lock);
-    return was ? CINF_OK : cinf_fail(CINF_ECLOSED, "model %s was unloaded already", model->name);
-}
-
-void cinf_model_info(const struct cinf_model *model, struct cinf_model_info *info)
-{
-    struct cinf_engine *e = model->engine;
-    struct cinf_model_info whole = { .name = model->name,
-                                     .folder = model->folder,
-                                     .notes = model->notes,
-                                     .account = model->account,
-                                     .config = model->config,
-                                     .weights = model->weights,
-                                     .parameters = model->parameters,
-                                     .slots = model->n_slots,
-                                     .loaded_at = model->loaded_at,
-                                     .weight_bytes = model->weight_bytes,
-                                     .greedy_bytes = model->greedy_bytes };
-    pthread_mutex_lock(&e->lock);
-    whole.loaded = model->loaded && !model->unloading;
-    pthread_mutex_unlock(&e->lock);
-    versioned_write(info, &whole, sizeof whole);
-}
-
-const struct cinf_tokenizer *cinf_model_tokenizer(const struct cinf_model *model)
-{
-    return model->tokenizer;
 }

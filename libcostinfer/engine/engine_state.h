@@ -1,9 +1,11 @@
-/* engine_state.h - what engine.c, request.c and scheduler.c share.
+/* engine_state.h - the structs behind the handles, which the files of engine/ share.
  *
- * Who may touch what:
- *   scheduler   everything of a running request, slots, runtimes, the meter's writing side: no locks
- *   engine.lock the model list, the waiting lists and counts, jobs, loads, `closing`
- *   request.lock the events on their way to the reader
+ * Who may touch what, by the comments below:
+ *   fixed         set before another thread can see the struct; read by any thread
+ *   scheduler's   by the scheduler's thread alone, without a lock; so are device, runtimes and the meter's
+ *                 writing side
+ *   engine.lock   by any thread that holds it
+ *   request.lock  by the scheduler and the reader, holding it
  * A request's lock may be taken under engine.lock, never the other way round. */
 #ifndef ENGINE_STATE_H
 #define ENGINE_STATE_H
@@ -20,21 +22,17 @@
 #include "model.h"
 #include "model_stream.h"
 #include "sampler.h"
+#include "slots.h"
 #include "speculate.h"
+#include "step.h"
 #include "textflow.h"
 
-/* One place in a model's KV cache. */
-struct slot {
-    struct sequence *user; /* who runs in it; NULL: free, but its content is still there */
-    int32_t *tokens;       /* [P] the tokens whose keys and values it holds */
-    uint32_t n_tokens;
-    uint64_t last_used; /* step number, for choosing which to overwrite; 0: never */
-};
-
-/* One continuation of a request. */
+/* One continuation of a request: a choice, to the caller.  The scheduler's; what the reader copies from it
+ * (ids, logprobs, top, flow, ends) stays where it is until the request is freed, and is written under
+ * request.lock where the reader could see it move. */
 struct sequence {
     struct cinf_request *request;
-    uint32_t index;
+    uint32_t index; /* the caller's choice */
     struct slot *slot;
     int32_t *ids; /* [n_prompt + max_new] the prompt, then what was sampled */
     uint32_t n_ids;
@@ -42,34 +40,34 @@ struct sequence {
     float *logprobs;          /* [max_new] */
     struct cinf_logprob *top; /* [max_new, n_top] */
     uint32_t n_sampled;       /* in this step */
-    uint32_t n_drafted;       /* guesses among its rows in this step */
+    uint32_t n_drafted;       /* draft tokens among its rows in this step */
     struct draft draft;
     struct textflow flow;
     size_t *ends;   /* [max_new] where each token's text ends in the flow */
-    uint32_t n_out; /* tokens that were handed to the reader */
+    uint32_t n_out; /* tokens that were published */
     enum cinf_finish finish;
     bool finish_published;
 };
 
-/* An event that waits for its reader; text and log-probabilities stand in the choice. */
+/* An event that waits for its reader; its text and log-probabilities stay in the sequence. */
 struct queued_event {
     enum cinf_event_kind kind;
-    uint32_t choice;
-    uint32_t index; /* of the token, in the prompt or among the new ones */
+    uint32_t choice; /* index of the sequence */
+    uint32_t index;  /* of the token, in the prompt or among the new ones */
     size_t text_from, text_to;
     enum cinf_finish finish;
 };
 
 struct cinf_request {
     atomic_uint references; /* the caller's and the scheduler's */
+    atomic_int cancel;      /* enum cinf_finish: end it before the next step; 0: go on */
+    atomic_bool paused;     /* by its caller: it keeps its slots and enters no step */
+
+    /* Fixed: what was asked for, in owned copies. */
     struct cinf_model *model;
     struct cinf_bill *bill;
-    atomic_int cancel;  /* enum cinf_finish: end it before the next step; 0: go on */
-    atomic_bool paused; /* it keeps its slots and enters no step */
     uint64_t submitted_ns;
     uint64_t deadline_ns; /* UINT64_MAX: none */
-
-    /* What was asked for; owned copies. */
     int32_t *prompt;
     uint32_t n_prompt;
     uint32_t max_new;
@@ -81,18 +79,19 @@ struct cinf_request {
     struct stop_string stops[CINF_STOPS_MAX];
     uint32_t n_stops;
 
+    struct cinf_request *next; /* in the model's waiting list (engine.lock) or running list (scheduler's) */
+
     /* The scheduler's. */
-    struct cinf_request *next; /* in the model's waiting or running list */
-    uint32_t n_computed;       /* prompt tokens in the cache */
-    uint32_t n_reported;       /* of them, how many the bill knows */
+    uint32_t n_computed; /* prompt tokens in the cache */
+    uint32_t n_reported; /* those of them that were charged */
     uint32_t n_cached;
     uint64_t copied_bytes; /* by prefix copies since the last charge */
     uint32_t step_rows;    /* in this step */
-    bool skipped;          /* this step, as it was built */
-    struct cinf_share share;
+    bool skipped;          /* it was paused when this step was built */
     struct model_work work;
     struct sequence *sequences; /* [n_sequences] */
 
+    /* request.lock */
     pthread_mutex_t lock;
     pthread_cond_t arrived;
     struct queued_event *events; /* a queue that is never full: [n_events_max] */
@@ -102,134 +101,78 @@ struct cinf_request {
     enum cinf_finish finish;
     char failure[256];
     bool prompt_published;
-    float *prompt_logits;            /* the caller's, NULL once it let go of the request */
+    float *prompt_logits;            /* the caller's; NULL once cinf_request_free() was called */
     float *prompt_logprob;           /* [n_prompt], when asked for */
     struct cinf_logprob *prompt_top; /* [n_prompt, n_top] */
     struct textflow prompt_flow;
-    size_t *prompt_ends; /* [n_prompt] */
-    void (*notify)(void *context);
+    size_t *prompt_ends;           /* [n_prompt] */
+    void (*notify)(void *context); /* NULL once cinf_request_free() was called */
     void *notify_context;
 
-    /* The reader's copies of what an event points to. */
+    /* The reader's copies of what the last event it pulled points to. */
     struct strbuf event_text;
     struct cinf_logprob event_top[CINF_TOP_LOGPROBS_MAX];
 };
 
 struct cinf_model {
     atomic_uint references; /* handles, requests, and the engine's list */
+
+    /* Fixed: set while it is being loaded. */
     struct cinf_engine *engine;
-    struct cinf_model *next;
     char *name, *folder, *notes;
     uint32_t account;
     struct cinf_config config;
-    struct cinf_tokenizer *tokenizer; /* NULL for a made-up model */
-    uint8_t *allowed;                 /* bit per id: can be sampled; NULL: all */
+    struct cinf_tokenizer *tokenizer; /* NULL for a synthetic model */
+    uint8_t *allowed;                 /* [V/8 + 1] bit id % 8: the id may be sampled; NULL: all may */
     enum cinf_weights weights;
     uint64_t parameters, weight_bytes, greedy_bytes;
     uint32_t n_slots;
     int64_t loaded_at;
 
-    /* Under engine.lock. */
-    bool listed, unloading, loaded;
-    struct cinf_request *waiting, **waiting_end;
+    /* engine.lock */
+    struct cinf_model *next;
+    bool unloading, loaded;
+    struct cinf_request *waiting, **waiting_end; /* a queue */
 
     /* The scheduler's. */
     struct model *runtime;
     struct slot *slots; /* [n_slots] */
     struct cinf_request *running;
-    uint64_t served_ns; /* for fairness: the model that got least goes first */
+    uint64_t served_ns; /* time of its steps, which next_model() compares */
     bool was_active;
-    float row_time; /* what one row more takes, in steps of one row; 0: no speculation */
-};
-
-/* What was chosen of a row's logits before its turn. */
-struct early_pick {
-    const float *logits; /* NULL: nothing */
-    int32_t token;
-};
-
-enum { SAMPLERS_MAX = 16 };
-
-/* A model on its way in. */
-struct model_load {
-    struct model_load *next;
-    struct cinf_model *model;
-    struct model_stream *loader; /* NULL while the caller's thread still reads configuration and tokenizer */
-    bool done;
-    enum cinf_status status;
-    char message[512];
-    atomic_uint_fast64_t bytes_done, bytes_total;
-    uint32_t n_timed;     /* steps that were run to see what a row more takes, */
-    uint64_t least_ns[2]; /* and the shortest of them, of one row and of TIMED_ROWS more */
-};
-
-/* Something the scheduler does for another thread between two steps. */
-struct scheduler_call {
-    struct scheduler_call *next;
-    enum cinf_status (*run)(struct cinf_engine *engine, void *context);
-    void *context;
-    bool done;
-    enum cinf_status status;
-    char message[512];
+    float row_time; /* what an additional row takes, in steps of one row; 0: no speculation */
 };
 
 struct cinf_engine {
-    atomic_uint references; /* the caller's, and one a model */
-    struct device *device;
+    atomic_uint references;           /* the caller's, and one a model */
+    atomic_uint_fast64_t memory_used; /* bytes of the device, by us */
+
+    /* Fixed. */
     struct cinf_device_info device_info; /* as it was opened */
-    atomic_uint_fast64_t memory_used;    /* by us, now */
-    bool memory_changes;                 /* the device's driver tells what everybody uses */
-    uint64_t memory_shown_ns;            /* when it was asked last */
     struct cinf_meter *meter;
-    uint64_t kv_memory, kv_used;
+    uint64_t kv_memory;
     uint32_t queue_max, prefill_rows;
     bool prefix_reuse;
+    pthread_t thread; /* the scheduler's */
 
-    pthread_t thread;
+    /* engine.lock */
     pthread_mutex_t lock;
     pthread_cond_t work;    /* to the scheduler: there is something new */
-    pthread_cond_t changed; /* from it: a job, load or unload has ended */
+    pthread_cond_t changed; /* from it: a call, load or unload has ended */
     bool closing, stopped;
     struct cinf_model *models;
-    struct scheduler_call *jobs, **jobs_end;
-    struct model_load *loads; /* that the scheduler has to work on */
-    uint32_t n_loading;       /* calls of cinf_model_load that may have something on the device */
-    uint32_t n_waiting;
+    struct scheduler_call *calls, **calls_end; /* a queue */
+    struct model_load *loads;                  /* that have begun and have not ended */
+    uint32_t n_loading; /* calls of cinf_model_load that may have something on the device */
+    uint32_t n_waiting; /* requests, over all models */
+    uint64_t kv_used;
 
-    /* The scheduler's scratch: one step at a time. */
-    uint64_t step;
-    uint64_t charged_ns; /* when time was last charged */
-    uint32_t rows_cap;
-    int32_t *row_tokens;
-    uint32_t *row_positions, *row_slots;
-    uint8_t *row_wants;
-    struct sequence **row_sequences;
-    uint32_t shares_cap;
-    struct cinf_share *shares;
-    struct early_pick *row_picks;
-    struct sampler samplers[SAMPLERS_MAX];
-    uint32_t n_samplers; /* as many as threads may sample at once */
+    /* The scheduler's. */
+    struct device *device;
+    struct step step;
+    uint64_t n_steps;       /* so far */
+    uint64_t charged_ns;    /* when time was last charged */
+    uint64_t gauges_due_ns; /* when memory_gauges_update() is due; UINT64_MAX: with the next load */
 };
-
-/* engine.c */
-void engine_unref(struct cinf_engine *engine);
-void model_unref(struct cinf_model *model);
-enum cinf_status engine_reserve_rows(struct cinf_engine *engine, uint32_t rows);
-enum cinf_weights engine_weights_of(enum weights_type type);
-
-/* request.c: the scheduler's side of a request.  request_is_paused: it enters no step now, being paused or
- * not read.  request_publish hands over what has become certain; request_end closes the bill and queues the
- * last event, then drops the scheduler's reference. */
-bool request_is_paused(struct cinf_request *request);
-void request_publish(struct cinf_request *request);
-void request_end(struct cinf_request *request, enum cinf_finish finish);
-void request_cancel(struct cinf_request *request, enum cinf_finish why);
-void request_unref(struct cinf_request *request);
-
-/* scheduler.c */
-void *scheduler_main(void *engine);
-
-/* The gauges of the device's memory: by the scheduler, or before there is one. */
-void engine_show_memory(struct cinf_engine *e);
 
 #endif

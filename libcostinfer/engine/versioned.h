@@ -1,8 +1,8 @@
 /* versioned.h - public structs that begin with a struct_size, read from and written to callers that may have
  * been built against an older and shorter declaration.
  *
- * The struct_size is the only mark of a version, and it works because new fields go last: what both sides know
- * is a common prefix. */
+ * The struct_size is the only mark of a version, and it works because new fields go last: what both sides
+ * know is a common prefix. */
 #ifndef VERSIONED_H
 #define VERSIONED_H
 
@@ -10,11 +10,12 @@
 
 #include <costinfer/status.h>
 
-/* Copies what the caller knows of an options struct over our defaults, which fill *ours.  `given` may be NULL.
- * CINF_EINVAL when it has no struct_size. */
+/* Copies what the caller knows of an options struct over our defaults, which fill *ours.  `given` may be
+ * NULL. CINF_EINVAL when it has no struct_size. */
 enum cinf_status versioned_read(void *ours, size_t size, const void *given);
 
-/* Copies as much of *ours as fits the struct_size that *theirs comes with, and sets that to what was copied. */
+/* Copies as much of *ours as fits the struct_size that *theirs comes with, and sets that to what was copied.
+ */
 void versioned_write(void *theirs, void *ours, size_t size);
 
 #endif

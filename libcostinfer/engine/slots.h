@@ -1,0 +1,38 @@
+/* slots.h - the slots of a model's KV cache: which request gets which, and what a new prompt can take over
+ * from an earlier one.  The scheduler's thread only. */
+#ifndef SLOTS_H
+#define SLOTS_H
+
+#include <stdint.h>
+
+#include <costinfer/status.h>
+
+struct cinf_engine;
+struct cinf_model;
+struct cinf_request;
+struct sequence;
+
+/* One place in a model's KV cache. */
+struct slot {
+    struct sequence *user; /* NULL: free, but its keys and values are still there */
+    int32_t *tokens;       /* [P] the tokens whose keys and values it holds */
+    uint32_t n_tokens;
+    uint64_t last_used; /* engine.n_steps then, for choosing which to evict; 0: never */
+};
+
+/* The records of a loaded model's slots.  After a failure slots_free() frees those there are. */
+enum cinf_status slots_new(struct cinf_model *model);
+void slots_free(struct cinf_model *model);
+
+uint32_t slots_n_free(const struct cinf_model *model);
+uint32_t slot_index(const struct cinf_model *model, const struct slot *slot);
+
+/* Gives each sequence of the request a slot, of which there must be enough, and copies the longest prefix of
+ * the prompt that a slot holds. */
+void slots_take(struct cinf_engine *e, struct cinf_request *r);
+void slots_release(struct cinf_engine *e, struct cinf_request *r); /* nothing if it has none */
+
+/* The first n positions of `to` become those of `from`; the request pays for the copy. */
+enum cinf_status slot_copy(struct cinf_request *r, struct slot *to, const struct slot *from, uint32_t n);
+
+#endif

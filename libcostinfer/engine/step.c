@@ -1,0 +1,540 @@
+/* step.c - see step.h.
+ *
+ *     build:    a row of every sequence that is generating, with draft tokens where they pay, and a piece of
+ *               every prompt that is still being computed
+ *     run:      the model's program over these rows
+ *     sample:   the next token of each sequence
+ *     charge:   the interval's time, split by what each request's rows would have taken alone
+ *     deliver:  events to the readers; requests that have ended leave
+ *
+ * The question a reader will ask: why is the time charged before the tokens are handed out?  So that a client
+ * that has seen its last token also sees the final report; what handing out takes is part of the next
+ * interval, as is everything else the scheduler does while the device is not idle. */
+#include "step.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "engine_state.h"
+#include "fail.h"
+#include "mem.h"
+#include "request_events.h"
+#include "slots.h"
+#include "step_weight.h"
+
+enum {
+    DRAFT_SEQUENCES_MAX = 4, /* sequences in a step that gets draft tokens */
+    DRAFT_ROWS_MAX = 12,     /* rows of such a step: up to here one more takes about the same each time */
+};
+
+/* *array_pointer becomes an array of n elements; on failure it is as before. */
+static bool resize(void *array_pointer, uint32_t n, size_t size)
+{
+    void *array;
+    memcpy(&array, array_pointer, sizeof array);
+    array = mem_resize(array, n, size);
+    if (array)
+        memcpy(array_pointer, &array, sizeof array);
+    return array != NULL;
+}
+
+enum cinf_status step_reserve(struct step *step, uint32_t rows, uint32_t vocab)
+{
+    for (uint32_t i = 0; i < step->n_samplers; i++)
+        TRY(sampler_reserve(&step->samplers[i], vocab));
+    if (rows <= step->rows_cap)
+        return CINF_OK;
+    /* Arrays that have grown when another cannot stay as they are: rows_cap counts what all of them have. */
+    if (!resize(&step->tokens, rows, sizeof *step->tokens) ||
+        !resize(&step->positions, rows, sizeof *step->positions) ||
+        !resize(&step->slots, rows, sizeof *step->slots) ||
+        !resize(&step->wants_logits, rows, sizeof *step->wants_logits) ||
+        !resize(&step->sequences, rows, sizeof *step->sequences) ||
+        !resize(&step->sampled_ahead, rows, sizeof *step->sampled_ahead) ||
+        !resize(&step->shares, rows, sizeof *step->shares))
+        return cinf_fail(CINF_ENOMEM, "no memory for steps of %u rows", rows);
+    step->rows_cap = rows;
+    return CINF_OK;
+}
+
+void step_free(struct step *step)
+{
+    for (uint32_t i = 0; i < SAMPLERS_MAX; i++)
+        sampler_free(&step->samplers[i]);
+    mem_free(step->tokens);
+    mem_free(step->positions);
+    mem_free(step->slots);
+    mem_free(step->wants_logits);
+    mem_free(step->sequences);
+    mem_free(step->sampled_ahead);
+    mem_free(step->shares);
+}
+
+/* ---- Building ------------------------------------------------------------------------------ */
+
+static void add_row(struct step *step, struct sequence *seq, int32_t token, uint32_t position,
+                    uint8_t wants_logits)
+{
+    assert(step->n_rows < step->rows_cap);
+    uint32_t i = step->n_rows++;
+    step->tokens[i] = token;
+    step->positions[i] = position;
+    step->slots[i] = slot_index(step->model, seq->slot);
+    step->wants_logits[i] = wants_logits;
+    step->sequences[i] = seq;
+}
+
+static void add_work(struct cinf_request *r, struct model_work work)
+{
+    r->work.flops += work.flops;
+    r->work.kv_bytes += work.kv_bytes;
+    if (work.weight_bytes > r->work.weight_bytes)
+        r->work.weight_bytes = work.weight_bytes;
+}
+
+static bool is_prefilling(const struct cinf_request *r)
+{
+    return r->n_computed < r->n_prompt;
+}
+
+/* wants_logits for the row the next token is sampled from.  If the device can return its top k, ask only for
+ * what the sampler and the log-probabilities need. */
+static uint8_t logits_for_sampling(const struct cinf_request *r)
+{
+    uint32_t k = model_picks(r->model->runtime) ? sampler_needs(&r->sampling) : 0;
+    uint32_t n_top = r->logprobs ? r->n_top : 0;
+    /* The top log-probabilities include tokens that must not be sampled; the device's top k does not. */
+    if (k == 0 || (r->logprobs && !model_picks_log_sums(r->model->runtime)) || n_top > PICK_MAX ||
+        (n_top > 0 && r->model->allowed))
+        return LOGITS_ALL;
+    return logits_top(k > n_top ? k : n_top);
+}
+
+static void add_prompt_rows(struct step *step, struct cinf_request *r, uint32_t n)
+{
+    uint32_t first = r->n_computed, n_logits = 0;
+    for (uint32_t i = first; i < first + n; i++) {
+        bool is_sampled = i + 1 == r->n_prompt && !r->prompt_only;
+        uint8_t wants = r->wants_all ? LOGITS_ALL : is_sampled ? logits_for_sampling(r) : LOGITS_NONE;
+        add_row(step, &r->sequences[0], r->prompt[i], i, wants);
+        n_logits += wants != LOGITS_NONE;
+    }
+    r->step_rows = n;
+    bool only_top = !r->wants_all && logits_are_top(logits_for_sampling(r));
+    add_work(r, model_work_of(step->model->runtime, first, n, n_logits, only_top));
+}
+
+/* A sequence's row, and rows of draft tokens after it: those that pay, at most `room`. */
+static void add_decode_rows(struct step *step, struct sequence *seq, uint32_t room, struct draft_step *drafts)
+{
+    struct cinf_request *r = seq->request;
+    uint32_t last = seq->n_ids - 1, left = r->max_new - seq->n_new - 1;
+    uint8_t wants = logits_for_sampling(r);
+    if (drafts) {
+        draft_find(&seq->draft, seq->ids, seq->n_ids);
+        seq->n_drafted = draft_length(&seq->draft, left < room ? left : room, drafts);
+    }
+    add_row(step, seq, seq->ids[last], last, wants);
+    for (uint32_t i = 0; i < seq->n_drafted; i++)
+        add_row(step, seq, seq->draft.tokens[i], last + 1 + i, wants);
+    uint32_t n = 1 + seq->n_drafted;
+    add_work(r, model_work_of(step->model->runtime, last, n, n, logits_are_top(wants)));
+    r->step_rows += n;
+}
+
+/* Every sequence that is generating gets a row.  While they are few and no prompt is being computed, draft
+ * tokens are added.  Rows are kept free for the sequences that do not have theirs yet:
+ *
+ *     | rows so far | this sequence's row | its draft tokens, at most `room` | a row of each sequence after
+ * it |
+ *     |<---------------------------------------- rows_max
+ * ---------------------------------------------------->| */
+static void add_decoding(struct cinf_engine *e, uint32_t n_sequences, bool prefilling)
+{
+    struct step *step = &e->step;
+    struct cinf_model *model = step->model;
+    struct draft_step drafts = { .tokens = (float)n_sequences,
+                                 .time = 1 + ((float)n_sequences - 1) * model->row_time,
+                                 .row_time = model->row_time };
+    bool speculate = !prefilling && n_sequences <= DRAFT_SEQUENCES_MAX && model->row_time > 0;
+    uint32_t rows_max =
+        n_sequences + e->prefill_rows < DRAFT_ROWS_MAX ? n_sequences + e->prefill_rows : DRAFT_ROWS_MAX;
+    uint32_t n_left = n_sequences; /* sequences without a row, this one included */
+    for (struct cinf_request *r = model->running; r; r = r->next) {
+        if (r->skipped || is_prefilling(r))
+            continue;
+        for (uint32_t i = 0; i < r->n_sequences; i++) {
+            struct sequence *seq = &r->sequences[i];
+            if (seq->finish != CINF_FINISH_RUNNING)
+                continue;
+            if (speculate)
+                add_decode_rows(step, seq, rows_max - step->n_rows - n_left, &drafts);
+            else
+                add_decode_rows(step, seq, 0, NULL);
+            n_left--;
+        }
+    }
+}
+
+/* The prompt that has used least of the device among those without rows in this step. */
+static struct cinf_request *next_prefilling(const struct cinf_model *model)
+{
+    struct cinf_request *next = NULL;
+    uint64_t next_ns = 0;
+    for (struct cinf_request *r = model->running; r; r = r->next) {
+        struct cinf_report report = { CINF_REPORT };
+        if (r->skipped || !is_prefilling(r) || r->step_rows > 0)
+            continue;
+        cinf_bill_read(r->bill, &report);
+        if (!next || report.device_ns < next_ns) {
+            next = r;
+            next_ns = report.device_ns;
+        }
+    }
+    return next;
+}
+
+/* Each prompt gets at most an equal part of the prefill rows, so that a long one does not hold up a short
+ * one; what a short one leaves over is divided among the others. */
+static void add_prefilling(struct cinf_engine *e, uint32_t n_prefilling)
+{
+    uint32_t budget = e->prefill_rows;
+    for (; n_prefilling > 0 && budget > 0; n_prefilling--) {
+        struct cinf_request *next = next_prefilling(e->step.model);
+        assert(next);
+        uint32_t part = (budget + n_prefilling - 1) / n_prefilling;
+        uint32_t left = next->n_prompt - next->n_computed;
+        uint32_t n = left < part ? left : part;
+        add_prompt_rows(&e->step, next, n);
+        budget -= n;
+    }
+}
+
+static void build(struct cinf_engine *e, struct cinf_model *model)
+{
+    uint32_t n_sequences = 0, n_prefilling = 0;
+    e->step.model = model;
+    e->step.n_rows = 0;
+    for (struct cinf_request *r = model->running; r; r = r->next) {
+        r->step_rows = 0;
+        r->work = (struct model_work){ 0 };
+        r->skipped = request_is_paused(r);
+        if (r->skipped)
+            continue;
+        n_prefilling += is_prefilling(r);
+        for (uint32_t i = 0; i < r->n_sequences; i++) {
+            r->sequences[i].n_sampled = r->sequences[i].n_drafted = 0;
+            n_sequences += !is_prefilling(r) && r->sequences[i].finish == CINF_FINISH_RUNNING;
+        }
+    }
+    add_decoding(e, n_sequences, n_prefilling > 0);
+    add_prefilling(e, n_prefilling);
+}
+
+/* ---- Sampling ------------------------------------------------------------------------------ */
+
+/* The logits of one prompt row, to the caller's buffer and to the log-probability of the prompt's next token.
+ */
+static void take_prompt_logits(struct step *step, struct cinf_request *r, uint32_t position,
+                               const float *logits)
+{
+    uint32_t vocab = r->model->config.vocab_size;
+    /* cinf_request_free() takes the buffer away under the same lock. */
+    pthread_mutex_lock(&r->lock);
+    if (r->prompt_logits)
+        memcpy(r->prompt_logits + (size_t)position * vocab, logits, vocab * sizeof *logits);
+    pthread_mutex_unlock(&r->lock);
+    if (r->prompt_logprobs && position + 1 < r->n_prompt)
+        sampler_logprobs(&step->samplers[0], logits, vocab, r->prompt[position + 1],
+                         &r->prompt_logprob[position + 1], r->prompt_top + (size_t)(position + 1) * r->n_top,
+                         r->n_top);
+}
+
+static bool is_eos(const struct cinf_config *config, int32_t token)
+{
+    for (uint32_t i = 0; i < config->n_eos; i++)
+        if (config->eos[i] == token)
+            return true;
+    return false;
+}
+
+/* The sampled token becomes part of the sequence, and may end it. */
+static enum cinf_status append_token(struct sequence *seq, int32_t token)
+{
+    struct cinf_request *r = seq->request;
+    const struct cinf_model *model = r->model;
+    if (!r->ignore_eos && is_eos(&model->config, token)) {
+        seq->finish = CINF_FINISH_STOP;
+        return CINF_OK;
+    }
+    pthread_mutex_lock(&r->lock);
+    enum cinf_status status = textflow_push(&seq->flow, model->tokenizer, token, r->stops, r->n_stops);
+    seq->ids[seq->n_ids++] = token;
+    seq->ends[seq->n_new++] = seq->flow.text.len;
+    pthread_mutex_unlock(&r->lock);
+    TRY(status);
+    if (seq->flow.stopped)
+        seq->finish = CINF_FINISH_STOP;
+    else if (seq->n_new == r->max_new)
+        seq->finish = CINF_FINISH_LENGTH;
+    return CINF_OK;
+}
+
+/* What the device returned of a row's logits. */
+struct row_logits {
+    const float *all;  /* [V], or NULL: */
+    struct picked top; /* only the top k */
+};
+
+/* The sequence's next token, whose log-probabilities are written to their places; -1 when the logits are
+ * broken. */
+static int32_t sample(struct sampler *sampler, struct sequence *seq, const struct row_logits *row)
+{
+    const struct cinf_request *r = seq->request;
+    uint32_t vocab = r->model->config.vocab_size;
+    int32_t token = row->all ? sampler_pick(sampler, row->all, vocab, r->model->allowed, &r->sampling,
+                                            seq->index, seq->ids, seq->n_ids, r->n_prompt)
+                             : sampler_pick_best(sampler, &row->top, &r->sampling, seq->index, seq->n_ids);
+    if (token >= 0 && r->logprobs) {
+        float *logprob = &seq->logprobs[seq->n_new];
+        struct cinf_logprob *top = seq->top + (size_t)seq->n_new * r->n_top;
+        if (row->all)
+            sampler_logprobs(sampler, row->all, vocab, token, logprob, top, r->n_top);
+        else
+            sampler_logprobs_best(&row->top, token, logprob, top, r->n_top);
+    }
+    return token;
+}
+
+/* What sample_ahead() hands to the device's threads: part p samples every n_parts-th of the rows marked. */
+struct sampling_job {
+    struct step *step;
+    uint32_t n_parts;
+};
+
+static void sample_part(const void *context, uint32_t part, uint32_t worker)
+{
+    const struct sampling_job *job = context;
+    struct step *step = job->step;
+    uint32_t n = 0;
+    (void)worker;
+    for (uint32_t i = 0; i < step->n_rows; i++) {
+        struct sampled_ahead *ahead = &step->sampled_ahead[i];
+        if (!ahead->logits || n++ % job->n_parts != part)
+            continue;
+        struct row_logits row = { .all = ahead->logits };
+        ahead->token = sample(&step->samplers[part], step->sequences[i], &row);
+    }
+}
+
+/* Where the device lends threads, the next tokens of several sequences are sampled concurrently.  What
+ * depends on another token of this step is left for take_logits(): draft tokens and a prompt's further
+ * sequences. */
+static enum cinf_status sample_ahead(const struct cinf_engine *e, struct step *step)
+{
+    uint32_t n_logits = 0, n = 0;
+    for (uint32_t i = 0; i < step->n_rows; i++) {
+        const struct sequence *seq = step->sequences[i];
+        uint32_t nth = n_logits;
+        n_logits += step->wants_logits[i] != LOGITS_NONE;
+        step->sampled_ahead[i].logits = NULL;
+        if (step->n_samplers == 1 || step->wants_logits[i] != LOGITS_ALL || seq->request->prompt_only ||
+            step->positions[i] + 1 != seq->n_ids)
+            continue;
+        TRY(model_logits(step->model->runtime, nth, &step->sampled_ahead[i].logits));
+        n++;
+    }
+    struct sampling_job job = { step, n < step->n_samplers ? n : step->n_samplers };
+    if (n > 0)
+        e->device->backend->parallel(e->device, sample_part, &job, job.n_parts);
+    return CINF_OK;
+}
+
+/* The token becomes part of the sequence; readers do not see it before its time has been charged.  Broken
+ * logits fail the device, and with it the step; without memory this request alone fails. */
+static enum cinf_status take_token(struct sequence *seq, int32_t token)
+{
+    struct cinf_request *r = seq->request;
+    if (token < 0)
+        return cinf_fail(CINF_EDEVICE, "model %s computed logits that are not numbers at position %u",
+                         r->model->name, seq->n_ids - 1);
+    seq->n_sampled++;
+    if (append_token(seq, token) != CINF_OK) {
+        seq->finish = CINF_FINISH_FAILED;
+        snprintf(r->failure, sizeof r->failure, "%s", cinf_last_error());
+    }
+    return CINF_OK;
+}
+
+/* After the prompt's last row: the other sequences start from a copy of its keys and values. */
+static enum cinf_status fork_sequences(struct step *step, struct cinf_request *r,
+                                       const struct row_logits *row)
+{
+    for (uint32_t i = 1; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        TRY(slot_copy(r, seq->slot, r->sequences[0].slot, r->n_prompt));
+        TRY(take_token(seq, sample(&step->samplers[0], seq, row)));
+    }
+    return CINF_OK;
+}
+
+/* False for a rejected draft token and for those after it: their logits are ignored, and their keys and
+ * values are overwritten by the next row at that position. */
+static bool is_accepted(const struct sequence *seq, uint32_t position, int32_t token)
+{
+    return position < seq->request->n_prompt ||
+           (seq->finish == CINF_FINISH_RUNNING && position + 1 == seq->n_ids && seq->ids[position] == token);
+}
+
+/* Row by row: what is in the cache now, and the tokens that are sampled. */
+static enum cinf_status take_logits(struct cinf_engine *e)
+{
+    struct step *step = &e->step;
+    uint32_t n_logits = 0;
+    TRY(sample_ahead(e, step));
+    for (uint32_t i = 0; i < step->n_rows; i++) {
+        struct sequence *seq = step->sequences[i];
+        struct cinf_request *r = seq->request;
+        uint32_t position = step->positions[i], nth = n_logits;
+        uint8_t wants = step->wants_logits[i];
+        n_logits += wants != LOGITS_NONE;
+        if (!is_accepted(seq, position, step->tokens[i]))
+            continue;
+        seq->slot->tokens[position] = step->tokens[i];
+        seq->slot->n_tokens = position + 1;
+        if (position < r->n_prompt)
+            r->n_computed = position + 1;
+        if (wants == LOGITS_NONE)
+            continue;
+        struct row_logits row = { .all = NULL };
+        if (logits_are_top(wants))
+            TRY(model_picked(step->model->runtime, nth, &row.top));
+        else
+            TRY(model_logits(step->model->runtime, nth, &row.all));
+        if (position < r->n_prompt && r->wants_all)
+            take_prompt_logits(step, r, position, row.all);
+        if (position + 1 < r->n_prompt || r->prompt_only)
+            continue;
+        const struct sampled_ahead *ahead = &step->sampled_ahead[i];
+        TRY(take_token(seq, ahead->logits ? ahead->token : sample(&step->samplers[0], seq, &row)));
+        if (position + 1 == r->n_prompt)
+            TRY(fork_sequences(step, r, &row));
+    }
+    return CINF_OK;
+}
+
+/* ---- Charging and delivering --------------------------------------------------------------- */
+
+static wide weight_of(const struct cinf_engine *e, const struct cinf_request *r)
+{
+    return step_weight(&r->work, r->copied_bytes, e->device_info.as_per_flop, e->device_info.as_per_byte);
+}
+
+static struct cinf_share share_of(const struct cinf_request *r, uint64_t weight)
+{
+    bool prefill = r->n_reported < r->n_prompt;
+    struct cinf_share share = { .bill = r->bill,
+                                .prefill_weight = prefill ? weight : 0,
+                                .decode_weight = prefill ? 0 : weight,
+                                .input_tokens = r->n_computed - r->n_reported,
+                                .cached_tokens = r->n_reported == 0 ? r->n_cached : 0 };
+    for (uint32_t i = 0; i < r->n_sequences; i++)
+        share.output_tokens += r->sequences[i].n_sampled;
+    return share;
+}
+
+static void count_drafts(const struct cinf_request *r)
+{
+    uint32_t drafted = 0, accepted = 0;
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        const struct sequence *seq = &r->sequences[i];
+        drafted += seq->n_drafted;
+        accepted += seq->n_sampled > 1 ? seq->n_sampled - 1 : 0;
+    }
+    cinf_bill_count_drafts(r->bill, drafted, accepted);
+}
+
+/* Every request in the step pays, also when the step failed: the time was used. */
+static uint64_t charge(struct cinf_engine *e)
+{
+    struct step *step = &e->step;
+    uint32_t n = 0;
+    wide total = 0;
+    for (struct cinf_request *r = step->model->running; r; r = r->next)
+        total += r->step_rows > 0 ? weight_of(e, r) : 0;
+    unsigned shift = step_weight_shift(total);
+    for (struct cinf_request *r = step->model->running; r; r = r->next) {
+        if (r->step_rows == 0)
+            continue;
+        step->shares[n++] = share_of(r, (uint64_t)(weight_of(e, r) >> shift));
+        count_drafts(r);
+        r->n_reported = r->n_computed;
+        r->copied_bytes = 0;
+    }
+    uint64_t ns = cinf_meter_charge(e->meter, step->shares, n);
+    e->charged_ns = clock_monotonic_ns();
+    return ns;
+}
+
+/* Hands out what a step gave a request.  Returns how it ended; CINF_FINISH_RUNNING: it has not. */
+static enum cinf_finish deliver(struct cinf_request *r)
+{
+    bool running = false, length = false;
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        if (seq->finish == CINF_FINISH_FAILED)
+            return CINF_FINISH_FAILED;
+        draft_learn(&seq->draft, seq->ids, seq->n_ids);
+        if (r->prompt_only && !is_prefilling(r))
+            seq->finish = CINF_FINISH_LENGTH;
+        running = running || seq->finish == CINF_FINISH_RUNNING;
+        length = length || seq->finish == CINF_FINISH_LENGTH;
+    }
+    request_publish(r);
+    return running ? CINF_FINISH_RUNNING : length ? CINF_FINISH_LENGTH : CINF_FINISH_STOP;
+}
+
+static void deliver_all(struct cinf_engine *e, enum cinf_status status)
+{
+    struct cinf_request **at = &e->step.model->running;
+    while (*at) {
+        struct cinf_request *r = *at;
+        enum cinf_finish finish = CINF_FINISH_RUNNING;
+        if (r->step_rows > 0 && status != CINF_OK) {
+            snprintf(r->failure, sizeof r->failure, "%s", cinf_last_error());
+            finish = CINF_FINISH_FAILED;
+        } else if (r->step_rows > 0) {
+            finish = deliver(r);
+        }
+        if (finish == CINF_FINISH_RUNNING) {
+            at = &r->next;
+            continue;
+        }
+        *at = r->next;
+        slots_release(e, r);
+        request_end(r, finish);
+    }
+}
+
+void step_run(struct cinf_engine *e, struct cinf_model *model)
+{
+    struct step *step = &e->step;
+    build(e, model);
+    if (step->n_rows == 0)
+        return;
+    e->n_steps++;
+    struct batch batch = { .n_rows = step->n_rows,
+                           .tokens = step->tokens,
+                           .positions = step->positions,
+                           .slots = step->slots,
+                           .wants_logits = step->wants_logits };
+    enum cinf_status status = model_run(model->runtime, &batch);
+    if (status == CINF_OK)
+        status = model_wait(model->runtime);
+    if (status == CINF_OK)
+        status = take_logits(e);
+    model->served_ns += charge(e);
+    deliver_all(e, status);
+}
