@@ -82,7 +82,7 @@ END_TEST
 
 START_TEST(as_many_are_taken_as_pay)
 {
-    struct draft d = { .right = { 0.5f, 0.5f, 0.5f }, .match = 2 };
+    struct draft d = { .accepted = { 0.5f, 0.5f, 0.5f }, .match = 2 };
     struct draft_step step = { 1, 1, 0.04f };
     uint32_t n = draft_length(&d, 8, &step);
     ck_assert_uint_eq(n, 3); /* 1/2, 1/4, 1/8; 1/16 would give little more than it takes */
@@ -96,7 +96,7 @@ START_TEST(as_many_are_taken_as_pay)
     ck_assert_uint_eq(draft_length(&d, 8, &step), 2);
     step = (struct draft_step){ 1, 1, 0.5f };
     ck_assert_uint_eq(draft_length(&d, 8, &step), 0);
-    d.right[1] = 1;
+    d.accepted[1] = 1;
     step = (struct draft_step){ 1, 1, 0.05f };
     ck_assert_uint_eq(draft_length(&d, 100, &step), DRAFT_MAX);
 }
@@ -107,28 +107,28 @@ START_TEST(what_came_true_is_remembered_by_length_of_match)
     int32_t ids[] = { 1, 2, 3, 4, 1, 2, 3, 9 };
     struct draft d = found(ids, 4), before = d;
     draft_learn(&d, ids, 5); /* no match: nothing is learnt */
-    ck_assert_mem_eq(d.right, before.right, sizeof d.right);
+    ck_assert_mem_eq(d.accepted, before.accepted, sizeof d.accepted);
     d = found(ids, 6); /* guesses 3 4 1 2 … */
     ck_assert_uint_eq(d.match, 2);
     before = d;
     draft_learn(&d, ids, 8); /* 3 came, 4 did not */
-    float once = before.right[1] + (1 - before.right[1]) / 16;
-    ck_assert_float_eq_tol(d.right[1], once - once / 16, 1e-6f);
-    ck_assert_float_eq(d.right[0], before.right[0]);
-    ck_assert_float_eq(d.right[2], before.right[2]);
+    float once = before.accepted[1] + (1 - before.accepted[1]) / 16;
+    ck_assert_float_eq_tol(d.accepted[1], once - once / 16, 1e-6f);
+    ck_assert_float_eq(d.accepted[0], before.accepted[0]);
+    ck_assert_float_eq(d.accepted[2], before.accepted[2]);
     before = d;
     draft_learn(&d, ids, 8); /* a guess is judged once */
-    ck_assert_mem_eq(d.right, before.right, sizeof d.right);
+    ck_assert_mem_eq(d.accepted, before.accepted, sizeof d.accepted);
     d = found(ids, 6);
     before = d;
     draft_learn(&d, ids, 6); /* the text ended */
-    ck_assert_mem_eq(d.right, before.right, sizeof d.right);
+    ck_assert_mem_eq(d.accepted, before.accepted, sizeof d.accepted);
     for (int i = 0; i < 200; i++) {
         d.match = 2;
         draft_learn(&d, (int32_t[]){ 0, 0, 0, 0, 0, 0, 77 }, 7);
     }
-    ck_assert_float_lt(d.right[1], 0.001f);
-    ck_assert_float_ge(d.right[1], 0);
+    ck_assert_float_lt(d.accepted[1], 0.001f);
+    ck_assert_float_ge(d.accepted[1], 0);
 }
 END_TEST
 

@@ -1,4 +1,4 @@
-/* model_load.h - the scheduler's side of loads, and how a model's runtime goes again. */
+/* model_load.h - the scheduler's side of loads, and the freeing of a runtime. */
 #ifndef MODEL_LOAD_H
 #define MODEL_LOAD_H
 

@@ -1,14 +1,14 @@
 /* sampler.c - logits to a token.
  *
- * The random number of a token depends on (seed, choice, position) only, so a text does not depend on what
- * else the engine was doing: equal logits give equal tokens.  Candidates are ordered by logit, the smaller
- * id first among equals, which makes every cut well-defined.
+ * The random number of a token depends on (seed, choice, position) only, so a sequence does not depend on
+ * what else the engine was doing: equal logits give equal tokens.  Candidates are ordered by logit, the
+ * smaller id first among equals, which makes every cut well-defined.
  *
- * Nothing sorts the vocabulary.  What is left of it by top_p is the beginning of the order whose sum of
- * weights reaches a mark, and the token that is drawn is where that sum passes another one.  Sums of weights
- * are exact in any order (sampler_scan.h), so candidates are dealt by their logits into ranks, ranks are
- * summed, and only the rank in which a mark lies is put in order.  The result is that of sorting
- * everything, bit by bit. */
+ * The question a reader will ask: where is the sort?  The vocabulary is never sorted.  top_p keeps the
+ * shortest prefix of the order whose weights sum to at least a mark, and the sampled token is the one at
+ * which that sum passes another mark.  Sums of weights are exact in any order (sampler_scan.h), so candidates
+ * are put into ranks by their logits, the ranks are summed, and only the rank that contains a mark is sorted.
+ * The result is, bit by bit, that of sorting everything. */
 #include "sampler.h"
 
 #include <float.h>
@@ -20,7 +20,7 @@
 
 struct sampler_candidate {
     float logit;
-    float weight; /* of sampler_scan.h: its probability but for a common factor */
+    float weight; /* of sampler_scan.h: its probability up to a common factor */
     int32_t id;
 };
 
@@ -80,8 +80,8 @@ double sampler_random(uint64_t seed, uint32_t choice, uint32_t position)
     return (double)(bits >> 11) * 0x1p-53;
 }
 
-/* Marks the token; true the first time since the last new stamp. */
-static bool first_meeting(struct sampler *s, int32_t token)
+/* Marks the token as seen; true the first time since new_stamp(). */
+static bool first_seen(struct sampler *s, int32_t token)
 {
     if (s->marks[token] == s->stamp)
         return false;
@@ -97,32 +97,33 @@ static void new_stamp(struct sampler *s)
     }
 }
 
-static void modify(struct sampler *s, uint32_t vocab, const struct sampling *how, const int32_t *tokens,
+static void modify(struct sampler *s, uint32_t vocab, const struct sampling *sampling, const int32_t *tokens,
                    uint32_t n_tokens, uint32_t n_prompt)
 {
-    for (uint32_t i = 0; i < how->n_bias; i++)
-        if ((uint32_t)how->bias[i].token < vocab)
-            s->logits[how->bias[i].token] += how->bias[i].bias;
+    for (uint32_t i = 0; i < sampling->n_bias; i++)
+        if ((uint32_t)sampling->bias[i].token < vocab)
+            s->logits[sampling->bias[i].token] += sampling->bias[i].bias;
 
-    if (how->repetition_penalty > 0 && how->repetition_penalty != 1) {
+    if (sampling->repetition_penalty > 0 && sampling->repetition_penalty != 1) {
         new_stamp(s);
         for (uint32_t i = 0; i < n_tokens; i++) {
             float *logit = &s->logits[tokens[i]];
-            if (first_meeting(s, tokens[i]))
-                *logit = *logit > 0 ? *logit / how->repetition_penalty : *logit * how->repetition_penalty;
+            if (first_seen(s, tokens[i]))
+                *logit = *logit > 0 ? *logit / sampling->repetition_penalty
+                                    : *logit * sampling->repetition_penalty;
         }
     }
-    if (how->presence_penalty != 0 || how->frequency_penalty != 0) {
+    if (sampling->presence_penalty != 0 || sampling->frequency_penalty != 0) {
         new_stamp(s);
         for (uint32_t i = n_prompt; i < n_tokens; i++) {
-            s->logits[tokens[i]] -= how->frequency_penalty;
-            if (first_meeting(s, tokens[i]))
-                s->logits[tokens[i]] -= how->presence_penalty;
+            s->logits[tokens[i]] -= sampling->frequency_penalty;
+            if (first_seen(s, tokens[i]))
+                s->logits[tokens[i]] -= sampling->presence_penalty;
         }
     }
 }
 
-/* Takes what must not be picked out of the running. */
+/* Excludes the tokens that must not be sampled. */
 static void forbid(float *logits, uint32_t vocab, const uint8_t *allowed)
 {
     for (uint32_t first = 0; first < vocab; first += 8) {
@@ -142,8 +143,8 @@ static float largest(const float *x, uint32_t n)
     return max;
 }
 
-/* Where the first of the largest logits stands. */
-static uint32_t place_of(float max, const float *maxima, const float *logits)
+/* The index of the first logit that equals `max`. */
+static uint32_t index_of(float max, const float *maxima, const float *logits)
 {
     uint32_t i = 0;
     while (maxima[i] != max)
@@ -154,28 +155,27 @@ static uint32_t place_of(float max, const float *maxima, const float *logits)
     return i;
 }
 
-static bool goes_before(struct sampler_candidate a, struct sampler_candidate b)
+static bool ranks_above(struct sampler_candidate a, struct sampler_candidate b)
 {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
-/* The subtree at `i` becomes a heap whose root goes before all others, given that both of i's subtrees are.
- */
+/* Makes the subtree at `i` a heap with the best candidate at its root; both subtrees of i are heaps. */
 static void sift_down(struct sampler_candidate *heap, uint32_t n, uint32_t i)
 {
     struct sampler_candidate moved = heap[i];
     for (uint32_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && goes_before(heap[child + 1], heap[child]))
+        if (child + 1 < n && ranks_above(heap[child + 1], heap[child]))
             child++;
-        if (!goes_before(heap[child], moved))
+        if (!ranks_above(heap[child], moved))
             break;
         heap[i] = heap[child];
     }
     heap[i] = moved;
 }
 
-/* After make_heap, each take_best moves the best of what is left to its end: the best ones then stand at
- * c[n-1], c[n-2] … in order, and only as much is sorted as is asked for. */
+/* After make_heap(), each take_best() moves the best remaining candidate to the end of what remains: the best
+ * ones are then c[n-1], c[n-2] … in order, and no more is sorted than is asked for. */
 static void make_heap(struct sampler_candidate *c, uint32_t n)
 {
     for (uint32_t i = n / 2; i-- > 0;)
@@ -192,34 +192,34 @@ static struct sampler_candidate take_best(struct sampler_candidate *heap, uint32
     return best;
 }
 
-static bool is_modified(const struct sampling *how)
+static bool is_modified(const struct sampling *sampling)
 {
-    return how->n_bias > 0 || (how->repetition_penalty > 0 && how->repetition_penalty != 1) ||
-           how->presence_penalty != 0 || how->frequency_penalty != 0;
+    return sampling->n_bias > 0 || (sampling->repetition_penalty > 0 && sampling->repetition_penalty != 1) ||
+           sampling->presence_penalty != 0 || sampling->frequency_penalty != 0;
 }
 
-static bool is_greedy(const struct sampling *how)
+static bool is_greedy(const struct sampling *sampling)
 {
-    return how->temperature <= 0 || how->top_k == 1;
+    return sampling->temperature <= 0 || sampling->top_k == 1;
 }
 
-/* top_p measures its share of everything that top_k left, so min_p must not have removed it before. */
-static bool cuts_p(const struct sampling *how)
+/* top_p is a share of everything that top_k kept, so where it cuts, min_p must be applied after it. */
+static bool cuts_p(const struct sampling *sampling)
 {
-    return how->top_p > 0 && how->top_p < 1;
+    return sampling->top_p > 0 && sampling->top_p < 1;
 }
 
-/* What min_p leaves needs no order, so it goes first where it may: its threshold is relative to the most
- * likely and therefore the same before and after the other two cuts. */
-static float floor_of(const struct sampling *how, float best)
+/* The lowest logit that min_p keeps.  min_p needs no order, so it is applied first where top_p does not cut:
+ * its threshold is relative to the most likely token and therefore the same before and after the other two
+ * cuts. */
+static float floor_of(const struct sampling *sampling, float best)
 {
-    float floor = how->min_p > 0 ? best + how->temperature * logf(how->min_p) : -FLT_MAX;
+    float floor = sampling->min_p > 0 ? best + sampling->temperature * logf(sampling->min_p) : -FLT_MAX;
     return floor > -FLT_MAX ? floor : -FLT_MAX;
 }
 
-/* A bound that at least k logits reach, and not many more: each of the k blocks with the largest maxima has
- * one. */
-static float reached_by(struct sampler *s, uint32_t n_blocks, uint32_t k)
+/* A bound that at least k logits reach, and not many more: the k-th largest of the blocks' maxima. */
+static float top_k_bound(struct sampler *s, uint32_t n_blocks, uint32_t k)
 {
     struct sampler_candidate *heap = s->candidates, last = { .logit = -INFINITY };
     if (k > n_blocks)
@@ -232,28 +232,28 @@ static float reached_by(struct sampler *s, uint32_t n_blocks, uint32_t k)
     return last.logit;
 }
 
-/* Makes candidates, in the order of their ids, of the logits that are not below `least`; returns how many.
- * The weights of all are there already where `weighing` is NULL. */
-static uint32_t collect(struct sampler *s, const float *logits, uint32_t vocab, float least,
+/* Makes candidates, in the order of their ids, of the logits that are not below `min`; returns how many. With
+ * `weighing` it computes their blocks' weights; NULL: all weights have been computed. */
+static uint32_t collect(struct sampler *s, const float *logits, uint32_t vocab, float min,
                         const struct weighing *weighing)
 {
     struct sampler_candidate *c = s->candidates;
     uint32_t n = 0;
     for (uint32_t first = 0; first < vocab; first += SCAN_BLOCK) {
         uint32_t end = vocab - first < SCAN_BLOCK ? vocab : first + SCAN_BLOCK;
-        if (s->maxima[first / SCAN_BLOCK] < least)
+        if (s->maxima[first / SCAN_BLOCK] < min)
             continue;
         if (weighing)
             s->scan->weights(s->weights + first, logits + first, end - first, weighing);
         for (uint32_t i = first; i < end; i++) {
             c[n] = (struct sampler_candidate){ logits[i], s->weights[i], (int32_t)i };
-            n += !(logits[i] < least);
+            n += !(logits[i] < min);
         }
     }
     return n;
 }
 
-/* Of the weights of those that are not below `floor`. */
+/* The sum of the weights of the candidates that are not below `floor`. */
 static double sum_of(const struct sampler_candidate *c, uint32_t n, float floor)
 {
     double sum = 0;
@@ -262,29 +262,29 @@ static double sum_of(const struct sampler_candidate *c, uint32_t n, float floor)
     return sum;
 }
 
-/* Candidates dealt into ranks: whoever is in a lower one goes before all of a higher one. */
+/* Candidates in ranks: every candidate of a lower rank precedes every one of a higher rank. */
 struct ranking {
     struct sampler *s;
     const struct sampler_candidate *c;
     uint32_t n, n_ranks;
 };
 
-/* All of the n candidates are between `best` and `least`. */
+/* Puts n candidates, whose logits are from `min` to `best`, into ranks. */
 static struct ranking rank(struct sampler *s, const struct sampler_candidate *c, uint32_t n, double best,
-                           double least)
+                           double min)
 {
     uint32_t n_ranks = n / 8 + 1 < SAMPLER_RANKS ? n / 8 + 1 : SAMPLER_RANKS;
-    double steepness = least < best ? (n_ranks - 1) / (best - least) : 0;
+    double ranks_per_logit = min < best ? (n_ranks - 1) / (best - min) : 0;
     memset(s->rank_sums, 0, n_ranks * sizeof *s->rank_sums);
     for (uint32_t i = 0; i < n; i++) {
-        uint16_t at = (uint16_t)((best - (double)c[i].logit) * steepness);
+        uint16_t at = (uint16_t)((best - (double)c[i].logit) * ranks_per_logit);
         s->ranks[i] = at;
         s->rank_sums[at] += c[i].weight;
     }
     return (struct ranking){ s, c, n, n_ranks };
 }
 
-/* Gathers the members of a rank, which are few, four candidates at a look. */
+/* Gathers the candidates of a rank, which are few: the ranks of four are compared in one word. */
 static uint32_t members(const struct ranking *r, uint32_t rank)
 {
     const uint64_t ones = 0x0001000100010001u;
@@ -302,8 +302,8 @@ static uint32_t members(const struct ranking *r, uint32_t rank)
     return n;
 }
 
-/* In order, the first candidate up to and with which the weights' sum is more than `mark`; *sum is that. */
-static int32_t reach(const struct ranking *r, double mark, double *sum)
+/* The first candidate, in order, at which the running sum of weights exceeds `mark`; *sum is that sum. */
+static int32_t find_mark(const struct ranking *r, double mark, double *sum)
 {
     uint32_t at = 0;
     double before = 0;
@@ -327,21 +327,21 @@ static int32_t reach(const struct ranking *r, double mark, double *sum)
     return next.id;
 }
 
-/* One of n candidates between `best` and `least`.  Their weights are in `total`, beside those of others that
- * go after them and before which every mark is reached. */
+/* Draws one of n candidates whose logits are from `min` to `best`.  `total` sums their weights and those of
+ * lower candidates that were left out, because every mark is reached before them. */
 static int32_t draw_in_order(struct sampler *s, const struct sampler_candidate *c, uint32_t n, double total,
-                             const struct sampling *how, float best, double least, double random)
+                             const struct sampling *sampling, float best, double min, double random)
 {
-    struct ranking ranking = rank(s, c, n, best, least);
+    struct ranking ranking = rank(s, c, n, best, min);
     double kept = total;
-    if (cuts_p(how))
-        reach(&ranking, nextafter(how->top_p * total, 0), &kept);
-    /* What min_p leaves is a beginning of the same order. */
-    double above = how->min_p > 0 ? sum_of(c, n, floor_of(how, best)) : total;
-    return reach(&ranking, random * (above < kept ? above : kept), &kept);
+    if (cuts_p(sampling))
+        find_mark(&ranking, nextafter(sampling->top_p * total, 0), &kept);
+    /* What min_p keeps is a prefix of the same order. */
+    double above = sampling->min_p > 0 ? sum_of(c, n, floor_of(sampling, best)) : total;
+    return find_mark(&ranking, random * (above < kept ? above : kept), &kept);
 }
 
-/* One of n candidates, the last first. */
+/* Draws one of n candidates, going through them from the last. */
 static int32_t draw_backwards(const struct sampler_candidate *c, uint32_t n, double random)
 {
     double mark = random * sum_of(c, n, -INFINITY), sum = 0;
@@ -350,12 +350,12 @@ static int32_t draw_backwards(const struct sampler_candidate *c, uint32_t n, dou
     return c[n - 1].id;
 }
 
-/* One of all, the last first. */
+/* Draws one of the whole vocabulary, going through it from the last id. */
 static int32_t draw_from_all(struct sampler *s, const float *logits, uint32_t vocab,
                              const struct weighing *weighing, double random)
 {
     double mark = random * s->scan->sums(s->sums, s->weights, logits, vocab, weighing), sum = 0;
-    uint32_t picked = place_of(weighing->best, s->maxima, logits), block = blocks_of(vocab) - 1;
+    uint32_t picked = index_of(weighing->best, s->maxima, logits), block = blocks_of(vocab) - 1;
     for (; block > 0 && sum + s->sums[block] <= mark; block--)
         sum += s->sums[block];
     for (uint32_t i = (block + 1) * SCAN_BLOCK; i-- > 0 && sum <= mark;) {
@@ -365,34 +365,35 @@ static int32_t draw_from_all(struct sampler *s, const float *logits, uint32_t vo
     return (int32_t)picked;
 }
 
-/* One of the n candidates of top_k, which stand in the order of their ids; `random` in [0, 1). */
-static int32_t draw(struct sampler *s, struct sampler_candidate *c, uint32_t n, const struct sampling *how,
-                    float best, double random)
+/* Draws one of n candidates, which are in the order of their ids, after top_k and the other cuts; `random` is
+ * in [0, 1). */
+static int32_t draw(struct sampler *s, struct sampler_candidate *c, uint32_t n,
+                    const struct sampling *sampling, float best, double random)
 {
-    bool cut_k = how->top_k < n;
-    if (!cut_k && !cuts_p(how))
+    bool cut_k = sampling->top_k < n;
+    if (!cut_k && !cuts_p(sampling))
         return draw_backwards(c, n, random);
     if (cut_k) {
         make_heap(c, n);
-        for (uint32_t i = 0; i < how->top_k; i++)
+        for (uint32_t i = 0; i < sampling->top_k; i++)
             take_best(c, n - i);
-        c += n - how->top_k;
-        n = how->top_k;
+        c += n - sampling->top_k;
+        n = sampling->top_k;
     }
-    float least = best;
+    float min = best;
     for (uint32_t i = 0; i < n; i++)
-        least = c[i].logit < least ? c[i].logit : least;
-    return draw_in_order(s, c, n, sum_of(c, n, -INFINITY), how, best, least, random);
+        min = c[i].logit < min ? c[i].logit : min;
+    return draw_in_order(s, c, n, sum_of(c, n, -INFINITY), sampling, best, min, random);
 }
 
 int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, const uint8_t *allowed,
-                     const struct sampling *how, uint32_t choice, const int32_t *tokens, uint32_t n_tokens,
-                     uint32_t n_prompt)
+                     const struct sampling *sampling, uint32_t choice, const int32_t *tokens,
+                     uint32_t n_tokens, uint32_t n_prompt)
 {
-    if (is_modified(how) || allowed) {
+    if (is_modified(sampling) || allowed) {
         memcpy(s->logits, logits, vocab * sizeof *logits);
-        if (is_modified(how))
-            modify(s, vocab, how, tokens, n_tokens, n_prompt);
+        if (is_modified(sampling))
+            modify(s, vocab, sampling, tokens, n_tokens, n_prompt);
         if (allowed)
             forbid(s->logits, vocab, allowed);
         logits = s->logits;
@@ -407,61 +408,62 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
     float best = largest(s->maxima, n_blocks);
     if (!(best > -INFINITY))
         return -1;
-    if (is_greedy(how))
-        return (int32_t)place_of(best, s->maxima, logits);
+    if (is_greedy(sampling))
+        return (int32_t)index_of(best, s->maxima, logits);
 
-    bool cut_k = how->top_k > 0 && how->top_k < vocab, cut_p = cuts_p(how);
-    double random = sampler_random(how->seed, choice, n_tokens);
-    struct weighing weighing = { best, how->temperature, cut_p ? -FLT_MAX : floor_of(how, best) };
+    bool cut_k = sampling->top_k > 0 && sampling->top_k < vocab, cut_p = cuts_p(sampling);
+    double random = sampler_random(sampling->seed, choice, n_tokens);
+    struct weighing weighing = { best, sampling->temperature, cut_p ? -FLT_MAX : floor_of(sampling, best) };
     if (cut_k) {
-        /* One more than top_k, so that it is known whether it cuts anything. */
-        float least = reached_by(s, n_blocks, how->top_k + 1);
-        least = least > weighing.floor ? least : weighing.floor;
-        return draw(s, s->candidates, collect(s, logits, vocab, least, &weighing), how, best, random);
+        /* One candidate more than top_k shows whether top_k cuts anything. */
+        float min = top_k_bound(s, n_blocks, sampling->top_k + 1);
+        min = min > weighing.floor ? min : weighing.floor;
+        return draw(s, s->candidates, collect(s, logits, vocab, min, &weighing), sampling, best, random);
     }
     if (!cut_p)
         return draw_from_all(s, logits, vocab, &weighing, random);
-    /* All that weigh less than a V-th of what top_p leaves out do not weigh more than that together: none of
-     * them is before its mark.  A quarter of it, because logarithms and weights are not exact. */
+    /* Candidates that each weigh less than 1/V of what top_p cuts off weigh less than all of it together, so
+     * every mark is reached before them.  The bound is a quarter of that, because logarithms and weights are
+     * not exact. */
     double total = s->scan->sums(s->sums, s->weights, logits, vocab, &weighing);
-    double light = (1 - (double)how->top_p) * total / vocab / 4;
-    double least = best + how->temperature * log(light);
-    least = least > -FLT_MAX ? least : -FLT_MAX;
-    uint32_t n = collect(s, logits, vocab, (float)least, NULL);
-    return draw_in_order(s, s->candidates, n, total, how, best, (float)least, random);
+    double light = (1 - (double)sampling->top_p) * total / vocab / 4;
+    double min = best + sampling->temperature * log(light);
+    min = min > -FLT_MAX ? min : -FLT_MAX;
+    uint32_t n = collect(s, logits, vocab, (float)min, NULL);
+    return draw_in_order(s, s->candidates, n, total, sampling, best, (float)min, random);
 }
 
-/* One more than top_k, so that whether top_k cuts anything is the same as with all of them. */
-uint32_t sampler_needs(const struct sampling *how)
+/* One more than top_k: draw() then sees whether top_k cuts anything, as it does with the full row. */
+uint32_t sampler_needs(const struct sampling *sampling)
 {
-    if (is_modified(how))
+    if (is_modified(sampling))
         return 0;
-    if (is_greedy(how))
+    if (is_greedy(sampling))
         return 1;
-    return how->top_k > 0 && how->top_k < PICK_MAX ? how->top_k + 1 : 0;
+    return sampling->top_k > 0 && sampling->top_k < PICK_MAX ? sampling->top_k + 1 : 0;
 }
 
-int32_t sampler_pick_best(struct sampler *s, const struct picked *best, const struct sampling *how,
+int32_t sampler_pick_best(struct sampler *s, const struct picked *best, const struct sampling *sampling,
                           uint32_t choice, uint32_t n_tokens)
 {
     if (best->n == 0 || !isfinite(best->logits[0]))
         return -1;
-    if (is_greedy(how))
+    if (is_greedy(sampling))
         return best->ids[0];
-    uint32_t most = how->top_k + 1 < best->n ? how->top_k + 1 : best->n, n = 0;
-    float first = best->logits[0], floor = cuts_p(how) ? -FLT_MAX : floor_of(how, first);
+    uint32_t max = sampling->top_k + 1 < best->n ? sampling->top_k + 1 : best->n, n = 0;
+    float first = best->logits[0], floor = cuts_p(sampling) ? -FLT_MAX : floor_of(sampling, first);
     struct sampler_candidate *c = s->candidates;
     float weights[SCAN_BLOCK];
-    _Static_assert((int)SCAN_BLOCK >= (int)PICK_MAX, "the best fit a block");
-    s->scan->weights(weights, best->logits, most, &(struct weighing){ first, how->temperature, floor });
-    for (uint32_t i = 0; i < most && best->logits[i] >= floor; i++) {
+    _Static_assert((int)SCAN_BLOCK >= (int)PICK_MAX, "the top logits fit a block");
+    s->scan->weights(weights, best->logits, max, &(struct weighing){ first, sampling->temperature, floor });
+    for (uint32_t i = 0; i < max && best->logits[i] >= floor; i++) {
         struct sampler_candidate next = { best->logits[i], weights[i], best->ids[i] };
         uint32_t at = n++;
         for (; at > 0 && c[at - 1].id > next.id; at--)
             c[at] = c[at - 1];
         c[at] = next;
     }
-    return draw(s, c, n, how, first, sampler_random(how->seed, choice, n_tokens));
+    return draw(s, c, n, sampling, first, sampler_random(sampling->seed, choice, n_tokens));
 }
 
 void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, int32_t token, float *logprob,
@@ -477,8 +479,8 @@ void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, in
 
     if (n_top == 0)
         return;
-    float least = fine ? reached_by(s, n_blocks, n_top) : -INFINITY;
-    uint32_t n = collect(s, logits, vocab, least, NULL);
+    float min = fine ? top_k_bound(s, n_blocks, n_top) : -INFINITY;
+    uint32_t n = collect(s, logits, vocab, min, NULL);
     make_heap(s->candidates, n);
     for (uint32_t i = 0; i < n_top; i++) {
         struct sampler_candidate best = take_best(s->candidates, n - i);

@@ -1,9 +1,10 @@
 /* sampler_scan.c - see sampler_scan.h.
  *
- * The loops are written once, in sampler_scan_body.h, in GNU C's vectors: of four floats, which every
- * processor has or the compiler makes up, and for x86-64 of eight and of sixteen.  An attribute puts these
- * into instructions that the processor is asked for before they are used.  None of them may become a fused
- * multiply-add, which rounds once where others round twice: the tree is compiled without contraction. */
+ * The loops are written once, in sampler_scan_body.h, with GNU C's vectors: of four floats, which the
+ * compiler emulates where the processor lacks them, and for x86-64 also of eight and of sixteen.  Those two
+ * are compiled for their instruction sets by an attribute, and used only if the processor has these.  No
+ * version may use a fused multiply-add, which rounds once where the others round twice: the tree is compiled
+ * without contraction. */
 #include "sampler_scan.h"
 
 #include <math.h>

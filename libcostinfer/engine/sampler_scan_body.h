@@ -1,9 +1,9 @@
-/* sampler_scan_body.h - included by sampler_scan.c once for each width of vectors, which has defined before:
+/* sampler_scan_body.h - included by sampler_scan.c once for each vector width, after it has defined:
  *
  *   LANES       floats of a vector
  *   NAME(name)  a name of this version
  *   TARGET      attribute of its functions
- *   SCAN_NAME   for people */
+ *   SCAN_NAME   its name, for tests and messages */
 
 #define VF NAME(floats)
 #define VI NAME(ints)
@@ -22,7 +22,8 @@ TARGET INLINE VF NAME(choose)(VI mask, VF yes, VF no)
     return (VF)((mask & (VI)yes) | (~mask & (VI)no));
 }
 
-/* The block at x, of which n are there: one that is not whole is filled up with what weighs nothing. */
+/* The block at x; if fewer than SCAN_BLOCK elements are left, a copy filled up with -INFINITY, which weighs
+ * 0. */
 TARGET INLINE const float *NAME(block)(float *room, const float *x, uint32_t n)
 {
     if (n >= SCAN_BLOCK)
@@ -33,7 +34,7 @@ TARGET INLINE const float *NAME(block)(float *room, const float *x, uint32_t n)
     return room;
 }
 
-/* Two chains of comparisons, each of which waits for itself only. */
+/* Two independent chains of comparisons, so that one does not wait for the other. */
 TARGET static bool NAME(maxima)(float *maxima, const float *x, uint32_t n)
 {
     float room[SCAN_BLOCK];
@@ -64,9 +65,9 @@ TARGET static bool NAME(maxima)(float *maxima, const float *x, uint32_t n)
  *
  *     exp(x) = 2^n * exp(r),  n = x / ln 2 rounded,  r = x - n * ln 2,  |r| <= ln(2)/2
  *
- * Adding 1.5 * 2^23 leaves n in the lowest bits of the sum.  ln 2 is taken off in two parts, the first so
- * short that n times it is exact.  The polynomial is the one of its degree that passes through exp(0) and
- * has the least relative error there is, 9.2e-8.  Below -32 there is nothing that a weight would show. */
+ * Adding 1.5 * 2^23 leaves n in the lowest bits of the sum.  ln 2 is subtracted in two parts, the first so
+ * short that n times it is exact.  The polynomial is the one of its degree that passes through exp(0) with
+ * the smallest relative error, 9.2e-8.  Below -32 the result is less than half of a weight's last digit. */
 TARGET INLINE VF NAME(exp)(VF x)
 {
     const VF none = { 0 };
@@ -82,11 +83,11 @@ TARGET INLINE VF NAME(exp)(VF x)
     return (VF)((VI)y + ((VI)shifted << 23));
 }
 
-/* 2^-12 + w has no digits below 2^-35. */
-TARGET static void NAME(weights)(float *weights, const float *x, uint32_t n, const struct weighing *how)
+/* 2^-12 + w has no digits below 2^-35: the sum rounds w to a multiple of that. */
+TARGET static void NAME(weights)(float *weights, const float *x, uint32_t n, const struct weighing *weighing)
 {
     float room[SCAN_BLOCK];
-    const struct weighing by = *how;
+    const struct weighing by = *weighing;
     x = NAME(block)(room, x, n);
     for (uint32_t i = 0; i < SCAN_BLOCK; i += LANES) {
         VF y = NAME(load)(x + i), w = NAME(exp)((y - by.best) / by.temperature);
@@ -96,14 +97,14 @@ TARGET static void NAME(weights)(float *weights, const float *x, uint32_t n, con
     }
 }
 
-/* 64 + w has no digits below 2^-17, so that a block's sums of that, and of the rest, are exact in the 24 bits
- * of a float. */
+/* 64 + w has no digits below 2^-17, so a block's sum of those digits and its sum of the remaining ones are
+ * each exact in the 24 bits of a float. */
 TARGET static double NAME(sums)(double *sums, float *weights, const float *x, uint32_t n,
-                                const struct weighing *how)
+                                const struct weighing *weighing)
 {
     double total = 0;
     for (uint32_t i = 0; i < n; i += SCAN_BLOCK, weights += SCAN_BLOCK) {
-        NAME(weights)(weights, x + i, n - i, how);
+        NAME(weights)(weights, x + i, n - i, weighing);
         VF all = { 0 }, rest = { 0 };
         for (uint32_t k = 0; k < SCAN_BLOCK; k += LANES) {
             VF w = NAME(load)(weights + k), high = (w + 64.0f) - 64.0f;

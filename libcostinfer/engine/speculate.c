@@ -1,24 +1,24 @@
 /* speculate.c - see speculate.h.
  *
- * The question a reader will ask: how many tokens to guess?  A row more in a step takes a known share of the
- * step's time (the scheduler measures it once a model), and what it gives is known from how often guesses
- * came true in this text.  As long as that makes more tokens a second of the whole step, one more is added.
- * Text that does not repeat itself is then left alone after a few wrong guesses, and as guesses are looked at
- * even when no row was spent on them, a text that begins to repeat itself is noticed. */
+ * The question a reader will ask: how many draft tokens?  An additional row takes a known share of a step's
+ * time (measured once a model, while it loads), and its worth is known from how often drafts were accepted in
+ * this sequence.  One more is added as long as that raises the tokens per second of the whole step.  A
+ * sequence that does not repeat itself gets no drafts after a few wrong ones; because drafts are judged even
+ * when no row was spent on them, one that begins to repeat itself is noticed. */
 #include "speculate.h"
 
 #include <stdbool.h>
 
-/* Weight of the newest guess among those before it. */
+/* Weight of the newest draft token in the running share. */
 static const float newest = 1.0f / 16;
 
-/* A guess must promise so many times what it takes: that is known roughly, and where little can be won little
- * shall be lost. */
+/* A draft token must promise this many times what it takes: both are known roughly, and where little can be
+ * won, little is risked. */
 static const float margin = 1.5f;
 
 void draft_init(struct draft *draft)
 {
-    *draft = (struct draft){ .right = { 0.125f, 0.25f, 0.5f } };
+    *draft = (struct draft){ .accepted = { 0.125f, 0.25f, 0.5f } };
 }
 
 void draft_find(struct draft *draft, const int32_t *ids, uint32_t n)
@@ -35,19 +35,19 @@ void draft_find(struct draft *draft, const int32_t *ids, uint32_t n)
     }
     draft->from = n;
     draft->match = best;
-    /* Where the text ends the guess goes on with itself: it is in a loop then. */
+    /* At the end of the sequence the draft continues with itself, as a loop does. */
     for (uint32_t i = 0; i < DRAFT_MAX && best > 0; i++)
         draft->tokens[i] = ids[after + i % (n - after)];
 }
 
-uint32_t draft_length(const struct draft *draft, uint32_t most, struct draft_step *step)
+uint32_t draft_length(const struct draft *draft, uint32_t max, struct draft_step *step)
 {
     uint32_t n = 0;
     float likely = 1;
     if (draft->match == 0)
         return 0;
-    while (n < most && n < DRAFT_MAX) {
-        likely *= draft->right[draft->match - 1];
+    while (n < max && n < DRAFT_MAX) {
+        likely *= draft->accepted[draft->match - 1];
         if (likely * step->time <= margin * step->row_time * step->tokens)
             break;
         step->tokens += likely;
@@ -61,10 +61,10 @@ void draft_learn(struct draft *draft, const int32_t *ids, uint32_t n)
 {
     if (draft->match == 0)
         return;
-    float *right = &draft->right[draft->match - 1];
+    float *accepted = &draft->accepted[draft->match - 1];
     for (uint32_t i = 0; i < DRAFT_MAX && draft->from + i < n; i++) {
         bool hit = ids[draft->from + i] == draft->tokens[i];
-        *right += ((hit ? 1.0f : 0.0f) - *right) * newest;
+        *accepted += ((hit ? 1.0f : 0.0f) - *accepted) * newest;
         if (!hit)
             break;
     }

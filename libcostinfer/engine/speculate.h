@@ -1,42 +1,43 @@
-/* speculate.h - guesses at how a text goes on, which a step checks in one go.
+/* speculate.h - draft tokens: predictions of a sequence's next tokens, which one step verifies together.
  *
- * A text that repeats itself goes on as it did the last time: the guess is what followed the latest earlier
- * occurrence of its last tokens.  Guesses never change a text, only how many steps it takes. */
+ * A sequence that repeats itself is predicted to continue as it did before: the draft is what followed the
+ * latest earlier occurrence of its last tokens.  Drafts never change a sequence, only how many steps it
+ * takes. */
 #ifndef SPECULATE_H
 #define SPECULATE_H
 
 #include <stdint.h>
 
 enum {
-    DRAFT_MAX = 8,       /* tokens guessed at once */
-    DRAFT_MATCH_MAX = 3, /* a longer match is not looked for */
+    DRAFT_MAX = 8,       /* tokens of a draft */
+    DRAFT_MATCH_MAX = 3, /* tokens of the longest match that is looked for */
 };
 
-/* The guess for one text, and how good such guesses were there. */
+/* The draft of one sequence, and how often such drafts were accepted there. */
 struct draft {
-    float right[DRAFT_MATCH_MAX]; /* share that came true of late, after matches of 1, 2, 3 tokens */
-    uint32_t from;                /* the position of the first guessed token */
-    uint32_t match;               /* tokens before it that have occurred before; 0: nothing was found */
+    float accepted[DRAFT_MATCH_MAX]; /* recent share that was right, after matches of 1, 2, 3 tokens */
+    uint32_t from;                   /* the position of the first draft token */
+    uint32_t match;                  /* how many tokens before it have occurred earlier; 0: no draft */
     int32_t tokens[DRAFT_MAX];
 };
 
-/* What a step is expected to give, while it is being put together. */
+/* What a step is expected to give, while it is being built. */
 struct draft_step {
-    float tokens;   /* the number of its texts, and the guesses in it by how likely they are */
+    float tokens;   /* one a sequence, and each draft token by its likelihood */
     float time;     /* in steps of one row */
-    float row_time; /* what one row more takes */
+    float row_time; /* what an additional row takes, in the same unit */
 };
 
 void draft_init(struct draft *draft);
 
-/* Guesses what follows ids[0..n), n > 0. */
+/* Drafts what follows ids[0..n), n > 0. */
 void draft_find(struct draft *draft, const int32_t *ids, uint32_t n);
 
-/* How many of the guessed tokens, at most `most`, pay in this step; they are added to it. */
-uint32_t draft_length(const struct draft *draft, uint32_t most, struct draft_step *step);
+/* How many of the draft tokens, at most `max`, pay in this step, to which they are then added. */
+uint32_t draft_length(const struct draft *draft, uint32_t max, struct draft_step *step);
 
-/* The text has become ids[0..n): which guesses have come true.  Also after a step without them, so that
- * finding out costs nothing. */
+/* Learns from ids[0..n), what the sequence has become, which draft tokens were right.  It is called after
+ * steps without draft rows as well: judging a draft costs no row. */
 void draft_learn(struct draft *draft, const int32_t *ids, uint32_t n);
 
 #endif

@@ -147,10 +147,8 @@ static void add_decode_rows(struct step *step, struct sequence *seq, uint32_t ro
 /* Every sequence that is generating gets a row.  While they are few and no prompt is being computed, draft
  * tokens are added.  Rows are kept free for the sequences that do not have theirs yet:
  *
- *     | rows so far | this sequence's row | its draft tokens, at most `room` | a row of each sequence after
- * it |
- *     |<---------------------------------------- rows_max
- * ---------------------------------------------------->| */
+ *     | rows so far | its own row | its draft tokens: at most `room` | one row of each sequence after it |
+ *     |<---------------------------------------- rows_max ---------------------------------------------->| */
 static void add_decoding(struct cinf_engine *e, uint32_t n_sequences, bool prefilling)
 {
     struct step *step = &e->step;

@@ -1,5 +1,7 @@
-/* step_weight.c - flops and bytes as time on this device.  In 128 bits: attoseconds are fine enough for any
- * device, and a long step of a slow one has more of them than 64 bits hold. */
+/* step_weight.c - flops and bytes as time on this device.
+ *
+ * The question a reader will ask: why 128 bits?  Attoseconds are fine enough for any device, and a long step
+ * of a slow one has more of them than 64 bits hold. */
 #include "step_weight.h"
 
 wide step_weight(const struct model_work *work, uint64_t copied_bytes, uint64_t as_per_flop,

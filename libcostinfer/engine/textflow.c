@@ -1,3 +1,4 @@
+/* textflow.c - see textflow.h. */
 #include "textflow.h"
 
 #include <string.h>
@@ -9,8 +10,8 @@ void textflow_free(struct textflow *flow)
     strbuf_free(&flow->text);
 }
 
-/* Where in the text the first stop string starts, or SIZE_MAX.  A match ends in the new part, which begins at
- * `from`, or it would have been found before. */
+/* Returns where the first stop string starts, or SIZE_MAX.  A match ends in the new part, which begins at
+ * `from`; others were found earlier. */
 static size_t find_stop(const struct strbuf *text, size_t from, const struct stop_string *stops,
                         uint32_t n_stops)
 {
@@ -24,8 +25,9 @@ static size_t find_stop(const struct strbuf *text, size_t from, const struct sto
     return first;
 }
 
-/* Where the text's longest ending starts that is the beginning of a stop string; its length if none is. */
-static size_t find_beginning(const struct strbuf *text, const struct stop_string *stops, uint32_t n_stops)
+/* Returns where the longest suffix of the text starts that is a prefix of a stop string; the text's length if
+ * none is. */
+static size_t find_stop_prefix(const struct strbuf *text, const struct stop_string *stops, uint32_t n_stops)
 {
     size_t first = text->len;
     for (uint32_t i = 0; i < n_stops; i++) {
@@ -66,7 +68,7 @@ enum cinf_status textflow_push(struct textflow *flow, const struct cinf_tokenize
         return CINF_OK;
     size_t stop = find_stop(&flow->text, from, stops, n_stops);
     flow->stopped = stop != SIZE_MAX;
-    flow->certain = flow->stopped ? stop : find_beginning(&flow->text, stops, n_stops);
+    flow->certain = flow->stopped ? stop : find_stop_prefix(&flow->text, stops, n_stops);
     return CINF_OK;
 }
 

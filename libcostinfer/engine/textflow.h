@@ -1,5 +1,5 @@
-/* textflow.h - the text of one choice as its tokens arrive: decoded, searched for stop strings, and held back
- * where a stop string may have begun. */
+/* textflow.h - the text of one sequence as its tokens arrive: decoded, searched for stop strings, and held
+ * back where a stop string may have begun. */
 #ifndef TEXTFLOW_H
 #define TEXTFLOW_H
 
@@ -19,18 +19,18 @@ struct stop_string {
 struct textflow {
     struct strbuf text; /* everything decoded so far, never shortened: callers keep offsets into it */
     size_t certain;     /* text[0..certain) is certain: no stop string reaches into it */
-    bool stopped;       /* a stop string was found; it starts at `certain`, and the text ends there */
+    bool stopped;       /* a stop string was found; it starts at `certain`, where the text ends */
     struct cinf_decoder decoder;
 };
 
 void textflow_free(struct textflow *flow);
 
-/* Adds a token's text (none when there is no tokenizer).  CINF_ENOMEM. */
+/* Adds a token's text; without a tokenizer there is none.  CINF_ENOMEM. */
 enum cinf_status textflow_push(struct textflow *flow, const struct cinf_tokenizer *tokenizer, int32_t token,
                                const struct stop_string *stops, uint32_t n_stops);
 
-/* The text has ended for another reason: what was held back becomes certain, and a character that did not end
- * becomes U+FFFD.  Nothing after a stop. */
+/* Ends a text that no stop string has ended: what was held back becomes certain, and an incomplete character
+ * becomes U+FFFD.  Does nothing after a stop string. */
 enum cinf_status textflow_end(struct textflow *flow);
 
 #endif
