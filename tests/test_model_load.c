@@ -1,0 +1,228 @@
+/* Engines and models that come and go: opening, loading, unloading, closing, and memory that runs out. */
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include "engine_fixture.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+
+#include "mem.h"
+
+static void *unload_model(void *model)
+{
+    ck_assert_int_eq(cinf_model_unload(model), CINF_OK);
+    return NULL;
+}
+
+START_TEST(unloading_drains_and_keeps_the_series)
+{
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .max_tokens = 100, .ignore_eos = true };
+    struct cinf_request *r = submit(small, &o), *none = NULL;
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, unload_model, small), 0);
+    enum cinf_status refused;
+    do {
+        refused = cinf_request_submit(&none, small, &o);
+        if (refused == CINF_OK)
+            cinf_request_free(none);
+    } while (refused == CINF_OK || refused == CINF_EFULL);
+    ck_assert_int_eq(refused, CINF_ECLOSED);
+    ck_assert_int_eq(wait_for_end(r), CINF_FINISH_LENGTH);
+    pthread_join(thread, NULL);
+    cinf_request_free(r);
+
+    struct cinf_model *found = NULL;
+    ck_fails(cinf_model_find(&found, engine, "stories-small"), CINF_ENOTFOUND, "stories-small");
+    ck_fails(cinf_model_unload(small), CINF_ECLOSED, "unloaded already");
+    struct cinf_snapshot s = snapshot_now();
+    ck_assert_uint_eq(s.n_models, 1);
+    ck_assert(!s.models[0].loaded);
+    uint64_t served = s.models[0].serve_ns;
+    ck_assert_uint_gt(served, 0);
+    cinf_snapshot_free(&s);
+
+    cinf_model_release(small);
+    load(&small, "stories-small");
+    s = snapshot_now();
+    ck_assert_uint_eq(s.n_models, 1);
+    ck_assert(s.models[0].loaded);
+    ck_assert_uint_eq(s.models[0].serve_ns, served);
+    check_identities(&s);
+    cinf_snapshot_free(&s);
+}
+END_TEST
+
+START_TEST(an_engine_closes_under_its_requests)
+{
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .ignore_eos = true };
+    struct cinf_request *r[20];
+    for (int i = 0; i < 20; i++)
+        r[i] = submit(small, &o);
+    cinf_engine_close(engine);
+    for (int i = 0; i < 20; i++) {
+        ck_assert_int_eq(wait_for_end(r[i]), CINF_FINISH_CANCELLED);
+        cinf_request_free(r[i]);
+    }
+    struct cinf_request *none = NULL;
+    ck_fails(cinf_request_submit(&none, small, &o), CINF_ECLOSED, "stories-small");
+    engine = NULL;
+}
+END_TEST
+
+START_TEST(one_device_has_one_engine)
+{
+    struct cinf_engine *second = NULL;
+    ck_fails(cinf_engine_open(&second, NULL), CINF_EBUSY, "");
+    ck_assert_ptr_null(second);
+}
+END_TEST
+
+START_TEST(wrong_names_and_folders_are_reported_by_name)
+{
+    struct cinf_model *none = NULL;
+    ck_fails(cinf_model_load(&none, engine,
+                             &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = "/no/such" }),
+             CINF_ENOTFOUND, "/no/such");
+    ck_fails(cinf_model_load(&none, engine,
+                             &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "stories-small",
+                                                           .folder = folder_of("stories-small") }),
+             CINF_EEXIST, "stories-small");
+    ck_fails(cinf_model_load(&none, engine, &(struct cinf_model_options){ CINF_MODEL_OPTIONS }), CINF_EINVAL,
+             "folder");
+    ck_fails(
+        cinf_model_load(&none, engine, &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .shape = "gpt9" }),
+        CINF_ENOTFOUND, "gpt9");
+    ck_assert_ptr_null(none);
+}
+END_TEST
+
+START_TEST(keys_and_values_are_stored_as_asked)
+{
+    struct cinf_engine *none = NULL;
+    struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = "cpu-reference", .kv = CINF_KV_F16 };
+    ck_fails(cinf_engine_open(&none, &o), CINF_EUNSUPPORTED, "cpu-reference");
+    o.kv = (enum cinf_kv)2;
+    ck_fails(cinf_engine_open(&none, &o), CINF_EINVAL, "kv is 2");
+    ck_assert_ptr_null(none);
+
+    for (int half = 0; half < 2; half++) {
+        struct cinf_device_info device = { CINF_DEVICE_INFO };
+        open_engine(
+            &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu", .kv = (enum cinf_kv)half });
+        cinf_engine_device(engine, &device);
+        ck_assert_int_eq(device.kv, half);
+        teardown();
+    }
+}
+END_TEST
+
+static enum cinf_status open_once(const char *folder)
+{
+    struct cinf_engine *e = NULL;
+    (void)folder;
+    enum cinf_status status =
+        cinf_engine_open(&e, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu-reference" });
+    cinf_engine_close(e);
+    return status;
+}
+
+static enum cinf_status load_and_generate_once(const char *folder)
+{
+    struct cinf_model *m = NULL;
+    struct cinf_result *result = NULL;
+    enum cinf_status status = cinf_model_load(
+        &m, engine, &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .slots = 2, .folder = folder });
+    if (status == CINF_OK) {
+        static const char *const stop[] = { "qqq" };
+        struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "ab",
+                                          .max_tokens = 3,      .n = 2,
+                                          .stop = stop,         .n_stop = 1,
+                                          .top_logprobs = 2,    .prompt_logprobs = true };
+        status = cinf_generate(&result, m, &o, NULL, NULL);
+        cinf_model_unload(m);
+    }
+    cinf_result_free(result);
+    cinf_model_release(m);
+    return status;
+}
+
+/* Fails allocation 1, 2, 3 … until one run gets through; returns how many runs failed. */
+static uint64_t sweep(enum cinf_status (*run)(const char *folder), const char *folder)
+{
+    uint64_t failures = 0;
+    for (uint64_t n = 1;; n++) {
+        mem_fail_at(n);
+        enum cinf_status status = run(folder);
+        bool hit = mem_fail_hit();
+        mem_fail_at(0);
+        if (!hit) {
+            ck_ok(status);
+            return failures;
+        }
+        failures += status != CINF_OK;
+    }
+}
+
+/* What a container's memory limit reads as, while a test sets it. */
+static char *memory_limit;
+
+FILE *fopen(const char *path, const char *mode);
+FILE *fopen(const char *path, const char *mode)
+{
+    static FILE *(*real)(const char *, const char *);
+    void *found = dlsym(RTLD_NEXT, "fopen");
+    memcpy(&real, &found, sizeof real);
+    return memory_limit && strcmp(path, "/sys/fs/cgroup/memory.max") == 0
+               ? fmemopen(memory_limit, strlen(memory_limit), "r")
+               : real(path, mode);
+}
+
+/* The default memory of caches is a share of what the process may use, not of what the machine has. */
+START_TEST(caches_fit_into_a_container)
+{
+    char limit[] = "1048576\n", *folder = tiny_model();
+    struct cinf_device_info device = { CINF_DEVICE_INFO };
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    memory_limit = limit;
+    open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu-reference" });
+    memory_limit = NULL;
+    cinf_engine_device(engine, &device);
+    ck_assert_uint_eq(device.memory_total, 1048576);
+    ck_ok(cinf_model_load(&small, engine,
+                          &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = folder }));
+    cinf_model_info(small, &info);
+    ck_assert_uint_eq(info.slots, 1048576 / 4 / 2 / (2 * TINY_P * TINY_D * sizeof(float)));
+}
+END_TEST
+
+START_TEST(every_failed_allocation_is_survived)
+{
+    char *folder = tiny_model();
+    uint64_t opening = sweep(open_once, folder);
+    ck_assert_uint_gt(opening, 3);
+    open_engine(NULL);
+    uint64_t serving = sweep(load_and_generate_once, folder);
+    ck_assert_uint_gt(serving, 50);
+    struct cinf_snapshot s = snapshot_now();
+    check_identities(&s);
+    cinf_snapshot_free(&s);
+    printf("%llu + %llu failed allocations survived\n", (unsigned long long)opening,
+           (unsigned long long)serving);
+}
+END_TEST
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("model_load");
+    TCase *t = case_with_engine();
+    tcase_add_test(t, unloading_drains_and_keeps_the_series);
+    tcase_add_test(t, an_engine_closes_under_its_requests);
+    tcase_add_test(t, one_device_has_one_engine);
+    tcase_add_test(t, wrong_names_and_folders_are_reported_by_name);
+    suite_add_tcase(s, t);
+    t = case_of_engines();
+    tcase_add_test(t, keys_and_values_are_stored_as_asked);
+    tcase_add_test(t, caches_fit_into_a_container);
+    tcase_add_test(t, every_failed_allocation_is_survived);
+    suite_add_tcase(s, t);
+    return s;
+}
