@@ -1,12 +1,12 @@
-/* bench_engine.c - what the engine adds to its device, and what speculation saves.
+/* bench_engine.c - what the engine costs on top of its device, and what speculation saves.
  *
  *     bench_engine (--model DIR | --shape NAME) [--weights TYPE] [--tokens N] [--rounds N]
  *
- * Lines of JSON.  "accounts": a loop of steps, computed and sampled as the engine does, with and without what
- * the engine does for its accounts, in blocks of a few steps that take turns; engine_us is a step of the
- * engine itself, with events, scheduling and the threads that read.  "speculation": texts with and without
- * it, greedy and sampled; within a round the sides take turns, and the ratio is the median of the rounds'
- * own.  "gaps": waits between the tokens of one text while a prompt of nearly the whole context is read in
+ * Prints lines of JSON.  "accounts": a loop of steps, computed and sampled as the engine does, with and
+ * without the engine's accounting, in alternating blocks of a few steps; engine_us is a step of the engine
+ * itself, with events, scheduling and the threads that read.  "speculation": texts with and without it,
+ * greedy and sampled; within a round the two alternate, and the ratio is the median of the rounds' ratios.
+ * "gaps": the waits between the tokens of one text while a prompt of nearly the whole context is computed in
  * pieces of prefill_rows. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +53,7 @@ static double median(double *samples, size_t n)
     return n % 2 ? samples[n / 2] : (samples[n / 2 - 1] + samples[n / 2]) / 2;
 }
 
-/* A prompt of its own for each text: of words, or of ids for a model without a tokenizer. */
+/* Gives each text its own prompt: words, or ids for a model without a tokenizer. */
 static void set_prompt(const struct bench *b, struct cinf_request_options *o, uint32_t i, int32_t ids[PROMPT])
 {
     if (b->model->tokenizer) {
@@ -66,7 +66,7 @@ static void set_prompt(const struct bench *b, struct cinf_request_options *o, ui
     o->n_prompt_ids = PROMPT;
 }
 
-/* Nanoseconds from the first submission to the last end.  The reports add up in *sum. */
+/* Returns nanoseconds from the first submission to the last end, and adds the reports to *sum. */
 static uint64_t run_engine(const struct bench *b, const struct cinf_request_options *options, uint32_t first,
                            uint32_t streams, struct cinf_report *sum)
 {
@@ -100,14 +100,14 @@ static uint64_t run_engine(const struct bench *b, const struct cinf_request_opti
 
 enum { BLOCK = 8 };
 
-/* The accounts of a loop of our own: a meter and a bill for each text. */
+/* The accounts of the bench's own loop: a meter, and a bill for each text. */
 struct books {
     struct cinf_meter *meter;
     struct cinf_bill *bills[STREAMS_MAX];
-    uint64_t ns, steps; /* spent on them, and in how many steps */
+    uint64_t ns, steps; /* time spent on them, and in how many steps */
 };
 
-/* What the scheduler does for the accounts after a step of one row of each text. */
+/* Does what the scheduler does for the accounts after a step of one row of each text. */
 static void keep_books(const struct bench *b, const struct books *books, uint32_t position, uint32_t streams)
 {
     const struct cinf_device_info *d = &b->engine->device_info;
@@ -127,8 +127,8 @@ static void keep_books(const struct bench *b, const struct books *books, uint32_
     cinf_meter_charge(books->meter, shares, streams);
 }
 
-/* Steps of one row of each text, computed and sampled by hand while the scheduler sleeps; with accounts
- * unless `books` is NULL. */
+/* Computes and samples steps of one row of each text while the scheduler sleeps; with accounts unless `books`
+ * is NULL. */
 static uint64_t run_bare(const struct bench *b, struct books *books, uint32_t first, uint32_t steps,
                          uint32_t streams)
 {
@@ -153,8 +153,8 @@ static uint64_t run_bare(const struct bench *b, struct books *books, uint32_t fi
         for (uint32_t i = 0; i < streams; i++) {
             const float *logits;
             check(model_logits(runtime, i, &logits));
-            tokens[i] = sampler_pick(&b->engine->step.samplers[0], logits, vocab, b->model->allowed, &greedy, 0,
-                                     tokens + i, 1, 1);
+            tokens[i] = sampler_pick(&b->engine->step.samplers[0], logits, vocab, b->model->allowed, &greedy,
+                                     0, tokens + i, 1, 1);
         }
         if (books) {
             uint64_t begin = clock_monotonic_ns();
@@ -181,7 +181,7 @@ static void measure_accounts(const struct bench *b, uint32_t streams)
     for (uint32_t round = 0; round < b->rounds; round++) {
         struct cinf_report sum = { CINF_REPORT };
         run_engine(b, &o, 0, streams, &sum);
-        /* All of them decode in the same steps, whose whole time is charged to them. */
+        /* All texts decode in the same steps, whose whole time is charged to them. */
         engine_us[round] = (double)sum.decode_ns / (b->tokens - 1) / 1e3;
         run_bare(b, NULL, PROMPT, BLOCK, streams);
         for (uint32_t at = 0; at + BLOCK < b->tokens && at < 128 * BLOCK; at += BLOCK, n++) {
@@ -229,14 +229,14 @@ static void measure_speculation(const struct bench *b, const char *text, float t
         ratio[round] = on[round] / off[round];
     }
     b->model->row_time = row_time;
-    double least = ratio[0];
+    double worst = ratio[0];
     for (uint32_t round = 1; round < b->rounds; round++)
-        least = ratio[round] < least ? ratio[round] : least;
+        worst = ratio[round] < worst ? ratio[round] : worst;
     printf("{\"case\":\"speculation\",\"model\":\"%s\",\"weights\":\"%s\",\"text\":\"%s\",\"streams\":%u,"
            "\"rounds\":%u,\"row_time\":%.3f,\"off_tokens_per_s\":%.1f,\"on_tokens_per_s\":%.1f,"
            "\"speed\":%.3f,\"worst\":%.3f,\"drafted\":%.3f,\"accepted\":%.3f}\n",
            b->name, b->weights, text, streams, b->rounds, (double)row_time, median(off, b->rounds),
-           median(on, b->rounds), median(ratio, b->rounds), least,
+           median(on, b->rounds), median(ratio, b->rounds), worst,
            (double)with.drafted_tokens / with.output_tokens,
            (double)with.accepted_tokens / with.output_tokens);
     fflush(stdout);
@@ -246,7 +246,7 @@ static void measure_speculation(const struct bench *b, const char *text, float t
 
 enum { GAPS_MAX = 4096 };
 
-/* The waits between tokens of a text while a prompt of nearly the whole context is read. */
+/* Measures the waits between a text's tokens while a prompt of nearly the whole context is computed. */
 static void measure_gaps(const struct bench *b, uint32_t prefill_rows)
 {
     static double gap_ms[GAPS_MAX];
@@ -291,11 +291,11 @@ static void measure_gaps(const struct bench *b, uint32_t prefill_rows)
     fflush(stdout);
 }
 
-static uint32_t number(const char *text, uint32_t most)
+static uint32_t number(const char *text, uint32_t max)
 {
     long value = strtol(text, NULL, 10);
-    if (value < 2 || value > (long)most) {
-        fprintf(stderr, "bench_engine: %s is not from 2 to %u\n", text, most);
+    if (value < 2 || value > (long)max) {
+        fprintf(stderr, "bench_engine: %s must be from 2 to %u\n", text, max);
         exit(EXIT_FAILURE);
     }
     return (uint32_t)value;

@@ -1,10 +1,10 @@
-/* bench_sampler.c - how long it takes to get a token out of the logits of a step, on one thread.
+/* bench_sampler.c - the time to sample a token from a row of logits, on one thread.
  *
  *     bench_sampler [VOCABULARY]        50257 by default
  *
- * Two lines of JSON: microseconds, the medians of 200 calls.  Logits are made up: "flat" ones are normal with
- * a deviation of 2, as of a model that knows nothing, and among "peaked" ones every 500th is 6 to 14 higher,
- * as of a model that knows what may come. */
+ * Prints two lines of JSON: microseconds, the medians of 200 calls.  The logits are synthetic: "flat" ones
+ * are normal with a deviation of 2, as those of an untrained model, and among "peaked" ones every 500th is 6
+ * to 14 higher, as those of a model with few likely tokens. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@ static int by_size(const void *a, const void *b)
 }
 
 static double median_us(struct sampler *sampler, const float *logits, uint32_t vocab,
-                        const struct sampling *how, bool logprobs, uint32_t n_top)
+                        const struct sampling *sampling, bool logprobs, uint32_t n_top)
 {
     uint64_t ns[CALLS];
     int32_t text[TEXT];
@@ -32,7 +32,7 @@ static double median_us(struct sampler *sampler, const float *logits, uint32_t v
         text[i] = i % (int32_t)vocab;
     for (uint32_t i = 0; i < CALLS; i++) {
         uint64_t start = clock_monotonic_ns();
-        int32_t token = sampler_pick(sampler, logits, vocab, NULL, how, i, text, TEXT, TEXT / 2);
+        int32_t token = sampler_pick(sampler, logits, vocab, NULL, sampling, i, text, TEXT, TEXT / 2);
         float logprob;
         if (logprobs)
             sampler_logprobs(sampler, logits, vocab, token, &logprob, top, n_top);
@@ -46,7 +46,7 @@ static void measure(struct sampler *sampler, const float *logits, uint32_t vocab
 {
     const struct {
         const char *name;
-        struct sampling how;
+        struct sampling sampling;
         bool logprobs;
         uint32_t n_top;
     } cases[] = {
@@ -65,7 +65,7 @@ static void measure(struct sampler *sampler, const float *logits, uint32_t vocab
     printf("{\"benchmark\":\"sampler\",\"vocabulary\":%" PRIu32 ",\"logits\":\"%s\"", vocab, kind);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         printf(",\"%s_us\":%.1f", cases[i].name,
-               median_us(sampler, logits, vocab, &cases[i].how, cases[i].logprobs, cases[i].n_top));
+               median_us(sampler, logits, vocab, &cases[i].sampling, cases[i].logprobs, cases[i].n_top));
     printf("}\n");
 }
 

@@ -1,10 +1,10 @@
-/* bench_streams.c - what the library alone gives to N readers at once: what costd is compared with.
+/* bench_streams.c - what the library alone gives to N concurrent readers: costd is compared with it.
  *
  *   bench_streams FOLDER WEIGHTS STREAMS TOKENS REQUESTS
  *
  * STREAMS threads each ask for TOKENS tokens, REQUESTS times one after the other, and pull every event.  A
  * round begins with a line on the standard input and ends with one on the standard output: seconds of wall
- * time, tokens, and the times to the first token.  So two programs can take turns. */
+ * time, tokens, and the times to the first token.  So two programs can alternate. */
 #include <costinfer/costinfer.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -99,7 +99,7 @@ int main(int argc, char *argv[])
     while (!failed && fgets(line, sizeof line, stdin))
         run_round();
     if (failed)
-        fprintf(stderr, "bench_streams: a request did not come to its end: %s\n", cinf_last_error());
+        fprintf(stderr, "bench_streams: a request did not end normally: %s\n", cinf_last_error());
     cinf_model_release(model);
     cinf_engine_close(engine);
     free(first_ns);

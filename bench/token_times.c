@@ -1,8 +1,9 @@
-/* token_times.c - linked into a copy of costd, it writes down when the engine hands a request's tokens over.
+/* token_times.c - linked into a copy of costd, it records when the engine publishes a request's tokens.
  *
- * The linker puts __wrap_request_publish() before the library's own (--wrap).  TOKEN_TIMES names a file of
- * RECORDS records that is shared with who measures; a request is known by its seed, a token by how many
- * events there were with it.  The clock is the machine's monotonic one, which other processes read too. */
+ * The linker replaces calls of request_publish() by __wrap_request_publish() (--wrap).  TOKEN_TIMES names a
+ * file of RECORDS records that is shared with the measuring process; a request is identified by its seed, a
+ * token by the number of events so far.  The clock is the machine's monotonic one, which other processes read
+ * too. */
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -43,6 +44,6 @@ void __wrap_request_publish(struct cinf_request *request)
 {
     uint64_t now = clock_monotonic_ns(), at = shared ? atomic_fetch_add(&shared->n, 1) : RECORDS;
     __real_request_publish(request);
-    if (at < RECORDS) /* only the engine's thread adds events */
+    if (at < RECORDS) /* n_in needs no lock: only this thread, the scheduler's, adds events */
         shared->records[at] = (struct record){ cinf_request_seed(request), request->n_in, now };
 }

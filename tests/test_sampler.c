@@ -34,7 +34,7 @@ static int32_t pick(const struct sampling *how, uint32_t choice, uint32_t positi
     return token;
 }
 
-/* Probabilities of the tokens that the options leave, by sorting everything. */
+/* The probabilities of the tokens that the options keep, by sorting everything. */
 static int by_logit(const void *a, const void *b)
 {
     float x = logits[*(const int *)a], y = logits[*(const int *)b];
@@ -72,7 +72,7 @@ static void check_distribution(const struct sampling *how)
     int counts[V] = { 0 };
     expected(p, how);
     for (uint32_t i = 0; i < N; i++) {
-        /* Random number i, without a text of i tokens. */
+        /* The random number of position i, without a text of i tokens. */
         struct sampling with_seed = *how;
         with_seed.seed = i + 1;
         counts[pick(&with_seed, 0, 3)]++;
@@ -230,7 +230,7 @@ START_TEST(random_numbers_are_uniform)
 }
 END_TEST
 
-/* The n best that may be picked, and what a device says beside them, by looking at all. */
+/* The n largest logits of allowed ids, and the log-sum a device returns with them, from the full row. */
 static void best_of(struct picked *out, uint32_t n, const float *all, uint32_t vocab, const uint8_t *allowed)
 {
     bool taken[V] = { false };
@@ -256,9 +256,9 @@ static void best_of(struct picked *out, uint32_t n, const float *all, uint32_t v
     out->log_sum = max + log(sum);
 }
 
-/* Whatever the logits, ties and what is not a number among them, and whatever the options: what is chosen
- * from the best is what is chosen from all. */
-START_TEST(the_best_are_enough)
+/* For any logits, with ties and NaNs among them, and any options: the token sampled from the top logits is
+ * the one sampled from all of them. */
+START_TEST(the_top_logits_are_enough)
 {
     static const float odd[] = { 0, 1, 1, 2, -INFINITY, INFINITY, NAN, -0.0f };
     static const float shares[] = { 0, 1e-6f, 0.05f, 0.3f, 0.9f, 1 };
@@ -303,7 +303,7 @@ START_TEST(the_best_are_enough)
 }
 END_TEST
 
-START_TEST(what_needs_every_logit)
+START_TEST(options_that_need_every_logit)
 {
     const struct cinf_logit_bias bias = { 1, 0 };
     const struct sampling how[] = {
@@ -322,7 +322,7 @@ START_TEST(what_needs_every_logit)
 }
 END_TEST
 
-START_TEST(logprobs_of_the_best)
+START_TEST(logprobs_of_the_top_logits)
 {
     struct picked best;
     struct cinf_logprob all_top[20], top[20];
@@ -371,7 +371,7 @@ static int last_first(const void *a, const void *b)
     return ((const struct sorted *)b)->id - ((const struct sorted *)a)->id;
 }
 
-/* What biases and penalties make of a logit, by counting. */
+/* A logit after biases and penalties, by counting. */
 static float modified(const struct pick_case *c, int32_t id)
 {
     uint32_t seen = 0, generated = 0;
@@ -389,7 +389,7 @@ static float modified(const struct pick_case *c, int32_t id)
     return x;
 }
 
-/* The weights as the sampler has them where `exact`; otherwise exp() in double. */
+/* The sampler's own weights if `exact`; otherwise exp() in double. */
 static void weigh(struct sorted *c, uint32_t n, float temperature, bool exact)
 {
     for (uint32_t i = 0; i < n; i += SCAN_BLOCK) {
@@ -405,8 +405,8 @@ static void weigh(struct sorted *c, uint32_t n, float temperature, bool exact)
     }
 }
 
-/* Sorts what may be picked and cuts it as request.h says; returns how many stay, in the order in which the
- * token is drawn: by likelihood where that was needed for a cut, else the last first. */
+/* Sorts the allowed tokens and cuts them as request.h says; returns how many remain, in the order in which
+ * the token is drawn: by likelihood where a cut needs that order, else from the last id. */
 static uint32_t cut(struct sorted *out, const struct pick_case *c, bool exact)
 {
     uint32_t n = 0, n_kept = 0;
@@ -444,8 +444,8 @@ static double total_of(const struct sorted *c, uint32_t n)
     return sum;
 }
 
-/* Where the random number is in the distribution that is computed in double, there is the token; but for what
- * the sampler's weights are rounded by. */
+/* The token must be where the random number is in the distribution computed in double, up to the rounding of
+ * the sampler's weights. */
 static void check_place(struct sorted *sorted, const struct pick_case *c, int32_t token, double random)
 {
     struct pick_case less = *c, more = *c;
@@ -465,7 +465,7 @@ static void check_place(struct sorted *sorted, const struct pick_case *c, int32_
     ck_assert_double_ge(before + sorted[at].weight, random * least - error * most);
 }
 
-/* Exactly the token that sorting gives, by every version of the loops. */
+/* Every version of the loops must give exactly the token that sorting gives. */
 static void check_pick(struct sorted *sorted, const struct pick_case *c, uint32_t choice)
 {
     uint32_t n = cut(sorted, c, true);
@@ -501,7 +501,7 @@ static uint32_t below(uint32_t stream, uint32_t i, uint32_t n)
     return (uint32_t)(uniform(stream, i) * n);
 }
 
-/* Logits of several kinds. */
+/* Fills logits of a kind. */
 static void make_logits(float *out, uint32_t n, uint32_t kind, uint32_t stream)
 {
     static const float odd[] = { 0, 1, 1, 2, -INFINITY, INFINITY, NAN, -0.0f };
@@ -515,7 +515,7 @@ static void make_logits(float *out, uint32_t n, uint32_t kind, uint32_t stream)
         case 1: /* ties */
             out[i] = rintf(normal);
             break;
-        case 2: /* all alike */
+        case 2: /* all equal */
             out[i] = -3;
             break;
         case 3: /* peaks */
@@ -524,7 +524,7 @@ static void make_logits(float *out, uint32_t n, uint32_t kind, uint32_t stream)
         case 4: /* far apart */
             out[i] = normal * 1e30f;
             break;
-        case 5: /* close together, and some far off */
+        case 5: /* close together, and some far away */
             out[i] = u < 0.01 ? -1e6f : 40 + normal * 1e-5f;
             break;
         default:
@@ -555,7 +555,7 @@ static void with_penalties(struct pick_case *c, struct cinf_logit_bias *bias, ui
     for (uint32_t i = 0; i < 4; i++)
         bias[i] = (struct cinf_logit_bias){ (int32_t)below(stream, 70 + i, c->vocab),
                                             (float)below(stream, 80 + i, 200) - 100 };
-    /* Steps that a float holds exactly, whatever the order they are taken in. */
+    /* Steps that a float holds exactly, in any order of operations. */
     c->how.repetition_penalty = below(stream, 12, 2) ? 1.25f : 0;
     c->how.frequency_penalty = below(stream, 13, 2) ? 0.5f : 0;
     c->how.presence_penalty = below(stream, 14, 2) ? -0.25f : 0;
@@ -603,9 +603,9 @@ START_TEST(a_pick_of_a_whole_vocabulary_is_that_of_sorting_it)
 }
 END_TEST
 
-/* Of equally likely ones every hundredth part is drawn as often as another, and top_p leaves those with the
- * smallest ids.  One of a hundred such counts is out of these bounds once in 10^5 runs. */
-START_TEST(many_alike_are_drawn_alike)
+/* Of equally likely tokens, each hundredth of the ids is drawn equally often, and top_p keeps the smallest
+ * ids.  One of a hundred such counts exceeds these bounds once in 10^5 runs. */
+START_TEST(equally_likely_tokens_are_drawn_equally_often)
 {
     enum { DRAWS = 4000, PARTS = 100 };
     uint32_t vocab = _i ? 2 * PARTS : LARGE, part = _i ? 1 : LARGE / PARTS, left = part * PARTS;
@@ -640,7 +640,7 @@ START_TEST(logprobs_of_broken_logits_are_not_numbers)
 }
 END_TEST
 
-/* Ties, and -INFINITY, which has a place behind all others. */
+/* Ties, and -INFINITY, which comes after all others. */
 START_TEST(the_most_likely_are_the_first_of_the_order)
 {
     for (uint32_t trial = 0; trial < 300; trial++) {
@@ -681,13 +681,13 @@ Suite *suite(void)
     tcase_add_test(t, ids_that_are_not_allowed_are_never_picked);
     tcase_add_test(t, broken_logits_are_reported);
     tcase_add_test(t, logprobs_are_the_log_softmax);
-    tcase_add_test(t, the_best_are_enough);
-    tcase_add_test(t, what_needs_every_logit);
-    tcase_add_test(t, logprobs_of_the_best);
+    tcase_add_test(t, the_top_logits_are_enough);
+    tcase_add_test(t, options_that_need_every_logit);
+    tcase_add_test(t, logprobs_of_the_top_logits);
     tcase_add_test(t, random_numbers_are_uniform);
     tcase_add_test(t, a_pick_is_that_of_sorting_everything);
     tcase_add_loop_test(t, a_pick_of_a_whole_vocabulary_is_that_of_sorting_it, 0, 8);
-    tcase_add_loop_test(t, many_alike_are_drawn_alike, 0, 2);
+    tcase_add_loop_test(t, equally_likely_tokens_are_drawn_equally_often, 0, 2);
     tcase_add_test(t, logprobs_of_broken_logits_are_not_numbers);
     tcase_add_test(t, the_most_likely_are_the_first_of_the_order);
     suite_add_tcase(s, t);

@@ -102,7 +102,7 @@ START_TEST(maxima_are_of_each_block)
 }
 END_TEST
 
-/* Flat ones have the greatest sums. */
+/* Flat logits have the largest sums. */
 START_TEST(sums_are_exact)
 {
     float x[N], weights[BLOCKS * SCAN_BLOCK];

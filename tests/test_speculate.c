@@ -1,5 +1,5 @@
-/* Guesses at how a text goes on: finding, choosing and judging them, and that an engine which makes them
- * writes the same as one that does not, counts the same and loses no nanosecond. */
+/* Draft tokens: finding, choosing and judging them, and that an engine with them writes the same text as one
+ * without, counts the same and loses no nanosecond. */
 #include "support.h"
 
 #include <math.h>
@@ -14,7 +14,7 @@
 #include "speculate.h"
 #include "tiny_model.h"
 
-/* ---- Guesses --------------------------------------------------------------------------------- */
+/* ---- Drafts ---------------------------------------------------------------------------------- */
 
 #define N(array) (sizeof(array) / sizeof *(array))
 
@@ -26,7 +26,7 @@ static struct draft found(const int32_t *ids, uint32_t n)
     return d;
 }
 
-START_TEST(the_longest_match_goes_before_the_latest)
+START_TEST(the_longest_match_precedes_the_latest)
 {
     static const int32_t ids[] = { 1, 2, 3, 70, 9, 2, 3, 80, 3, 90, 1, 2, 3 };
     struct draft d = found(ids, N(ids));
@@ -42,7 +42,7 @@ START_TEST(the_longest_match_goes_before_the_latest)
 }
 END_TEST
 
-START_TEST(of_equal_matches_the_latest_is_taken)
+START_TEST(among_equal_matches_the_latest_is_taken)
 {
     static const int32_t ids[] = { 5, 6, 70, 5, 6, 80, 4, 5, 6 };
     struct draft d = found(ids, N(ids));
@@ -66,7 +66,7 @@ START_TEST(a_loop_goes_on_beyond_the_text)
 }
 END_TEST
 
-START_TEST(where_nothing_repeats_nothing_is_guessed)
+START_TEST(without_repetition_there_is_no_draft)
 {
     static const int32_t ids[] = { 1, 2, 3, 4 };
     for (uint32_t n = 1; n <= 4; n++) {
@@ -80,18 +80,18 @@ START_TEST(where_nothing_repeats_nothing_is_guessed)
 }
 END_TEST
 
-START_TEST(as_many_are_taken_as_pay)
+START_TEST(as_many_draft_tokens_are_taken_as_pay)
 {
     struct draft d = { .accepted = { 0.5f, 0.5f, 0.5f }, .match = 2 };
     struct draft_step step = { 1, 1, 0.04f };
     uint32_t n = draft_length(&d, 8, &step);
-    ck_assert_uint_eq(n, 3); /* 1/2, 1/4, 1/8; 1/16 would give little more than it takes */
+    ck_assert_uint_eq(n, 3); /* 1/2, 1/4, 1/8; 1/16 would gain little more than it takes */
     ck_assert_float_eq_tol(step.tokens, 1.875f, 1e-6f);
     ck_assert_float_eq_tol(step.time, 1.12f, 1e-6f);
     step = (struct draft_step){ 1, 1, 0.04f };
     ck_assert_uint_eq(draft_length(&d, 2, &step), 2);
     ck_assert_uint_eq(draft_length(&d, 0, &step), 0);
-    /* With more texts in the step there are more who wait for the row. */
+    /* With more sequences in the step, more of them wait for the row. */
     step = (struct draft_step){ 4, 1.12f, 0.04f };
     ck_assert_uint_eq(draft_length(&d, 8, &step), 2);
     step = (struct draft_step){ 1, 1, 0.5f };
@@ -102,22 +102,22 @@ START_TEST(as_many_are_taken_as_pay)
 }
 END_TEST
 
-START_TEST(what_came_true_is_remembered_by_length_of_match)
+START_TEST(acceptance_is_kept_by_length_of_match)
 {
     int32_t ids[] = { 1, 2, 3, 4, 1, 2, 3, 9 };
     struct draft d = found(ids, 4), before = d;
-    draft_learn(&d, ids, 5); /* no match: nothing is learnt */
+    draft_learn(&d, ids, 5); /* no match: nothing is learned */
     ck_assert_mem_eq(d.accepted, before.accepted, sizeof d.accepted);
-    d = found(ids, 6); /* guesses 3 4 1 2 … */
+    d = found(ids, 6); /* drafts 3 4 1 2 … */
     ck_assert_uint_eq(d.match, 2);
     before = d;
-    draft_learn(&d, ids, 8); /* 3 came, 4 did not */
+    draft_learn(&d, ids, 8); /* 3 was right, 4 was not */
     float once = before.accepted[1] + (1 - before.accepted[1]) / 16;
     ck_assert_float_eq_tol(d.accepted[1], once - once / 16, 1e-6f);
     ck_assert_float_eq(d.accepted[0], before.accepted[0]);
     ck_assert_float_eq(d.accepted[2], before.accepted[2]);
     before = d;
-    draft_learn(&d, ids, 8); /* a guess is judged once */
+    draft_learn(&d, ids, 8); /* a draft is judged once */
     ck_assert_mem_eq(d.accepted, before.accepted, sizeof d.accepted);
     d = found(ids, 6);
     before = d;
@@ -137,7 +137,8 @@ END_TEST
 static struct cinf_engine *engine;
 static struct cinf_model *model;
 
-/* Under TSan the small model takes minutes, and to open an engine, which measures its device, seconds. */
+/* Under TSan the small model takes minutes, and opening an engine, which measures its device, takes seconds.
+ */
 #if defined(__SANITIZE_THREAD__)
 enum { OPENINGS = 4 };
 #else
@@ -164,11 +165,11 @@ static void open_engine(bool speculation, bool prefix_reuse)
         &model, engine, &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "m", .folder = folder() }));
     cinf_engine_device(engine, &info);
     ck_assert(info.speculation == speculation);
-    if (speculation) /* a row's price that tries unsure guesses as well, on whatever machine this runs */
+    if (speculation) /* a price of a row at which unlikely drafts are tried as well, on any machine */
         model->row_time = 0.01f;
 }
 
-/* Conservation, before it goes. */
+/* Checks conservation first. */
 static void close_engine(void)
 {
     struct cinf_snapshot s = { CINF_SNAPSHOT };
@@ -240,7 +241,7 @@ static void *generate(void *o)
     return cinf_generate(&result, model, o, NULL, NULL) == CINF_OK ? result : NULL;
 }
 
-/* So many requests at once that some steps have guesses and others do not. */
+/* Enough concurrent requests that some steps have draft tokens and others do not. */
 static void run_crowd(struct cinf_result **out)
 {
     pthread_t threads[TOGETHER];
@@ -259,7 +260,7 @@ static void run_crowd(struct cinf_result **out)
     }
 }
 
-START_TEST(the_same_is_written_with_and_without)
+START_TEST(the_text_is_the_same_with_and_without_speculation)
 {
     uint64_t accepted = 0, drafted = 0;
     for (int on = 0; on < 2; on++) {
@@ -288,13 +289,14 @@ START_TEST(the_same_is_written_with_and_without)
         cinf_result_free(crowd[0][i]);
         cinf_result_free(crowd[1][i]);
     }
-    printf("%llu of %llu guesses came true\n", (unsigned long long)accepted, (unsigned long long)drafted);
+    printf("%llu of %llu draft tokens were accepted\n", (unsigned long long)accepted,
+           (unsigned long long)drafted);
     ck_assert_uint_gt(accepted, 0);
     ck_assert_uint_gt(drafted, accepted);
 }
 END_TEST
 
-/* Events of a request that is cancelled in the middle are the beginning of the whole text. */
+/* The events of a request that is cancelled are a prefix of the whole text. */
 START_TEST(a_cancelled_text_is_a_beginning_and_is_counted)
 {
     struct cinf_request_options o = cases[9];
@@ -326,8 +328,9 @@ START_TEST(a_cancelled_text_is_a_beginning_and_is_counted)
 }
 END_TEST
 
-/* A later prompt that goes on where a text was takes its cache, and finds no wrong guess in it. */
-START_TEST(wrong_guesses_are_not_found_in_the_cache)
+/* A later prompt that continues a text reuses its keys and values, among which there is no rejected draft
+ * token. */
+START_TEST(rejected_draft_tokens_are_not_found_in_the_cache)
 {
     static int32_t ids[256], ends[2][TOGETHER][256];
     static float logprobs[2][TOGETHER][256];
@@ -339,7 +342,7 @@ START_TEST(wrong_guesses_are_not_found_in_the_cache)
             struct cinf_result *first, *second;
             int32_t *prompt;
             size_t size;
-            /* Guesses are mostly right, so that they are made, and now and then wrong. */
+            /* Drafts are mostly right, so that they are tried, and sometimes wrong. */
             o.seed = (uint64_t)i + 11;
             o.logit_bias = mostly_one;
             o.n_logit_bias = N(mostly_one);
@@ -398,7 +401,8 @@ static void check_metrics(uint64_t drafted, uint64_t accepted, uint64_t gaps, ui
     ck_assert_double_eq(accepted_shown, (double)accepted);
     ck_assert_double_eq(rejected_shown, (double)(drafted - accepted));
     ck_assert_double_eq(sample_of(text, "model_inter_token_seconds_count{model_name=\"m\"}"), (double)gaps);
-    /* Tokens of one step waited once: the gaps of a text that is alone add up to its time after the first. */
+    /* The tokens of one step waited once: the gaps of a lone text add up to its time after the first token.
+     */
     ck_assert_double_le(sample_of(text, "model_inter_token_seconds_sum{model_name=\"m\"}"),
                         (double)gap_ns / 1e9 + 1e-9);
     ck_assert_double_ge(sample_of(text, "model_inter_token_seconds_bucket{model_name=\"m\",le=\"0.001\"}"),
@@ -406,7 +410,7 @@ static void check_metrics(uint64_t drafted, uint64_t accepted, uint64_t gaps, ui
     cinf_exposition_free(page);
 }
 
-START_TEST(guesses_are_in_the_books)
+START_TEST(draft_tokens_are_in_the_accounts)
 {
     uint64_t drafted = 0, accepted = 0, serve = 0, output = 0, gaps = 0, gap_ns = 0;
     open_engine(true, true);
@@ -433,7 +437,7 @@ START_TEST(guesses_are_in_the_books)
 }
 END_TEST
 
-/* What a step more takes is measured while a model loads: the engine may be closed in the middle of that. */
+/* An additional row is timed while a model loads: the engine may be closed in the middle of that. */
 static void *load_it(void *out)
 {
     enum cinf_status status = cinf_model_load(
@@ -477,20 +481,20 @@ END_TEST
 Suite *suite(void)
 {
     Suite *s = suite_create("speculate");
-    TCase *t = tcase_create("guesses");
-    tcase_add_test(t, the_longest_match_goes_before_the_latest);
-    tcase_add_test(t, of_equal_matches_the_latest_is_taken);
+    TCase *t = tcase_create("drafts");
+    tcase_add_test(t, the_longest_match_precedes_the_latest);
+    tcase_add_test(t, among_equal_matches_the_latest_is_taken);
     tcase_add_test(t, a_loop_goes_on_beyond_the_text);
-    tcase_add_test(t, where_nothing_repeats_nothing_is_guessed);
-    tcase_add_test(t, as_many_are_taken_as_pay);
-    tcase_add_test(t, what_came_true_is_remembered_by_length_of_match);
+    tcase_add_test(t, without_repetition_there_is_no_draft);
+    tcase_add_test(t, as_many_draft_tokens_are_taken_as_pay);
+    tcase_add_test(t, acceptance_is_kept_by_length_of_match);
     suite_add_tcase(s, t);
     t = tcase_create("engines");
     tcase_set_timeout(t, 120);
-    tcase_add_test(t, the_same_is_written_with_and_without);
+    tcase_add_test(t, the_text_is_the_same_with_and_without_speculation);
     tcase_add_test(t, a_cancelled_text_is_a_beginning_and_is_counted);
-    tcase_add_test(t, wrong_guesses_are_not_found_in_the_cache);
-    tcase_add_test(t, guesses_are_in_the_books);
+    tcase_add_test(t, rejected_draft_tokens_are_not_found_in_the_cache);
+    tcase_add_test(t, draft_tokens_are_in_the_accounts);
     tcase_add_test(t, an_engine_closes_while_a_model_is_timed);
     suite_add_tcase(s, t);
     return s;

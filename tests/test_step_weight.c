@@ -1,3 +1,5 @@
+/* The weight of a request's part of a step: its definition, and that it neither overflows nor loses precision
+ * on the fastest and the slowest devices. */
 #include "support.h"
 
 #include "split.h"
@@ -16,9 +18,9 @@ static const struct {
     double many_s, one_s; /* what they take alone */
 } devices[] = {
     { 1000, 100000, 1.594880e-3 + 6.29e-5, 6.23e-4 + 6.1e-8 },      /* 1 PFLOPS, 10 TB/s */
-    { 1, 1, 1.594880e-6 + 6.3e-10, 6.23e-9 + 6.1e-13 },             /* the finest there is */
+    { 1, 1, 1.594880e-6 + 6.3e-10, 6.23e-9 + 6.1e-13 },             /* the smallest constants */
     { 1000000000, 200000000, 1594.88 + 0.1258, 3.115 + 0.0001229 }, /* 1 GFLOPS, 5 GB/s */
-    { UINT64_C(1) << 62, UINT64_C(1) << 62, 0, 0 },                 /* nothing computes so slowly */
+    { UINT64_C(1) << 62, UINT64_C(1) << 62, 0, 0 },                 /* slower than any device */
 };
 enum { DEVICES = sizeof devices / sizeof *devices };
 
@@ -37,13 +39,13 @@ START_TEST(extremes)
     uint64_t per_flop = devices[_i].as_per_flop, per_byte = devices[_i].as_per_byte;
     wide a = step_weight(&many, 0, per_flop, per_byte), b = step_weight(&one, 0, per_flop, per_byte);
     ck_assert(a > b);
-    ck_assert(a / per_flop >= many.flops); /* nothing was lost above */
+    ck_assert(a / per_flop >= many.flops); /* no overflow */
     if (devices[_i].many_s > 0) {
         ck_assert_msg(near(seconds(a), devices[_i].many_s), "%g", seconds(a));
         ck_assert_msg(near(seconds(b), devices[_i].one_s), "%g", seconds(b));
     }
 
-    /* As many of each as a step can have, and their time is still split by those weights. */
+    /* With many parts in a step, its time is still split by these weights. */
     enum { PARTS = 1024 };
     static struct split_part parts[PARTS];
     wide total = a + (PARTS - 1) * b;

@@ -1,4 +1,5 @@
-/* Held-back text against its definition: what is certain never changes, and a stop string never gets out. */
+/* Held-back text against its definition: what is certain never changes, and no part of a stop string is ever
+ * certain. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -19,7 +20,7 @@ static void teardown(void)
     cinf_tokenizer_free(tokenizer);
 }
 
-/* The first place in text[0..n) where one of the stop strings stands, or n. */
+/* Returns where the first stop string in text[0..n) starts, or n. */
 static size_t first_stop(const char *text, size_t n, const struct stop_string *stops, uint32_t n_stops)
 {
     for (size_t at = 0; at < n; at++)
@@ -29,7 +30,7 @@ static size_t first_stop(const char *text, size_t n, const struct stop_string *s
     return n;
 }
 
-/* Texts over three letters, so that stop strings begin, break off and overlap all the time. */
+/* Texts over three letters, so that stop strings begin, break off and overlap often. */
 static void random_text(char *text, size_t n, unsigned *seed)
 {
     for (size_t i = 0; i < n; i++)
@@ -102,7 +103,7 @@ START_TEST(nothing_is_held_back_without_a_reason)
 }
 END_TEST
 
-START_TEST(a_character_in_pieces_comes_out_whole_and_a_broken_one_as_its_mark)
+START_TEST(a_character_in_pieces_comes_out_whole_and_a_broken_one_as_u_fffd)
 {
     struct textflow flow = { 0 };
     ck_ok(textflow_push(&flow, tokenizer, 0xE2, NULL, 0));
@@ -134,7 +135,7 @@ Suite *suite(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, random_texts_and_stops);
     tcase_add_test(t, nothing_is_held_back_without_a_reason);
-    tcase_add_test(t, a_character_in_pieces_comes_out_whole_and_a_broken_one_as_its_mark);
+    tcase_add_test(t, a_character_in_pieces_comes_out_whole_and_a_broken_one_as_u_fffd);
     tcase_add_test(t, without_a_tokenizer_there_is_no_text);
     suite_add_tcase(s, t);
     return s;
