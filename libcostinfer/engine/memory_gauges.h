@@ -7,8 +7,8 @@
 
 struct cinf_engine;
 
-/* By the scheduler, or before it runs.  Sets engine.gauges_due_ns: when to call it again although nothing was
- * loaded since. */
+/* Asks the device and sets the gauges, and engine.gauges_due_ns to when they must be updated next although
+ * nothing was loaded.  Called by the scheduler, or before it runs. */
 void memory_gauges_update(struct cinf_engine *e);
 
 #endif

@@ -111,7 +111,7 @@ static enum cinf_status load_piece(struct cinf_engine *e, struct model_load *loa
     return CINF_OK;
 }
 
-/* Caller holds engine.lock.  Nothing if it is not in the list. */
+/* Does nothing if it is not in the list.  Caller holds engine.lock. */
 static void remove_load(struct cinf_engine *e, const struct model_load *load)
 {
     for (struct model_load **at = &e->loads; *at; at = &(*at)->next)
@@ -193,7 +193,7 @@ void model_loads_abort(struct cinf_engine *e)
 
 /* ---- On the caller's thread ---------------------------------------------------------------- */
 
-/* The last part of a path: "gpt2" of "models/gpt2/". */
+/* The last part of a path: "small" of "models/small/". */
 static char *name_of_folder(const char *folder)
 {
     size_t end = strlen(folder);
@@ -245,8 +245,8 @@ static bool is_taken(const struct cinf_engine *e, const char *name)
     return false;
 }
 
-/* On the scheduler's thread, the only one that adds loads: an account, which is to exist before anything is
- * charged to it, and a place among the loads. */
+/* Opens the account, which must exist before anything is charged to it, and lists the load.  Runs on the
+ * scheduler's thread, the only one that adds loads, so the name cannot be taken between the two locks. */
 static enum cinf_status begin_load(struct cinf_engine *e, void *context)
 {
     struct model_load *load = context;

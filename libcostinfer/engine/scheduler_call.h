@@ -27,7 +27,8 @@ struct scheduler_call {
  * the engine is closing. */
 enum cinf_status scheduler_call(struct cinf_engine *e, scheduler_fn *run, void *context);
 
-/* By the scheduler: runs the calls that wait.  Caller holds engine.lock, which is released during each. */
+/* Runs the calls that wait, on the scheduler's thread.  Caller holds engine.lock, which is released during
+ * each. */
 void scheduler_run_calls(struct cinf_engine *e);
 
 #endif

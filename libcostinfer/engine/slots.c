@@ -5,6 +5,7 @@
  * them instead of computing them, or goes on in that very slot. */
 #include "slots.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "engine_state.h"
@@ -93,6 +94,7 @@ static struct slot *longest_prefix(const struct cinf_request *r, uint32_t *lengt
 
 static void give_slot(struct cinf_engine *e, struct sequence *seq, struct slot *slot)
 {
+    assert(slot); /* slots_n_free() was asked */
     seq->slot = slot;
     slot->user = seq;
     slot->last_used = e->n_steps;

@@ -30,7 +30,7 @@ uint32_t slot_index(const struct cinf_model *model, const struct slot *slot);
 /* Gives each sequence of the request a slot, of which there must be enough, and copies the longest prefix of
  * the prompt that a slot holds. */
 void slots_take(struct cinf_engine *e, struct cinf_request *r);
-void slots_release(struct cinf_engine *e, struct cinf_request *r); /* nothing if it has none */
+void slots_release(struct cinf_engine *e, struct cinf_request *r); /* does nothing if it has none */
 
 /* The first n positions of `to` become those of `from`; the request pays for the copy. */
 enum cinf_status slot_copy(struct cinf_request *r, struct slot *to, const struct slot *from, uint32_t n);

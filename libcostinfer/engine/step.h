@@ -52,7 +52,7 @@ enum cinf_status step_reserve(struct step *step, uint32_t rows, uint32_t vocab);
 void step_free(struct step *step);
 
 /* Builds and runs the model's next step, charges it, hands its tokens out and ends the requests it finished.
- * Nothing if every request is paused. */
+ * Does nothing if every request is paused. */
 void step_run(struct cinf_engine *e, struct cinf_model *model);
 
 #endif
