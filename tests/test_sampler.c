@@ -672,6 +672,7 @@ Suite *suite(void)
 {
     Suite *s = suite_create("sampler");
     TCase *t = tcase_create("sampler");
+    tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, draws_follow_the_distribution, 0, 9);
     tcase_add_test(t, greedy_takes_the_largest_and_the_smallest_id_among_equals);

@@ -173,6 +173,7 @@ Suite *suite(void)
 {
     Suite *s = suite_create("sampler_scan");
     TCase *t = tcase_create("sampler_scan");
+    tcase_set_timeout(t, 60);
     tcase_add_test(t, a_weight_is_the_exponential_to_2_35);
     tcase_add_test(t, what_has_no_weight);
     tcase_add_test(t, maxima_are_of_each_block);

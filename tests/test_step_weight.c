@@ -91,6 +91,7 @@ Suite *suite(void)
 {
     Suite *s = suite_create("step_weight");
     TCase *t = tcase_create("step_weight");
+    tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, extremes, 0, DEVICES);
     tcase_add_test(t, parts_of_a_weight);
     tcase_add_test(t, shifts);

@@ -132,6 +132,7 @@ Suite *suite(void)
 {
     Suite *s = suite_create("textflow");
     TCase *t = tcase_create("textflow");
+    tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, random_texts_and_stops);
     tcase_add_test(t, nothing_is_held_back_without_a_reason);
