@@ -112,7 +112,7 @@ static void keep_books(const struct bench *b, const struct books *books, uint32_
 {
     const struct cinf_device_info *d = &b->engine->device_info;
     struct cinf_share shares[STREAMS_MAX];
-    wide weights[STREAMS_MAX], total = 0;
+    u128 weights[STREAMS_MAX], total = 0;
     for (uint32_t i = 0; i < streams; i++) {
         struct model_work work = model_work_of(b->model->runtime, position, 1, 1, false);
         total += weights[i] = step_weight(&work, 0, d->as_per_flop, d->as_per_byte);

@@ -2,7 +2,7 @@
 
 #include "split.h"
 #include "support.h"
-#include "wide.h"
+#include "u128.h"
 
 enum { PARTS_MAX = 64 };
 
@@ -36,15 +36,15 @@ static void split(uint64_t ns, const uint64_t *weights, int n, uint64_t *turn)
 
 static void check_against_definition(uint64_t ns, const uint64_t *weights, int n)
 {
-    wide total = 0, sum = 0;
+    u128 total = 0, sum = 0;
     for (int i = 0; i < n; i++)
         total += weights[i];
     bool equal = total == 0;
     if (equal)
-        total = (wide)n;
+        total = (u128)n;
     uint64_t lowest_up = UINT64_MAX, highest_down = 0;
     for (int i = 0; i < n; i++) {
-        wide share = (wide)ns * (equal ? 1 : weights[i]);
+        u128 share = (u128)ns * (equal ? 1 : weights[i]);
         uint64_t floor = (uint64_t)(share / total), remainder = (uint64_t)(share % total);
         sum += parts[i].ns;
         ck_assert(parts[i].ns == floor || parts[i].ns == floor + 1);

@@ -24,7 +24,7 @@ static const struct {
 };
 enum { DEVICES = sizeof devices / sizeof *devices };
 
-static double seconds(wide as)
+static double seconds(u128 as)
 {
     return (double)as / 1e18;
 }
@@ -37,7 +37,7 @@ static bool near(double a, double b)
 START_TEST(extremes)
 {
     uint64_t per_flop = devices[_i].as_per_flop, per_byte = devices[_i].as_per_byte;
-    wide a = step_weight(&many, 0, per_flop, per_byte), b = step_weight(&one, 0, per_flop, per_byte);
+    u128 a = step_weight(&many, 0, per_flop, per_byte), b = step_weight(&one, 0, per_flop, per_byte);
     ck_assert(a > b);
     ck_assert(a / per_flop >= many.flops); /* no overflow */
     if (devices[_i].many_s > 0) {
@@ -48,7 +48,7 @@ START_TEST(extremes)
     /* With many parts in a step, its time is still split by these weights. */
     enum { PARTS = 1024 };
     static struct split_part parts[PARTS];
-    wide total = a + (PARTS - 1) * b;
+    u128 total = a + (PARTS - 1) * b;
     unsigned shift = step_weight_shift(total);
     for (int i = 0; i < PARTS; i++)
         parts[i] = (struct split_part){ .next = i + 1 < PARTS ? &parts[i + 1] : NULL,
@@ -71,7 +71,7 @@ START_TEST(parts_of_a_weight)
     ck_assert(step_weight(&w, 0, 10, 1) == 73);  /* arithmetic takes longer */
     ck_assert(step_weight(&w, 0, 1, 10) == 80);  /* reading does */
     ck_assert(step_weight(&w, 4, 1, 10) == 120); /* a copied prefix is read and written as well */
-    ck_assert(step_weight(&w, UINT64_MAX, 0, 1) == (wide)UINT64_MAX + 8);
+    ck_assert(step_weight(&w, UINT64_MAX, 0, 1) == (u128)UINT64_MAX + 8);
     w = (struct model_work){ 0 };
     ck_assert(step_weight(&w, 0, 1000, 1000) == 0);
 }
@@ -81,9 +81,9 @@ START_TEST(shifts)
 {
     ck_assert_uint_eq(step_weight_shift(0), 0);
     ck_assert_uint_eq(step_weight_shift(UINT64_MAX), 0);
-    ck_assert_uint_eq(step_weight_shift((wide)UINT64_MAX + 1), 1);
-    ck_assert_uint_eq(step_weight_shift((wide)UINT64_MAX * 4), 2);
-    ck_assert_uint_eq(step_weight_shift(~(wide)0), 64);
+    ck_assert_uint_eq(step_weight_shift((u128)UINT64_MAX + 1), 1);
+    ck_assert_uint_eq(step_weight_shift((u128)UINT64_MAX * 4), 2);
+    ck_assert_uint_eq(step_weight_shift(~(u128)0), 64);
 }
 END_TEST
 

@@ -9,7 +9,7 @@
 #include <strings.h>
 
 #include "fail.h"
-#include "wide.h"
+#include "u128.h"
 
 /* The CPU is one device, whichever backend drives it: two of them at once would each count the same
  * nanoseconds as its own.  Any other is taken by itself. */
@@ -240,7 +240,7 @@ void device_close(struct device *device)
 
 uint64_t attoseconds_each(uint64_t ns, uint64_t n)
 {
-    wide each = (wide)ns * 1000000000 / n;
+    u128 each = (u128)ns * 1000000000 / n;
     return each == 0 ? 1 : each < UINT64_MAX ? (uint64_t)each : UINT64_MAX;
 }
 

@@ -425,7 +425,7 @@ static enum cinf_status take_logits(struct cinf_engine *e)
 
 /* ---- Charging and delivering --------------------------------------------------------------- */
 
-static wide weight_of(const struct cinf_engine *e, const struct cinf_request *r)
+static u128 weight_of(const struct cinf_engine *e, const struct cinf_request *r)
 {
     return step_weight(&r->work, r->copied_bytes, e->device_info.as_per_flop, e->device_info.as_per_byte);
 }
@@ -459,7 +459,7 @@ static uint64_t charge(struct cinf_engine *e)
 {
     struct step *step = &e->step;
     uint32_t n = 0;
-    wide total = 0;
+    u128 total = 0;
     for (struct cinf_request *r = step->model->running; r; r = r->next)
         total += r->step_rows > 0 ? weight_of(e, r) : 0;
     unsigned shift = step_weight_shift(total);

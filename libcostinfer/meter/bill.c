@@ -12,7 +12,7 @@
 #include "mem.h"
 #include "mirror.h"
 #include "timeline.h"
-#include "wide.h"
+#include "u128.h"
 
 const char *cinf_finish_name(enum cinf_finish finish)
 {
@@ -54,10 +54,10 @@ static uint64_t since(uint64_t earlier_ns, uint64_t later_ns)
 /* Prefill's part of `ns`, to the nearest nanosecond. */
 static uint64_t prefill_of(const struct cinf_share *share, uint64_t ns)
 {
-    wide weight = (wide)share->prefill_weight + share->decode_weight;
+    u128 weight = (u128)share->prefill_weight + share->decode_weight;
     if (weight == 0)
         return share->input_tokens > 0 ? ns : 0;
-    return (uint64_t)(((wide)ns * share->prefill_weight + weight / 2) / weight);
+    return (uint64_t)(((u128)ns * share->prefill_weight + weight / 2) / weight);
 }
 
 /* Tokens that arrive together count as one wait: the first took the whole gap, the others took none. */

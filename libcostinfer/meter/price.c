@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "fail.h"
-#include "wide.h"
+#include "u128.h"
 
 enum { COST_DECIMALS = 12, DOLLARS_MAX = 1000000 };
 
@@ -16,38 +16,38 @@ enum { COST_DECIMALS = 12, DOLLARS_MAX = 1000000 };
 #define UNITS_PER_PICODOLLAR UINT64_C(3600000000)
 #define UNITS_PER_DOLLAR     3.6e21
 
-static wide wide_of(struct cinf_cost c)
+static u128 u128_of(struct cinf_cost c)
 {
-    return (wide)c.hi << 64 | c.lo;
+    return (u128)c.hi << 64 | c.lo;
 }
 
-static struct cinf_cost cost_of_wide(wide w)
+static struct cinf_cost cost_of_u128(u128 w)
 {
     return (struct cinf_cost){ .hi = (uint64_t)(w >> 64), .lo = (uint64_t)w };
 }
 
 struct cinf_cost cinf_cost_of(uint64_t ns, uint64_t nanodollars_per_hour)
 {
-    return cost_of_wide((wide)ns * nanodollars_per_hour);
+    return cost_of_u128((u128)ns * nanodollars_per_hour);
 }
 
 struct cinf_cost cinf_cost_add(struct cinf_cost a, struct cinf_cost b)
 {
-    wide sum;
-    if (__builtin_add_overflow(wide_of(a), wide_of(b), &sum))
-        sum = ~(wide)0;
-    return cost_of_wide(sum);
+    u128 sum;
+    if (__builtin_add_overflow(u128_of(a), u128_of(b), &sum))
+        sum = ~(u128)0;
+    return cost_of_u128(sum);
 }
 
 int cinf_cost_compare(struct cinf_cost a, struct cinf_cost b)
 {
-    return (wide_of(a) > wide_of(b)) - (wide_of(a) < wide_of(b));
+    return (u128_of(a) > u128_of(b)) - (u128_of(a) < u128_of(b));
 }
 
 const char *cinf_cost_format(char text[CINF_COST_TEXT_MAX], struct cinf_cost cost)
 {
-    wide units = wide_of(cost);
-    wide pico = units / UNITS_PER_PICODOLLAR + (units % UNITS_PER_PICODOLLAR >= UNITS_PER_PICODOLLAR / 2);
+    u128 units = u128_of(cost);
+    u128 pico = units / UNITS_PER_PICODOLLAR + (units % UNITS_PER_PICODOLLAR >= UNITS_PER_PICODOLLAR / 2);
     /* Written from the right: at most 17 + 1 + 12 characters, because 2^128 units are 9.5e16 dollars. */
     char digits[CINF_COST_TEXT_MAX];
     char *at = digits + sizeof digits;
@@ -62,7 +62,7 @@ const char *cinf_cost_format(char text[CINF_COST_TEXT_MAX], struct cinf_cost cos
 
 double cinf_cost_dollars(struct cinf_cost cost)
 {
-    return (double)wide_of(cost) / UNITS_PER_DOLLAR;
+    return (double)u128_of(cost) / UNITS_PER_DOLLAR;
 }
 
 static bool is_digit(char c)

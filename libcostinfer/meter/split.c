@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "wide.h"
+#include "u128.h"
 
 /* Counts the remainders that are at least `low`. */
 static uint64_t count_from(const struct split_part *parts, uint64_t low)
@@ -28,7 +28,7 @@ static uint64_t nth_largest(const struct split_part *parts, uint64_t n)
 
 void split_interval(struct split_part *parts, uint64_t ns, uint64_t *turn)
 {
-    wide total = 0;
+    u128 total = 0;
     uint64_t n = 0;
     for (struct split_part *p = parts; p; p = p->next, n++)
         total += p->weight;
@@ -39,7 +39,7 @@ void split_interval(struct split_part *parts, uint64_t ns, uint64_t *turn)
         total = n;
     uint64_t left = ns;
     for (struct split_part *p = parts; p; p = p->next) {
-        wide share = (wide)ns * (equal ? 1 : p->weight);
+        u128 share = (u128)ns * (equal ? 1 : p->weight);
         p->ns = (uint64_t)(share / total);
         p->remainder = (uint64_t)(share % total);
         left -= p->ns;
