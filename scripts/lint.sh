@@ -37,7 +37,7 @@ if have npm; then
         mkdir -p build-lint
         npm install --prefix build-lint --no-audit --no-fund --silent prettier@3.10.1 eslint@9.39.1
     fi
-    page=apps/costd/ops/page
+    page=apps/costd/api/page
     $tools/prettier --check --log-level warn $page/page.js
     $tools/eslint --max-warnings 0 --config $page/eslint.config.mjs $page/page.js
     echo "lint: prettier and eslint have no finding in the page"

@@ -29,7 +29,7 @@ LICENCES = {
     "libutf8proc": "MIT AND Unicode-DFS-2015",
     "zlib1g": "Zlib",
 }
-VENDORED = [("uPlot", "1.6.32", "MIT", "apps/costd/ops/page/vendor/uPlot.iife.min.js")]
+VENDORED = [("uPlot", "1.6.32", "MIT", "apps/costd/api/page/vendor/uPlot.iife.min.js")]
 
 
 def linked(binaries):

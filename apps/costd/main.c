@@ -261,7 +261,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     if (status == CINF_OK)
         status = recorder_start(&service.recorder, service.engine);
     if (status == CINF_OK)
-        status = fleet_new(&service.fleet, &service, s, argc, argv, on_load_failed);
+        status = fleet_new(&service.fleet, service.engine, s, argc, argv, on_load_failed);
     if (status != CINF_OK)
         settings_free(s);
     if (status == CINF_OK)

@@ -11,6 +11,7 @@
 
 #include "fail.h"
 #include "fields.h"
+#include "fleet.h"
 #include "handlers.h"
 #include "mem.h"
 #include "problem.h"
@@ -377,7 +378,7 @@ static void put_daemon(const struct answer *a)
     struct strbuf *out = a->out;
     struct cinf_device_info device = { CINF_DEVICE_INFO };
     const struct cinf_price_period *price = &a->now->prices[a->now->n_prices - 1];
-    uint64_t budget = atomic_load(&a->service->daily_budget);
+    uint64_t budget = fleet_daily_budget(a->service->fleet);
     cinf_engine_device(a->service->engine, &device);
     strbuf_printf(out, "\"run\":\"%016" PRIx64 "\",\"version\":\"%s\"", recorder_run(a->service->recorder),
                   cinf_version());

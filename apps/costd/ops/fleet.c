@@ -10,7 +10,6 @@
 #include "fail.h"
 #include "log.h"
 #include "mem.h"
-#include "service.h"
 
 enum { STOP_SECONDS = 2, ORDERS_MAX = 64 };
 
@@ -22,11 +21,12 @@ struct order {
 };
 
 struct fleet {
-    struct service *service;
+    struct cinf_engine *engine;
     int argc;
     char *const *argv;
     void (*failed)(void);
     bool is_gpu, begun;
+    _Atomic uint64_t daily_budget; /* nano-dollars; 0: none */
     pthread_t thread;
 
     pthread_mutex_t lock; /* the fields below */
@@ -84,7 +84,7 @@ static enum cinf_status load_model(struct fleet *f, const struct model_setting *
     struct cinf_model *model;
     uint64_t start = clock_monotonic_ns();
     enum cinf_status status = cinf_model_load(
-        &model, f->service->engine,
+        &model, f->engine,
         &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = m->name, .folder = m->folder,
                                       .weights = f->settings.weights, .slots = f->settings.slots });
     if (status != CINF_OK) {
@@ -99,7 +99,7 @@ static enum cinf_status load_model(struct fleet *f, const struct model_setting *
 static void unload_model(struct fleet *f, const char *name)
 {
     struct cinf_model *model;
-    if (cinf_model_find(&model, f->service->engine, name) != CINF_OK)
+    if (cinf_model_find(&model, f->engine, name) != CINF_OK)
         return;
     if (cinf_model_unload(model) == CINF_OK)
         log_message("info", "model_unloaded", "model %s", name);
@@ -111,7 +111,7 @@ static void unload_model(struct fleet *f, const char *name)
 static bool is_loaded(struct fleet *f, const char *name)
 {
     struct cinf_model *model;
-    if (cinf_model_find(&model, f->service->engine, name) != CINF_OK)
+    if (cinf_model_find(&model, f->engine, name) != CINF_OK)
         return false;
     cinf_model_release(model);
     return true;
@@ -139,19 +139,19 @@ static bool same_text(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-static void set_budget(struct service *service, const struct settings *settings)
+static void set_budget(struct fleet *f, const struct settings *settings)
 {
     uint64_t nanodollars = 0;
     if (settings->daily_budget)
         cinf_price_parse(&nanodollars, settings->daily_budget); /* checked when it was read */
-    atomic_store(&service->daily_budget, nanodollars);
+    atomic_store(&f->daily_budget, nanodollars);
 }
 
 static void reprice(struct fleet *f, const char *old, const char *new)
 {
     if (same_text(old, new))
         return;
-    if (cinf_engine_set_price(f->service->engine, new) == CINF_OK)
+    if (cinf_engine_set_price(f->engine, new) == CINF_OK)
         log_message("info", "price", "%s dollars an hour from now on", new ? new : "unknown");
     else
         log_message("error", "price", "the price stays: %s", cinf_last_error());
@@ -181,7 +181,7 @@ static void reload(struct fleet *f)
     struct settings old = f->settings;
     f->settings = new;
     pthread_mutex_unlock(&f->lock);
-    set_budget(f->service, &new);
+    set_budget(f, &new);
     reprice(f, fleet_price(&old, f->is_gpu), fleet_price(&new, f->is_gpu));
     apply(f, &old);
     settings_free(&old);
@@ -306,22 +306,22 @@ static void *fleet_run(void *context)
     return NULL;
 }
 
-enum cinf_status fleet_new(struct fleet **out, struct service *service, const struct settings *settings,
+enum cinf_status fleet_new(struct fleet **out, struct cinf_engine *engine, const struct settings *settings,
                            int argc, char *const argv[], void (*failed)(void))
 {
     struct cinf_device_info device = { CINF_DEVICE_INFO };
     struct fleet *f = mem_new(1, sizeof *f);
     if (!f)
         return cinf_fail(CINF_ENOMEM, "no memory for the models");
-    cinf_engine_device(service->engine, &device);
-    f->service = service;
+    cinf_engine_device(engine, &device);
+    f->engine = engine;
     f->argc = argc;
     f->argv = argv;
     f->failed = failed;
     f->is_gpu = device.is_gpu;
     f->settings = *settings;
     f->working = true;
-    set_budget(service, settings);
+    set_budget(f, settings);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -353,6 +353,11 @@ bool fleet_loading(struct fleet *f)
     bool loading = !f->first_done;
     pthread_mutex_unlock(&f->lock);
     return loading;
+}
+
+uint64_t fleet_daily_budget(const struct fleet *f)
+{
+    return atomic_load(&f->daily_budget);
 }
 
 bool fleet_expects(struct fleet *f, const char *name)

@@ -4,15 +4,15 @@
 #define FLEET_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "settings.h"
 
 struct fleet;
-struct service;
 
 /* Takes `settings` over, unless it fails.  The arguments are those that they were read from.  `failed` is
  * called, on the fleet's thread, when one of the first models cannot be loaded. */
-enum cinf_status fleet_new(struct fleet **out, struct service *service, const struct settings *settings,
+enum cinf_status fleet_new(struct fleet **out, struct cinf_engine *engine, const struct settings *settings,
                            int argc, char *const argv[], void (*failed)(void));
 
 /* Begins to load. */
@@ -30,6 +30,7 @@ enum cinf_status fleet_set_price(struct fleet *fleet, const char *dollars);
 
 bool fleet_loading(struct fleet *fleet);                   /* the first models are not all there yet */
 bool fleet_expects(struct fleet *fleet, const char *name); /* the model may be on its way */
+uint64_t fleet_daily_budget(const struct fleet *fleet);    /* nano-dollars; 0: none */
 
 /* Waits at most two seconds for what the thread is doing: false when it is in the middle of a long load.
  * Accepts NULL. */

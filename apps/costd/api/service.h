@@ -3,7 +3,6 @@
 #define SERVICE_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -49,9 +48,8 @@ struct service {
     struct keys *keys; /* NULL: everybody may ask */
     char *allow_hosts; /* "NAME,NAME", or NULL */
     bool has_admin_listener;
-    _Atomic uint64_t daily_budget; /* nano-dollars; 0: none */
-    uint64_t stall_ns, ping_ns;    /* of streams */
-    uint32_t queue_max;            /* requests that may wait, over all models */
+    uint64_t stall_ns, ping_ns; /* of streams */
+    uint32_t queue_max;         /* requests that may wait, over all models */
 };
 
 static inline struct service *service_of(struct exchange *x)

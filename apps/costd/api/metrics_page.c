@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fail.h"
+#include "fleet.h"
 #include "handlers.h"
 #include "job.h"
 #include "keys.h"
@@ -100,7 +101,7 @@ static void add_process(struct cinf_exposition *page)
 static void add_daemon(struct cinf_exposition *page, struct service *service)
 {
     struct cinf_device_info device = { CINF_DEVICE_INFO };
-    uint64_t budget = atomic_load(&service->daily_budget);
+    uint64_t budget = fleet_daily_budget(service->fleet);
     cinf_engine_device(service->engine, &device);
     const struct cinf_label labels[] = { { "version", cinf_version() }, { "device", device.name } };
     cinf_exposition_family(page, "costd_build_info", CINF_METRIC_GAUGE, NULL,
