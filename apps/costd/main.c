@@ -16,15 +16,19 @@
 
 #include <costinfer/costinfer.h>
 
+#include "access_log.h"
 #include "clock.h"
 #include "fail.h"
 #include "fleet.h"
 #include "job.h"
 #include "keys.h"
+#include "listener.h"
 #include "log.h"
 #include "mem.h"
+#include "problem.h"
 #include "recorder.h"
 #include "routes.h"
+#include "server.h"
 #include "service.h"
 #include "settings.h"
 #include "timers.h"
@@ -118,17 +122,17 @@ static void log_start(const struct service *service, const struct settings *s, c
                       const struct server *admin)
 {
     char host[256] = "", port[6];
-    if (strncmp(s->listen, "unix:", 5) != 0)
-        settings_split_address(s->listen, host, port);
+    if (!server_listener(server)->is_unix)
+        listener_split(s->listen, host, port);
     struct log_line line;
     struct cinf_device_info device = { CINF_DEVICE_INFO };
     cinf_engine_device(service->engine, &device);
     log_begin(&line, "info", "listening");
     log_text(&line, "version", cinf_version());
     log_text(&line, "host", *host ? host : s->listen);
-    log_u64(&line, "port", server_port(server));
+    log_u64(&line, "port", server_listener(server)->port);
     if (admin)
-        log_u64(&line, "metrics_port", server_port(admin));
+        log_u64(&line, "metrics_port", server_listener(admin)->port);
     log_text(&line, "device", device.name);
     log_text(&line, "description", device.description);
     log_text(&line, "reason", device.reason);
@@ -212,14 +216,40 @@ static int count_inherited(void)
     return count < 0 ? 0 : count > 2 ? 2 : (int)count;
 }
 
+static void log_warning(const char *event, const char *message)
+{
+    log_message("warn", event, "%s", message);
+}
+
+/* Opens what `address` names, or takes the inherited descriptor (-1: none), unless the address is open to
+ * others who have not shown a key. */
+static enum cinf_status open_listener(struct listener *out, const char *address, int inherited,
+                                      bool may_be_public)
+{
+    struct listener listener;
+    if (inherited >= 0)
+        TRY(listener_inherit(&listener, inherited));
+    else
+        TRY(listener_open(&listener, address));
+    if (!listener.is_private && !may_be_public) {
+        listener_close(&listener);
+        return cinf_fail(CINF_EINVAL,
+                         "%s is not a loopback address: others could use the models without a key; "
+                         "give --keys FILE, or --insecure if something else keeps them out",
+                         inherited >= 0 ? "the inherited socket" : address);
+    }
+    *out = listener;
+    return CINF_OK;
+}
+
 static enum cinf_status start_servers(struct server **server, struct server **admin, struct service *service,
                                       const struct settings *s)
 {
     int n_inherited = count_inherited();
+    bool may_be_public = s->keys || s->insecure;
+    struct listener listener;
     service->has_admin_listener = s->metrics_listen || n_inherited > 1;
-    struct server_options o = { .address = s->listen,
-                                .inherited = n_inherited > 0 ? FIRST_INHERITED : -1,
-                                .may_be_public = s->keys || s->insecure,
+    struct server_options o = { .listener = LISTENER_MAIN,
                                 .head_seconds = s->head_seconds,
                                 .body_seconds = s->body_seconds,
                                 .idle_seconds = s->idle_seconds,
@@ -228,17 +258,24 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                 .connections = s->connections,
                                 .others = service->has_admin_listener ? ADMIN_CONNECTIONS : 0,
                                 .timers = service->timers,
+                                .context = service,
+                                .user_bytes = sizeof(struct access),
+                                .begun = access_begin,
                                 .handle = route,
-                                .context = service };
-    TRY(server_start(server, &o));
+                                .refuse = problem_http,
+                                .write_late = problem_write_late,
+                                .ended = access_log_ended,
+                                .warn = log_warning };
+    TRY(open_listener(&listener, s->listen, n_inherited > 0 ? FIRST_INHERITED : -1, may_be_public));
+    TRY(server_start(server, &listener, &o));
     if (!service->has_admin_listener)
         return CINF_OK;
-    o.address = s->metrics_listen;
-    o.inherited = n_inherited > 1 ? FIRST_INHERITED + 1 : -1;
-    o.admin = true;
+    o.listener = LISTENER_ADMIN;
     o.connections = ADMIN_CONNECTIONS;
     o.others = 0;
-    return server_start(admin, &o);
+    TRY(open_listener(&listener, s->metrics_listen, n_inherited > 1 ? FIRST_INHERITED + 1 : -1,
+                      may_be_public));
+    return server_start(admin, &listener, &o);
 }
 
 /* Takes `s` over. */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "access_log.h"
 #include "keys.h"
 #include "problem.h"
 #include "service.h"
@@ -45,7 +46,7 @@ static bool host_is_ours(struct exchange *x)
 bool admit(struct exchange *x, enum right right)
 {
     const struct service *service = service_of(x);
-    struct access *access = exchange_access(x);
+    struct access *access = access_of(x);
     if (!host_is_ours(x)) {
         problem_host(x);
         return false;
@@ -55,7 +56,7 @@ bool admit(struct exchange *x, enum right right)
         access->key = key;
         snprintf(access->key_name, sizeof access->key_name, "%s", keys_name(service->keys, key));
     }
-    if (right == RIGHT_NONE || (exchange_is_admin(x) && exchange_is_private(x)) ||
+    if (right == RIGHT_NONE || (exchange_listener(x) == LISTENER_ADMIN && exchange_is_private(x)) ||
         (right == RIGHT_USE && (key != NO_KEY || !service->keys)) ||
         (right == RIGHT_ADMIN && keys_is_admin(service->keys, key)))
         return true;

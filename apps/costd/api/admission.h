@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "server.h"
+#include "exchange.h"
 
 enum right {
     RIGHT_NONE,  /* everybody */

@@ -586,7 +586,7 @@ void post_completions(struct exchange *x, const char *unused)
         status = read_prompts(&prompts, &f, read.n);
     if (status == CINF_OK) {
         f.param = NULL;
-        status = new_completion(&completion, &read, prompts.n, exchange_access(x)->id);
+        status = new_completion(&completion, &read, prompts.n, exchange_id(x));
     }
     if (status == CINF_OK) {
         job_start(x, read.model, prompts.options, prompts.n, read.stream, &format, completion);

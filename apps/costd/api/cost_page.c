@@ -30,6 +30,21 @@ static bool accepts_gzip(const char *accept)
     return star;
 }
 
+/* The page may be kept and asked for again by its ETag, and it may load nothing from elsewhere. */
+static void add_headers(struct exchange *x, const char *etag, bool gzip)
+{
+    exchange_add_header(x, "Cache-Control", "no-cache");
+    exchange_add_header(x, "ETag", etag);
+    exchange_add_header(x, "Vary", "Accept-Encoding");
+    exchange_add_header(x, "Content-Security-Policy",
+                        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+                        "img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'");
+    exchange_add_header(x, "X-Content-Type-Options", "nosniff");
+    exchange_add_header(x, "Referrer-Policy", "no-referrer");
+    if (gzip)
+        exchange_add_header(x, "Content-Encoding", "gzip");
+}
+
 void get_page(struct exchange *x, const char *unused)
 {
     const char *path = exchange_path(x);
@@ -46,7 +61,7 @@ void get_page(struct exchange *x, const char *unused)
     const struct page_file *file = &page_files[i];
     bool gzip = accepts_gzip(exchange_header(x, "Accept-Encoding"));
     snprintf(etag, sizeof etag, "\"%s%s\"", file->hash, gzip ? "-gz" : "");
-    exchange_page(x, etag, gzip);
+    add_headers(x, etag, gzip);
     if (known && strstr(known, etag))
         exchange_send(x, 304, file->content_type, "", 0);
     else

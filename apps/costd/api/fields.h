@@ -9,7 +9,7 @@
 #include <costinfer/request.h>
 
 #include "json.h"
-#include "server.h"
+#include "exchange.h"
 #include "strbuf.h"
 
 /* The largest integer whose neighbours a double tells apart. */

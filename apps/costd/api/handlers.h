@@ -4,7 +4,7 @@
 
 #include <costinfer/engine.h>
 
-#include "server.h"
+#include "exchange.h"
 
 /* generate_api.c; name: of the model, decoded */
 void post_generate(struct exchange *x, const char *name);

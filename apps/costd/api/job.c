@@ -354,7 +354,7 @@ static void over(void *context, struct exchange *x)
     timers_clear(job->service->timers, &job->tick);
     pthread_mutex_lock(&job->lock);
     job->x = NULL;
-    job->access = *exchange_access(x);
+    job->access = *access_end(x);
     pthread_mutex_unlock(&job->lock);
     if (job->n_ended == job->n) {
         finish(job);
@@ -455,7 +455,7 @@ void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request
     }
     job->endpoint = service_endpoints[options[0].endpoint];
     job->account = info.account;
-    job->key = exchange_access(x)->key;
+    job->key = access_of(x)->key;
     job->stream = stream;
     job->format = format;
     job->api = api;

@@ -12,7 +12,7 @@
 
 #include <costinfer/request.h>
 
-#include "server.h"
+#include "exchange.h"
 #include "service.h"
 #include "strbuf.h"
 

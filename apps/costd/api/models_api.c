@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "access_log.h"
 #include "fail.h"
 #include "fields.h"
 #include "fleet.h"
@@ -41,7 +42,7 @@ struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_m
         return NULL;
     *info = (struct cinf_model_info){ CINF_MODEL_INFO };
     cinf_model_info(model, info);
-    snprintf(exchange_access(x)->model, sizeof exchange_access(x)->model, "%s", info->name);
+    snprintf(access_of(x)->model, sizeof access_of(x)->model, "%s", info->name);
     return model;
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "access_log.h"
 #include "fail.h"
 #include "service.h"
 
@@ -59,13 +60,37 @@ void problem_write(struct strbuf *out, const char *type, const char *param, cons
     strbuf_puts(out, "}}");
 }
 
+/* `retry_after` in seconds; 0: a retry will not help.  `type` and `code` live for ever; param may be NULL. */
+static void answer(struct exchange *x, unsigned status, const char *type, const char *param, const char *code,
+                   const char *message, unsigned retry_after)
+{
+    struct strbuf body = { 0 };
+    char seconds[16], milliseconds[16];
+    access_of(x)->code = code;
+    if (retry_after) {
+        snprintf(seconds, sizeof seconds, "%u", retry_after);
+        snprintf(milliseconds, sizeof milliseconds, "%u", retry_after * 1000);
+        exchange_add_header(x, "Retry-After", seconds);
+        exchange_add_header(x, "retry-after-ms", milliseconds);
+    } else {
+        /* OpenAI's clients would try again what cannot become better. */
+        exchange_add_header(x, "x-should-retry", "false");
+    }
+    problem_write(&body, type, param, code, message);
+    strbuf_putc(&body, '\n');
+    if (body.failed)
+        exchange_abandon(x);
+    else
+        exchange_send(x, status, "application/json", body.text, body.len);
+    strbuf_free(&body);
+}
+
 void problem_answer(struct exchange *x, enum cinf_status status, const char *param, int64_t account)
 {
     const struct problem *p = problem_of(status);
     if (account != NO_ACCOUNT)
         cinf_engine_count_error(service_of(x)->engine, (uint32_t)account, p->kind);
-    exchange_retry_after(x, p->retry_after);
-    exchange_error(x, p->http, p->type, param, p->code, cinf_last_error());
+    answer(x, p->http, p->type, param, p->code, cinf_last_error(), p->retry_after);
 }
 
 void problem_event(struct strbuf *out, enum cinf_status status, const char *message)
@@ -76,70 +101,78 @@ void problem_event(struct strbuf *out, enum cinf_status status, const char *mess
     strbuf_puts(out, "\n\n");
 }
 
-void problem_body_too_large(struct exchange *x)
+void problem_http(struct exchange *x, unsigned status, const char *why)
 {
     char message[80];
+    if (status != 413) {
+        answer(x, status, INVALID, NULL, "malformed_request", why, 0);
+        return;
+    }
     snprintf(message, sizeof message, "the body is larger than %d bytes", BODY_BYTES_MAX);
-    exchange_error(x, 413, INVALID, NULL, "body_too_large", message);
+    answer(x, 413, INVALID, NULL, "body_too_large", message, 0);
 }
 
 void problem_no_route(struct exchange *x, const char *message)
 {
-    exchange_error(x, 404, INVALID, NULL, "not_found", message);
+    answer(x, 404, INVALID, NULL, "not_found", message, 0);
 }
 
 void problem_no_model(struct exchange *x, const char *name)
 {
     char message[400];
     snprintf(message, sizeof message, "the model \"%.300s\" does not exist here (see /v1/models)", name);
-    exchange_error(x, 404, INVALID, "model", "model_not_found", message);
+    answer(x, 404, INVALID, "model", "model_not_found", message, 0);
 }
 
 void problem_method(struct exchange *x, const char *allowed)
 {
     char message[80];
     snprintf(message, sizeof message, "this path takes %s", allowed);
-    exchange_allow(x, allowed);
-    exchange_error(x, 405, INVALID, NULL, "method_not_allowed", message);
+    exchange_add_header(x, "Allow", allowed);
+    answer(x, 405, INVALID, NULL, "method_not_allowed", message, 0);
 }
 
 void problem_content_type(struct exchange *x)
 {
-    exchange_error(x, 415, INVALID, NULL, "unsupported_content_type",
-                   "the body must be JSON, with Content-Type: application/json");
+    answer(x, 415, INVALID, NULL, "unsupported_content_type",
+           "the body must be JSON, with Content-Type: application/json", 0);
 }
 
 void problem_no_key(struct exchange *x)
 {
-    exchange_challenge(x);
-    exchange_error(x, 401, "authentication_error", NULL, "invalid_api_key",
-                   "an API key is needed: Authorization: Bearer KEY");
+    exchange_add_header(x, "WWW-Authenticate", "Bearer realm=\"costd\"");
+    answer(x, 401, "authentication_error", NULL, "invalid_api_key",
+           "an API key is needed: Authorization: Bearer KEY", 0);
 }
 
 void problem_no_right(struct exchange *x)
 {
-    exchange_error(x, 403, "permission_error", NULL, "forbidden",
-                   "this needs an admin key, or the metrics listener on a private address");
+    answer(x, 403, "permission_error", NULL, "forbidden",
+           "this needs an admin key, or the metrics listener on a private address", 0);
 }
 
 void problem_host(struct exchange *x)
 {
-    exchange_error(x, 421, INVALID, NULL, "host_not_allowed",
-                   "this server does not go by that name (see --allow-host)");
+    answer(x, 421, INVALID, NULL, "host_not_allowed",
+           "this server does not go by that name (see --allow-host)", 0);
 }
 
 void problem_loading(struct exchange *x, const char *what)
 {
     char message[400];
     snprintf(message, sizeof message, "%.300s: still loading", what);
-    exchange_retry_after(x, 2);
-    exchange_error(x, 503, SERVER, NULL, "loading", message);
+    answer(x, 503, SERVER, NULL, "loading", message, 2);
 }
 
 void problem_draining(struct exchange *x, int64_t account)
 {
     if (account != NO_ACCOUNT)
         cinf_engine_count_error(service_of(x)->engine, (uint32_t)account, CINF_ERROR_UNAVAILABLE);
-    exchange_retry_after(x, 5);
-    exchange_error(x, 503, SERVER, NULL, "shutting_down", "the server is shutting down");
+    answer(x, 503, SERVER, NULL, "shutting_down", "the server is shutting down", 5);
+}
+
+void problem_write_late(struct strbuf *out)
+{
+    problem_write(out, INVALID, NULL, CODE_LATE, "the request took too long to arrive");
+    strbuf_putc(out, '\n');
 }

@@ -6,7 +6,7 @@
 
 #include <costinfer/engine.h>
 
-#include "server.h"
+#include "exchange.h"
 #include "strbuf.h"
 
 /* {"error":{…}}; param and code may be NULL. */
@@ -22,7 +22,11 @@ void problem_answer(struct exchange *x, enum cinf_status status, const char *par
 /* The error object of a status, as an event in a stream that has begun. */
 void problem_event(struct strbuf *out, enum cinf_status status, const char *message);
 
-void problem_body_too_large(struct exchange *x);
+/* What HTTP refuses by itself: 400, for the reason `why`, or 413; and the body of its 408, which comes
+ * without an exchange. */
+void problem_http(struct exchange *x, unsigned status, const char *why);
+void problem_write_late(struct strbuf *out);
+
 void problem_no_route(struct exchange *x, const char *message);
 void problem_no_model(struct exchange *x, const char *name);
 void problem_method(struct exchange *x, const char *allowed);

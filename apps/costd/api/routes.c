@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "access_log.h"
 #include "admission.h"
 #include "fail.h"
 #include "fleet.h"
@@ -43,40 +44,38 @@ static void no_embeddings(struct exchange *x, const char *unused)
     problem_no_route(x, "these models generate text and offer no embeddings");
 }
 
-enum where { MAIN = 1, ADMIN = 2, BOTH = 3 };
-
 static const struct route {
     const char *method; /* GET: and HEAD */
     const char *path;   /* one that ends in '/', but "/", takes the rest, decoded, as its argument */
     enum right right;
-    enum where where; /* if there are two listeners; else everything is everywhere */
-    bool quiet;       /* asked every few seconds by machines: logged only when it fails */
+    unsigned where; /* if there are two listeners; else everything is everywhere */
+    bool quiet;     /* asked every few seconds by machines: logged only when it fails */
     void (*handle)(struct exchange *x, const char *argument);
 } routes[] = {
-    { "POST", "/v1/generate/", RIGHT_USE, MAIN, false, post_generate },
-    { "POST", "/v1/completions", RIGHT_USE, MAIN, false, post_completions },
-    { "GET", "/v1/models", RIGHT_USE, BOTH, false, get_models },
-    { "GET", "/v1/models/", RIGHT_USE, BOTH, false, get_model },
-    { "POST", "/tokenize", RIGHT_USE, MAIN, false, post_tokenize },
-    { "POST", "/detokenize", RIGHT_USE, MAIN, false, post_detokenize },
+    { "POST", "/v1/generate/", RIGHT_USE, LISTENER_MAIN, false, post_generate },
+    { "POST", "/v1/completions", RIGHT_USE, LISTENER_MAIN, false, post_completions },
+    { "GET", "/v1/models", RIGHT_USE, LISTENER_BOTH, false, get_models },
+    { "GET", "/v1/models/", RIGHT_USE, LISTENER_BOTH, false, get_model },
+    { "POST", "/tokenize", RIGHT_USE, LISTENER_MAIN, false, post_tokenize },
+    { "POST", "/detokenize", RIGHT_USE, LISTENER_MAIN, false, post_detokenize },
     /* The page is no secret; what it shows is. */
-    { "GET", "/", RIGHT_NONE, ADMIN, true, get_page },
-    { "GET", "/page.css", RIGHT_NONE, ADMIN, true, get_page },
-    { "GET", "/page.js", RIGHT_NONE, ADMIN, true, get_page },
-    { "GET", "/uPlot.min.css", RIGHT_NONE, ADMIN, true, get_page },
-    { "GET", "/uPlot.iife.min.js", RIGHT_NONE, ADMIN, true, get_page },
-    { "GET", "/api/history", RIGHT_USE, ADMIN, true, get_history },
-    { "GET", "/api/recent", RIGHT_USE, ADMIN, true, get_recent },
-    { "GET", "/metrics", RIGHT_USE, ADMIN, true, get_metrics },
-    { "GET", "/props", RIGHT_USE, BOTH, false, get_props },
-    { "POST", "/admin/models", RIGHT_ADMIN, ADMIN, false, admin_load },
-    { "DELETE", "/admin/models/", RIGHT_ADMIN, ADMIN, false, admin_unload },
-    { "PUT", "/admin/price", RIGHT_ADMIN, ADMIN, false, admin_price },
-    { "GET", "/openapi.json", RIGHT_NONE, BOTH, false, get_openapi },
-    { "GET", "/health", RIGHT_NONE, BOTH, true, get_health },
-    { "GET", "/ready", RIGHT_NONE, BOTH, true, get_ready },
-    { "POST", "/v1/chat/completions", RIGHT_USE, MAIN, false, no_chat },
-    { "POST", "/v1/embeddings", RIGHT_USE, MAIN, false, no_embeddings },
+    { "GET", "/", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
+    { "GET", "/page.css", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
+    { "GET", "/page.js", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
+    { "GET", "/uPlot.min.css", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
+    { "GET", "/uPlot.iife.min.js", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
+    { "GET", "/api/history", RIGHT_USE, LISTENER_ADMIN, true, get_history },
+    { "GET", "/api/recent", RIGHT_USE, LISTENER_ADMIN, true, get_recent },
+    { "GET", "/metrics", RIGHT_USE, LISTENER_ADMIN, true, get_metrics },
+    { "GET", "/props", RIGHT_USE, LISTENER_BOTH, false, get_props },
+    { "POST", "/admin/models", RIGHT_ADMIN, LISTENER_ADMIN, false, admin_load },
+    { "DELETE", "/admin/models/", RIGHT_ADMIN, LISTENER_ADMIN, false, admin_unload },
+    { "PUT", "/admin/price", RIGHT_ADMIN, LISTENER_ADMIN, false, admin_price },
+    { "GET", "/openapi.json", RIGHT_NONE, LISTENER_BOTH, false, get_openapi },
+    { "GET", "/health", RIGHT_NONE, LISTENER_BOTH, true, get_health },
+    { "GET", "/ready", RIGHT_NONE, LISTENER_BOTH, true, get_ready },
+    { "POST", "/v1/chat/completions", RIGHT_USE, LISTENER_MAIN, false, no_chat },
+    { "POST", "/v1/embeddings", RIGHT_USE, LISTENER_MAIN, false, no_embeddings },
 };
 
 /* The rest of the path for a route that takes one, "" for the others; NULL when it is another path. */
@@ -96,14 +95,14 @@ static void run(struct exchange *x, const struct route *r, const char *rest)
         problem_answer(x, status, NULL, NO_ACCOUNT);
         return;
     }
-    exchange_access(x)->quiet = r->quiet;
+    access_of(x)->quiet = r->quiet;
     r->handle(x, argument);
     mem_free(argument);
 }
 
 static bool is_here(struct exchange *x, const struct route *r)
 {
-    return !service_of(x)->has_admin_listener || (r->where & (exchange_is_admin(x) ? ADMIN : MAIN)) != 0;
+    return !service_of(x)->has_admin_listener || (r->where & exchange_listener(x)) != 0;
 }
 
 void route(struct exchange *x)

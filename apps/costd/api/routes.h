@@ -2,7 +2,7 @@
 #ifndef ROUTES_H
 #define ROUTES_H
 
-#include "server.h"
+#include "exchange.h"
 
 void route(struct exchange *x);
 

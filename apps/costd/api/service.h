@@ -8,11 +8,14 @@
 
 #include <costinfer/engine.h>
 
-#include "server.h"
+#include "exchange.h"
 
 /* What requests are counted by; the meter's endpoints in this order. */
 enum endpoint { ENDPOINT_GENERATE, ENDPOINT_COMPLETIONS, ENDPOINT_COUNT };
 extern const char *const service_endpoints[ENDPOINT_COUNT];
+
+/* Which of the two listeners a request came to; a route may be on both. */
+enum { LISTENER_MAIN = 1, LISTENER_ADMIN = 2, LISTENER_BOTH = LISTENER_MAIN | LISTENER_ADMIN };
 
 struct fleet;
 struct job;

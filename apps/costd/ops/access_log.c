@@ -1,10 +1,37 @@
 #include "access_log.h"
 
+#include <stdio.h>
+
 #include "clock.h"
 #include "log.h"
 
-/* What is logged for a client that left before its answer began; the number is nginx's custom. */
-enum { STATUS_CLIENT_GONE = 499 };
+enum {
+    STATUS_LATE = 408,
+    STATUS_CLIENT_GONE = 499, /* logged for a client that left before its answer began, as nginx does */
+};
+
+static void copy_cut(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text);
+}
+
+void access_begin(struct exchange *x)
+{
+    struct access *access = access_of(x);
+    copy_cut(access->id, sizeof access->id, exchange_id(x));
+    copy_cut(access->method, sizeof access->method, exchange_method(x));
+    copy_cut(access->path, sizeof access->path, exchange_path(x));
+    access->received_ns = exchange_received_ns(x);
+}
+
+const struct access *access_end(struct exchange *x)
+{
+    struct access *access = access_of(x);
+    access->status = exchange_status(x);
+    if (access->status == STATUS_LATE)
+        access->code = CODE_LATE;
+    return access;
+}
 
 static void log_generation(struct log_line *line, const struct generation *g)
 {
@@ -45,4 +72,9 @@ void access_log(const struct access *access, const struct generation *generation
         log_generation(&line, generation);
     log_seconds(&line, "seconds", clock_monotonic_ns() - access->received_ns);
     log_end(&line);
+}
+
+void access_log_ended(struct exchange *x)
+{
+    access_log(access_end(x), NULL);
 }

@@ -3,10 +3,37 @@
 #define ACCESS_LOG_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <costinfer/meter.h>
 
-#include "server.h"
+#include "exchange.h"
+
+/* What the log says about a request, apart from its generation.  It lies in the exchange's user memory. */
+struct access {
+    char id[REQUEST_ID_BYTES]; /* x-request-id */
+    char method[16];
+    char path[192]; /* cut at that length; the log escapes it */
+    char model[257];
+    uint32_t key; /* number of the API key, 0: none */
+    char key_name[65];
+    unsigned status;  /* 0: nothing was sent */
+    const char *code; /* of the error object, or NULL */
+    bool quiet;       /* not logged when it went well */
+    uint64_t received_ns;
+};
+
+static inline struct access *access_of(struct exchange *x)
+{
+    return exchange_user(x);
+}
+
+/* The code of the 408 that http/ sends by itself. */
+#define CODE_LATE "request_timeout"
+
+/* Fills in what is known of a request when its head has come, and when it has ended. */
+void access_begin(struct exchange *x);
+const struct access *access_end(struct exchange *x);
 
 /* What a request generated, summed over its prompts. */
 struct generation {
@@ -17,5 +44,8 @@ struct generation {
 
 /* `generation` is NULL for requests that generate nothing. */
 void access_log(const struct access *access, const struct generation *generation);
+
+/* The line of a request that has ended and generated nothing. */
+void access_log_ended(struct exchange *x);
 
 #endif

@@ -7,6 +7,7 @@
 #include "fail.h"
 #include "file.h"
 #include "json.h"
+#include "listener.h"
 #include "mem.h"
 #include "strbuf.h"
 #include "utf8.h"
@@ -411,40 +412,11 @@ static enum cinf_status apply_flags(struct settings *s, int argc, char *const ar
     return CINF_OK;
 }
 
-bool settings_split_address(const char *listen, char host[256], char port[6])
-{
-    const char *colon = strrchr(listen, ':');
-    uint64_t number;
-    if (!colon || colon == listen || !read_digits(&number, colon + 1, strlen(colon + 1)) || number > 65535)
-        return false;
-    size_t n = (size_t)(colon - listen);
-    if (listen[0] == '[' && listen[n - 1] == ']' && n > 2) {
-        listen++;
-        n -= 2;
-    } else if (memchr(listen, ':', n)) {
-        return false;
-    }
-    if (n > 255)
-        return false;
-    memcpy(host, listen, n);
-    host[n] = '\0';
-    snprintf(port, 6, "%u", (unsigned)number);
-    return true;
-}
-
-static bool address_is_good(const char *listen)
-{
-    char host[256], port[6];
-    if (strncmp(listen, "unix:", 5) == 0)
-        return listen[5] != '\0';
-    return settings_split_address(listen, host, port);
-}
-
 static enum cinf_status check(const struct settings *s)
 {
-    if (!address_is_good(s->listen))
+    if (!listener_address_is_good(s->listen))
         return cinf_fail(CINF_EINVAL, "--listen: \"%s\" is not HOST:PORT or unix:PATH", s->listen);
-    if (s->metrics_listen && !address_is_good(s->metrics_listen))
+    if (s->metrics_listen && !listener_address_is_good(s->metrics_listen))
         return cinf_fail(CINF_EINVAL, "--metrics-listen: \"%s\" is not HOST:PORT or unix:PATH",
                          s->metrics_listen);
     if (s->n_models == 0)

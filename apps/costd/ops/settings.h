@@ -59,9 +59,6 @@ enum cinf_status settings_put_price(struct settings *settings, bool is_gpu, cons
 /* A copy of the models and prices alone. */
 enum cinf_status settings_copy_served(struct settings *out, const struct settings *settings);
 
-/* "HOST:PORT" or "[V6]:PORT" in two parts; true when it is one. */
-bool settings_split_address(const char *listen, char host[256], char port[6]);
-
 /* The manual, on stdout. */
 void settings_help(void);
 

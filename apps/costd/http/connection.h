@@ -1,0 +1,51 @@
+/* connection.h - a client's connection: its socket's options, the deadline of the phase it is in, and the id
+ * of its request.
+ *
+ * libmicrohttpd's own timeout begins anew with every byte, so it does not limit a client that drips.  Here a
+ * timer shuts the socket down when a phase has lasted too long; libmicrohttpd then finds it closed. */
+#ifndef CONNECTION_H
+#define CONNECTION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "exchange.h"
+#include "timers.h"
+
+/* What all connections of a server share; outlives them. */
+struct connection_rules {
+    struct timers *timers;
+    uint32_t head_seconds, body_seconds, idle_seconds;
+    const char *late_body; /* JSON, of the answer 408 */
+    uint64_t run;          /* random; makes request ids differ between runs */
+    _Atomic uint64_t n_requests;
+};
+
+enum phase { SILENT, ARRIVING, ANSWERED, IDLE }; /* SILENT: nothing has come yet */
+
+struct connection {
+    struct connection_rules *rules;
+    int fd;
+    struct timer deadline;
+    _Atomic enum phase phase;
+    char id[REQUEST_ID_BYTES]; /* of the request; the deadline reads it while the request arrives */
+    bool bad_target;           /* of the request */
+    bool timed_out;            /* the client was told so, by 408 */
+};
+
+/* NULL: no memory, and the socket is shut down, because a connection without a deadline is not served. */
+struct connection *connection_open(struct connection_rules *rules, int fd);
+void connection_close(struct connection *connection); /* accepts NULL */
+
+/* A request's first line has come, its head, it is being answered (for at most so many seconds; 0: without a
+ * limit), and it is over. */
+void connection_first_line(struct connection *c, const char *target);
+void connection_head(struct connection *c);
+void connection_answer(struct connection *c, uint32_t seconds);
+void connection_idle(struct connection *c);
+
+/* Whether the peer has acknowledged neither data nor probes for too long. */
+bool connection_is_lost(int fd);
+
+#endif

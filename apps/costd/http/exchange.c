@@ -1,0 +1,328 @@
+#include "exchange.h"
+
+#include <assert.h>
+#include <microhttpd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+#include "clock.h"
+#include "guard.h"
+#include "mem.h"
+#include "server_impl.h"
+#include "strbuf.h"
+
+enum {
+    HEADERS_MAX = 12,
+    BODY_BYTES_SWALLOWED = 16 * BODY_BYTES_MAX, /* of a body that is too large, so that its answer arrives */
+    STREAM_BLOCK_BYTES = 4096,
+};
+
+struct header {
+    const char *name, *value;
+};
+
+struct exchange {
+    struct server *server;
+    struct MHD_Connection *connection;
+    const char *id, *method, *path; /* valid as long as the exchange */
+    uint64_t received_ns;
+    struct strbuf body;
+    uint64_t body_bytes;                /* received, kept or not */
+    struct header headers[HEADERS_MAX]; /* of the answer */
+    uint32_t n_headers;
+    unsigned status; /* 0: nothing was sent */
+    bool handled;
+    const struct task *task;
+    void *task_context;
+    enum MHD_Result verdict; /* of the call that is under way */
+    max_align_t user[];      /* options.user_bytes */
+};
+
+struct connection *connection_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+/* ---- The request -------------------------------------------------------------------------- */
+
+void *exchange_context(const struct exchange *x)
+{
+    return x->server->options.context;
+}
+
+void *exchange_user(struct exchange *x)
+{
+    return x->user;
+}
+
+const char *exchange_id(const struct exchange *x)
+{
+    return x->id;
+}
+
+const char *exchange_method(const struct exchange *x)
+{
+    return x->method;
+}
+
+const char *exchange_path(const struct exchange *x)
+{
+    return x->path;
+}
+
+const char *exchange_header(const struct exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+const char *exchange_query(const struct exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+const char *exchange_body(const struct exchange *x, size_t *n)
+{
+    *n = x->body.len;
+    return x->body.len ? x->body.text : "";
+}
+
+uint64_t exchange_received_ns(const struct exchange *x)
+{
+    return x->received_ns;
+}
+
+int exchange_socket(const struct exchange *x)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    return info ? info->connect_fd : -1;
+}
+
+bool exchange_is_lost(const struct exchange *x)
+{
+    return connection_is_lost(exchange_socket(x));
+}
+
+unsigned exchange_listener(const struct exchange *x)
+{
+    return x->server->options.listener;
+}
+
+bool exchange_is_private(const struct exchange *x)
+{
+    return x->server->listener.is_private;
+}
+
+bool exchange_is_unix(const struct exchange *x)
+{
+    return x->server->listener.is_unix;
+}
+
+/* ---- The answer --------------------------------------------------------------------------- */
+
+void exchange_add_header(struct exchange *x, const char *name, const char *value)
+{
+    assert(x->n_headers < HEADERS_MAX);
+    x->headers[x->n_headers++] = (struct header){ name, value };
+}
+
+unsigned exchange_status(const struct exchange *x)
+{
+    return x->status;
+}
+
+void exchange_hang_up(struct exchange *x)
+{
+    shutdown(exchange_socket(x), SHUT_RDWR);
+}
+
+void exchange_abandon(struct exchange *x)
+{
+    x->verdict = MHD_NO;
+}
+
+static bool add_headers(const struct exchange *x, struct MHD_Response *response)
+{
+    bool good = MHD_add_response_header(response, "x-request-id", x->id) == MHD_YES, cached = false;
+    for (uint32_t i = 0; i < x->n_headers; i++) {
+        const struct header *h = &x->headers[i];
+        good = good && MHD_add_response_header(response, h->name, h->value) == MHD_YES;
+        cached = cached || strcasecmp(h->name, "Cache-Control") == 0;
+    }
+    if (!cached)
+        good = good && MHD_add_response_header(response, "Cache-Control", "no-store") == MHD_YES;
+    /* A request that was not read to its end leaves its connection unusable. */
+    if (!x->handled)
+        good = good && MHD_add_response_header(response, "Connection", "close") == MHD_YES;
+    return good;
+}
+
+/* Takes the response over; NULL means that there was no memory for one. */
+static void queue_response(struct exchange *x, unsigned status, const char *content_type,
+                           struct MHD_Response *response)
+{
+    bool good = response && MHD_add_response_header(response, "Content-Type", content_type) == MHD_YES &&
+                add_headers(x, response);
+    x->verdict = good ? MHD_queue_response(x->connection, status, response) : MHD_NO;
+    if (x->verdict == MHD_YES) {
+        x->status = status;
+        connection_answer(connection_of(x->connection), x->task && x->task->read ? 0 : SEND_SECONDS);
+    }
+    if (response)
+        MHD_destroy_response(response);
+}
+
+void exchange_send(struct exchange *x, unsigned status, const char *content_type, const void *body, size_t n)
+{
+    queue_response(x, status, content_type,
+                   MHD_create_response_from_buffer(n, (void *)(uintptr_t)body, MHD_RESPMEM_MUST_COPY));
+}
+
+void exchange_begin(struct exchange *x, const struct task *task, void *context)
+{
+    x->task = task;
+    x->task_context = context;
+    connection_answer(connection_of(x->connection), 0);
+    task->proceed(context, x);
+}
+
+static ssize_t read_stream(void *context, uint64_t at, char *bytes, size_t max)
+{
+    struct exchange *x = context;
+    (void)at;
+    _Static_assert(TASK_END == MHD_CONTENT_READER_END_OF_STREAM, "passed on as it is");
+    _Static_assert(TASK_BROKEN == MHD_CONTENT_READER_END_WITH_ERROR, "passed on as it is");
+    return x->task->read(x->task_context, x, bytes, max);
+}
+
+void exchange_stream(struct exchange *x, const struct task *task, void *context)
+{
+    x->task = task;
+    x->task_context = context;
+    /* Otherwise proxies collect a stream's events before they pass them on. */
+    exchange_add_header(x, "X-Accel-Buffering", "no");
+    queue_response(
+        x, 200, "text/event-stream",
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, read_stream, x, NULL));
+}
+
+void exchange_suspend(struct exchange *x)
+{
+    MHD_suspend_connection(x->connection);
+}
+
+void exchange_resume(struct exchange *x)
+{
+    MHD_resume_connection(x->connection);
+}
+
+/* ---- Coming and going --------------------------------------------------------------------- */
+
+static struct exchange *exchange_new(struct server *server, struct MHD_Connection *connection,
+                                     const char *method, const char *path)
+{
+    struct exchange *x = mem_new(1, sizeof *x + server->options.user_bytes);
+    if (!x)
+        return NULL;
+    x->server = server;
+    x->connection = connection;
+    x->id = connection_of(connection)->id;
+    x->method = method;
+    x->path = path;
+    x->received_ns = clock_monotonic_ns();
+    return x;
+}
+
+static void refuse_body(struct exchange *x)
+{
+    x->server->options.refuse(x, 413, NULL);
+}
+
+/* The head has been read and the body has not: refuses what need not be read. */
+static void look_at_head(struct exchange *x, const char *version)
+{
+    const char *fault = connection_of(x->connection)->bad_target
+                            ? "the request's target has spaces or control characters"
+                            : guard_check(x->connection, x->method, version);
+    const char *length = exchange_header(x, "Content-Length");
+    uint64_t bytes = length && !fault ? strtoull(length, NULL, 10) : 0;
+    if (fault)
+        x->server->options.refuse(x, 400, fault);
+    else if (bytes > BODY_BYTES_SWALLOWED || (bytes > BODY_BYTES_MAX && exchange_header(x, "Expect")))
+        refuse_body(x);
+}
+
+static void take_body(struct exchange *x, const char *bytes, size_t n)
+{
+    x->body_bytes += n;
+    if (x->body_bytes <= BODY_BYTES_MAX)
+        strbuf_add(&x->body, bytes, n);
+    else
+        strbuf_free(&x->body);
+    if (x->body_bytes > BODY_BYTES_SWALLOWED)
+        exchange_abandon(x);
+}
+
+static void handle(struct exchange *x)
+{
+    x->handled = true;
+    if (x->body_bytes > BODY_BYTES_MAX)
+        refuse_body(x);
+    else if (x->body.failed)
+        exchange_abandon(x);
+    else
+        x->server->options.handle(x);
+}
+
+enum MHD_Result exchange_receive(void *server, struct MHD_Connection *connection, const char *path,
+                                 const char *method, const char *version, const char *upload,
+                                 size_t *upload_bytes, void **exchange)
+{
+    struct exchange *x = *exchange;
+    if (!x) {
+        struct connection *c = connection_of(connection);
+        x = c ? exchange_new(server, connection, method, path) : NULL;
+        if (!x)
+            return MHD_NO;
+        *exchange = x;
+        x->verdict = MHD_YES;
+        connection_head(c);
+        x->server->options.begun(x);
+        look_at_head(x, version);
+        return x->verdict;
+    }
+    x->verdict = MHD_YES;
+    if (*upload_bytes > 0) {
+        take_body(x, upload, *upload_bytes);
+        *upload_bytes = 0;
+    } else if (x->task) {
+        x->task->proceed(x->task_context, x);
+    } else {
+        handle(x);
+    }
+    return x->verdict;
+}
+
+void exchange_complete(void *unused, struct MHD_Connection *connection, void **exchange,
+                       enum MHD_RequestTerminationCode code)
+{
+    struct exchange *x = *exchange;
+    struct connection *c = connection_of(connection);
+    (void)unused, (void)code;
+    if (c)
+        connection_idle(c);
+    if (!x)
+        return;
+    *exchange = NULL;
+    assert(c); /* a connection without memory for one has no exchange */
+    if (c->timed_out)
+        x->status = 408;
+    if (x->task)
+        x->task->over(x->task_context, x);
+    else
+        x->server->options.ended(x);
+    strbuf_free(&x->body);
+    mem_free(x);
+}
