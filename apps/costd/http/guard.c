@@ -85,7 +85,7 @@ const char *guard_check(struct MHD_Connection *connection, const char *method, c
     struct head head = { 0 };
     bool old = strcmp(version, "HTTP/1.0") == 0;
     if (!old && strcmp(version, "HTTP/1.1") != 0)
-        return "only HTTP/1.0 and HTTP/1.1 are spoken here";
+        return "the version is neither HTTP/1.0 nor HTTP/1.1";
     if (!is_token(method, strlen(method)))
         return "the method is malformed";
     MHD_get_connection_values_n(connection, MHD_HEADER_KIND, look, &head);

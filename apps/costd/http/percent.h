@@ -6,8 +6,8 @@
 
 #include <costinfer/status.h>
 
-/* Decodes into new memory, freed by mem_free(); `plus`: '+' is a space, as in queries.  A '%' without two
- * hexadecimal digits, %00 and text that is not UTF-8 are CINF_EINVAL. */
+/* Decodes into new memory, which mem_free() frees.  If `plus`, '+' becomes a space, as in queries.  A '%'
+ * without two hexadecimal digits, %00 and text that is not UTF-8 are CINF_EINVAL. */
 enum cinf_status percent_decode(char **out, const char *text, bool plus);
 
 #endif

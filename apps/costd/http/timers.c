@@ -13,7 +13,7 @@ struct timers {
     pthread_mutex_t lock; /* held while fire() runs */
     pthread_cond_t earlier;
     struct timer *first;
-    uint64_t wakes_ns; /* when the thread will look next */
+    uint64_t wakes_ns; /* when the thread will next walk the list */
     bool stopping;
 };
 
@@ -39,7 +39,7 @@ static void take(struct timer *timer)
     timer->link = NULL;
 }
 
-/* Fires what is due; returns when the next one is. */
+/* Fires the timers that are due and returns when the next one will be. */
 static uint64_t fire_due(struct timers *t)
 {
     uint64_t next_ns = UINT64_MAX, now = clock_monotonic_ns();

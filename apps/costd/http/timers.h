@@ -1,8 +1,8 @@
-/* timers.h - things that happen unless something else happens first: deadlines of connections, and the
- * regular look at a stream.
+/* timers.h - calls a function at a later time, unless its timer is cleared or set anew: for the deadlines of
+ * connections and the regular look at a stream.
  *
- * One thread and a plain list: it is gone through only when the earliest time in it has come, which for some
- * thousand connections is cheaper than keeping them in order. */
+ * One thread walks a plain list, and only when the earliest time in it has come; for some thousand
+ * connections that is cheaper than keeping the list in order. */
 #ifndef TIMERS_H
 #define TIMERS_H
 
@@ -13,7 +13,8 @@
 struct timers;
 
 struct timer {
-    /* On the timers' thread.  Returns in how many nanoseconds it wants to be called again; 0: no more. */
+    /* Called on the timers' thread.  Returns in how many nanoseconds it wants to be called again; 0: never.
+     */
     uint64_t (*fire)(void *context);
     void *context;
     uint64_t at_ns;
@@ -21,9 +22,9 @@ struct timer {
 };
 
 enum cinf_status timers_start(struct timers **out);
-void timers_stop(struct timers *timers); /* when none is set; accepts NULL */
+void timers_stop(struct timers *timers); /* no timer may be set; accepts NULL */
 
-/* (Re)sets it to so long from now. */
+/* Sets the timer, also one that is set already, to fire `after_ns` from now. */
 void timers_set(struct timers *timers, struct timer *timer, uint64_t after_ns);
 
 /* After it returns, fire() is not running and will not be called. */
