@@ -1,8 +1,8 @@
-/* main.c - costd: the parts put together, and signals.
+/* main.c - costd: puts the parts together, and takes signals.
  *
- * A signal is a byte in a pipe that the main thread reads.  Blocking signals and sigwait() would not do:
- * OpenBLAS starts threads before main() runs, in which they stay unblocked, and there they would kill the
- * process. */
+ * A signal is a byte in a pipe that the main thread reads.  Blocking signals and calling sigwait() would not
+ * do: OpenBLAS starts threads before main() runs, the signals stay unblocked in those threads, and there they
+ * would kill the process. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -39,7 +39,7 @@ enum {
     EXIT_USAGE = 2,
     POLL_MS = 20,
     QUEUE_DEFAULT = 256,
-    /* After the drain's deadline: for steps under way to end, and error events to be sent. */
+    /* Time after the drain's deadline for running steps to end and error events to be sent. */
     CANCEL_SECONDS = 5,
     FIRST_INHERITED = 3,
     ADMIN_CONNECTIONS = 64,
@@ -54,7 +54,7 @@ static void on_signal(int number)
 {
     int saved = errno;
     unsigned char byte = (unsigned char)number;
-    /* A full pipe has more than enough signals in it. */
+    /* A full pipe holds more than enough signals. */
     ssize_t ignored = write(signal_pipe[1], &byte, 1);
     (void)ignored;
     errno = saved;
@@ -77,7 +77,7 @@ static bool catch_signals(void)
     return signal(SIGPIPE, SIG_IGN) != SIG_ERR;
 }
 
-/* The next signal, waiting for it at most so long (-1: as long as it takes); 0: none. */
+/* Waits at most so long for a signal (-1: without a limit) and returns it, or 0. */
 static int next_signal(int timeout_ms)
 {
     unsigned char byte;
@@ -144,8 +144,8 @@ static void log_start(const struct service *service, const struct settings *s, c
 
 /* ---- Ending ------------------------------------------------------------------------------- */
 
-/* Waits until no generation is under way.  False when time is up, or, if `interruptible`, when a second
- * signal comes. */
+/* Waits until all generations have ended.  Returns false when time is up or, if `interruptible`, when a
+ * second signal comes. */
 static bool wait_for_jobs(struct service *service, uint32_t seconds, bool interruptible)
 {
     uint64_t until = clock_monotonic_ns() + UINT64_C(1000000000) * seconds;
@@ -159,7 +159,7 @@ static bool wait_for_jobs(struct service *service, uint32_t seconds, bool interr
     return true;
 }
 
-/* Lets what runs end, and the rest of the world know that nothing new begins. */
+/* Refuses new generations, which /ready tells from now on, and lets the running ones end. */
 static void drain(struct service *service, uint32_t seconds)
 {
     jobs_close(&service->jobs);
@@ -170,7 +170,7 @@ static void drain(struct service *service, uint32_t seconds)
     jobs_end(&service->jobs);
     if (!wait_for_jobs(service, CANCEL_SECONDS, false)) {
         log_message("error", "draining", "%u generations do not end", jobs_count(&service->jobs));
-        _exit(0); /* their threads cannot be waited for, so nothing can be freed under them */
+        _exit(0); /* their threads cannot be joined, so what they use cannot be freed */
     }
 }
 
@@ -202,7 +202,7 @@ static enum cinf_status read_keys(struct service *service, const struct settings
     return s->keys ? keys_load(&service->keys, s->keys) : CINF_OK;
 }
 
-/* How many listening sockets systemd has opened for us, from descriptor 3 on (sd_listen_fds(3)). */
+/* How many listening sockets systemd has opened for us, beginning at descriptor 3 (sd_listen_fds(3)). */
 static int count_inherited(void)
 {
     const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
@@ -256,8 +256,10 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                 .silent_seconds =
                                     s->idle_seconds + s->body_seconds + s->stall_seconds + SEND_SECONDS,
                                 .connections = s->connections,
+                                .per_address = s->connections_per_address,
                                 .others = service->has_admin_listener ? ADMIN_CONNECTIONS : 0,
                                 .timers = service->timers,
+                                .watcher = service->watcher,
                                 .context = service,
                                 .user_bytes = sizeof(struct access),
                                 .begun = access_begin,
@@ -272,13 +274,14 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
         return CINF_OK;
     o.listener = LISTENER_ADMIN;
     o.connections = ADMIN_CONNECTIONS;
+    o.per_address = 0;
     o.others = 0;
     TRY(open_listener(&listener, s->metrics_listen, n_inherited > 1 ? FIRST_INHERITED + 1 : -1,
                       may_be_public));
     return server_start(admin, &listener, &o);
 }
 
-/* Takes `s` over. */
+/* Takes ownership of `s`. */
 static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 {
     struct service service = { .queue_max = s->queue ? s->queue : QUEUE_DEFAULT,

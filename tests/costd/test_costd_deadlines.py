@@ -1,5 +1,7 @@
-"""Clients that take their time: bytes that drip in, connections that stay idle, too many of them."""
+"""Clients that take their time: bytes that drip in, connections that stay idle, too many of them, and those that
+leave in the middle."""
 import json
+import os
 import socket
 import time
 
@@ -136,6 +138,94 @@ def there_is_a_limit_of_connections():
         equal(server.get("/health").status, 200)
 
 
+def sockets(server):
+    """How many sockets the daemon has open."""
+    folder = "/proc/%d/fd/" % server.process.pid
+    count = 0
+    for fd in os.listdir(folder):
+        try:
+            count += os.readlink(folder + fd).startswith("socket:")
+        except OSError:  # closed since it was listed
+            pass
+    return count
+
+
+def a_closed_client_holds_nothing():
+    """What a client sent and that it closed arrive together when it had to wait to be accepted."""
+    post = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    length = b"Content-Length: 1000\r\n"
+    left_at = {
+        "its first line": post[:9],
+        "its head": post,
+        "the end of its head": post + length + b"\r\n",
+        "its body": post + length + b"\r\n{",
+        "a wait for 100": post + length + b"Expect: 100-continue\r\n\r\n",
+        "a chunk": post + b"Transfer-Encoding: chunked\r\n\r\n10\r\nabc",
+        "an answer": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    }
+    # Longer deadlines than the test waits.
+    with Costd(*MODELS[:2], "--connections", "100", "--head-seconds", "100", "--body-seconds", "100",
+               "--idle-seconds", "100") as server:
+        before = sockets(server)
+        for where, data in left_at.items():
+            held = [connect(server) for _ in range(300)]
+            for s in held:
+                s.sendall(data)
+            for s in held:
+                s.close()
+            # Others are served, and soon all is as it was.
+            equal(server.ask("GET", "/health", timeout=20).status, 200, where)
+            end = time.monotonic() + 20
+            while sockets(server) > before:
+                check(time.monotonic() < end, "connections that were closed in", where, "are held:",
+                      sockets(server) - before)
+                time.sleep(0.05)
+
+
+def who_only_stops_sending_is_answered():
+    with Costd(*MODELS[:2]) as server:
+        body = b'{"content":"' + b"a" * 200000 + b'"}'
+        for data in (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+                     b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                     b"Content-Length: %d\r\n\r\n" % len(body) + body):
+            with connect(server) as s:
+                s.sendall(data)
+                s.shutdown(socket.SHUT_WR)
+                out = b""
+                while part := s.recv(65536):
+                    out += part
+                head, _, answer = out.partition(b"\r\n\r\n")
+                check(head.startswith(b"HTTP/1.1 200 "), head)
+                json.loads(answer)
+
+
+def served(s):
+    """Whether a connection is: the server closes those that are one too many."""
+    s.settimeout(20)
+    try:
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        return s.recv(65536) != b""
+    except OSError:
+        return False
+
+
+def there_is_a_limit_of_connections_per_address():
+    with Costd(*MODELS[:2], "--connections-per-address", "8") as server:
+        held = [connect(server) for _ in range(12)]
+        equal([served(s) for s in held], [True] * 8 + [False] * 4)
+        # Another address has its own eight.
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=("127.0.0.2", 0)) as s:
+            check(served(s), "another address is served")
+        for s in held:
+            s.close()
+        end = time.monotonic() + 20
+        while not served(connect(server)):
+            check(time.monotonic() < end, "the address may not come back")
+            time.sleep(0.05)
+
+
 if __name__ == "__main__":
     run(what_arrives_too_slowly_is_told_so, drips_are_cut_off, a_long_generation_has_no_deadline,
-        there_is_a_limit_of_connections, at_once=True)
+        there_is_a_limit_of_connections,
+        a_closed_client_holds_nothing, who_only_stops_sending_is_answered,
+        there_is_a_limit_of_connections_per_address, at_once=True)

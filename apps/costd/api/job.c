@@ -37,7 +37,6 @@ struct job {
     struct strbuf out;
     size_t n_sent; /* of `out` */
     bool complete; /* `out` will not grow any more */
-    uint64_t watch;
 
     /* Between the engine's thread and the connection's.  No call into the library while it is held: the
      * engine may be waiting for it in wake(). */
@@ -130,7 +129,7 @@ static void cancel(struct job *job, enum cinf_finish why)
         cinf_request_cancel(job->requests[i], why);
 }
 
-/* The client hung up.  On the watcher's thread. */
+/* The client hung up. */
 static void client_gone(void *context)
 {
     cancel(context, CINF_FINISH_CLIENT_GONE);
@@ -350,7 +349,6 @@ static bool poll_orphan(struct orphan *orphan)
 static void over(void *context, struct exchange *x)
 {
     struct job *job = context;
-    watcher_remove(job->service->watcher, job->watch);
     timers_clear(job->service->timers, &job->tick);
     pthread_mutex_lock(&job->lock);
     job->x = NULL;
@@ -364,8 +362,8 @@ static void over(void *context, struct exchange *x)
     watcher_adopt(job->service->watcher, &job->orphan);
 }
 
-static const struct task whole_task = { .proceed = proceed, .over = over };
-static const struct task stream_task = { .read = read_out, .over = over };
+static const struct task whole_task = { .proceed = proceed, .gone = client_gone, .over = over };
+static const struct task stream_task = { .read = read_out, .gone = client_gone, .over = over };
 
 /* ---- Starting ----------------------------------------------------------------------------- */
 
@@ -476,7 +474,6 @@ void job_start(struct exchange *x, struct cinf_model *model, struct cinf_request
         job->n++;
     }
     list(job);
-    job->watch = watcher_add(service->watcher, exchange_socket(x), client_gone, job);
     if (stream) {
         job->moved_ns = job->sent_ns = clock_monotonic_ns();
         timers_set(service->timers, &job->tick, TICK_NS);

@@ -8,10 +8,12 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "guard.h"
 #include "mem.h"
+#include "watcher.h"
 
 enum {
     /* What the kernel keeps for a client that does not read: enough for a network, little enough to notice.
@@ -23,6 +25,7 @@ enum {
     PROBE_EVERY_SECONDS = 3,
     PROBES = 3,
     LOST_AFTER_MS = 10000,
+    FAREWELL_NS = 500000000, /* time for libmicrohttpd to read what the client sent before it closed */
 };
 
 /* ---- Deadlines ---------------------------------------------------------------------------- */
@@ -87,6 +90,42 @@ void connection_idle(struct connection *c)
     begin_phase(c, IDLE, c->rules->idle_seconds);
 }
 
+/* ---- Clients that close -------------------------------------------------------------------- */
+
+/* The client has closed its side.  What it asked before is answered, because it may only have shut down its
+ * sending half; the rest of a request, or another one, cannot come any more. */
+static uint64_t say_farewell(void *context)
+{
+    struct connection *c = context;
+    int unread = 0;
+    if (atomic_load(&c->phase) == ANSWERED || (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0))
+        return FAREWELL_NS;
+    shutdown(c->fd, SHUT_RDWR);
+    return 0;
+}
+
+/* On the watcher's thread. */
+static void client_gone(void *context)
+{
+    struct connection *c = context;
+    pthread_mutex_lock(&c->lock);
+    c->gone = true;
+    if (c->tell)
+        c->tell(c->tell_context);
+    pthread_mutex_unlock(&c->lock);
+    timers_set(c->rules->timers, &c->farewell, FAREWELL_NS);
+}
+
+void connection_tell(struct connection *c, void (*tell)(void *context), void *context)
+{
+    pthread_mutex_lock(&c->lock);
+    c->tell = tell;
+    c->tell_context = context;
+    if (tell && c->gone)
+        tell(context);
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* ---- The socket --------------------------------------------------------------------------- */
 
 /* Where one of these fails (a socket of another family), peers that vanish are noticed later. */
@@ -120,8 +159,11 @@ struct connection *connection_open(struct connection_rules *rules, int fd)
     }
     *c = (struct connection){ .rules = rules, .fd = fd };
     c->deadline = (struct timer){ .fire = deadline_passed, .context = c };
+    c->farewell = (struct timer){ .fire = say_farewell, .context = c };
+    pthread_mutex_init(&c->lock, NULL);
     timers_set(rules->timers, &c->deadline, rules->head_seconds * UINT64_C(1000000000));
     set_options(fd);
+    c->watch = watcher_add(rules->watcher, fd, client_gone, c);
     return c;
 }
 
@@ -129,6 +171,9 @@ void connection_close(struct connection *c)
 {
     if (!c)
         return;
+    watcher_remove(c->rules->watcher, c->watch);
+    timers_clear(c->rules->timers, &c->farewell);
     timers_clear(c->rules->timers, &c->deadline);
+    pthread_mutex_destroy(&c->lock);
     mem_free(c);
 }

@@ -1,11 +1,13 @@
-/* connection.h - a client's connection: its socket's options, the deadline of the phase it is in, and the id
- * of its request.
+/* connection.h - a client's connection: its socket's options, the deadline of the phase it is in, the end
+ * that the client makes of it, and the id of its request.
  *
- * libmicrohttpd's own timeout begins anew with every byte, so it does not limit a client that drips.  Here a
- * timer shuts the socket down when a phase has lasted too long; libmicrohttpd then finds it closed. */
+ * libmicrohttpd's own timeout begins anew with every byte, so it does not limit a client that drips, and it
+ * may overlook that a client has closed.  Here a timer shuts the socket down when a phase has lasted too
+ * long, or shortly after the client has closed; libmicrohttpd then finds the socket closed. */
 #ifndef CONNECTION_H
 #define CONNECTION_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,6 +18,7 @@
 /* What all connections of a server share; outlives them. */
 struct connection_rules {
     struct timers *timers;
+    struct watcher *watcher;
     uint32_t head_seconds, body_seconds, idle_seconds;
     const char *late_body; /* JSON, of the answer 408 */
     uint64_t run;          /* random; makes request ids differ between runs */
@@ -27,11 +30,17 @@ enum phase { SILENT, ARRIVING, ANSWERED, IDLE }; /* SILENT: nothing has come yet
 struct connection {
     struct connection_rules *rules;
     int fd;
-    struct timer deadline;
+    struct timer deadline, farewell;
+    uint64_t watch;
     _Atomic enum phase phase;
     char id[REQUEST_ID_BYTES]; /* of the request; the deadline reads it while the request arrives */
     bool bad_target;           /* of the request */
     bool timed_out;            /* the client was told so, by 408 */
+
+    pthread_mutex_t lock; /* the fields below; held while tell() runs */
+    bool gone;            /* the client has closed its side */
+    void (*tell)(void *context);
+    void *tell_context;
 };
 
 /* NULL: no memory, and the socket is shut down, because a connection without a deadline is not served. */
@@ -44,6 +53,10 @@ void connection_first_line(struct connection *c, const char *target);
 void connection_head(struct connection *c);
 void connection_answer(struct connection *c, uint32_t seconds);
 void connection_idle(struct connection *c);
+
+/* Calls tell(context) once, when the client closes its side or immediately if it has: on the watcher's thread
+ * or the caller's.  NULL: no more; after that returns, tell() is not running. */
+void connection_tell(struct connection *c, void (*tell)(void *context), void *context);
 
 /* Whether the peer has acknowledged neither data nor probes for too long. */
 bool connection_is_lost(int fd);

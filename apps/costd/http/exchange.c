@@ -93,16 +93,9 @@ uint64_t exchange_received_ns(const struct exchange *x)
     return x->received_ns;
 }
 
-int exchange_socket(const struct exchange *x)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    return info ? info->connect_fd : -1;
-}
-
 bool exchange_is_lost(const struct exchange *x)
 {
-    return connection_is_lost(exchange_socket(x));
+    return connection_is_lost(connection_of(x->connection)->fd);
 }
 
 unsigned exchange_listener(const struct exchange *x)
@@ -135,7 +128,7 @@ unsigned exchange_status(const struct exchange *x)
 
 void exchange_hang_up(struct exchange *x)
 {
-    shutdown(exchange_socket(x), SHUT_RDWR);
+    shutdown(connection_of(x->connection)->fd, SHUT_RDWR);
 }
 
 void exchange_abandon(struct exchange *x)
@@ -180,10 +173,16 @@ void exchange_send(struct exchange *x, unsigned status, const char *content_type
                    MHD_create_response_from_buffer(n, (void *)(uintptr_t)body, MHD_RESPMEM_MUST_COPY));
 }
 
-void exchange_begin(struct exchange *x, const struct task *task, void *context)
+static void set_task(struct exchange *x, const struct task *task, void *context)
 {
     x->task = task;
     x->task_context = context;
+    connection_tell(connection_of(x->connection), task->gone, context);
+}
+
+void exchange_begin(struct exchange *x, const struct task *task, void *context)
+{
+    set_task(x, task, context);
     connection_answer(connection_of(x->connection), 0);
     task->proceed(context, x);
 }
@@ -199,8 +198,7 @@ static ssize_t read_stream(void *context, uint64_t at, char *bytes, size_t max)
 
 void exchange_stream(struct exchange *x, const struct task *task, void *context)
 {
-    x->task = task;
-    x->task_context = context;
+    set_task(x, task, context);
     /* Otherwise proxies collect a stream's events before they pass them on. */
     exchange_add_header(x, "X-Accel-Buffering", "no");
     queue_response(
@@ -319,10 +317,12 @@ void exchange_complete(void *unused, struct MHD_Connection *connection, void **e
     assert(c); /* a connection without memory for one has no exchange */
     if (c->timed_out)
         x->status = 408;
-    if (x->task)
+    if (x->task) {
+        connection_tell(c, NULL, NULL);
         x->task->over(x->task_context, x);
-    else
+    } else {
         x->server->options.ended(x);
+    }
     strbuf_free(&x->body);
     mem_free(x);
 }

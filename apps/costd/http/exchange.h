@@ -30,11 +30,10 @@ const char *exchange_header(const struct exchange *x, const char *name); /* NULL
 const char *exchange_query(const struct exchange *x, const char *name);  /* percent-encoded; NULL: absent */
 const char *exchange_body(const struct exchange *x, size_t *n);          /* "" if there is none */
 uint64_t exchange_received_ns(const struct exchange *x); /* on the monotonic clock, when its head had come */
-int exchange_socket(const struct exchange *x);
-bool exchange_is_lost(const struct exchange *x);      /* the peer acknowledges neither data nor probes */
-unsigned exchange_listener(const struct exchange *x); /* server_options.listener of the one it came to */
-bool exchange_is_private(const struct exchange *x);   /* only this machine can reach that listener */
-bool exchange_is_unix(const struct exchange *x);      /* that listener is a Unix socket */
+bool exchange_is_lost(const struct exchange *x);         /* the peer acknowledges neither data nor probes */
+unsigned exchange_listener(const struct exchange *x);    /* server_options.listener of the one it came to */
+bool exchange_is_private(const struct exchange *x);      /* only this machine can reach that listener */
+bool exchange_is_unix(const struct exchange *x);         /* that listener is a Unix socket */
 
 /* ---- The answer --------------------------------------------------------------------------- */
 
@@ -56,13 +55,16 @@ void exchange_abandon(struct exchange *x);
 
 enum { TASK_END = -1, TASK_BROKEN = -2 };
 
-/* Work that outlives the handler.  All calls come from the connection's thread, one at a time. */
+/* Work that outlives the handler.  All calls but gone() come from the connection's thread, one at a time. */
 struct task {
     /* Called immediately and after every exchange_resume(): answers, or suspends. */
     void (*proceed)(void *context, struct exchange *x);
     /* For a stream: writes at most max bytes and returns how many; 0 after suspending; TASK_END;
      * TASK_BROKEN closes the connection. */
     ssize_t (*read)(void *context, struct exchange *x, char *bytes, size_t max);
+    /* The client has closed its side.  Called once at most, on the watcher's thread or, when the task begins,
+     * on the connection's. */
+    void (*gone)(void *context);
     /* The connection is done with the task, well or not, and `x` is about to go. */
     void (*over)(void *context, struct exchange *x);
 };

@@ -120,6 +120,7 @@ static enum cinf_status prepare(struct server *server)
     if (server->late.failed)
         return cinf_fail(CINF_ENOMEM, "no memory for the server");
     rules->timers = o->timers;
+    rules->watcher = o->watcher;
     rules->head_seconds = o->head_seconds;
     rules->body_seconds = o->body_seconds;
     rules->idle_seconds = o->idle_seconds;
@@ -142,11 +143,12 @@ static enum cinf_status start_daemon(struct server *server)
             MHD_USE_ERROR_LOG,
         server->listener.port, NULL, NULL, exchange_receive, server, MHD_OPTION_EXTERNAL_LOGGER, on_message,
         server, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_NOTIFY_COMPLETED,
-        exchange_complete, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->silent_seconds, MHD_OPTION_URI_LOG_CALLBACK,
-        on_first_line, NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        (unsigned)o->per_address, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_NOTIFY_COMPLETED, exchange_complete, NULL,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)o->silent_seconds, MHD_OPTION_URI_LOG_CALLBACK, on_first_line, NULL,
+        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     return server->daemon ? CINF_OK : cinf_fail(CINF_EIO, "cannot start the HTTP server");
 }
 

@@ -14,6 +14,7 @@ struct exchange;
 struct listener;
 struct server;
 struct timers;
+struct watcher;
 
 struct server_options {
     unsigned listener; /* the application's number for it: exchange_listener() */
@@ -25,7 +26,9 @@ struct server_options {
     /* The limit of this server, and the connections that other servers of this process may have.  The limit
      * is lowered to what the descriptor limit has room for. */
     uint32_t connections, others;
+    uint32_t per_address; /* the limit for one IP address; 0: none */
     struct timers *timers;
+    struct watcher *watcher;
 
     void *context;     /* exchange_context() */
     size_t user_bytes; /* exchange_user() */

@@ -10,13 +10,13 @@
 #include "fail.h"
 #include "mem.h"
 
-enum { EVENTS_AT_ONCE = 64 };
+enum { EVENTS_MAX = 64 };
 static const uint64_t WAKE = UINT64_MAX; /* the number of no watch */
 
 /* An epoll event carries slot and generation; it counts only while the slot still has that generation. */
 struct watch {
     uint32_t generation;
-    uint32_t next_free; /* 1 + slot; 0: none.  While the slot is free */
+    uint32_t next_free; /* while the slot is free: 1 + slot; 0: none */
     int fd;             /* -1: free */
     void (*gone)(void *context);
     void *context;
@@ -50,8 +50,8 @@ static void hang_up(struct watcher *w, uint64_t number)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* Returns whether the watcher has nothing left to do.  The list is taken off while it is gone through,
- * because a poll may take its time and watcher_adopt() must not wait for it. */
+/* Returns whether the watcher has nothing left to do.  The list is detached while its orphans are polled,
+ * because a poll may take long and watcher_adopt() must not wait for it. */
 static bool poll_orphans(struct watcher *w)
 {
     uint64_t count;
@@ -86,9 +86,9 @@ static void *watcher_run(void *context)
 {
     struct watcher *w = context;
     for (;;) {
-        struct epoll_event events[EVENTS_AT_ONCE];
+        struct epoll_event events[EVENTS_MAX];
         bool woken = false;
-        int n = epoll_wait(w->epoll, events, EVENTS_AT_ONCE, -1);
+        int n = epoll_wait(w->epoll, events, EVENTS_MAX, -1);
         for (int i = 0; i < n; i++) {
             if (events[i].data.u64 == WAKE)
                 woken = true;

@@ -1,8 +1,9 @@
 /* watcher.h - the thread that notices when a client has gone, and looks after what the client left.
  *
- * libmicrohttpd does not look at a suspended connection's socket, so a generation whose client has hung up
- * would run, and cost, to its end.  The watcher has an epoll set of its own that waits for EPOLLRDHUP:
- * end of file or reset.  A client that shuts down its sending half is taken to be gone too. */
+ * libmicrohttpd does not look at a suspended connection's socket, so work for a client that has hung up would
+ * run to its end.  It also misses the end of a connection that arrives together with its last bytes, because
+ * it waits for edges.  The watcher has an epoll set of its own that waits for EPOLLRDHUP: end of file or
+ * reset.  A client that shuts down only its sending half counts as gone too. */
 #ifndef WATCHER_H
 #define WATCHER_H
 
@@ -15,20 +16,20 @@ struct watcher;
 
 enum cinf_status watcher_start(struct watcher **out);
 
-/* Looks after the orphans until there are none, then stops.  Accepts NULL. */
+/* Looks after the orphans until none is left, then stops.  Accepts NULL. */
 void watcher_stop(struct watcher *watcher);
 
-/* Calls gone(context) once, on the watcher's thread, when the peer of `fd` goes.  Returns the watch, for
- * watcher_remove(), or 0 when there is no memory for one.  Its number holds a generation, so that an event in
- * flight cannot hit the next owner of the descriptor. */
+/* Calls gone(context) once, on the watcher's thread, when the peer of `fd` has gone, also if it has already.
+ * A descriptor can have one watch.  Returns it, for watcher_remove(), or 0 without memory for one.  The
+ * number holds a generation, so that an event in flight cannot hit the next owner of the descriptor. */
 uint64_t watcher_add(struct watcher *watcher, int fd, void (*gone)(void *context), void *context);
 
-/* After it returns, gone() is not running and will not be called.  Call it before `fd` is closed; 0 is
- * ignored. */
+/* After it returns, gone() is not running and will not be called.  Call it before `fd` is closed.  Ignores 0.
+ */
 void watcher_remove(struct watcher *watcher, uint64_t watch);
 
-/* An orphan has work under way and no connection any more.  `poll` is called on the watcher's thread, at once
- * and after every wake, until it returns true; the orphan may be freed in that call. */
+/* An orphan has work under way and no connection any more.  `poll` is called on the watcher's thread,
+ * immediately and after every wake, until it returns true; that call may free the orphan. */
 struct orphan {
     bool (*poll)(struct orphan *orphan);
     struct orphan *next;

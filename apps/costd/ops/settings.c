@@ -83,6 +83,8 @@ static const struct option options[] = {
       "a stream that is silent so long gets a comment (default 15)" },
     { "connections", COUNT, AT(connections), 2, 65536, false, "N",
       "connections at a time, at most (default 4096)" },
+    { "connections-per-address", COUNT, AT(connections_per_address), 0, 65536, false, "N",
+      "of them from one address, at most (default 0: no limit); all clients of a proxy have its address" },
     { "check-config", SWITCH, AT(check_config), 0, 0, true, NULL,
       "check the settings and the models' files, load nothing, and exit" },
     { "version", SWITCH, AT(version), 0, 0, true, NULL, "print the version and exit" },

@@ -42,7 +42,7 @@ struct settings {
 
     uint32_t drain_seconds;
     uint32_t head_seconds, body_seconds, idle_seconds, stall_seconds, ping_seconds;
-    uint32_t connections;
+    uint32_t connections, connections_per_address;
     bool no_speculation, insecure, check_config, version, help;
 };
 
