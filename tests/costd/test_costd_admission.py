@@ -1,5 +1,6 @@
 """Who may ask: API keys and their accounts, the metrics listener, public addresses, names, Unix sockets, and
 sockets that systemd hands over."""
+import contextlib
 import hashlib
 import http.client
 import json
@@ -252,6 +253,83 @@ def a_unix_socket():
         equal(run_costd(*MODELS[:2], "--listen", "unix:")[0], 2)
 
 
+def only_a_dead_socket_is_replaced():
+    with temp_folder() as folder:
+        def refused(path, *words):
+            code, _, err = run_costd(*MODELS[:2], "--listen", "unix:" + path)
+            equal(code, 1, err)
+            check(all(w in err for w in words), words, err)
+
+        path, target = os.path.join(folder, "path"), os.path.join(folder, "target")
+        for name in (path, target):
+            with open(name, "w") as f:
+                f.write("precious")
+        refused(path, path, "not a socket")
+        os.remove(path)
+        for where in (target, os.path.join(folder, "nowhere"), folder):
+            os.symlink(where, path)
+            refused(path, "not a socket")
+            equal(os.readlink(path), where, "the link")
+            os.remove(path)
+        # A link to a socket is a link, whether that socket lives or not.
+        dead = os.path.join(folder, "dead")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(dead)
+        os.symlink(dead, path)
+        refused(path, "not a socket")
+        check(os.path.lexists(dead) and os.path.islink(path), "link and socket")
+        os.remove(path)
+        for make in (os.mkdir, os.mkfifo):
+            make(path)
+            refused(path, "not a socket")
+            (os.rmdir if make is os.mkdir else os.remove)(path)
+        # Sockets that live: one of datagrams, and one whose queue is full.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.bind(path)
+            refused(path, "in use")
+            os.remove(path)
+        with socket.socket(socket.AF_UNIX) as s, contextlib.ExitStack() as full:
+            s.bind(path)
+            s.listen(0)
+            for _ in range(3):
+                client = full.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect_ex(path)
+            refused(path, "in use")
+            check(os.path.exists(path), "a socket that lives was removed")
+            os.remove(path)
+        with open(target) as f:
+            equal(f.read(), "precious")
+
+        # At the end costd removes its own socket, and nothing that has taken its place.
+        with Costd(*MODELS[:2], "--listen", "unix:" + path):
+            os.remove(path)
+            with open(path, "w") as f:
+                f.write("precious")
+        with open(path) as f:
+            equal(f.read(), "precious")
+
+
+def of_those_that_start_together_one_serves():
+    with temp_folder() as folder:
+        path = os.path.join(folder, "socket")
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.bind(path)
+            command = [COSTD, *MODELS[:2], "--listen", "unix:" + path]
+            rivals = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+            try:
+                lines = [p.stderr.readline() for p in rivals]
+                events = [json.loads(line)["event"] for line in lines]
+                equal(sorted(events), ["listening", "start", "start", "start"], lines)
+                equal(ask_unix(path, "/v1/models").status, 200)
+            finally:
+                for p in rivals:
+                    p.terminate()
+                    p.communicate()
+            check(not os.path.lexists(path), "the socket is left")
+
+
 def sockets_of_systemd():
     with socket.create_server(("127.0.0.1", 0)) as main, socket.create_server(("127.0.0.1", 0)) as metrics:
         # Copies out of the way first: a dup2() onto itself would leave a descriptor that exec closes.
@@ -281,4 +359,5 @@ def sockets_of_systemd():
 
 if __name__ == "__main__":
     run(key_files_are_judged, keys_are_read_again, keys_are_needed_and_accounted, the_metrics_listener_takes_over,
-        public_addresses_need_keys, other_names_are_refused, a_unix_socket, sockets_of_systemd)
+        public_addresses_need_keys, other_names_are_refused, a_unix_socket,
+        only_a_dead_socket_is_replaced, of_those_that_start_together_one_serves, sockets_of_systemd)

@@ -1,12 +1,18 @@
+/* _DEFAULT_SOURCE declares flock(). */
+#define _DEFAULT_SOURCE
+
 #include "listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -75,21 +81,73 @@ static enum cinf_status open_tcp(struct listener *l, const char *address)
     return status;
 }
 
-/* A socket that exists already and refuses connections was left by a process that was killed. */
+/* Processes that start together on one path take turns, or each could take the other's new socket for a dead
+ * one. Returns a descriptor to close; -1, where the folder cannot be read, means that they are not kept
+ * apart. */
+static int lock_folder(const char *path)
+{
+    char folder[sizeof((struct sockaddr_un *)NULL)->sun_path];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    memcpy(folder, path, n);
+    folder[n] = '\0';
+    int fd = open(slash == path ? "/" : slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        (void)flock(fd, LOCK_EX);
+    return fd;
+}
+
+/* Makes room for our socket.  Only a socket that refuses connections may go: a process that was killed has
+ * left it.  Whatever else stands at the path belongs to others. */
+static enum cinf_status clear_path(const struct sockaddr_un *address)
+{
+    const char *path = address->sun_path;
+    struct stat there;
+    if (lstat(path, &there) != 0)
+        return errno == ENOENT ? CINF_OK
+                               : cinf_fail(CINF_EIO, "cannot listen on %s: %s", path, strerror(errno));
+    if (!S_ISSOCK(there.st_mode))
+        return cinf_fail(CINF_EIO, "cannot listen on %s: it exists and is not a socket", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", path, strerror(errno));
+    bool dead = connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 && errno == ECONNREFUSED;
+    close(fd);
+    if (!dead || unlink(path) != 0)
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", path, strerror(dead ? errno : EADDRINUSE));
+    return CINF_OK;
+}
+
+/* Listens already, so that the next process finds a socket that answers. */
+static enum cinf_status bind_unix(struct listener *l, const struct sockaddr_un *address)
+{
+    const char *path = address->sun_path;
+    TRY(clear_path(address));
+    l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (l->fd < 0 || bind(l->fd, (const struct sockaddr *)address, sizeof *address) != 0)
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", path, strerror(errno));
+    struct stat made;
+    if (lstat(path, &made) == 0) {
+        l->path = mem_copy_text(path);
+        l->device = made.st_dev;
+        l->inode = made.st_ino;
+    }
+    if (listen(l->fd, WAITING_MAX) != 0)
+        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", path, strerror(errno));
+    return CINF_OK;
+}
+
 static enum cinf_status open_unix(struct listener *l, const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     if (strlen(path) >= sizeof address.sun_path)
         return cinf_fail(CINF_EINVAL, "the path of the socket is too long: %s", path);
     memcpy(address.sun_path, path, strlen(path));
-    l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (l->fd >= 0 && connect(l->fd, (struct sockaddr *)&address, sizeof address) != 0 &&
-        errno == ECONNREFUSED)
-        (void)unlink(path);
-    if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&address, sizeof address) != 0)
-        return cinf_fail(CINF_EIO, "cannot listen on %s: %s", path, strerror(errno));
-    l->path = mem_copy_text(path);
-    return CINF_OK;
+    int lock = lock_folder(path);
+    enum cinf_status status = bind_unix(l, &address);
+    if (lock >= 0)
+        close(lock);
+    return status;
 }
 
 static bool is_loopback(const struct sockaddr_storage *address)
@@ -140,17 +198,17 @@ enum cinf_status listener_inherit(struct listener *out, int fd)
 
 enum cinf_status listener_begin(const struct listener *l)
 {
-    if (l->inherited || listen(l->fd, WAITING_MAX) == 0)
-        return CINF_OK;
-    return l->is_unix ? cinf_fail(CINF_EIO, "cannot listen on %s: %s", l->path, strerror(errno))
-                      : cinf_fail(CINF_EIO, "cannot listen on port %u: %s", l->port, strerror(errno));
+    if (!l->is_unix && !l->inherited && listen(l->fd, WAITING_MAX) != 0)
+        return cinf_fail(CINF_EIO, "cannot listen on port %u: %s", l->port, strerror(errno));
+    return CINF_OK;
 }
 
 void listener_close(struct listener *l)
 {
     if (l->fd >= 0)
         close(l->fd);
-    if (l->path)
+    struct stat there;
+    if (l->path && lstat(l->path, &there) == 0 && there.st_dev == l->device && there.st_ino == l->inode)
         (void)unlink(l->path);
     mem_free(l->path);
     l->fd = -1;

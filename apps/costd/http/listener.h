@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <costinfer/status.h>
 
@@ -16,7 +17,10 @@ struct listener {
     bool is_unix;
     bool is_private; /* only this machine can reach it: a loopback address or a Unix socket */
     uint16_t port;   /* 0: a Unix socket */
-    char *path;      /* of a Unix socket that we made; else NULL */
+    /* Of a Unix socket that we made; else NULL.  It is removed only while it is still this file. */
+    char *path;
+    dev_t device;
+    ino_t inode;
 };
 
 /* "HOST:PORT" or "[V6]:PORT" in two parts; true when it is one. */
@@ -29,7 +33,8 @@ enum cinf_status listener_open(struct listener *out, const char *address);
 enum cinf_status listener_inherit(struct listener *out, int fd);
 enum cinf_status listener_begin(const struct listener *listener);
 
-/* Closes it, if it is still open, and removes the Unix socket that listener_open() made. */
+/* Closes it, if it is still open, and removes the Unix socket that listener_open() made, unless another has
+ * taken its place. */
 void listener_close(struct listener *listener);
 
 #endif
