@@ -265,7 +265,7 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                 .begun = access_begin,
                                 .handle = route,
                                 .refuse = problem_http,
-                                .write_late = problem_write_late,
+                                .write_refusal = problem_write_http,
                                 .ended = access_log_ended,
                                 .warn = log_warning };
     TRY(open_listener(&listener, s->listen, n_inherited > 0 ? FIRST_INHERITED : -1, may_be_public));

@@ -35,7 +35,7 @@ static bool is_listed(const char *names, const char *host, size_t n)
 static bool host_is_ours(struct exchange *x)
 {
     const struct service *service = service_of(x);
-    const char *host = exchange_header(x, "Host");
+    const char *host = exchange_host(x);
     bool open = exchange_is_private(x) && !service->keys;
     if (!host || exchange_is_unix(x) || !(service->allow_hosts || open))
         return true;

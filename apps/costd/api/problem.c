@@ -101,15 +101,35 @@ void problem_event(struct strbuf *out, enum cinf_status status, const char *mess
     strbuf_puts(out, "\n\n");
 }
 
+static const char *code_of_http(unsigned status)
+{
+    switch (status) {
+    case 408:
+        return CODE_LATE;
+    case 413:
+        return "body_too_large";
+    case 414:
+        return "target_too_long";
+    case 415:
+        return "unsupported_encoding";
+    case 431:
+        return "headers_too_large";
+    case 505:
+        return "unsupported_version";
+    default:
+        return "malformed_request";
+    }
+}
+
 void problem_http(struct exchange *x, unsigned status, const char *why)
 {
-    char message[80];
-    if (status != 413) {
-        answer(x, status, INVALID, NULL, "malformed_request", why, 0);
-        return;
-    }
-    snprintf(message, sizeof message, "the body is larger than %d bytes", BODY_BYTES_MAX);
-    answer(x, 413, INVALID, NULL, "body_too_large", message, 0);
+    answer(x, status, INVALID, NULL, code_of_http(status), why, 0);
+}
+
+void problem_write_http(struct strbuf *out, unsigned status, const char *why)
+{
+    problem_write(out, INVALID, NULL, code_of_http(status), why);
+    strbuf_putc(out, '\n');
 }
 
 void problem_no_route(struct exchange *x, const char *message)
@@ -169,10 +189,4 @@ void problem_draining(struct exchange *x, int64_t account)
     if (account != NO_ACCOUNT)
         cinf_engine_count_error(service_of(x)->engine, (uint32_t)account, CINF_ERROR_UNAVAILABLE);
     answer(x, 503, SERVER, NULL, "shutting_down", "the server is shutting down", 5);
-}
-
-void problem_write_late(struct strbuf *out)
-{
-    problem_write(out, INVALID, NULL, CODE_LATE, "the request took too long to arrive");
-    strbuf_putc(out, '\n');
 }

@@ -22,10 +22,9 @@ void problem_answer(struct exchange *x, enum cinf_status status, const char *par
 /* The error object of a status, as an event in a stream that has begun. */
 void problem_event(struct strbuf *out, enum cinf_status status, const char *message);
 
-/* What HTTP refuses by itself: 400, for the reason `why`, or 413; and the body of its 408, which comes
- * without an exchange. */
+/* What HTTP refuses by itself, for the reason `why`, and the body of such an answer alone. */
 void problem_http(struct exchange *x, unsigned status, const char *why);
-void problem_write_late(struct strbuf *out);
+void problem_write_http(struct strbuf *out, unsigned status, const char *why);
 
 void problem_no_route(struct exchange *x, const char *message);
 void problem_no_model(struct exchange *x, const char *name);

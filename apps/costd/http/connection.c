@@ -63,11 +63,16 @@ static void begin_phase(struct connection *c, enum phase phase, uint32_t seconds
         timers_clear(c->rules->timers, &c->deadline);
 }
 
-void connection_first_line(struct connection *c, const char *target)
+void connection_first_line(struct connection *c, const char *sent)
 {
+    if (!sent)
+        sent = "";
+    target_free(&c->target);
     uint64_t number = atomic_fetch_add_explicit(&c->rules->n_requests, 1, memory_order_relaxed) + 1;
     snprintf(c->id, sizeof c->id, "req-%016" PRIx64 "-%06" PRIx64, c->rules->run, number);
-    c->bad_target = !guard_target(target);
+    c->bad_target = !guard_target(sent);
+    if (!target_read(&c->target, sent))
+        shutdown(c->fd, SHUT_RDWR);
     /* The first request's head has had its deadline since the connection came. */
     if (atomic_load(&c->phase) == IDLE)
         begin_phase(c, ARRIVING, c->rules->head_seconds);
@@ -87,6 +92,7 @@ void connection_answer(struct connection *c, uint32_t seconds)
 
 void connection_idle(struct connection *c)
 {
+    target_free(&c->target);
     begin_phase(c, IDLE, c->rules->idle_seconds);
 }
 
@@ -175,5 +181,6 @@ void connection_close(struct connection *c)
     timers_clear(c->rules->timers, &c->farewell);
     timers_clear(c->rules->timers, &c->deadline);
     pthread_mutex_destroy(&c->lock);
+    target_free(&c->target);
     mem_free(c);
 }

@@ -13,10 +13,14 @@
 #include <stdint.h>
 
 #include "exchange.h"
+#include "target.h"
 #include "timers.h"
+
+struct server;
 
 /* What all connections of a server share; outlives them. */
 struct connection_rules {
+    struct server *server; /* exchange.c's */
     struct timers *timers;
     struct watcher *watcher;
     uint32_t head_seconds, body_seconds, idle_seconds;
@@ -34,7 +38,9 @@ struct connection {
     uint64_t watch;
     _Atomic enum phase phase;
     char id[REQUEST_ID_BYTES]; /* of the request; the deadline reads it while the request arrives */
-    bool bad_target;           /* of the request */
+    struct target target;      /* of the request */
+    bool bad_target;
+    struct exchange *exchange; /* NULL: between two, or the request's head has not come */
     bool timed_out;            /* the client was told so, by 408 */
 
     pthread_mutex_t lock; /* the fields below; held while tell() runs */
@@ -47,8 +53,8 @@ struct connection {
 struct connection *connection_open(struct connection_rules *rules, int fd);
 void connection_close(struct connection *connection); /* accepts NULL */
 
-/* A request's first line has come, its head, it is being answered (for at most so many seconds; 0: without a
- * limit), and it is over. */
+/* A request's first line has come, with the target as it was sent, its head, it is being answered (for at
+ * most so many seconds; 0: without a limit), and it is over. */
 void connection_first_line(struct connection *c, const char *target);
 void connection_head(struct connection *c);
 void connection_answer(struct connection *c, uint32_t seconds);

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <microhttpd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -9,6 +10,7 @@
 
 #include "clock.h"
 #include "guard.h"
+#include "gzip.h"
 #include "mem.h"
 #include "server_impl.h"
 #include "strbuf.h"
@@ -29,11 +31,13 @@ struct exchange {
     const char *id, *method, *path; /* valid as long as the exchange */
     uint64_t received_ns;
     struct strbuf body;
-    uint64_t body_bytes;                /* received, kept or not */
+    uint64_t body_bytes; /* received, kept or not */
+    enum coding coding;
     struct header headers[HEADERS_MAX]; /* of the answer */
     uint32_t n_headers;
     unsigned status; /* 0: nothing was sent */
     bool handled;
+    bool raw; /* answered on the socket, and not through libmicrohttpd */
     const struct task *task;
     void *task_context;
     enum MHD_Result verdict; /* of the call that is under way */
@@ -77,9 +81,16 @@ const char *exchange_header(const struct exchange *x, const char *name)
     return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
 }
 
+/* In the absolute form the target's authority counts, and not the header (RFC 9112, section 3.2.2). */
+const char *exchange_host(const struct exchange *x)
+{
+    const char *authority = connection_of(x->connection)->target.authority;
+    return authority ? authority : exchange_header(x, "Host");
+}
+
 const char *exchange_query(const struct exchange *x, const char *name)
 {
-    return MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, name);
+    return target_query(&connection_of(x->connection)->target, name);
 }
 
 const char *exchange_body(const struct exchange *x, size_t *n)
@@ -158,7 +169,7 @@ static void queue_response(struct exchange *x, unsigned status, const char *cont
 {
     bool good = response && MHD_add_response_header(response, "Content-Type", content_type) == MHD_YES &&
                 add_headers(x, response);
-    x->verdict = good ? MHD_queue_response(x->connection, status, response) : MHD_NO;
+    x->verdict = good ? refusals_queue(x->connection, status, response) : MHD_NO;
     if (x->verdict == MHD_YES) {
         x->status = status;
         connection_answer(connection_of(x->connection), x->task && x->task->read ? 0 : SEND_SECONDS);
@@ -167,8 +178,29 @@ static void queue_response(struct exchange *x, unsigned status, const char *cont
         MHD_destroy_response(response);
 }
 
+/* In place of libmicrohttpd, which then closes the connection; it has written nothing for this request. */
+static void send_raw(struct exchange *x, unsigned status, const char *content_type, const void *body,
+                     size_t n)
+{
+    struct strbuf out = { 0 };
+    strbuf_printf(&out, "HTTP/1.1 %u %s\r\nConnection: close\r\nx-request-id: %s\r\nContent-Type: %s\r\n",
+                  status, MHD_get_reason_phrase_for(status), x->id, content_type);
+    for (uint32_t i = 0; i < x->n_headers; i++)
+        strbuf_printf(&out, "%s: %s\r\n", x->headers[i].name, x->headers[i].value);
+    strbuf_printf(&out, "Cache-Control: no-store\r\nContent-Length: %zu\r\n\r\n", n);
+    strbuf_add(&out, body, n);
+    int fd = connection_of(x->connection)->fd;
+    if (!out.failed && send(fd, out.text, out.len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)out.len)
+        x->status = status;
+    strbuf_free(&out);
+}
+
 void exchange_send(struct exchange *x, unsigned status, const char *content_type, const void *body, size_t n)
 {
+    if (x->raw) {
+        send_raw(x, status, content_type, body, n);
+        return;
+    }
     queue_response(x, status, content_type,
                    MHD_create_response_from_buffer(n, (void *)(uintptr_t)body, MHD_RESPMEM_MUST_COPY));
 }
@@ -218,44 +250,79 @@ void exchange_resume(struct exchange *x)
 
 /* ---- Coming and going --------------------------------------------------------------------- */
 
-static struct exchange *exchange_new(struct server *server, struct MHD_Connection *connection,
-                                     const char *method, const char *path)
+static struct exchange *exchange_new(struct MHD_Connection *connection, const char *method)
 {
-    struct exchange *x = mem_new(1, sizeof *x + server->options.user_bytes);
+    struct connection *c = connection_of(connection);
+    struct server *server = c->rules->server;
+    struct exchange *x = c->target.text ? mem_new(1, sizeof *x + server->options.user_bytes) : NULL;
     if (!x)
         return NULL;
     x->server = server;
     x->connection = connection;
-    x->id = connection_of(connection)->id;
+    x->id = c->id;
     x->method = method;
-    x->path = path;
+    x->path = c->target.path;
     x->received_ns = clock_monotonic_ns();
+    c->exchange = x;
+    server->options.begun(x);
     return x;
+}
+
+static void exchange_free(struct exchange *x)
+{
+    connection_of(x->connection)->exchange = NULL;
+    strbuf_free(&x->body);
+    mem_free(x);
+}
+
+static void refuse(struct exchange *x, unsigned status, const char *why)
+{
+    x->server->options.refuse(x, status, why);
 }
 
 static void refuse_body(struct exchange *x)
 {
-    x->server->options.refuse(x, 413, NULL);
+    char why[64];
+    snprintf(why, sizeof why, "the body is larger than %d bytes", BODY_BYTES_MAX);
+    refuse(x, 413, why);
+}
+
+static void refuse_coding(struct exchange *x)
+{
+    exchange_add_header(x, "Accept-Encoding", "gzip");
+    refuse(x, 415, "the only Content-Encoding of a body is gzip");
+}
+
+static const char *fault_of(const struct exchange *x, const char *version)
+{
+    const struct connection *c = connection_of(x->connection);
+    if (c->bad_target)
+        return "the request's target has spaces or control characters";
+    if (c->target.authority && !guard_host(c->target.authority))
+        return "the request's target is not an http URL";
+    return guard_check(x->connection, x->method, version);
 }
 
 /* The head has been read and the body has not: refuses what need not be read. */
 static void look_at_head(struct exchange *x, const char *version)
 {
-    const char *fault = connection_of(x->connection)->bad_target
-                            ? "the request's target has spaces or control characters"
-                            : guard_check(x->connection, x->method, version);
+    const char *fault = fault_of(x, version);
     const char *length = exchange_header(x, "Content-Length");
     uint64_t bytes = length && !fault ? strtoull(length, NULL, 10) : 0;
+    bool waits = exchange_header(x, "Expect") != NULL;
+    x->coding = guard_coding(x->connection);
     if (fault)
-        x->server->options.refuse(x, 400, fault);
-    else if (bytes > BODY_BYTES_SWALLOWED || (bytes > BODY_BYTES_MAX && exchange_header(x, "Expect")))
+        refuse(x, 400, fault);
+    else if (bytes > BODY_BYTES_SWALLOWED || (bytes > BODY_BYTES_MAX && waits))
         refuse_body(x);
+    else if (x->coding == CODING_UNKNOWN && waits)
+        refuse_coding(x);
 }
 
 static void take_body(struct exchange *x, const char *bytes, size_t n)
 {
     x->body_bytes += n;
-    if (x->body_bytes <= BODY_BYTES_MAX)
+    if (x->body_bytes <= BODY_BYTES_MAX && x->coding != CODING_UNKNOWN)
         strbuf_add(&x->body, bytes, n);
     else
         strbuf_free(&x->body);
@@ -263,12 +330,29 @@ static void take_body(struct exchange *x, const char *bytes, size_t n)
         exchange_abandon(x);
 }
 
+/* The bound is the same for what was sent and for what it becomes. */
+static enum cinf_status unzip_body(struct exchange *x)
+{
+    struct strbuf plain = { 0 };
+    enum cinf_status status = gzip_inflate(&plain, x->body.text, x->body.len, BODY_BYTES_MAX);
+    strbuf_free(&x->body);
+    x->body = plain;
+    return status;
+}
+
 static void handle(struct exchange *x)
 {
+    enum cinf_status unzipped = CINF_OK;
     x->handled = true;
-    if (x->body_bytes > BODY_BYTES_MAX)
+    if (x->coding == CODING_GZIP && x->body.len > 0)
+        unzipped = unzip_body(x);
+    if (x->coding == CODING_UNKNOWN && x->body_bytes > 0)
+        refuse_coding(x);
+    else if (x->body_bytes > BODY_BYTES_MAX || unzipped == CINF_EFULL)
         refuse_body(x);
-    else if (x->body.failed)
+    else if (unzipped == CINF_EFORMAT)
+        refuse(x, 400, "the body is not gzip");
+    else if (x->body.failed || unzipped != CINF_OK)
         exchange_abandon(x);
     else
         x->server->options.handle(x);
@@ -279,15 +363,15 @@ enum MHD_Result exchange_receive(void *server, struct MHD_Connection *connection
                                  size_t *upload_bytes, void **exchange)
 {
     struct exchange *x = *exchange;
+    (void)server, (void)path;
     if (!x) {
         struct connection *c = connection_of(connection);
-        x = c ? exchange_new(server, connection, method, path) : NULL;
+        x = c ? exchange_new(connection, method) : NULL;
         if (!x)
             return MHD_NO;
         *exchange = x;
         x->verdict = MHD_YES;
         connection_head(c);
-        x->server->options.begun(x);
         look_at_head(x, version);
         return x->verdict;
     }
@@ -309,10 +393,11 @@ void exchange_complete(void *unused, struct MHD_Connection *connection, void **e
     struct exchange *x = *exchange;
     struct connection *c = connection_of(connection);
     (void)unused, (void)code;
-    if (c)
-        connection_idle(c);
-    if (!x)
+    if (!x) {
+        if (c)
+            connection_idle(c);
         return;
+    }
     *exchange = NULL;
     assert(c); /* a connection without memory for one has no exchange */
     if (c->timed_out)
@@ -323,6 +408,45 @@ void exchange_complete(void *unused, struct MHD_Connection *connection, void **e
     } else {
         x->server->options.ended(x);
     }
-    strbuf_free(&x->body);
-    mem_free(x);
+    exchange_free(x);
+    connection_idle(c);
+}
+
+/* libmicrohttpd's 500 is for a chunk that has no room for itself. */
+static const struct refusal {
+    unsigned library, status;
+    const char *why;
+} refusals[] = {
+    { 400, 400, "the request is malformed" },
+    { 413, 413, "the body is too large" },
+    { 414, 414, "the request's target is too long" },
+    { 431, 431, "the request's headers are too large" },
+    { 500, 400, "a chunk's extensions are too long" },
+    { 505, 505, "the version is neither HTTP/1.0 nor HTTP/1.1" },
+};
+
+bool exchange_refuse(struct MHD_Connection *connection, unsigned status)
+{
+    struct refusal r = { status, status, "the request cannot be read" };
+    struct connection *c = connection_of(connection);
+    struct exchange *x = c ? c->exchange : NULL;
+    bool has_head = x != NULL;
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++)
+        if (refusals[i].library == status)
+            r = refusals[i];
+    if (c && !has_head) {
+        if (atomic_load(&c->phase) != ARRIVING)
+            connection_first_line(c, "");
+        x = exchange_new(connection, "");
+    }
+    if (!x)
+        return false;
+    x->raw = true;
+    refuse(x, r.status, r.why);
+    bool sent = x->status == r.status;
+    if (!has_head) {
+        x->server->options.ended(x);
+        exchange_free(x);
+    }
+    return sent;
 }

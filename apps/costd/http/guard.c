@@ -34,8 +34,7 @@ static bool is_value(const char *text, size_t n)
     return true;
 }
 
-/* host[:port]: a name, an IPv4 address, or an IPv6 address in brackets. */
-static bool is_host(const char *text)
+bool guard_host(const char *text)
 {
     size_t n;
     if (*text == '[') {
@@ -93,7 +92,7 @@ const char *guard_check(struct MHD_Connection *connection, const char *method, c
         return head.fault;
     if (head.n_host > 1 || (head.n_host == 0 && !old))
         return "there must be exactly one Host header";
-    if (head.n_host == 1 && (!head.host || !is_host(head.host)))
+    if (head.n_host == 1 && (!head.host || !guard_host(head.host)))
         return "the Host header is malformed";
     if (head.n_length > 1)
         return "there is more than one Content-Length header";
@@ -105,4 +104,23 @@ const char *guard_check(struct MHD_Connection *connection, const char *method, c
     if (head.n_encoding && head.n_length)
         return "there are both Content-Length and Transfer-Encoding";
     return NULL;
+}
+
+static enum MHD_Result look_at_coding(void *context, enum MHD_ValueKind kind, const char *name,
+                                      const char *value)
+{
+    enum coding *coding = context;
+    (void)kind;
+    if (strcasecmp(name, "Content-Encoding") != 0 || !value || strcasecmp(value, "identity") == 0)
+        return MHD_YES;
+    bool gzip = strcasecmp(value, "gzip") == 0 || strcasecmp(value, "x-gzip") == 0;
+    *coding = gzip && *coding == CODING_NONE ? CODING_GZIP : CODING_UNKNOWN;
+    return MHD_YES;
+}
+
+enum coding guard_coding(struct MHD_Connection *connection)
+{
+    enum coding coding = CODING_NONE;
+    MHD_get_connection_values(connection, MHD_HEADER_KIND, look_at_coding, &coding);
+    return coding;
 }

@@ -22,12 +22,17 @@ enum {
 
 /* ---- What libmicrohttpd calls -------------------------------------------------------------- */
 
+/* Takes the query away from libmicrohttpd (see target.h).  The text is in its read buffer, so it may be
+ * changed. */
 static void *on_first_line(void *unused, const char *target, struct MHD_Connection *connection)
 {
     struct connection *c = connection_of(connection);
+    const char *query = target ? strchr(target, '?') : NULL;
     (void)unused;
     if (c)
         connection_first_line(c, target);
+    if (query && query[1])
+        *(char *)(uintptr_t)(query + 1) = '\0';
     return NULL;
 }
 
@@ -116,9 +121,10 @@ static enum cinf_status prepare(struct server *server)
 {
     const struct server_options *o = &server->options;
     struct connection_rules *rules = &server->rules;
-    o->write_late(&server->late);
+    o->write_refusal(&server->late, 408, "the request took too long to arrive");
     if (server->late.failed)
         return cinf_fail(CINF_ENOMEM, "no memory for the server");
+    rules->server = server;
     rules->timers = o->timers;
     rules->watcher = o->watcher;
     rules->head_seconds = o->head_seconds;

@@ -38,10 +38,11 @@ struct server_options {
     /* Called with each request when its body has come; answers by exchange_send(), exchange_begin() or
      * exchange_stream(). */
     void (*handle)(struct exchange *x);
-    /* Answers a request that HTTP itself refuses: `status` is 400, for the reason `why`, or 413. */
+    /* Answers a request that HTTP itself refuses; `why` is a sentence without a full stop. */
     void (*refuse)(struct exchange *x, unsigned status, const char *why);
-    /* Writes the body, JSON, of the 408 for requests that take too long to arrive.  Called once. */
-    void (*write_late)(struct strbuf *out);
+    /* Writes the body, JSON, of such an answer.  Called once, for the 408 that is sent without an exchange.
+     */
+    void (*write_refusal)(struct strbuf *out, unsigned status, const char *why);
     /* The exchange is about to go.  For one that has a task, its over() is called instead. */
     void (*ended)(struct exchange *x);
     /* A warning for the log, from any thread. */

@@ -27,6 +27,14 @@ enum MHD_Result exchange_receive(void *server, struct MHD_Connection *connection
                                  const char *method, const char *version, const char *upload,
                                  size_t *upload_bytes, void **exchange);
 
+/* Answers in place of libmicrohttpd, which refuses a request with this status and must then close the
+ * connection. False: nothing was sent. */
+bool exchange_refuse(struct MHD_Connection *connection, unsigned status);
+
+/* libmicrohttpd's own MHD_queue_response(): refusals.c stands before it. */
+enum MHD_Result refusals_queue(struct MHD_Connection *connection, unsigned status,
+                               struct MHD_Response *response);
+
 /* MHD_RequestCompletedCallback. */
 void exchange_complete(void *unused, struct MHD_Connection *connection, void **exchange,
                        enum MHD_RequestTerminationCode code);
