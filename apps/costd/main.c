@@ -20,7 +20,7 @@
 #include "clock.h"
 #include "fail.h"
 #include "fleet.h"
-#include "job.h"
+#include "generation.h"
 #include "keys.h"
 #include "listener.h"
 #include "log.h"
@@ -146,10 +146,10 @@ static void log_start(const struct service *service, const struct settings *s, c
 
 /* Waits until all generations have ended.  Returns false when time is up or, if `interruptible`, when a
  * second signal comes. */
-static bool wait_for_jobs(struct service *service, uint32_t seconds, bool interruptible)
+static bool wait_for_generations(struct service *service, uint32_t seconds, bool interruptible)
 {
     uint64_t until = clock_monotonic_ns() + UINT64_C(1000000000) * seconds;
-    while (jobs_count(&service->jobs) > 0) {
+    while (generations_count(&service->generations) > 0) {
         if (clock_monotonic_ns() >= until)
             return false;
         int got = next_signal(POLL_MS);
@@ -162,14 +162,15 @@ static bool wait_for_jobs(struct service *service, uint32_t seconds, bool interr
 /* Refuses new generations, which /ready tells from now on, and lets the running ones end. */
 static void drain(struct service *service, uint32_t seconds)
 {
-    jobs_close(&service->jobs);
-    log_message("info", "draining", "%u generations are under way", jobs_count(&service->jobs));
-    if (wait_for_jobs(service, seconds, true))
+    generations_close(&service->generations);
+    log_message("info", "draining", "%u generations are under way", generations_count(&service->generations));
+    if (wait_for_generations(service, seconds, true))
         return;
-    log_message("warn", "draining", "%u generations are cancelled", jobs_count(&service->jobs));
-    jobs_end(&service->jobs);
-    if (!wait_for_jobs(service, CANCEL_SECONDS, false)) {
-        log_message("error", "draining", "%u generations do not end", jobs_count(&service->jobs));
+    log_message("warn", "draining", "%u generations are cancelled", generations_count(&service->generations));
+    generations_end(&service->generations);
+    if (!wait_for_generations(service, CANCEL_SECONDS, false)) {
+        log_message("error", "draining", "%u generations do not end",
+                    generations_count(&service->generations));
         _exit(0); /* their threads cannot be joined, so what they use cannot be freed */
     }
 }
@@ -291,7 +292,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     uint32_t drain_seconds = s->drain_seconds;
     enum cinf_status status = read_keys(&service, s);
     if (status == CINF_OK)
-        status = jobs_init(&service.jobs, service.keys ? KEYS_MAX : 0);
+        status = generations_init(&service.generations, service.keys ? KEYS_MAX : 0);
     if (status == CINF_OK)
         status = open_engine(&service.engine, s, service.queue_max);
     if (status == CINF_OK)
@@ -326,7 +327,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     recorder_stop(service.recorder);
     fleet_free(service.fleet);
     cinf_engine_close(service.engine);
-    jobs_free(&service.jobs);
+    generations_free(&service.generations);
     keys_free(service.keys);
     mem_free(service.allow_hosts);
     log_message("info", "stopped", "good bye");

@@ -14,7 +14,7 @@
 #include "fail.h"
 #include "fields.h"
 #include "handlers.h"
-#include "job.h"
+#include "generation.h"
 #include "mem.h"
 #include "problem.h"
 #include "utf8.h"
@@ -200,10 +200,10 @@ static void put_choice(struct strbuf *out, const struct completion *c, const str
     out->failed = out->failed || choice->text.failed;
 }
 
-static void put_usage(struct strbuf *out, const struct job *job)
+static void put_usage(struct strbuf *out, const struct generation *generation)
 {
     struct cinf_report r;
-    job_report(job, &r);
+    generation_report(generation, &r);
     strbuf_puts(out, "\"usage\":{");
     put_count(out, "prompt_tokens", r.input_tokens);
     strbuf_putc(out, ',');
@@ -249,13 +249,13 @@ static void put_chunk(struct strbuf *out, const struct completion *c, uint32_t i
     clear_choice(choice);
 }
 
-static void end_stream(struct strbuf *out, const struct completion *c, const struct job *job)
+static void end_stream(struct strbuf *out, const struct completion *c, const struct generation *generation)
 {
     if (c->include_usage) {
         strbuf_puts(out, "data: ");
         put_head(out, c);
         strbuf_puts(out, ",\"choices\":[],");
-        put_usage(out, job);
+        put_usage(out, generation);
         strbuf_puts(out, "}\n\n");
     }
     strbuf_puts(out, "data: [DONE]\n\n");
@@ -270,13 +270,13 @@ static bool is_empty(const int32_t *ids, uint32_t n_ids, const struct cinf_token
 }
 
 /* The first time anything is heard of a prompt: its text is what offsets count from and what echo repeats. */
-static void begin_prompt(struct completion *c, const struct job *job, uint32_t prompt)
+static void begin_prompt(struct completion *c, const struct generation *generation, uint32_t prompt)
 {
     uint32_t n_ids;
     size_t n = 0;
     char *text = NULL;
     const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
-    const int32_t *ids = cinf_request_prompt(job_request(job, prompt), &n_ids);
+    const int32_t *ids = cinf_request_prompt(generation_request(generation, prompt), &n_ids);
     c->prompt_is_seen[prompt] = true;
     if ((!c->echo && !c->logprobs) || is_empty(ids, n_ids, tokenizer))
         return;
@@ -293,16 +293,16 @@ static void begin_prompt(struct completion *c, const struct job *job, uint32_t p
     cinf_text_free(text);
 }
 
-static void on_event(void *api, const struct job *job, uint32_t prompt, const struct cinf_event *event,
-                     struct strbuf *out)
+static void on_event(void *api, const struct generation *generation, uint32_t prompt,
+                     const struct cinf_event *event, struct strbuf *out)
 {
     struct completion *c = api;
     const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
     if (!c->prompt_is_seen[prompt])
-        begin_prompt(c, job, prompt);
+        begin_prompt(c, generation, prompt);
     if (event->kind == CINF_EVENT_PROMPT) {
         uint32_t n_ids;
-        const int32_t *ids = cinf_request_prompt(job_request(job, prompt), &n_ids);
+        const int32_t *ids = cinf_request_prompt(generation_request(generation, prompt), &n_ids);
         for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++) {
             add_logprob(&c->choices[i], tokenizer, event);
             if (is_empty(ids, n_ids, tokenizer))
@@ -347,11 +347,11 @@ static struct choice *next_best(const struct completion *c, uint32_t prompt)
     return best;
 }
 
-static void on_end(void *api, const struct job *job, struct strbuf *out)
+static void on_end(void *api, const struct generation *generation, struct strbuf *out)
 {
     struct completion *c = api;
     if (c->stream) {
-        end_stream(out, c, job);
+        end_stream(out, c, generation);
         return;
     }
     put_head(out, c);
@@ -361,7 +361,7 @@ static void on_end(void *api, const struct job *job, struct strbuf *out)
         put_choice(out, c, next_best(c, i / c->n_answered), i);
     }
     strbuf_puts(out, "],");
-    put_usage(out, job);
+    put_usage(out, generation);
     strbuf_putc(out, '}');
 }
 
@@ -382,7 +382,7 @@ static void free_completion(void *api)
     mem_free(c);
 }
 
-static const struct job_format format = { on_event, on_end, free_completion };
+static const struct generation_format format = { on_event, on_end, free_completion };
 
 /* ---- Prompts ------------------------------------------------------------------------------ */
 
@@ -589,7 +589,7 @@ void post_completions(struct exchange *x, const char *unused)
         status = new_completion(&completion, &read, prompts.n, exchange_id(x));
     }
     if (status == CINF_OK) {
-        job_start(x, read.model, prompts.options, prompts.n, read.stream, &format, completion);
+        generation_start(x, read.model, prompts.options, prompts.n, read.stream, &format, completion);
     } else {
         problem_answer(x, status, f.param, account);
         cinf_model_release(read.model);

@@ -8,7 +8,7 @@
 #include "fail.h"
 #include "fields.h"
 #include "handlers.h"
-#include "job.h"
+#include "generation.h"
 #include "mem.h"
 #include "percent.h"
 #include "problem.h"
@@ -19,11 +19,11 @@ struct generate {
     struct strbuf text; /* prompt and continuation */
 };
 
-static void on_event(void *api, const struct job *job, uint32_t index, const struct cinf_event *event,
-                     struct strbuf *out)
+static void on_event(void *api, const struct generation *generation, uint32_t index,
+                     const struct cinf_event *event, struct strbuf *out)
 {
     struct generate *g = api;
-    (void)job, (void)index;
+    (void)generation, (void)index;
     strbuf_add(&g->text, event->text, event->text_bytes);
     if (!g->stream || event->text_bytes == 0)
         return;
@@ -32,13 +32,13 @@ static void on_event(void *api, const struct job *job, uint32_t index, const str
     strbuf_puts(out, "}\n\n");
 }
 
-static void on_end(void *api, const struct job *job, struct strbuf *out)
+static void on_end(void *api, const struct generation *generation, struct strbuf *out)
 {
     struct generate *g = api;
     struct cinf_report r;
     struct cinf_model_info info = { CINF_MODEL_INFO };
     cinf_model_info(g->model, &info);
-    job_report(job, &r);
+    generation_report(generation, &r);
     strbuf_puts(out, g->stream ? "data: {" : "{");
     put_text(out, "model", info.name, strlen(info.name));
     strbuf_putc(out, ',');
@@ -65,7 +65,7 @@ static void free_generate(void *api)
     mem_free(g);
 }
 
-static const struct job_format format = { on_event, on_end, free_generate };
+static const struct generation_format format = { on_event, on_end, free_generate };
 
 /* The tutorial's client sends prompt and max_tokens as query parameters; a body's fields go before them. */
 static enum cinf_status read_query(struct exchange *x, struct fields *f, char **prompt, int64_t *max_tokens)
@@ -132,7 +132,7 @@ void post_generate(struct exchange *x, const char *name)
         status = new_generate(&g, &f, model, stream);
     }
     if (status == CINF_OK) {
-        job_start(x, model, &f.options, 1, stream, &format, g); /* which has the handle now */
+        generation_start(x, model, &f.options, 1, stream, &format, g); /* which has the handle now */
     } else {
         problem_answer(x, status, f.param, info.account);
         cinf_model_release(model);

@@ -11,7 +11,7 @@
 #include "fail.h"
 #include "fleet.h"
 #include "handlers.h"
-#include "job.h"
+#include "generation.h"
 #include "keys.h"
 #include "mem.h"
 #include "problem.h"
@@ -122,10 +122,10 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
 static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service)
 {
     uint32_t n = 1 + keys_count(service->keys);
-    struct key_use *uses = mem_new(service->jobs.n_uses, sizeof *uses);
+    struct key_use *uses = mem_new(service->generations.n_uses, sizeof *uses);
     if (!uses)
         return cinf_fail(CINF_ENOMEM, "no memory for %u keys", n);
-    jobs_uses(&service->jobs, uses);
+    generations_uses(&service->generations, uses);
     cinf_exposition_family(page, "costd_key_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
                            "Device time that the requests of each API key have used.");
     for (uint32_t i = 0; i < n; i++) {

@@ -12,9 +12,9 @@
 
 static struct cinf_model *only_model(struct exchange *x)
 {
-    struct cinf_model *models[MODELS_MAX];
-    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_MAX);
-    for (uint32_t i = n == 1 ? 1 : 0; i < n && i < MODELS_MAX; i++)
+    struct cinf_model *models[SERVED_MODELS_MAX];
+    uint32_t n = cinf_model_list(service_of(x)->engine, models, SERVED_MODELS_MAX);
+    for (uint32_t i = n == 1 ? 1 : 0; i < n && i < SERVED_MODELS_MAX; i++)
         cinf_model_release(models[i]);
     if (n == 1)
         return models[0];
@@ -72,11 +72,11 @@ static void put_model(struct strbuf *out, const struct cinf_model *model)
 void get_models(struct exchange *x, const char *unused)
 {
     struct strbuf out = { 0 };
-    struct cinf_model *models[MODELS_MAX];
+    struct cinf_model *models[SERVED_MODELS_MAX];
     (void)unused;
-    uint32_t n = cinf_model_list(service_of(x)->engine, models, MODELS_MAX);
+    uint32_t n = cinf_model_list(service_of(x)->engine, models, SERVED_MODELS_MAX);
     strbuf_puts(&out, "{\"object\":\"list\",\"data\":[");
-    for (uint32_t i = 0; i < n && i < MODELS_MAX; i++) {
+    for (uint32_t i = 0; i < n && i < SERVED_MODELS_MAX; i++) {
         strbuf_puts(&out, i ? "," : "");
         put_model(&out, models[i]);
         cinf_model_release(models[i]);

@@ -8,7 +8,7 @@
 #include "fail.h"
 #include "fleet.h"
 #include "handlers.h"
-#include "job.h"
+#include "generation.h"
 #include "mem.h"
 #include "percent.h"
 #include "problem.h"
@@ -26,7 +26,7 @@ static void get_health(struct exchange *x, const char *unused)
 
 static void get_ready(struct exchange *x, const char *unused)
 {
-    if (jobs_closed(&service_of(x)->jobs))
+    if (generations_closed(&service_of(x)->generations))
         problem_draining(x, NO_ACCOUNT);
     else
         get_health(x, unused);

@@ -18,7 +18,7 @@ extern const char *const service_endpoints[ENDPOINT_COUNT];
 enum { LISTENER_MAIN = 1, LISTENER_ADMIN = 2, LISTENER_BOTH = LISTENER_MAIN | LISTENER_ADMIN };
 
 struct fleet;
-struct job;
+struct generation;
 struct keys;
 struct recorder;
 struct timers;
@@ -31,12 +31,12 @@ struct key_use {
 };
 
 /* Generations under way, for draining and for the accounts of keys. */
-struct job_list {
+struct generation_list {
     pthread_mutex_t lock;
-    struct job *first;
+    struct generation *first;
     uint32_t n;           /* also those that are about to be listed */
     bool closed;          /* draining: no new ones */
-    struct key_use *uses; /* [n_uses] by ended jobs, by the number of their key */
+    struct key_use *uses; /* [n_uses] by ended generations, by the number of their key */
     uint32_t n_uses;
     bool ending; /* no time left: what is still listed later is cancelled at once */
 };
@@ -47,7 +47,7 @@ struct service {
     struct timers *timers;
     struct fleet *fleet;
     struct recorder *recorder;
-    struct job_list jobs;
+    struct generation_list generations;
     struct keys *keys; /* NULL: everybody may ask */
     char *allow_hosts; /* "NAME,NAME", or NULL */
     bool has_admin_listener;

@@ -33,11 +33,11 @@ const struct access *access_end(struct exchange *x)
     return access;
 }
 
-static void log_generation(struct log_line *line, const struct generation *g)
+static void log_outcome(struct log_line *line, const struct outcome *o)
 {
-    const struct cinf_report *r = &g->report;
-    log_text(line, "endpoint", g->endpoint);
-    log_text(line, "mode", g->stream ? "stream" : "whole");
+    const struct cinf_report *r = &o->report;
+    log_text(line, "endpoint", o->endpoint);
+    log_text(line, "mode", o->stream ? "stream" : "whole");
     log_text(line, "finish", cinf_finish_name(r->finish));
     log_u64(line, "input_tokens", r->input_tokens);
     log_u64(line, "cached_tokens", r->cached_tokens);
@@ -51,7 +51,7 @@ static void log_generation(struct log_line *line, const struct generation *g)
         log_cost(line, "cost_usd", r->cost);
 }
 
-void access_log(const struct access *access, const struct generation *generation)
+void access_log(const struct access *access, const struct outcome *outcome)
 {
     struct log_line line;
     unsigned status = access->status ? access->status : STATUS_CLIENT_GONE;
@@ -68,8 +68,8 @@ void access_log(const struct access *access, const struct generation *generation
         log_text(&line, "key", access->key_name);
     if (access->model[0])
         log_text(&line, "model", access->model);
-    if (generation)
-        log_generation(&line, generation);
+    if (outcome)
+        log_outcome(&line, outcome);
     log_seconds(&line, "seconds", clock_monotonic_ns() - access->received_ns);
     log_end(&line);
 }

@@ -36,14 +36,14 @@ void access_begin(struct exchange *x);
 const struct access *access_end(struct exchange *x);
 
 /* What a request generated, summed over its prompts. */
-struct generation {
+struct outcome {
     const char *endpoint;
     bool stream;
     struct cinf_report report;
 };
 
-/* `generation` is NULL for requests that generate nothing. */
-void access_log(const struct access *access, const struct generation *generation);
+/* `outcome` is NULL for requests that generate nothing. */
+void access_log(const struct access *access, const struct outcome *outcome);
 
 /* The line of a request that has ended and generated nothing. */
 void access_log_ended(struct exchange *x);

@@ -102,19 +102,19 @@ static int64_t unix_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-void recorder_add(struct recorder *r, const struct access *access, const struct generation *g)
+void recorder_add(struct recorder *r, const struct access *access, const struct outcome *o)
 {
     if (!r)
         return;
     struct recent recent = { .ended_unix_ms = unix_ms(),
                              .status = access->status,
-                             .endpoint = g->endpoint,
-                             .stream = g->stream,
-                             .report = g->report };
+                             .endpoint = o->endpoint,
+                             .stream = o->stream,
+                             .report = o->report };
     memcpy(recent.id, access->id, sizeof recent.id);
     pthread_mutex_lock(&r->lock);
     r->recent[r->n_recent++ % RECENT_MAX] = recent;
-    history_observe(r->history, g->report.model, g->report.latency_ns, g->report.first_token_ns);
+    history_observe(r->history, o->report.model, o->report.latency_ns, o->report.first_token_ns);
     pthread_mutex_unlock(&r->lock);
 }
 

@@ -28,8 +28,7 @@ enum cinf_status recorder_start(struct recorder **out, struct cinf_engine *engin
 void recorder_stop(struct recorder *recorder); /* accepts NULL */
 
 /* From any thread; the recorder may be NULL. */
-void recorder_add(struct recorder *recorder, const struct access *access,
-                  const struct generation *generation);
+void recorder_add(struct recorder *recorder, const struct access *access, const struct outcome *outcome);
 
 uint64_t recorder_run(const struct recorder *recorder); /* random; another one after a restart */
 uint64_t recorder_now(const struct recorder *recorder); /* nanoseconds since the start */

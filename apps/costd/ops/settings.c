@@ -199,8 +199,8 @@ static enum cinf_status set_model(struct settings *s, const char *name, const ch
         return cinf_fail(CINF_EINVAL, "\"%s\" has no folder", name);
     while (at < s->n_models && strcmp(s->models[at].name, name) != 0)
         at++;
-    if (at == MODELS_MAX)
-        return cinf_fail(CINF_EINVAL, "more than %d models", MODELS_MAX);
+    if (at == SERVED_MODELS_MAX)
+        return cinf_fail(CINF_EINVAL, "more than %d models", SERVED_MODELS_MAX);
     struct model_setting entry = { mem_copy_text(name), mem_copy_text(folder) };
     if (!entry.name || !entry.folder) {
         mem_free(entry.name);

@@ -10,7 +10,7 @@
 
 #include <costinfer/engine.h>
 
-enum { LATENCY_BUCKETS_MAX = 32, MODELS_MAX = 64 };
+enum { LATENCY_BUCKETS_MAX = 32, SERVED_MODELS_MAX = 64 };
 
 struct model_setting {
     char *name, *folder;
@@ -18,7 +18,7 @@ struct model_setting {
 
 struct settings {
     char *config; /* path, or NULL */
-    struct model_setting models[MODELS_MAX];
+    struct model_setting models[SERVED_MODELS_MAX];
     uint32_t n_models;
 
     char *listen;         /* "HOST:PORT" or "unix:PATH" */
