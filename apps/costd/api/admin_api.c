@@ -1,12 +1,8 @@
-/* admin_api.c - what an operator changes while requests go on: models and the price; and GET /props.
+/* admin_api.c - what an operator changes while requests go on: models and the price.
  *
  * A change is accepted (202) and carried out by the fleet's thread, in order; /v1/models and the log show
  * what came of it. */
-#include <stdio.h>
-#include <string.h>
-
-#include <costinfer/costinfer.h>
-
+#include "answer.h"
 #include "fail.h"
 #include "fields.h"
 #include "fleet.h"
@@ -17,9 +13,8 @@
 
 static void answer(struct exchange *x, enum cinf_status status, const char *param)
 {
-    static const char accepted[] = "{\"status\":\"accepted\"}\n";
     if (status == CINF_OK)
-        exchange_send(x, 202, "application/json", accepted, sizeof accepted - 1);
+        answer_status(x, 202, "accepted");
     else
         problem_answer(x, status, param, NO_ACCOUNT);
 }
@@ -79,37 +74,4 @@ void admin_price(struct exchange *x, const char *unused)
     answer(x, status, "dollars_per_hour");
     fields_free(&f);
     cJSON_Delete(body);
-}
-
-void get_props(struct exchange *x, const char *unused)
-{
-    struct service *service = service_of(x);
-    struct cinf_device_info device = { CINF_DEVICE_INFO };
-    struct strbuf out = { 0 };
-    (void)unused;
-    cinf_engine_device(service->engine, &device);
-    strbuf_putc(&out, '{');
-    put_text(&out, "version", cinf_version(), strlen(cinf_version()));
-    strbuf_puts(&out, ",\"device\":{");
-    put_text(&out, "name", device.name, strlen(device.name));
-    strbuf_putc(&out, ',');
-    put_text(&out, "description", device.description, strlen(device.description));
-    strbuf_putc(&out, ',');
-    put_count(&out, "threads", device.threads);
-    strbuf_printf(&out, ",\"kv\":\"%s\",\"speculation\":%s", cinf_kv_name(device.kv),
-                  device.speculation ? "true" : "false");
-    strbuf_puts(&out, "},\"limits\":{");
-    put_count(&out, "body_bytes", BODY_BYTES_MAX);
-    strbuf_putc(&out, ',');
-    put_count(&out, "queue", service->queue_max);
-    strbuf_putc(&out, ',');
-    put_count(&out, "choices", CHOICES_MAX);
-    strbuf_putc(&out, ',');
-    put_count(&out, "stop", STOPS_MAX);
-    strbuf_putc(&out, ',');
-    put_count(&out, "logit_bias", LOGIT_BIASES_MAX);
-    strbuf_putc(&out, ',');
-    put_count(&out, "logprobs", CINF_TOP_LOGPROBS_MAX);
-    strbuf_puts(&out, "}}\n");
-    answer_json(x, &out);
 }

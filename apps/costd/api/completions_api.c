@@ -17,19 +17,24 @@
 #include "generation.h"
 #include "mem.h"
 #include "problem.h"
+#include "report.h"
 #include "utf8.h"
 
 enum { MAX_TOKENS_DEFAULT = 16 };
 
-/* The members of a logprobs object so far, without their brackets. */
-struct logprobs {
-    struct strbuf tokens, token_logprobs, top_logprobs, text_offset;
-    bool any;
+/* A token with what is said of it. */
+struct scored_token {
+    int32_t id;
+    float logprob;   /* NaN: unknown, as for a prompt's first token */
+    uint64_t offset; /* characters of text before it */
+    uint32_t n_top;
+    struct cinf_logprob top[CINF_TOP_LOGPROBS_MAX]; /* most likely first */
 };
 
 struct choice {
     struct strbuf text;
-    struct logprobs logprobs;
+    struct scored_token *scored; /* [n_scored] */
+    size_t n_scored, cap_scored;
     struct cinf_decoder decoder; /* for offsets: how much text the tokens so far stand for */
     uint64_t n_characters;       /* from the beginning of the prompt */
     double logprob_sum;          /* of its n_tokens tokens, for best_of */
@@ -45,7 +50,6 @@ struct completion {
     char id[48];
     int64_t created;
     bool stream, include_usage, echo, logprobs;
-    uint32_t n_top;
     uint32_t n;           /* choices of a prompt (best_of) */
     uint32_t n_answered;  /* the best of these */
     uint32_t n_choices;   /* of all */
@@ -54,56 +58,6 @@ struct completion {
 };
 
 /* ---- Log-probabilities -------------------------------------------------------------------- */
-
-static void put_logprob(struct strbuf *out, float logprob)
-{
-    if (isnan(logprob))
-        strbuf_puts(out, "null");
-    else
-        strbuf_printf(out, "%.9g", isinf(logprob) ? -9999.0 : (double)logprob);
-}
-
-/* A token's bytes are often not UTF-8 on their own; such ones are spelt so that different tokens stay
- * different keys. */
-static void put_token(struct strbuf *out, const struct cinf_tokenizer *tokenizer, int32_t id)
-{
-    size_t n;
-    const char *piece = cinf_tokenizer_token(tokenizer, id, &n);
-    if (piece && utf8_valid(piece, n)) {
-        strbuf_put_json(out, piece, n);
-        return;
-    }
-    strbuf_puts(out, "\"bytes:");
-    for (size_t i = 0; piece && i < n; i++)
-        strbuf_printf(out, "\\\\x%02x", (unsigned char)piece[i]);
-    strbuf_putc(out, '"');
-}
-
-/* The most likely tokens, and the one that was chosen where it is not among them. */
-static void put_top(struct strbuf *out, const struct cinf_tokenizer *tokenizer,
-                    const struct cinf_event *event)
-{
-    bool listed = false;
-    if (isnan(event->logprob)) {
-        strbuf_puts(out, "null");
-        return;
-    }
-    strbuf_putc(out, '{');
-    for (uint32_t i = 0; i < event->n_top; i++) {
-        listed = listed || event->top[i].token == event->token;
-        strbuf_puts(out, i ? "," : "");
-        put_token(out, tokenizer, event->top[i].token);
-        strbuf_putc(out, ':');
-        put_logprob(out, event->top[i].logprob);
-    }
-    if (!listed) {
-        strbuf_puts(out, event->n_top ? "," : "");
-        put_token(out, tokenizer, event->token);
-        strbuf_putc(out, ':');
-        put_logprob(out, event->logprob);
-    }
-    strbuf_putc(out, '}');
-}
 
 static uint64_t count_characters(const char *text, size_t n)
 {
@@ -133,130 +87,187 @@ static uint64_t characters_of(struct choice *c, const struct cinf_tokenizer *tok
 static void add_logprob(struct choice *c, const struct cinf_tokenizer *tokenizer,
                         const struct cinf_event *event)
 {
-    struct logprobs *l = &c->logprobs;
-    const char *comma = l->any ? "," : "";
-    l->any = true;
-    strbuf_puts(&l->tokens, comma);
-    put_token(&l->tokens, tokenizer, event->token);
-    strbuf_puts(&l->token_logprobs, comma);
-    put_logprob(&l->token_logprobs, event->logprob);
-    strbuf_puts(&l->top_logprobs, comma);
-    put_top(&l->top_logprobs, tokenizer, event);
-    strbuf_puts(&l->text_offset, comma);
-    strbuf_put_u64(&l->text_offset, c->n_characters);
+    if (!mem_reserve(&c->scored, &c->cap_scored, c->n_scored + 1, sizeof *c->scored)) {
+        c->text.failed = true;
+        return;
+    }
+    struct scored_token *t = &c->scored[c->n_scored++];
+    *t = (struct scored_token){
+        .id = event->token, .logprob = event->logprob, .offset = c->n_characters, .n_top = event->n_top
+    };
+    assert(event->n_top <= CINF_TOP_LOGPROBS_MAX);
+    if (event->n_top)
+        memcpy(t->top, event->top, event->n_top * sizeof *t->top);
     c->n_characters += characters_of(c, tokenizer, event->token);
 }
 
-static void put_list(struct strbuf *out, const char *key, const struct strbuf *list)
+/* A token's bytes are often not UTF-8 on their own; such ones are spelt so that different tokens stay
+ * different keys. */
+static void spell_token(struct json_writer *w, struct strbuf *text, const struct cinf_tokenizer *tokenizer,
+                        int32_t id)
 {
-    strbuf_printf(out, "\"%s\":[", key);
-    strbuf_add(out, list->text, list->len);
-    strbuf_putc(out, ']');
-    out->failed = out->failed || list->failed;
+    size_t n;
+    const char *piece = cinf_tokenizer_token(tokenizer, id, &n);
+    strbuf_clear(text);
+    if (piece && utf8_valid(piece, n)) {
+        strbuf_add(text, piece, n);
+    } else {
+        strbuf_puts(text, "bytes:");
+        for (size_t i = 0; piece && i < n; i++)
+            strbuf_printf(text, "\\x%02x", (unsigned char)piece[i]);
+    }
+    w->out->failed = w->out->failed || text->failed;
 }
 
-static void put_logprobs(struct strbuf *out, const struct completion *c, const struct logprobs *l)
+static void put_logprob(struct json_writer *w, const char *key, float logprob)
 {
-    if (!c->logprobs) {
-        strbuf_puts(out, "\"logprobs\":null");
+    if (isnan(logprob))
+        json_put_null(w, key);
+    else
+        json_put_format(w, key, "%.9g", isinf(logprob) ? -9999.0 : (double)logprob);
+}
+
+static void put_top_logprob(struct json_writer *w, struct strbuf *spelt,
+                            const struct cinf_tokenizer *tokenizer, struct cinf_logprob top)
+{
+    spell_token(w, spelt, tokenizer, top.token);
+    put_logprob(w, spelt->failed ? "" : spelt->text, top.logprob);
+}
+
+/* The most likely tokens, and the one that was chosen where it is not among them. */
+static void put_top(struct json_writer *w, struct strbuf *spelt, const struct cinf_tokenizer *tokenizer,
+                    const struct scored_token *t)
+{
+    bool listed = false;
+    if (isnan(t->logprob)) {
+        json_put_null(w, NULL);
         return;
     }
-    strbuf_puts(out, "\"logprobs\":{");
-    put_list(out, "tokens", &l->tokens);
-    strbuf_putc(out, ',');
-    put_list(out, "token_logprobs", &l->token_logprobs);
-    strbuf_putc(out, ',');
-    put_list(out, "top_logprobs", &l->top_logprobs);
-    strbuf_putc(out, ',');
-    put_list(out, "text_offset", &l->text_offset);
-    strbuf_putc(out, '}');
+    json_open_object(w, NULL);
+    for (uint32_t i = 0; i < t->n_top; i++) {
+        listed = listed || t->top[i].token == t->id;
+        put_top_logprob(w, spelt, tokenizer, t->top[i]);
+    }
+    if (!listed)
+        put_top_logprob(w, spelt, tokenizer, (struct cinf_logprob){ .token = t->id, .logprob = t->logprob });
+    json_close(w);
+}
+
+static void put_logprobs(struct json_writer *w, const struct completion *c, const struct choice *choice)
+{
+    struct strbuf spelt = { 0 };
+    const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
+    if (!c->logprobs) {
+        json_put_null(w, "logprobs");
+        return;
+    }
+    json_open_object(w, "logprobs");
+    json_open_array(w, "tokens");
+    for (size_t i = 0; i < choice->n_scored; i++) {
+        spell_token(w, &spelt, tokenizer, choice->scored[i].id);
+        json_put_bytes(w, NULL, spelt.text, spelt.len);
+    }
+    json_close(w);
+    json_open_array(w, "token_logprobs");
+    for (size_t i = 0; i < choice->n_scored; i++)
+        put_logprob(w, NULL, choice->scored[i].logprob);
+    json_close(w);
+    json_open_array(w, "top_logprobs");
+    for (size_t i = 0; i < choice->n_scored; i++)
+        put_top(w, &spelt, tokenizer, &choice->scored[i]);
+    json_close(w);
+    json_open_array(w, "text_offset");
+    for (size_t i = 0; i < choice->n_scored; i++)
+        json_put_u64(w, NULL, choice->scored[i].offset);
+    json_close(w);
+    json_close(w);
+    strbuf_free(&spelt);
 }
 
 /* ---- The object --------------------------------------------------------------------------- */
 
-static void put_head(struct strbuf *out, const struct completion *c)
+static void put_head(struct json_writer *w, const struct completion *c)
 {
     struct cinf_model_info info = { CINF_MODEL_INFO };
+    char fingerprint[96];
     cinf_model_info(c->model, &info);
-    strbuf_printf(out, "{\"id\":\"%s\",\"object\":\"text_completion\",\"created\":%lld,", c->id,
-                  (long long)c->created);
-    put_text(out, "model", info.name, strlen(info.name));
     /* With the same one, and the same seed, the answer is the same. */
-    strbuf_printf(out, ",\"system_fingerprint\":\"costinfer-%s-%s%s\"", cinf_version(),
-                  cinf_weights_name(info.weights), c->kv == CINF_KV_F16 ? "-kv-f16" : "");
+    snprintf(fingerprint, sizeof fingerprint, "costinfer-%s-%s%s", cinf_version(),
+             cinf_weights_name(info.weights), c->kv == CINF_KV_F16 ? "-kv-f16" : "");
+    json_put_text(w, "id", c->id);
+    json_put_text(w, "object", "text_completion");
+    json_put_i64(w, "created", c->created);
+    json_put_text(w, "model", info.name);
+    json_put_text(w, "system_fingerprint", fingerprint);
 }
 
-static void put_choice(struct strbuf *out, const struct completion *c, const struct choice *choice,
+static void put_choice(struct json_writer *w, const struct completion *c, const struct choice *choice,
                        uint32_t index)
 {
-    strbuf_putc(out, '{');
-    put_text(out, "text", choice->text.text ? choice->text.text : "", choice->text.len);
-    strbuf_printf(out, ",\"index\":%u,", index);
-    put_logprobs(out, c, &choice->logprobs);
-    if (choice->finish)
-        strbuf_printf(out, ",\"finish_reason\":\"%s\"}", cinf_finish_name(choice->finish));
-    else
-        strbuf_puts(out, ",\"finish_reason\":null}");
-    out->failed = out->failed || choice->text.failed;
+    json_open_object(w, NULL);
+    json_put_bytes(w, "text", choice->text.text, choice->text.len);
+    json_put_u64(w, "index", index);
+    put_logprobs(w, c, choice);
+    json_put_text(w, "finish_reason", choice->finish ? cinf_finish_name(choice->finish) : NULL);
+    json_close(w);
+    w->out->failed = w->out->failed || choice->text.failed;
 }
 
-static void put_usage(struct strbuf *out, const struct generation *generation)
+static void put_usage(struct json_writer *w, const struct generation *generation)
 {
     struct cinf_report r;
     generation_report(generation, &r);
-    strbuf_puts(out, "\"usage\":{");
-    put_count(out, "prompt_tokens", r.input_tokens);
-    strbuf_putc(out, ',');
-    put_count(out, "completion_tokens", r.output_tokens);
-    strbuf_putc(out, ',');
-    put_count(out, "total_tokens", (uint64_t)r.input_tokens + r.output_tokens);
-    strbuf_puts(out, ",\"prompt_tokens_details\":{");
-    put_count(out, "cached_tokens", r.cached_tokens);
-    strbuf_puts(out, "}},\"cost\":{");
-    put_cost(out, "dollars", &r);
-    strbuf_putc(out, ',');
-    put_seconds(out, "latency_seconds", r.latency_ns);
-    strbuf_putc(out, ',');
-    put_use(out, &r);
-    strbuf_putc(out, '}');
+    json_open_object(w, "usage");
+    json_put_u64(w, "prompt_tokens", r.input_tokens);
+    json_put_u64(w, "completion_tokens", r.output_tokens);
+    json_put_u64(w, "total_tokens", (uint64_t)r.input_tokens + r.output_tokens);
+    json_open_object(w, "prompt_tokens_details");
+    REPORT_WRITE(w, &r, REPORT_CACHED_TOKENS);
+    json_close(w);
+    json_close(w);
+    json_open_object(w, "cost");
+    report_write_cost(w, "dollars", &r);
+    REPORT_WRITE(w, &r, REPORT_LATENCY_SECONDS, REPORT_USE);
+    json_close(w);
 }
 
 /* ---- Streams ------------------------------------------------------------------------------ */
-
-static void clear_choice(struct choice *choice)
-{
-    strbuf_clear(&choice->text);
-    strbuf_clear(&choice->logprobs.tokens);
-    strbuf_clear(&choice->logprobs.token_logprobs);
-    strbuf_clear(&choice->logprobs.top_logprobs);
-    strbuf_clear(&choice->logprobs.text_offset);
-    choice->logprobs.any = false;
-}
 
 /* What the choice has to say, if anything. */
 static void put_chunk(struct strbuf *out, const struct completion *c, uint32_t index)
 {
     struct choice *choice = &c->choices[index];
     bool finishes = choice->finish && !choice->said_finish;
-    if (choice->text.len == 0 && !choice->logprobs.any && !finishes)
+    if (choice->text.len == 0 && choice->n_scored == 0 && !finishes)
         return;
     choice->said_finish = choice->finish != 0;
+    struct json_writer w = json_write_to(out);
     strbuf_puts(out, "data: ");
-    put_head(out, c);
-    strbuf_puts(out, ",\"choices\":[");
-    put_choice(out, c, choice, index);
-    strbuf_puts(out, c->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
-    clear_choice(choice);
+    json_open_object(&w, NULL);
+    put_head(&w, c);
+    json_open_array(&w, "choices");
+    put_choice(&w, c, choice, index);
+    json_close(&w);
+    if (c->include_usage)
+        json_put_null(&w, "usage");
+    json_close(&w);
+    strbuf_puts(out, "\n\n");
+    strbuf_clear(&choice->text);
+    choice->n_scored = 0;
 }
 
 static void end_stream(struct strbuf *out, const struct completion *c, const struct generation *generation)
 {
     if (c->include_usage) {
+        struct json_writer w = json_write_to(out);
         strbuf_puts(out, "data: ");
-        put_head(out, c);
-        strbuf_puts(out, ",\"choices\":[],");
-        put_usage(out, generation);
-        strbuf_puts(out, "}\n\n");
+        json_open_object(&w, NULL);
+        put_head(&w, c);
+        json_open_array(&w, "choices");
+        json_close(&w);
+        put_usage(&w, generation);
+        json_close(&w);
+        strbuf_puts(out, "\n\n");
     }
     strbuf_puts(out, "data: [DONE]\n\n");
 }
@@ -354,27 +365,23 @@ static void on_end(void *api, const struct generation *generation, struct strbuf
         end_stream(out, c, generation);
         return;
     }
-    put_head(out, c);
-    strbuf_puts(out, ",\"choices\":[");
-    for (uint32_t i = 0; i < c->n_choices / c->n * c->n_answered; i++) {
-        strbuf_puts(out, i ? "," : "");
-        put_choice(out, c, next_best(c, i / c->n_answered), i);
-    }
-    strbuf_puts(out, "],");
-    put_usage(out, generation);
-    strbuf_putc(out, '}');
+    struct json_writer w = json_write_to(out);
+    json_open_object(&w, NULL);
+    put_head(&w, c);
+    json_open_array(&w, "choices");
+    for (uint32_t i = 0; i < c->n_choices / c->n * c->n_answered; i++)
+        put_choice(&w, c, next_best(c, i / c->n_answered), i);
+    json_close(&w);
+    put_usage(&w, generation);
+    json_close(&w);
 }
 
 static void free_completion(void *api)
 {
     struct completion *c = api;
     for (uint32_t i = 0; c->choices && i < c->n_choices; i++) {
-        struct choice *choice = &c->choices[i];
-        strbuf_free(&choice->text);
-        strbuf_free(&choice->logprobs.tokens);
-        strbuf_free(&choice->logprobs.token_logprobs);
-        strbuf_free(&choice->logprobs.top_logprobs);
-        strbuf_free(&choice->logprobs.text_offset);
+        strbuf_free(&c->choices[i].text);
+        mem_free(c->choices[i].scored);
     }
     cinf_model_release(c->model);
     mem_free(c->choices);
@@ -521,7 +528,7 @@ static enum cinf_status read_fields(struct fields *f, struct completion *c)
     TRY(field_int(f, "logprobs", 0, CINF_TOP_LOGPROBS_MAX, &top));
     c->logprobs = top >= 0;
     o->logprobs = c->logprobs || c->n_answered < c->n;
-    c->n_top = o->top_logprobs = top > 0 ? (uint32_t)top : 0;
+    o->top_logprobs = top > 0 ? (uint32_t)top : 0;
     o->prompt_logprobs = c->logprobs && c->echo;
     TRY(fields_sampling(f));
     TRY(field_int(f, "max_tokens", 0, MAX_TOKENS_MAX, &max_tokens));

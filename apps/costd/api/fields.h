@@ -1,5 +1,4 @@
-/* fields.h - the JSON that the generating routes have in common: reading a body's fields, each within its
- * bounds before anything is allocated for it, and writing seconds, costs and texts. */
+/* fields.h - a body's fields, each read within its bounds before anything is allocated for it. */
 #ifndef FIELDS_H
 #define FIELDS_H
 
@@ -8,9 +7,8 @@
 
 #include <costinfer/request.h>
 
-#include "json.h"
 #include "exchange.h"
-#include "strbuf.h"
+#include "json.h"
 
 /* The largest integer whose neighbours a double tells apart. */
 #define SEED_MAX 9007199254740991
@@ -50,22 +48,5 @@ enum cinf_status fields_token(struct fields *f, const cJSON *value, int32_t *id)
 /* The body as a JSON object, to be freed by cJSON_Delete(); an empty body is {} where that is allowed.
  * Otherwise NULL, and `x` is answered. */
 cJSON *fields_body(struct exchange *x, bool may_be_empty);
-
-/* ---- Writing ------------------------------------------------------------------------------ */
-
-void put_text(struct strbuf *out, const char *key, const char *text, size_t n); /* "key":"text" */
-void put_count(struct strbuf *out, const char *key, uint64_t value);
-void put_seconds(struct strbuf *out, const char *key, uint64_t ns); /* exact: nine decimals */
-
-/* What every answer says of its report: cached_tokens, and seconds of the device, the queue, prefill and
- * decode.
- */
-void put_use(struct strbuf *out, const struct cinf_report *report);
-
-/* Dollars with twelve decimals, or null when a part of the time had no price. */
-void put_cost(struct strbuf *out, const char *key, const struct cinf_report *report);
-
-/* Answers with the JSON that was written, or that there was no memory for it, and frees it. */
-void answer_json(struct exchange *x, struct strbuf *out);
 
 #endif

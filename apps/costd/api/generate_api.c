@@ -12,6 +12,7 @@
 #include "mem.h"
 #include "percent.h"
 #include "problem.h"
+#include "report.h"
 
 struct generate {
     struct cinf_model *model;
@@ -27,9 +28,12 @@ static void on_event(void *api, const struct generation *generation, uint32_t in
     strbuf_add(&g->text, event->text, event->text_bytes);
     if (!g->stream || event->text_bytes == 0)
         return;
-    strbuf_puts(out, "data: {");
-    put_text(out, "delta", event->text, event->text_bytes);
-    strbuf_puts(out, "}\n\n");
+    struct json_writer w = json_write_to(out);
+    strbuf_puts(out, "data: ");
+    json_open_object(&w, NULL);
+    json_put_bytes(&w, "delta", event->text, event->text_bytes);
+    json_close(&w);
+    strbuf_puts(out, "\n\n");
 }
 
 static void on_end(void *api, const struct generation *generation, struct strbuf *out)
@@ -39,21 +43,17 @@ static void on_end(void *api, const struct generation *generation, struct strbuf
     struct cinf_model_info info = { CINF_MODEL_INFO };
     cinf_model_info(g->model, &info);
     generation_report(generation, &r);
-    strbuf_puts(out, g->stream ? "data: {" : "{");
-    put_text(out, "model", info.name, strlen(info.name));
-    strbuf_putc(out, ',');
-    put_text(out, "text", g->text.text ? g->text.text : "", g->text.len);
-    strbuf_putc(out, ',');
-    put_count(out, "input_tokens", r.input_tokens);
-    strbuf_putc(out, ',');
-    put_count(out, "output_tokens", r.output_tokens);
-    strbuf_putc(out, ',');
-    put_seconds(out, "latency_seconds", r.latency_ns);
-    strbuf_putc(out, ',');
-    put_cost(out, "estimated_cost_usd", &r);
-    strbuf_printf(out, ",\"finish_reason\":\"%s\",", cinf_finish_name(r.finish));
-    put_use(out, &r);
-    strbuf_puts(out, g->stream ? "}\n\ndata: [DONE]\n\n" : "}");
+    struct json_writer w = json_write_to(out);
+    strbuf_puts(out, g->stream ? "data: " : "");
+    json_open_object(&w, NULL);
+    json_put_text(&w, "model", info.name);
+    json_put_bytes(&w, "text", g->text.text, g->text.len);
+    REPORT_WRITE(&w, &r, REPORT_INPUT_TOKENS, REPORT_OUTPUT_TOKENS, REPORT_LATENCY_SECONDS);
+    report_write_cost(&w, "estimated_cost_usd", &r);
+    json_put_text(&w, "finish_reason", cinf_finish_name(r.finish));
+    REPORT_WRITE(&w, &r, REPORT_USE);
+    json_close(&w);
+    strbuf_puts(out, g->stream ? "\n\ndata: [DONE]\n\n" : "");
     out->failed = out->failed || g->text.failed;
 }
 

@@ -9,13 +9,15 @@
 
 #include <costinfer/costinfer.h>
 
+#include "answer.h"
 #include "fail.h"
-#include "fields.h"
 #include "fleet.h"
 #include "handlers.h"
+#include "json_write.h"
 #include "mem.h"
 #include "problem.h"
 #include "recorder.h"
+#include "report.h"
 #include "service.h"
 
 #define DAY_NS UINT64_C(86400000000000)
@@ -40,36 +42,19 @@ static const struct range *find_range(const char *name)
 
 /* ---- Writing ------------------------------------------------------------------------------ */
 
-static void key(struct strbuf *out, const char *name)
-{
-    strbuf_printf(out, ",\"%s\":", name);
-}
-
-static void seconds(struct strbuf *out, const char *name, uint64_t ns)
-{
-    strbuf_putc(out, ',');
-    put_seconds(out, name, ns);
-}
-
-static void integer(struct strbuf *out, const char *name, uint64_t value)
-{
-    strbuf_putc(out, ',');
-    put_count(out, name, value);
-}
-
 /* A decimal string, so that no reader rounds it. */
-static void dollars(struct strbuf *out, const char *name, struct cinf_cost cost)
+static void put_dollars(struct json_writer *w, const char *key, struct cinf_cost cost)
 {
     char text[CINF_COST_TEXT_MAX];
-    strbuf_printf(out, ",\"%s\":\"%s\"", name, cinf_cost_format(text, cost));
+    json_put_text(w, key, cinf_cost_format(text, cost));
 }
 
-static void nanodollars(struct strbuf *out, const char *name, bool present, uint64_t value)
+static void put_nanodollars(struct json_writer *w, const char *key, bool present, uint64_t value)
 {
     if (present)
-        dollars(out, name, cinf_cost_of(UINT64_C(3600000000000), value));
+        put_dollars(w, key, cinf_cost_of(UINT64_C(3600000000000), value));
     else
-        strbuf_printf(out, ",\"%s\":null", name);
+        json_put_null(w, key);
 }
 
 static double unix_now(void)
@@ -82,7 +67,7 @@ static double unix_now(void)
 /* ---- One answer --------------------------------------------------------------------------- */
 
 struct answer {
-    struct strbuf *out;
+    struct json_writer *w;
     struct service *service;
     const struct history *history;
     const struct cinf_snapshot *now;
@@ -123,53 +108,49 @@ static struct cinf_cost bill(const struct history_device *d)
     return cinf_cost_add(cinf_cost_add(d->serve_cost, d->load_cost), d->idle_cost);
 }
 
-/* The device's accounts; the first member follows an opening brace. */
-static void put_device(struct strbuf *out, const char *name, const struct history_device *d)
+static void put_device(struct json_writer *w, const char *key, const struct history_device *d)
 {
-    key(out, name);
-    strbuf_putc(out, '{');
-    put_seconds(out, "serve_seconds", d->serve_ns);
-    seconds(out, "load_seconds", d->load_ns);
-    seconds(out, "idle_seconds", d->idle_ns);
-    seconds(out, "unpriced_seconds", d->unpriced_ns);
-    dollars(out, "serve_cost", d->serve_cost);
-    dollars(out, "load_cost", d->load_cost);
-    dollars(out, "idle_cost", d->idle_cost);
-    dollars(out, "cost", bill(d));
-    strbuf_putc(out, '}');
+    json_open_object(w, key);
+    json_put_seconds(w, "serve_seconds", d->serve_ns);
+    json_put_seconds(w, "load_seconds", d->load_ns);
+    json_put_seconds(w, "idle_seconds", d->idle_ns);
+    json_put_seconds(w, "unpriced_seconds", d->unpriced_ns);
+    put_dollars(w, "serve_cost", d->serve_cost);
+    put_dollars(w, "load_cost", d->load_cost);
+    put_dollars(w, "idle_cost", d->idle_cost);
+    put_dollars(w, "cost", bill(d));
+    json_close(w);
 }
 
-static void put_quantiles(struct strbuf *out, const char *name, const struct history_quantiles *q)
+static void put_quantiles(struct json_writer *w, const char *key, const struct history_quantiles *q)
 {
-    key(out, name);
     if (!q->n) {
-        strbuf_puts(out, "null");
+        json_put_null(w, key);
         return;
     }
-    strbuf_putc(out, '{');
-    put_count(out, "n", q->n);
-    seconds(out, "p50", q->p50_ns);
-    seconds(out, "p95", q->p95_ns);
-    strbuf_putc(out, '}');
+    json_open_object(w, key);
+    json_put_u64(w, "n", q->n);
+    json_put_seconds(w, "p50", q->p50_ns);
+    json_put_seconds(w, "p95", q->p95_ns);
+    json_close(w);
 }
 
-static void put_model_sums(struct strbuf *out, const char *name, const struct history_model *m)
+static void put_model_sums(struct json_writer *w, const char *key, const struct history_model *m)
 {
-    key(out, name);
-    strbuf_putc(out, '{');
-    put_seconds(out, "serve_seconds", m->prefill_ns + m->decode_ns);
-    seconds(out, "prefill_seconds", m->prefill_ns);
-    seconds(out, "decode_seconds", m->decode_ns);
-    seconds(out, "load_seconds", m->load_ns);
-    seconds(out, "unpriced_seconds", m->unpriced_ns);
-    dollars(out, "serve_cost", m->serve_cost);
-    dollars(out, "load_cost", m->load_cost);
-    integer(out, "input_tokens", m->input_tokens);
-    integer(out, "cached_tokens", m->cached_tokens);
-    integer(out, "output_tokens", m->output_tokens);
-    integer(out, "requests", m->requests);
-    integer(out, "errors", m->errors);
-    strbuf_putc(out, '}');
+    json_open_object(w, key);
+    json_put_seconds(w, "serve_seconds", m->prefill_ns + m->decode_ns);
+    json_put_seconds(w, "prefill_seconds", m->prefill_ns);
+    json_put_seconds(w, "decode_seconds", m->decode_ns);
+    json_put_seconds(w, "load_seconds", m->load_ns);
+    json_put_seconds(w, "unpriced_seconds", m->unpriced_ns);
+    put_dollars(w, "serve_cost", m->serve_cost);
+    put_dollars(w, "load_cost", m->load_cost);
+    json_put_u64(w, "input_tokens", m->input_tokens);
+    json_put_u64(w, "cached_tokens", m->cached_tokens);
+    json_put_u64(w, "output_tokens", m->output_tokens);
+    json_put_u64(w, "requests", m->requests);
+    json_put_u64(w, "errors", m->errors);
+    json_close(w);
 }
 
 /* ---- Points ------------------------------------------------------------------------------- */
@@ -188,40 +169,41 @@ static const char *const device_point_names[] = { "serve_seconds", "load_seconds
                                                   "idle_cost",     "load_cost",    "device_bytes",
                                                   "process_bytes" };
 
-static void put_ns(struct strbuf *out, uint64_t ns)
+/* One point: seconds to the microsecond, which is finer than a pixel. */
+static void put_ns(struct json_writer *w, uint64_t ns)
 {
-    strbuf_printf(out, "%" PRIu64 ".%06" PRIu64, ns / 1000000000, ns % 1000000000 / 1000);
+    json_put_format(w, NULL, "%" PRIu64 ".%06" PRIu64, ns / 1000000000, ns % 1000000000 / 1000);
 }
 
-static void put_amount(struct strbuf *out, struct cinf_cost cost)
+static void put_amount(struct json_writer *w, struct cinf_cost cost)
 {
     char text[CINF_COST_TEXT_MAX];
-    strbuf_puts(out, cinf_cost_format(text, cost));
+    json_put_format(w, NULL, "%s", cinf_cost_format(text, cost));
 }
 
-static void put_device_point(struct strbuf *out, enum device_point what, const struct history_device *d)
+static void put_device_point(struct json_writer *w, enum device_point what, const struct history_device *d)
 {
     switch (what) {
     case SERVE_S:
-        put_ns(out, d->serve_ns);
+        put_ns(w, d->serve_ns);
         break;
     case LOAD_S:
-        put_ns(out, d->load_ns);
+        put_ns(w, d->load_ns);
         break;
     case IDLE_S:
-        put_ns(out, d->idle_ns);
+        put_ns(w, d->idle_ns);
         break;
     case IDLE_COST:
-        put_amount(out, d->idle_cost);
+        put_amount(w, d->idle_cost);
         break;
     case LOAD_COST:
-        put_amount(out, d->load_cost);
+        put_amount(w, d->load_cost);
         break;
     case DEVICE_BYTES:
-        strbuf_put_u64(out, d->device_bytes);
+        json_put_u64(w, NULL, d->device_bytes);
         break;
     default:
-        strbuf_put_u64(out, d->process_bytes);
+        json_put_u64(w, NULL, d->process_bytes);
         break;
     }
 }
@@ -234,18 +216,17 @@ static uint64_t point_tick(const struct answer *a, uint32_t i)
 static void put_device_points(const struct answer *a, enum device_point what)
 {
     struct history_device from, to;
-    strbuf_putc(a->out, '[');
+    json_open_array(a->w, device_point_names[what]);
     for (uint32_t i = 0; i < a->window.n_points; i++) {
-        strbuf_puts(a->out, i ? "," : "");
         if (history_device_at(a->history, point_tick(a, i), &from) &&
             history_device_at(a->history, point_tick(a, i + 1), &to)) {
             to = device_minus(to, &from);
-            put_device_point(a->out, what, &to);
+            put_device_point(a->w, what, &to);
         } else {
-            strbuf_puts(a->out, "null");
+            json_put_null(a->w, NULL);
         }
     }
-    strbuf_putc(a->out, ']');
+    json_close(a->w);
 }
 
 enum model_point {
@@ -267,50 +248,50 @@ static const char *const model_point_names[] = {
     "waiting",       "latency_p50", "latency_p95",  "first_token_p50", "first_token_p95",
 };
 
-static void put_quantile(struct strbuf *out, const struct history_quantiles *q, uint64_t ns)
+static void put_quantile(struct json_writer *w, const struct history_quantiles *q, uint64_t ns)
 {
     if (q->n)
-        put_ns(out, ns);
+        put_ns(w, ns);
     else
-        strbuf_puts(out, "null");
+        json_put_null(w, NULL);
 }
 
-static void put_model_point(struct strbuf *out, enum model_point what, const struct history_model *m,
+static void put_model_point(struct json_writer *w, enum model_point what, const struct history_model *m,
                             const struct history_latency *l)
 {
     switch (what) {
     case M_SERVE_S:
-        put_ns(out, m->prefill_ns + m->decode_ns);
+        put_ns(w, m->prefill_ns + m->decode_ns);
         break;
     case M_COST:
-        put_amount(out, m->serve_cost);
+        put_amount(w, m->serve_cost);
         break;
     case M_INPUT:
-        strbuf_put_u64(out, m->input_tokens);
+        json_put_u64(w, NULL, m->input_tokens);
         break;
     case M_OUTPUT:
-        strbuf_put_u64(out, m->output_tokens);
+        json_put_u64(w, NULL, m->output_tokens);
         break;
     case M_REQUESTS:
-        strbuf_put_u64(out, m->requests);
+        json_put_u64(w, NULL, m->requests);
         break;
     case M_ERRORS:
-        strbuf_put_u64(out, m->errors);
+        json_put_u64(w, NULL, m->errors);
         break;
     case M_WAITING:
-        strbuf_put_u64(out, m->waiting);
+        json_put_u64(w, NULL, m->waiting);
         break;
     case M_P50:
-        put_quantile(out, &l->latency, l->latency.p50_ns);
+        put_quantile(w, &l->latency, l->latency.p50_ns);
         break;
     case M_P95:
-        put_quantile(out, &l->latency, l->latency.p95_ns);
+        put_quantile(w, &l->latency, l->latency.p95_ns);
         break;
     case M_FIRST_P50:
-        put_quantile(out, &l->first_token, l->first_token.p50_ns);
+        put_quantile(w, &l->first_token, l->first_token.p50_ns);
         break;
     default:
-        put_quantile(out, &l->first_token, l->first_token.p95_ns);
+        put_quantile(w, &l->first_token, l->first_token.p95_ns);
         break;
     }
 }
@@ -318,83 +299,87 @@ static void put_model_point(struct strbuf *out, enum model_point what, const str
 static void put_model_points(const struct answer *a, uint32_t series, enum model_point what)
 {
     struct history_model from, to;
-    strbuf_putc(a->out, '[');
+    json_open_array(a->w, model_point_names[what]);
     for (uint32_t i = 0; i < a->window.n_points; i++) {
         uint64_t begin = point_tick(a, i), end = point_tick(a, i + 1);
-        strbuf_puts(a->out, i ? "," : "");
         if (history_model_at(a->history, series, begin, &from) &&
             history_model_at(a->history, series, end, &to)) {
             struct history_latency latency = { 0 };
             if (what >= M_P50)
                 latency = history_latency(a->history, series, begin, (int64_t)end);
             to = model_minus(to, &from);
-            put_model_point(a->out, what, &to, &latency);
+            put_model_point(a->w, what, &to, &latency);
         } else {
-            strbuf_puts(a->out, "null");
+            json_put_null(a->w, NULL);
         }
     }
-    strbuf_putc(a->out, ']');
+    json_close(a->w);
 }
 
 static void put_times(const struct answer *a, double now)
 {
-    strbuf_putc(a->out, '[');
+    json_open_array(a->w, "times");
     for (uint32_t i = 0; i < a->window.n_points; i++) {
         int64_t ago_ns = (int64_t)a->now_ns - (int64_t)(point_tick(a, i + 1) * HISTORY_TICK_NS);
-        strbuf_printf(a->out, "%s%" PRId64, i ? "," : "", (int64_t)(now - (double)ago_ns / 1e9 + 0.5));
+        json_put_i64(a->w, NULL, (int64_t)(now - (double)ago_ns / 1e9 + 0.5));
     }
-    strbuf_putc(a->out, ']');
+    json_close(a->w);
 }
 
 /* ---- Parts -------------------------------------------------------------------------------- */
 
 static void put_model(const struct answer *a, uint32_t series)
 {
-    const char *name = series == HISTORY_OTHERS ? "other models" : a->now->models[series].name;
+    struct json_writer *w = a->w;
+    bool others = series == HISTORY_OTHERS;
     struct history_model all = history_model_of(a->now, series), before = { 0 };
     struct history_latency latency = history_latency(a->history, series, a->window.base, HISTORY_NOW);
-    strbuf_puts(a->out, series ? ",{" : "{");
-    put_text(a->out, "name", name, strlen(name));
-    key(a->out, "loaded");
-    strbuf_puts(a->out, series == HISTORY_OTHERS || a->now->models[series].loaded ? "true" : "false");
-    integer(a->out, "running", all.running);
-    integer(a->out, "waiting", all.waiting);
-    put_model_sums(a->out, "since_start", &all);
+    json_open_object(w, NULL);
+    json_put_text(w, "name", others ? "other models" : a->now->models[series].name);
+    json_put_bool(w, "loaded", others || a->now->models[series].loaded);
+    json_put_u64(w, "running", all.running);
+    json_put_u64(w, "waiting", all.waiting);
+    put_model_sums(w, "since_start", &all);
     history_model_at(a->history, series, a->window.base, &before);
     all = model_minus(all, &before);
-    put_model_sums(a->out, "range", &all);
-    put_quantiles(a->out, "latency", &latency.latency);
-    put_quantiles(a->out, "first_token", &latency.first_token);
-    key(a->out, "points");
-    for (uint32_t what = 0; what < MODEL_POINTS; what++) {
-        strbuf_printf(a->out, "%s\"%s\":", what ? "," : "{", model_point_names[what]);
+    put_model_sums(w, "range", &all);
+    put_quantiles(w, "latency", &latency.latency);
+    put_quantiles(w, "first_token", &latency.first_token);
+    json_open_object(w, "points");
+    for (uint32_t what = 0; what < MODEL_POINTS; what++)
         put_model_points(a, series, (enum model_point)what);
-    }
-    strbuf_puts(a->out, "}}");
+    json_close(w);
+    json_close(w);
+}
+
+/* Differs after each restart, so that a reader notices that totals began anew. */
+static void put_run(struct json_writer *w, const struct service *service)
+{
+    char run[20];
+    snprintf(run, sizeof run, "%016" PRIx64, recorder_run(service->recorder));
+    json_put_text(w, "run", run);
 }
 
 static void put_daemon(const struct answer *a)
 {
-    struct strbuf *out = a->out;
+    struct json_writer *w = a->w;
     struct cinf_device_info device = { CINF_DEVICE_INFO };
     const struct cinf_price_period *price = &a->now->prices[a->now->n_prices - 1];
     uint64_t budget = fleet_daily_budget(a->service->fleet);
     cinf_engine_device(a->service->engine, &device);
-    strbuf_printf(out, "\"run\":\"%016" PRIx64 "\",\"version\":\"%s\"", recorder_run(a->service->recorder),
-                  cinf_version());
-    key(out, "device");
-    strbuf_putc(out, '{');
-    put_text(out, "name", device.name, strlen(device.name));
-    strbuf_putc(out, ',');
-    put_text(out, "description", device.description, strlen(device.description));
-    strbuf_printf(out, ",\"gpu\":%s", device.is_gpu ? "true" : "false");
-    integer(out, "memory_total_bytes", device.memory_total);
-    integer(out, "memory_used_bytes", device.memory_used);
-    integer(out, "process_bytes", recorder_process_bytes());
-    strbuf_putc(out, '}');
-    strbuf_printf(out, ",\"basis\":\"%s\"", a->now->basis == CINF_BASIS_CPU ? "cpu" : "wall");
-    nanodollars(out, "dollars_per_hour", price->priced, price->nanodollars_per_hour);
-    nanodollars(out, "daily_budget", budget != 0, budget);
+    put_run(w, a->service);
+    json_put_text(w, "version", cinf_version());
+    json_open_object(w, "device");
+    json_put_text(w, "name", device.name);
+    json_put_text(w, "description", device.description);
+    json_put_bool(w, "gpu", device.is_gpu);
+    json_put_u64(w, "memory_total_bytes", device.memory_total);
+    json_put_u64(w, "memory_used_bytes", device.memory_used);
+    json_put_u64(w, "process_bytes", recorder_process_bytes());
+    json_close(w);
+    json_put_text(w, "basis", a->now->basis == CINF_BASIS_CPU ? "cpu" : "wall");
+    put_nanodollars(w, "dollars_per_hour", price->priced, price->nanodollars_per_hour);
+    put_nanodollars(w, "daily_budget", budget != 0, budget);
 }
 
 static void put_bills(const struct answer *a)
@@ -406,37 +391,38 @@ static void put_bills(const struct answer *a)
     before = (struct history_device){ 0 };
     history_device_at(a->history, w.base, &before);
     day = device_minus(all, &before);
-    put_device(a->out, "since_start", &all);
-    put_device(a->out, "range_total", &range);
-    put_device(a->out, "day_total", &day);
+    put_device(a->w, "since_start", &all);
+    put_device(a->w, "range_total", &range);
+    put_device(a->w, "day_total", &day);
 }
 
 static void put_history(const struct answer *a, const struct range *range)
 {
     double now = unix_now();
-    struct strbuf *out = a->out;
+    struct json_writer *w = a->w;
     uint64_t base_ns = a->window.base * HISTORY_TICK_NS;
     uint64_t covered = a->now_ns > base_ns ? a->now_ns - base_ns : 0;
-    strbuf_putc(out, '{');
+    json_open_object(w, NULL);
     put_daemon(a);
-    strbuf_printf(out, ",\"now\":%.3f,\"range\":\"%s\"", now, range->name);
-    integer(out, "range_seconds", range->ns / 1000000000);
-    seconds(out, "uptime_seconds", a->now_ns);
-    seconds(out, "covered_seconds", covered);
-    integer(out, "step_seconds", a->window.step * (HISTORY_TICK_NS / 1000000000));
+    json_put_format(w, "now", "%.3f", now);
+    json_put_text(w, "range", range->name);
+    json_put_u64(w, "range_seconds", range->ns / 1000000000);
+    json_put_seconds(w, "uptime_seconds", a->now_ns);
+    json_put_seconds(w, "covered_seconds", covered);
+    json_put_u64(w, "step_seconds", a->window.step * (HISTORY_TICK_NS / 1000000000));
     put_bills(a);
-    key(out, "times");
     put_times(a, now);
-    key(out, "points");
-    for (uint32_t what = 0; what < DEVICE_POINTS; what++) {
-        strbuf_printf(out, "%s\"%s\":", what ? "," : "{", device_point_names[what]);
+    json_open_object(w, "points");
+    for (uint32_t what = 0; what < DEVICE_POINTS; what++)
         put_device_points(a, (enum device_point)what);
-    }
-    strbuf_puts(out, "},\"models\":[");
+    json_close(w);
+    json_open_array(w, "models");
     uint32_t n = history_n_series(a->now);
     for (uint32_t i = 0; i < n; i++)
         put_model(a, i);
-    strbuf_puts(out, "]}\n");
+    json_close(w);
+    json_close(w);
+    strbuf_putc(w->out, '\n');
 }
 
 void get_history(struct exchange *x, const char *unused)
@@ -456,14 +442,15 @@ void get_history(struct exchange *x, const char *unused)
     const struct history *history = recorder_hold(service->recorder);
     enum cinf_status status = cinf_meter_snapshot(&now, cinf_engine_meter(service->engine));
     if (status == CINF_OK) {
-        struct answer a = { .out = &out, .service = service, .history = history, .now = &now };
+        struct json_writer w = json_write_to(&out);
+        struct answer a = { .w = &w, .service = service, .history = history, .now = &now };
         a.now_ns = recorder_now(service->recorder);
         a.window = history_window(history, a.now_ns, range->ns);
         put_history(&a, range);
     }
     recorder_release(service->recorder);
     if (status == CINF_OK)
-        answer_json(x, &out);
+        answer_json(x, 200, &out);
     else
         problem_answer(x, status, NULL, NO_ACCOUNT);
     cinf_snapshot_free(&now);
@@ -471,30 +458,21 @@ void get_history(struct exchange *x, const char *unused)
 
 /* ---- The last requests -------------------------------------------------------------------- */
 
-static void put_recent(struct strbuf *out, const struct recent *r, const struct cinf_snapshot *now)
+static void put_recent(struct json_writer *w, const struct recent *r, const struct cinf_snapshot *now)
 {
     const struct cinf_report *report = &r->report;
-    const char *model = report->model < now->n_models ? now->models[report->model].name : "";
-    strbuf_printf(out, "{\"ended\":%" PRId64 ".%03d", r->ended_unix_ms / 1000,
-                  (int)(r->ended_unix_ms % 1000));
-    strbuf_printf(out, ",\"id\":\"%s\",\"status\":%u,\"endpoint\":\"%s\",\"stream\":%s,", r->id, r->status,
-                  r->endpoint, r->stream ? "true" : "false");
-    put_text(out, "model", model, strlen(model));
-    strbuf_printf(out, ",\"finish\":\"%s\"", cinf_finish_name(report->finish));
-    integer(out, "input_tokens", report->input_tokens);
-    integer(out, "cached_tokens", report->cached_tokens);
-    integer(out, "output_tokens", report->output_tokens);
-    seconds(out, "queue_seconds", report->queue_ns);
-    seconds(out, "prefill_seconds", report->prefill_ns);
-    seconds(out, "decode_seconds", report->decode_ns);
-    seconds(out, "latency_seconds", report->latency_ns);
-    seconds(out, "device_seconds", report->device_ns);
-    if (report->unpriced_ns)
-        strbuf_puts(out, ",\"cost\":null}");
-    else {
-        dollars(out, "cost", report->cost);
-        strbuf_putc(out, '}');
-    }
+    json_open_object(w, NULL);
+    json_put_format(w, "ended", "%" PRId64 ".%03d", r->ended_unix_ms / 1000, (int)(r->ended_unix_ms % 1000));
+    json_put_text(w, "id", r->id);
+    json_put_u64(w, "status", r->status);
+    json_put_text(w, "endpoint", r->endpoint);
+    json_put_bool(w, "stream", r->stream);
+    json_put_text(w, "model", report->model < now->n_models ? now->models[report->model].name : "");
+    REPORT_WRITE(w, report, REPORT_FINISH, REPORT_INPUT_TOKENS, REPORT_CACHED_TOKENS, REPORT_OUTPUT_TOKENS,
+                 REPORT_QUEUE_SECONDS, REPORT_PREFILL_SECONDS, REPORT_DECODE_SECONDS, REPORT_LATENCY_SECONDS,
+                 REPORT_DEVICE_SECONDS);
+    report_write_cost_text(w, "cost", report);
+    json_close(w);
 }
 
 void get_recent(struct exchange *x, const char *unused)
@@ -510,13 +488,16 @@ void get_recent(struct exchange *x, const char *unused)
     if (status == CINF_OK)
         status = cinf_meter_snapshot(&now, cinf_engine_meter(service->engine));
     if (status == CINF_OK) {
-        strbuf_printf(&out, "{\"run\":\"%016" PRIx64 "\",\"requests\":[", recorder_run(service->recorder));
-        for (uint32_t i = 0; i < n; i++) {
-            strbuf_puts(&out, i ? "," : "");
-            put_recent(&out, &list[i], &now);
-        }
-        strbuf_puts(&out, "]}\n");
-        answer_json(x, &out);
+        struct json_writer w = json_write_to(&out);
+        json_open_object(&w, NULL);
+        put_run(&w, service);
+        json_open_array(&w, "requests");
+        for (uint32_t i = 0; i < n; i++)
+            put_recent(&w, &list[i], &now);
+        json_close(&w);
+        json_close(&w);
+        strbuf_putc(&out, '\n');
+        answer_json(x, 200, &out);
         cinf_snapshot_free(&now);
     } else {
         problem_answer(x, status, NULL, NO_ACCOUNT);

@@ -3,10 +3,11 @@
 #include <string.h>
 
 #include "access_log.h"
+#include "answer.h"
 #include "fail.h"
-#include "fields.h"
 #include "fleet.h"
 #include "handlers.h"
+#include "json_write.h"
 #include "problem.h"
 #include "service.h"
 
@@ -46,27 +47,25 @@ struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_m
     return model;
 }
 
-static void put_model(struct strbuf *out, const struct cinf_model *model)
+static void put_model(struct json_writer *w, const struct cinf_model *model)
 {
     struct cinf_model_info info = { CINF_MODEL_INFO };
     cinf_model_info(model, &info);
-    strbuf_putc(out, '{');
-    put_text(out, "id", info.name, strlen(info.name));
-    strbuf_puts(out, ",\"object\":\"model\",");
-    put_count(out, "created", (uint64_t)info.loaded_at);
-    strbuf_puts(out, ",\"owned_by\":\"costinfer\",\"meta\":{");
-    put_count(out, "n_ctx", info.config.n_positions);
-    strbuf_putc(out, ',');
-    put_count(out, "n_vocab", info.config.vocab_size);
-    strbuf_putc(out, ',');
-    put_count(out, "n_embd", info.config.n_embd);
-    strbuf_putc(out, ',');
-    put_count(out, "n_layer", info.config.n_layer);
-    strbuf_putc(out, ',');
-    put_count(out, "n_params", info.parameters);
-    strbuf_putc(out, ',');
-    put_count(out, "slots", info.slots);
-    strbuf_printf(out, ",\"weights\":\"%s\"}}", cinf_weights_name(info.weights));
+    json_open_object(w, NULL);
+    json_put_text(w, "id", info.name);
+    json_put_text(w, "object", "model");
+    json_put_i64(w, "created", info.loaded_at);
+    json_put_text(w, "owned_by", "costinfer");
+    json_open_object(w, "meta");
+    json_put_u64(w, "n_ctx", info.config.n_positions);
+    json_put_u64(w, "n_vocab", info.config.vocab_size);
+    json_put_u64(w, "n_embd", info.config.n_embd);
+    json_put_u64(w, "n_layer", info.config.n_layer);
+    json_put_u64(w, "n_params", info.parameters);
+    json_put_u64(w, "slots", info.slots);
+    json_put_text(w, "weights", cinf_weights_name(info.weights));
+    json_close(w);
+    json_close(w);
 }
 
 void get_models(struct exchange *x, const char *unused)
@@ -75,14 +74,17 @@ void get_models(struct exchange *x, const char *unused)
     struct cinf_model *models[SERVED_MODELS_MAX];
     (void)unused;
     uint32_t n = cinf_model_list(service_of(x)->engine, models, SERVED_MODELS_MAX);
-    strbuf_puts(&out, "{\"object\":\"list\",\"data\":[");
+    struct json_writer w = json_write_to(&out);
+    json_open_object(&w, NULL);
+    json_put_text(&w, "object", "list");
+    json_open_array(&w, "data");
     for (uint32_t i = 0; i < n && i < SERVED_MODELS_MAX; i++) {
-        strbuf_puts(&out, i ? "," : "");
-        put_model(&out, models[i]);
+        put_model(&w, models[i]);
         cinf_model_release(models[i]);
     }
-    strbuf_puts(&out, "]}");
-    answer_json(x, &out);
+    json_close(&w);
+    json_close(&w);
+    answer_json(x, 200, &out);
 }
 
 void get_model(struct exchange *x, const char *name)
@@ -92,7 +94,8 @@ void get_model(struct exchange *x, const char *name)
     struct cinf_model *model = model_for(x, name, &info);
     if (!model)
         return;
-    put_model(&out, model);
+    struct json_writer w = json_write_to(&out);
+    put_model(&w, model);
     cinf_model_release(model);
-    answer_json(x, &out);
+    answer_json(x, 200, &out);
 }

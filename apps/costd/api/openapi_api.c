@@ -8,6 +8,7 @@
 
 #include <costinfer/costinfer.h>
 
+#include "answer.h"
 #include "fields.h"
 #include "handlers.h"
 
@@ -156,5 +157,5 @@ void get_openapi(struct exchange *x, const char *unused)
         "\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},"
         "\"param\":{\"type\":[\"string\",\"null\"]},\"code\":{\"type\":[\"string\",\"null\"]}}}}}}}}\n",
         CINF_STOP_BYTES_MAX);
-    answer_json(x, &out);
+    answer_json(x, 200, &out);
 }

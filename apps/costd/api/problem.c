@@ -5,6 +5,7 @@
 
 #include "access_log.h"
 #include "fail.h"
+#include "json_write.h"
 #include "service.h"
 
 #define INVALID "invalid_request_error"
@@ -38,26 +39,18 @@ static const struct problem *problem_of(enum cinf_status status)
     return &internal;
 }
 
-static void put_text_or_null(struct strbuf *out, const char *text)
-{
-    if (text)
-        strbuf_put_json(out, text, strlen(text));
-    else
-        strbuf_puts(out, "null");
-}
-
 void problem_write(struct strbuf *out, const char *type, const char *param, const char *code,
                    const char *message)
 {
-    strbuf_puts(out, "{\"error\":{\"message\":");
-    put_text_or_null(out, message);
-    strbuf_puts(out, ",\"type\":");
-    put_text_or_null(out, type);
-    strbuf_puts(out, ",\"param\":");
-    put_text_or_null(out, param);
-    strbuf_puts(out, ",\"code\":");
-    put_text_or_null(out, code);
-    strbuf_puts(out, "}}");
+    struct json_writer w = json_write_to(out);
+    json_open_object(&w, NULL);
+    json_open_object(&w, "error");
+    json_put_text(&w, "message", message);
+    json_put_text(&w, "type", type);
+    json_put_text(&w, "param", param);
+    json_put_text(&w, "code", code);
+    json_close(&w);
+    json_close(&w);
 }
 
 /* `retry_after` in seconds; 0: a retry will not help.  `type` and `code` live for ever; param may be NULL. */

@@ -5,6 +5,7 @@
 
 #include "access_log.h"
 #include "admission.h"
+#include "answer.h"
 #include "fail.h"
 #include "fleet.h"
 #include "handlers.h"
@@ -16,12 +17,11 @@
 
 static void get_health(struct exchange *x, const char *unused)
 {
-    static const char ok[] = "{\"status\":\"ok\"}\n";
     (void)unused;
     if (fleet_loading(service_of(x)->fleet))
         problem_loading(x, "the models");
     else
-        exchange_send(x, 200, "application/json", ok, sizeof ok - 1);
+        answer_status(x, 200, "ok");
 }
 
 static void get_ready(struct exchange *x, const char *unused)

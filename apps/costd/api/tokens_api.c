@@ -1,27 +1,31 @@
 /* tokens_api.c - POST /tokenize and /detokenize, in llama-server's shapes. */
 #include <string.h>
 
+#include "answer.h"
 #include "fail.h"
 #include "fields.h"
 #include "handlers.h"
+#include "json_write.h"
 #include "mem.h"
 #include "problem.h"
 #include "utf8.h"
 
 /* A piece is a string where it is UTF-8 on its own, else an array of its bytes. */
-static void put_piece(struct strbuf *out, const struct cinf_tokenizer *tokenizer, int32_t id)
+static void put_piece(struct json_writer *w, const struct cinf_tokenizer *tokenizer, int32_t id)
 {
     size_t n;
     const char *piece = cinf_tokenizer_token(tokenizer, id, &n);
-    strbuf_printf(out, "{\"id\":%d,\"piece\":", id);
+    json_open_object(w, NULL);
+    json_put_i64(w, "id", id);
     if (utf8_valid(piece, n)) {
-        strbuf_put_json(out, piece, n);
+        json_put_bytes(w, "piece", piece, n);
     } else {
+        json_open_array(w, "piece");
         for (size_t i = 0; i < n; i++)
-            strbuf_printf(out, "%c%u", i ? ',' : '[', (unsigned char)piece[i]);
-        strbuf_putc(out, ']');
+            json_put_u64(w, NULL, (unsigned char)piece[i]);
+        json_close(w);
     }
-    strbuf_putc(out, '}');
+    json_close(w);
 }
 
 static enum cinf_status tokenize(struct strbuf *out, struct fields *f, const struct cinf_tokenizer *tokenizer)
@@ -37,15 +41,17 @@ static enum cinf_status tokenize(struct strbuf *out, struct fields *f, const str
         return cinf_fail(CINF_EINVAL, "\"content\" is missing");
     TRY(cinf_tokenizer_encode(tokenizer, content, strlen(content), parse_special ? CINF_TOKENIZE_SPECIAL : 0,
                               &ids, &n));
-    strbuf_puts(out, "{\"tokens\":[");
+    struct json_writer w = json_write_to(out);
+    json_open_object(&w, NULL);
+    json_open_array(&w, "tokens");
     for (size_t i = 0; i < n; i++) {
-        strbuf_puts(out, i ? "," : "");
         if (with_pieces)
-            put_piece(out, tokenizer, ids[i]);
+            put_piece(&w, tokenizer, ids[i]);
         else
-            strbuf_printf(out, "%d", ids[i]);
+            json_put_i64(&w, NULL, ids[i]);
     }
-    strbuf_puts(out, "]}");
+    json_close(&w);
+    json_close(&w);
     cinf_ids_free(ids);
     return CINF_OK;
 }
@@ -72,9 +78,10 @@ static enum cinf_status detokenize(struct strbuf *out, struct fields *f,
         status = cinf_tokenizer_decode(tokenizer, ids, n, &text, &length);
     mem_free(ids);
     TRY(status);
-    strbuf_putc(out, '{');
-    put_text(out, "content", text, length);
-    strbuf_putc(out, '}');
+    struct json_writer w = json_write_to(out);
+    json_open_object(&w, NULL);
+    json_put_bytes(&w, "content", text, length);
+    json_close(&w);
     cinf_text_free(text);
     return CINF_OK;
 }
@@ -97,7 +104,7 @@ static void answer(struct exchange *x, enum cinf_status (*work)(struct strbuf *o
     if (status != CINF_OK)
         problem_answer(x, status, f.param, NO_ACCOUNT);
     else if (model)
-        answer_json(x, &out);
+        answer_json(x, 200, &out);
     cinf_model_release(model);
     strbuf_free(&out);
     fields_free(&f);

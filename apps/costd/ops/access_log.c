@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "report.h"
 
 enum {
     STATUS_LATE = 408,
@@ -35,20 +36,11 @@ const struct access *access_end(struct exchange *x)
 
 static void log_outcome(struct log_line *line, const struct outcome *o)
 {
-    const struct cinf_report *r = &o->report;
     log_text(line, "endpoint", o->endpoint);
     log_text(line, "mode", o->stream ? "stream" : "whole");
-    log_text(line, "finish", cinf_finish_name(r->finish));
-    log_u64(line, "input_tokens", r->input_tokens);
-    log_u64(line, "cached_tokens", r->cached_tokens);
-    log_u64(line, "output_tokens", r->output_tokens);
-    log_seconds(line, "queue_seconds", r->queue_ns);
-    log_seconds(line, "latency_seconds", r->latency_ns);
-    log_seconds(line, "device_seconds", r->device_ns);
-    if (r->unpriced_ns)
-        log_null(line, "cost_usd");
-    else
-        log_cost(line, "cost_usd", r->cost);
+    REPORT_WRITE(&line->json, &o->report, REPORT_FINISH, REPORT_INPUT_TOKENS, REPORT_CACHED_TOKENS,
+                 REPORT_OUTPUT_TOKENS, REPORT_QUEUE_SECONDS, REPORT_LATENCY_SECONDS, REPORT_DEVICE_SECONDS);
+    report_write_cost(&line->json, "cost_usd", &o->report);
 }
 
 void access_log(const struct access *access, const struct outcome *outcome)

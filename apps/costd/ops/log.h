@@ -6,12 +6,11 @@
 
 #include <stdint.h>
 
-#include <costinfer/meter.h>
-
-#include "strbuf.h"
+#include "json_write.h"
 
 struct log_line {
     struct strbuf text;
+    struct json_writer json; /* into `text`: for members that have no function below */
 };
 
 /* Begins a line with its time, level ("info", "warn", "error") and event. */
@@ -19,9 +18,7 @@ void log_begin(struct log_line *line, const char *level, const char *event);
 void log_text(struct log_line *line, const char *key, const char *value); /* NULL: null */
 void log_u64(struct log_line *line, const char *key, uint64_t value);
 void log_seconds(struct log_line *line, const char *key, uint64_t ns); /* nine decimals */
-void log_cost(struct log_line *line, const char *key, struct cinf_cost cost);
-void log_null(struct log_line *line, const char *key);
-void log_end(struct log_line *line); /* writes it and frees its memory */
+void log_end(struct log_line *line);                                   /* writes it and frees its memory */
 
 /* A line with nothing but a message. */
 void log_message(const char *level, const char *event, const char *format, ...) CINF_PRINTF(3, 4);
