@@ -24,6 +24,7 @@
 #include "keys.h"
 #include "listener.h"
 #include "log.h"
+#include "manual.h"
 #include "mem.h"
 #include "problem.h"
 #include "recorder.h"
@@ -344,7 +345,7 @@ int main(int argc, char *argv[])
     if (s.help || s.version || s.check_config) {
         int code = EXIT_SUCCESS;
         if (s.help) {
-            settings_help();
+            manual_print();
         } else if (s.version) {
             printf("costd %s\n", cinf_version());
         } else if (settings_check_models(&s) == CINF_OK) {

@@ -1,7 +1,9 @@
 """/openapi.json, and every bound in it, tried."""
 from decimal import Decimal
 
-from costd_support import SMALL, Costd, check, equal, run
+import re
+
+from costd_support import SMALL, Costd, check, equal, run, run_costd
 
 # What a field needs beside it, to be accepted at its bounds.
 BESIDE = {"max_tokens": {"echo": True}, "best_of": {}}
@@ -92,5 +94,30 @@ def every_bound_holds():
                 equal(server.post(path, {"prompt": "a", "max_tokens": 1, **fields}).status, status, (path, fields))
 
 
+def the_document_and_the_manual_have_the_same_routes():
+    with Costd("--model", "small=" + SMALL) as server:
+        paths = server.get("/openapi.json").json["paths"]
+    written = {(method.upper(), path) for path, item in paths.items() for method in item}
+    for item in paths.values():
+        for operation in item.values():
+            check(operation["summary"] and operation["operationId"], operation)
+            for status, answer in operation["responses"].items():
+                check("$ref" in answer or (status[0] == "2" and answer["description"] == "Success"), status, answer)
+    _, manual, _ = run_costd("--help")
+    section = manual.split("\nROUTES\n")[1].split("\n\n")[0]
+    printed = set(re.findall(r"^  ([A-Z]+) (/\S*)", section, re.M))
+    equal(printed, written)
+
+
+def the_manual_has_straight_columns():
+    """Also where a flag's argument has characters of several bytes."""
+    _, manual, _ = run_costd("--help")
+    for line in manual.splitlines():
+        check(len(line) <= 103, line)
+        row = re.match(r"  (--[a-z-]+(?: \S+)?) +\S", line)
+        if row:
+            equal(row.end(), 34, line)
+
+
 if __name__ == "__main__":
-    run(every_bound_holds)
+    run(every_bound_holds, the_document_and_the_manual_have_the_same_routes, the_manual_has_straight_columns)

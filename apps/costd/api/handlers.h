@@ -28,7 +28,17 @@ struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_m
 void admin_load(struct exchange *x, const char *unused);
 void admin_unload(struct exchange *x, const char *name);
 void admin_price(struct exchange *x, const char *unused);
+
+/* props_api.c */
 void get_props(struct exchange *x, const char *unused);
+
+/* health_api.c */
+void get_health(struct exchange *x, const char *unused);
+void get_ready(struct exchange *x, const char *unused);
+
+/* lost_api.c */
+void no_chat(struct exchange *x, const char *unused);
+void no_embeddings(struct exchange *x, const char *unused);
 
 /* openapi_api.c */
 void get_openapi(struct exchange *x, const char *unused);

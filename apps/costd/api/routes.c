@@ -1,88 +1,70 @@
 #include "routes.h"
 
-#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "access_log.h"
-#include "admission.h"
-#include "answer.h"
 #include "fail.h"
-#include "fleet.h"
 #include "handlers.h"
-#include "generation.h"
 #include "mem.h"
 #include "percent.h"
 #include "problem.h"
 #include "service.h"
 
-static void get_health(struct exchange *x, const char *unused)
-{
-    (void)unused;
-    if (fleet_loading(service_of(x)->fleet))
-        problem_loading(x, "the models");
-    else
-        answer_status(x, 200, "ok");
-}
+#define PUBLIC      AUDIENCE_ALL
+#define OF_THE_PAGE RIGHT_NONE, LISTENER_ADMIN, true, AUDIENCE_PAGE, NULL, BODY_NONE, 200
 
-static void get_ready(struct exchange *x, const char *unused)
-{
-    if (generations_closed(&service_of(x)->generations))
-        problem_draining(x, NO_ACCOUNT);
-    else
-        get_health(x, unused);
-}
-
-static void no_chat(struct exchange *x, const char *unused)
-{
-    (void)unused;
-    problem_no_route(x, "GPT-2 has no chat format; send the text to continue to /v1/completions");
-}
-
-static void no_embeddings(struct exchange *x, const char *unused)
-{
-    (void)unused;
-    problem_no_route(x, "these models generate text and offer no embeddings");
-}
-
-static const struct route {
-    const char *method; /* GET: and HEAD */
-    const char *path;   /* one that ends in '/', but "/", takes the rest, decoded, as its argument */
-    enum right right;
-    unsigned where; /* if there are two listeners; else everything is everywhere */
-    bool quiet;     /* asked every few seconds by machines: logged only when it fails */
-    void (*handle)(struct exchange *x, const char *argument);
-} routes[] = {
-    { "POST", "/v1/generate/", RIGHT_USE, LISTENER_MAIN, false, post_generate },
-    { "POST", "/v1/completions", RIGHT_USE, LISTENER_MAIN, false, post_completions },
-    { "GET", "/v1/models", RIGHT_USE, LISTENER_BOTH, false, get_models },
-    { "GET", "/v1/models/", RIGHT_USE, LISTENER_BOTH, false, get_model },
-    { "POST", "/tokenize", RIGHT_USE, LISTENER_MAIN, false, post_tokenize },
-    { "POST", "/detokenize", RIGHT_USE, LISTENER_MAIN, false, post_detokenize },
+const struct route routes[] = {
+    { "POST", "/v1/generate/{model}", post_generate, RIGHT_USE, LISTENER_MAIN, false, PUBLIC,
+      "Continues a text; answers with text, tokens, seconds and cost", BODY_GENERATE, 200 },
+    { "POST", "/v1/completions", post_completions, RIGHT_USE, LISTENER_MAIN, false, PUBLIC,
+      "OpenAI's completions, with usage and a cost object", BODY_COMPLETIONS, 200 },
+    { "GET", "/v1/models", get_models, RIGHT_USE, LISTENER_BOTH, false, PUBLIC, "Lists the models", BODY_NONE,
+      200 },
+    { "GET", "/v1/models/{model}", get_model, RIGHT_USE, LISTENER_BOTH, false, PUBLIC, "Describes one model",
+      BODY_NONE, 200 },
+    { "POST", "/tokenize", post_tokenize, RIGHT_USE, LISTENER_MAIN, false, PUBLIC, "Turns a text into tokens",
+      BODY_TOKENIZE, 200 },
+    { "POST", "/detokenize", post_detokenize, RIGHT_USE, LISTENER_MAIN, false, PUBLIC,
+      "Turns tokens back into a text", BODY_DETOKENIZE, 200 },
+    { "GET", "/props", get_props, RIGHT_USE, LISTENER_BOTH, false, PUBLIC,
+      "Describes the device and the limits", BODY_NONE, 200 },
+    { "GET", "/metrics", get_metrics, RIGHT_USE, LISTENER_ADMIN, true, PUBLIC,
+      "Metrics for Prometheus: text 0.0.4 or OpenMetrics 1.0", BODY_NONE, 200 },
+    { "GET", "/health", get_health, RIGHT_NONE, LISTENER_BOTH, true, PUBLIC,
+      "200 once the models are loaded, 503 before", BODY_NONE, 200 },
+    { "GET", "/ready", get_ready, RIGHT_NONE, LISTENER_BOTH, true, PUBLIC,
+      "200 if requests are taken, 503 while loading or draining", BODY_NONE, 200 },
+    { "POST", "/admin/models", admin_load, RIGHT_ADMIN, LISTENER_ADMIN, false, PUBLIC,
+      "Loads a model, or loads it again", BODY_LOAD, 202 },
+    { "DELETE", "/admin/models/{model}", admin_unload, RIGHT_ADMIN, LISTENER_ADMIN, false, PUBLIC,
+      "Unloads a model", BODY_NONE, 202 },
+    { "PUT", "/admin/price", admin_price, RIGHT_ADMIN, LISTENER_ADMIN, false, PUBLIC, "Changes the price",
+      BODY_PRICE, 202 },
+    { "GET", "/openapi.json", get_openapi, RIGHT_NONE, LISTENER_BOTH, false, PUBLIC,
+      "Every route, field and bound, in OpenAPI 3.1", BODY_NONE, 200 },
     /* The page is no secret; what it shows is. */
-    { "GET", "/", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
-    { "GET", "/page.css", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
-    { "GET", "/page.js", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
-    { "GET", "/uPlot.min.css", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
-    { "GET", "/uPlot.iife.min.js", RIGHT_NONE, LISTENER_ADMIN, true, get_page },
-    { "GET", "/api/history", RIGHT_USE, LISTENER_ADMIN, true, get_history },
-    { "GET", "/api/recent", RIGHT_USE, LISTENER_ADMIN, true, get_recent },
-    { "GET", "/metrics", RIGHT_USE, LISTENER_ADMIN, true, get_metrics },
-    { "GET", "/props", RIGHT_USE, LISTENER_BOTH, false, get_props },
-    { "POST", "/admin/models", RIGHT_ADMIN, LISTENER_ADMIN, false, admin_load },
-    { "DELETE", "/admin/models/", RIGHT_ADMIN, LISTENER_ADMIN, false, admin_unload },
-    { "PUT", "/admin/price", RIGHT_ADMIN, LISTENER_ADMIN, false, admin_price },
-    { "GET", "/openapi.json", RIGHT_NONE, LISTENER_BOTH, false, get_openapi },
-    { "GET", "/health", RIGHT_NONE, LISTENER_BOTH, true, get_health },
-    { "GET", "/ready", RIGHT_NONE, LISTENER_BOTH, true, get_ready },
-    { "POST", "/v1/chat/completions", RIGHT_USE, LISTENER_MAIN, false, no_chat },
-    { "POST", "/v1/embeddings", RIGHT_USE, LISTENER_MAIN, false, no_embeddings },
+    { "GET", "/", get_page, OF_THE_PAGE },
+    { "GET", "/page.css", get_page, OF_THE_PAGE },
+    { "GET", "/page.js", get_page, OF_THE_PAGE },
+    { "GET", "/uPlot.min.css", get_page, OF_THE_PAGE },
+    { "GET", "/uPlot.iife.min.js", get_page, OF_THE_PAGE },
+    { "GET", "/api/history", get_history, RIGHT_USE, LISTENER_ADMIN, true, AUDIENCE_PAGE, NULL, BODY_NONE,
+      200 },
+    { "GET", "/api/recent", get_recent, RIGHT_USE, LISTENER_ADMIN, true, AUDIENCE_PAGE, NULL, BODY_NONE,
+      200 },
+    { "POST", "/v1/chat/completions", no_chat, RIGHT_USE, LISTENER_MAIN, false, AUDIENCE_LOST, NULL,
+      BODY_NONE, 404 },
+    { "POST", "/v1/embeddings", no_embeddings, RIGHT_USE, LISTENER_MAIN, false, AUDIENCE_LOST, NULL,
+      BODY_NONE, 404 },
 };
+const size_t n_routes = sizeof routes / sizeof routes[0];
 
 /* The rest of the path for a route that takes one, "" for the others; NULL when it is another path. */
 static const char *match(const struct route *r, const char *path)
 {
-    size_t n = strlen(r->path);
-    if (n > 1 && r->path[n - 1] == '/')
+    size_t n = strcspn(r->path, "{");
+    if (r->path[n])
         return strncmp(path, r->path, n) == 0 && path[n] ? path + n : NULL;
     return strcmp(path, r->path) == 0 ? "" : NULL;
 }
@@ -102,27 +84,39 @@ static void run(struct exchange *x, const struct route *r, const char *rest)
 
 static bool is_here(struct exchange *x, const struct route *r)
 {
-    return !service_of(x)->has_admin_listener || (r->where & exchange_listener(x)) != 0;
+    return !service_of(x)->has_admin_listener || (r->listener & exchange_listener(x)) != 0;
+}
+
+/* One of the methods that a path takes.  A GET route takes HEAD too. */
+static void add_method(char methods[64], const char *method)
+{
+    size_t n = strlen(methods);
+    snprintf(methods + n, 64 - n, "%s%s", n ? ", " : "", strcmp(method, "GET") == 0 ? "GET, HEAD" : method);
 }
 
 void route(struct exchange *x)
 {
     const char *method = exchange_method(x);
+    const struct route *other = NULL; /* at this path, for another method */
+    char methods[64] = "";
     if (strcmp(method, "HEAD") == 0)
         method = "GET";
-    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        const struct route *r = &routes[i];
+    for (const struct route *r = routes; r < routes + n_routes; r++) {
         const char *rest = is_here(x, r) ? match(r, exchange_path(x)) : NULL;
         if (!rest)
             continue;
-        if (!admit(x, r->right))
+        if (strcmp(r->method, method) == 0) {
+            if (admit(x, r->right))
+                run(x, r, rest);
             return;
-        if (strcmp(r->method, method) == 0)
-            run(x, r, rest);
-        else
-            problem_method(x, strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method);
-        return;
+        }
+        other = other ? other : r;
+        add_method(methods, r->method);
     }
-    if (admit(x, RIGHT_NONE))
+    if (!admit(x, other ? other->right : RIGHT_NONE))
+        return;
+    if (other)
+        problem_method(x, methods);
+    else
         problem_no_route(x, "there is nothing at this path");
 }

@@ -1,9 +1,48 @@
-/* routes.h - from a method and a path to the handler. */
+/* routes.h - the table of routes: from a method and a path to the handler, to /openapi.json and to --help.
+ *
+ * The document and the manual are printed from this table, so a route that is missing in them cannot be
+ * added; one that is not meant for the public says so, with the reason, in `audience`. */
 #ifndef ROUTES_H
 #define ROUTES_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "admission.h"
 #include "exchange.h"
 
+/* What a request's body holds; the properties are in openapi_api.c.  Bits, as a property may have several. */
+enum body {
+    BODY_NONE = 0,
+    BODY_GENERATE = 1,
+    BODY_COMPLETIONS = 2,
+    BODY_TOKENIZE = 4,
+    BODY_DETOKENIZE = 8,
+    BODY_LOAD = 16,
+    BODY_PRICE = 32,
+};
+
+struct route {
+    const char *method; /* GET takes HEAD too */
+    const char *path;   /* "{model}", at its end, takes the rest, decoded, as the handler's argument */
+    void (*handle)(struct exchange *x, const char *argument);
+    enum right right;
+    unsigned listener; /* which has it, if there are two */
+    bool quiet;        /* machines ask it every few seconds: logged only when it fails */
+    enum {
+        AUDIENCE_ALL,
+        AUDIENCE_PAGE, /* a part of the built-in page, which comes with this very program */
+        AUDIENCE_LOST, /* what other servers have there; answers what there is instead */
+    } audience;
+    const char *summary; /* for AUDIENCE_ALL: a sentence */
+    enum body body;
+    unsigned success; /* status */
+};
+
+extern const struct route routes[];
+extern const size_t n_routes;
+
+/* Answers by the route that the method and the path name. */
 void route(struct exchange *x);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "columns.h"
 #include "fail.h"
 #include "file.h"
 #include "json.h"
@@ -12,7 +13,7 @@
 #include "strbuf.h"
 #include "utf8.h"
 
-enum { CONFIG_BYTES_MAX = 1 << 20, MODEL_NAME_BYTES_MAX = 256 };
+enum { CONFIG_BYTES_MAX = 1 << 20 };
 
 enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, KV, BASIS, BUCKETS, MODEL, SWITCH };
 
@@ -541,60 +542,24 @@ enum cinf_status settings_check_models(const struct settings *s)
 
 void settings_help(void)
 {
-    printf("costd - serves GPT-2 models over HTTP and accounts for what every request cost\n"
-           "\n"
-           "  costd --model NAME=DIR [--model NAME=DIR …] [flags]\n"
-           "\n"
-           "FLAGS\n");
+    printf("FLAGS\n");
     for (int i = 0; i < N_OPTIONS; i++) {
         const struct option *o = &options[i];
+        struct strbuf help = { 0 };
         char name[64];
-        snprintf(name, sizeof name, "--%s %s", o->flag, o->argument ? o->argument : "");
-        printf("  %-30s %s", name, o->help);
+        snprintf(name, sizeof name, "--%s%s%s", o->flag, o->argument ? " " : "",
+                 o->argument ? o->argument : "");
+        strbuf_puts(&help, o->help);
         for (uint32_t d = 0; o->offset == AT(device) && cinf_device_list(d); d++)
-            printf("%s%s", d ? ", " : "", cinf_device_list(d));
-        printf("\n");
+            strbuf_printf(&help, "%s%s", d ? ", " : "", cinf_device_list(d));
+        columns_print(name, help.failed ? o->help : help.text);
+        strbuf_free(&help);
     }
-    printf(
-        "\n"
-        "  A flag goes before the file, the file before the defaults; --model adds to the file's models.\n"
-        "\n"
-        "FILE\n"
-        "  A JSON object with the flags' names as keys, '_' for '-', and \"models\":\n"
-        "    { \"models\": { \"small\": \"examples/models/stories-small\" },\n"
-        "      \"listen\": \"127.0.0.1:8000\", \"cpu_cost_per_hour\": \"0.10\", \"queue\": 64 }\n"
-        "\n"
-        "ROUTES\n"
-        "  POST /v1/generate/NAME   {\"prompt\", \"max_tokens\", \"stream\", …}: text, tokens, seconds "
-        "and cost\n"
-        "  POST /v1/completions     OpenAI's completions; usage, and a cost object\n"
-        "  GET  /v1/models          the models; /v1/models/NAME for one\n"
-        "  POST /tokenize           {\"content\"} to {\"tokens\"}; POST /detokenize back\n"
-        "  GET  /metrics            for Prometheus: text 0.0.4 or OpenMetrics 1.0\n"
-        "  GET  /openapi.json       every route, field and bound; GET /props: device and limits\n"
-        "  POST /admin/models       {\"id\", \"folder\"}: load; DELETE /admin/models/NAME; PUT /admin/price\n"
-        "                           {\"dollars_per_hour\"}: on a private --metrics-listen, or with an admin "
-        "key\n"
-        "  GET  /health             200 once the models are loaded; GET /ready: 503 also while draining\n"
-        "\n"
-        "LIMITS\n"
-        "  Bodies of 256 KiB, 64 choices (prompts times n), 4 stop strings of 256 bytes, 1024 logit biases;\n"
-        "  errors are {\"error\": {\"message\", \"type\", \"param\", \"code\"}}.  A client that hangs up, or "
-        "only\n"
-        "  shuts down its sending side, ends its request; what was computed until then is billed.\n"
-        "\n"
-        "SIGNALS\n"
-        "  SIGTERM, SIGINT   stop accepting work, let running requests end for --drain-seconds, exit 0;\n"
-        "                    a second one ends them at once\n"
-        "  SIGHUP            read the keys and the file again: prices and the daily budget change, new "
-        "models\n"
-        "                    load, missing ones unload, while requests go on\n"
-        "\n"
-        "LOG\n"
-        "  One JSON object a line on stderr.  One line a request (but for successful GETs of /metrics,\n"
-        "  /health and /ready): its id, model, status, tokens, seconds and cost; never a prompt or text.\n"
-        "\n"
-        "EXIT STATUS\n"
-        "  0 after SIGTERM or SIGINT; 1 when the device, the address or a model could not be had; 2 for\n"
-        "  mistakes in the flags or the file.\n");
+    printf("\n"
+           "  Flags override the file; the file overrides the defaults.  --model adds to the file's models.\n"
+           "\n"
+           "FILE\n"
+           "  A JSON object with the flags' names as keys, '_' for '-', and \"models\":\n"
+           "    { \"models\": { \"small\": \"examples/models/stories-small\" },\n"
+           "      \"listen\": \"127.0.0.1:8000\", \"cpu_cost_per_hour\": \"0.10\", \"queue\": 64 }\n");
 }

@@ -10,7 +10,7 @@
 
 #include <costinfer/engine.h>
 
-enum { LATENCY_BUCKETS_MAX = 32, SERVED_MODELS_MAX = 64 };
+enum { LATENCY_BUCKETS_MAX = 32, SERVED_MODELS_MAX = 64, MODEL_NAME_BYTES_MAX = 256 };
 
 struct model_setting {
     char *name, *folder;
@@ -59,7 +59,7 @@ enum cinf_status settings_put_price(struct settings *settings, bool is_gpu, cons
 /* A copy of the models and prices alone. */
 enum cinf_status settings_copy_served(struct settings *out, const struct settings *settings);
 
-/* The manual, on stdout. */
+/* Prints the manual's sections on flags and the file. */
 void settings_help(void);
 
 /* --check-config: opens every model's configuration, tokenizer and tensor table; loads nothing. */

@@ -1,0 +1,7 @@
+/* manual.h - what --help prints. */
+#ifndef MANUAL_H
+#define MANUAL_H
+
+void manual_print(void);
+
+#endif
