@@ -181,17 +181,31 @@ int print_document(const struct strbuf *text)
     return 0;
 }
 
-void put_report(struct strbuf *out, const struct cinf_report *r)
+void put_cost(struct json_writer *w, const char *key, const struct cinf_report *report)
 {
-    char cost[CINF_COST_TEXT_MAX];
-    strbuf_printf(out,
-                  "{\"finish_reason\":\"%s\",\"input_tokens\":%" PRIu32 ",\"cached_tokens\":%" PRIu32
-                  ",\"output_tokens\":%" PRIu32 ",\"queue_ns\":%" PRIu64 ",\"latency_ns\":%" PRIu64
-                  ",\"first_token_ns\":%" PRIu64 ",\"device_ns\":%" PRIu64 ",\"prefill_ns\":%" PRIu64
-                  ",\"decode_ns\":%" PRIu64 ",\"unpriced_ns\":%" PRIu64 ",\"cost_usd\":%s}",
-                  cinf_finish_name(r->finish), r->input_tokens, r->cached_tokens, r->output_tokens,
-                  r->queue_ns, r->latency_ns, r->first_token_ns, r->device_ns, r->prefill_ns, r->decode_ns,
-                  r->unpriced_ns, r->unpriced_ns ? "null" : cinf_cost_format(cost, r->cost));
+    char text[CINF_COST_TEXT_MAX];
+    if (report->unpriced_ns)
+        json_put_null(w, key);
+    else
+        json_put_format(w, key, "%s", cinf_cost_format(text, report->cost));
+}
+
+void put_report(struct json_writer *w, const char *key, const struct cinf_report *r)
+{
+    json_open_object(w, key);
+    json_put_text(w, "finish_reason", cinf_finish_name(r->finish));
+    json_put_u64(w, "input_tokens", r->input_tokens);
+    json_put_u64(w, "cached_tokens", r->cached_tokens);
+    json_put_u64(w, "output_tokens", r->output_tokens);
+    json_put_u64(w, "queue_ns", r->queue_ns);
+    json_put_u64(w, "latency_ns", r->latency_ns);
+    json_put_u64(w, "first_token_ns", r->first_token_ns);
+    json_put_u64(w, "device_ns", r->device_ns);
+    json_put_u64(w, "prefill_ns", r->prefill_ns);
+    json_put_u64(w, "decode_ns", r->decode_ns);
+    json_put_u64(w, "unpriced_ns", r->unpriced_ns);
+    put_cost(w, "cost_usd", r);
+    json_close(w);
 }
 
 const char *cost_text(char text[CINF_COST_TEXT_MAX + 1], const struct cinf_report *report)

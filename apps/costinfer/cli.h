@@ -8,6 +8,7 @@
 #include <costinfer/costinfer.h>
 
 #include "cli_flags.h"
+#include "json_write.h"
 #include "strbuf.h"
 
 extern const struct command command_inspect, command_tokenize, command_run, command_logits,
@@ -119,8 +120,11 @@ bool read_all(struct strbuf *out, const char *path);
 /* Writes text and a line feed to standard output.  Returns the exit status. */
 int print_document(const struct strbuf *text);
 
-/* Appends a report as a JSON object. */
-void put_report(struct strbuf *out, const struct cinf_report *report);
+/* Writes a report as a member that is an object; its times stay nanoseconds. */
+void put_report(struct json_writer *w, const char *key, const struct cinf_report *report);
+
+/* Dollars, or null for what is unpriced. */
+void put_cost(struct json_writer *w, const char *key, const struct cinf_report *report);
 
 /* "$0.000003416667", or "no price" for what is unpriced. */
 const char *cost_text(char text[CINF_COST_TEXT_MAX + 1], const struct cinf_report *report);

@@ -2,7 +2,7 @@
  *
  * Two clocks: the time on the device that requests are billed for, and the time that the caller waits, which
  * is the one to compare with other programs.  A figure is the median of several runs after one that is thrown
- * away.  Prompts are made-up ids, and nothing is reused from an earlier run's cache. */
+ * away.  Prompts are synthetic ids, and nothing is reused from an earlier run's cache. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +43,7 @@ struct bench {
     uint32_t runs, tokens; /* measured runs a figure; tokens decoded in each */
     uint64_t budget_ns;    /* after so long a figure makes do with the runs it has */
     uint64_t load_ns, resident_bytes, resident_peak_bytes;
-    int32_t *prompt; /* [n_positions] made-up ids */
+    int32_t *prompt; /* [n_positions] synthetic ids */
     struct figure figures[FIGURES_MAX];
     uint32_t n_figures;
     uint64_t charge_ns[2];                     /* to split a step over 1 and over STREAMS_MAX requests */
@@ -316,66 +316,81 @@ static struct derived derive(const struct bench *b, const struct figure *f)
 static const char *const kind_names[] = { "prefill", "decode", "parallel" };
 static const char *const size_names[] = { "tokens", "depth", "streams" };
 
-static void put_json_figures(struct strbuf *out, const struct bench *b, enum kind kind)
+static void put_json_figures(struct json_writer *w, const struct bench *b, enum kind kind)
 {
-    const char *comma = "";
-    strbuf_printf(out, ",\n\"%s\":[", kind_names[kind]);
+    json_new_line(w);
+    json_open_array(w, kind_names[kind]);
     for (uint32_t i = 0; i < b->n_figures; i++) {
         const struct figure *f = &b->figures[i];
         if (f->kind != kind)
             continue;
         struct derived d = derive(b, f);
-        strbuf_printf(out, "%s\n{\"%s\":%" PRIu32 ",\"runs\":%" PRIu32 ",\"device_seconds\":%.9f", comma,
-                      size_names[kind], f->size, f->runs, seconds_of(f->sample.device_ns));
-        strbuf_printf(out, ",\"seconds\":%.9f,\"tokens_per_second\":%.3f,\"device_tokens_per_second\":%.3f",
-                      seconds_of(f->sample.wall_ns), d.caller_tokens_per_second, d.tokens_per_second);
-        if (kind == DECODE)
-            strbuf_printf(out,
-                          ",\"bytes_per_token\":%" PRIu64 ",\"gb_per_second\":%.3f,\"bandwidth_share\":%.4f",
-                          step_bytes(b, f->size), d.speed, share_of(d.speed, d.limit));
-        else if (kind == PREFILL)
-            strbuf_printf(out, ",\"gflop_per_second\":%.2f,\"peak_share\":%.4f", d.speed,
-                          share_of(d.speed, d.limit));
-        strbuf_puts(out, "}");
-        comma = ",";
+        json_new_line(w);
+        json_open_object(w, NULL);
+        json_put_u64(w, size_names[kind], f->size);
+        json_put_u64(w, "runs", f->runs);
+        json_put_format(w, "device_seconds", "%.9f", seconds_of(f->sample.device_ns));
+        json_put_format(w, "seconds", "%.9f", seconds_of(f->sample.wall_ns));
+        json_put_format(w, "tokens_per_second", "%.3f", d.caller_tokens_per_second);
+        json_put_format(w, "device_tokens_per_second", "%.3f", d.tokens_per_second);
+        if (kind == DECODE) {
+            json_put_u64(w, "bytes_per_token", step_bytes(b, f->size));
+            json_put_format(w, "gb_per_second", "%.3f", d.speed);
+            json_put_format(w, "bandwidth_share", "%.4f", share_of(d.speed, d.limit));
+        } else if (kind == PREFILL) {
+            json_put_format(w, "gflop_per_second", "%.2f", d.speed);
+            json_put_format(w, "peak_share", "%.4f", share_of(d.speed, d.limit));
+        }
+        json_close(w);
     }
-    strbuf_puts(out, "]");
+    json_close(w);
+}
+
+static void put_json_accounting(struct json_writer *w, const struct bench *b)
+{
+    char charge[32];
+    snprintf(charge, sizeof charge, "charge_%d_ns", STREAMS_MAX);
+    json_new_line(w);
+    json_open_object(w, "accounting");
+    json_put_u64(w, "charge_1_ns", b->charge_ns[0]);
+    json_put_u64(w, charge, b->charge_ns[1]);
+    json_put_format(w, "page_us", "%.1f", (double)b->page_ns / 1e3);
+    json_put_u64(w, "page_bytes", b->page_bytes);
+    json_close(w);
 }
 
 static void put_json(struct strbuf *out, const struct bench *b)
 {
     const struct cinf_model_info *info = &b->info;
-    strbuf_puts(out, "{\"model\":");
-    strbuf_put_json(out, info->name, strlen(info->name));
-    strbuf_printf(out, ",\"synthetic\":%s,\"weights\":\"%s\",\"kv\":\"%s\",\"parameters\":%" PRIu64,
-                  info->folder[0] ? "false" : "true", cinf_weights_name(info->weights),
-                  cinf_kv_name(b->device.kv), info->parameters);
-    strbuf_puts(out, ",\"device\":");
-    strbuf_put_json(out, b->device.name, strlen(b->device.name));
-    strbuf_puts(out, ",\"device_description\":");
-    strbuf_put_json(out, b->device.description, strlen(b->device.description));
-    strbuf_printf(out,
-                  ",\"logprobs\":%s,\"threads\":%" PRIu32
-                  ",\"machine_gflop_per_second\":%.2f,\"machine_gb_per_second\":%.2f",
-                  b->logprobs ? "true" : "false", b->device.threads, b->machine.gflop_per_second,
-                  b->machine.gb_per_second);
-    strbuf_printf(out,
-                  ",\"load_seconds\":%.6f,\"resident_bytes\":%" PRIu64 ",\"resident_peak_bytes\":%" PRIu64
-                  ",\"weight_bytes_per_token\":%" PRIu64,
-                  seconds_of(b->load_ns), b->resident_bytes, b->resident_peak_bytes, bytes_per_token(b));
+    struct json_writer w = json_write_to(out);
+    json_open_object(&w, NULL);
+    json_put_text(&w, "model", info->name);
+    json_put_bool(&w, "synthetic", !info->folder[0]);
+    json_put_text(&w, "weights", cinf_weights_name(info->weights));
+    json_put_text(&w, "kv", cinf_kv_name(b->device.kv));
+    json_put_u64(&w, "parameters", info->parameters);
+    json_put_text(&w, "device", b->device.name);
+    json_put_text(&w, "device_description", b->device.description);
+    json_put_bool(&w, "logprobs", b->logprobs);
+    json_put_u64(&w, "threads", b->device.threads);
+    json_put_format(&w, "machine_gflop_per_second", "%.2f", b->machine.gflop_per_second);
+    json_put_format(&w, "machine_gb_per_second", "%.2f", b->machine.gb_per_second);
+    json_put_format(&w, "load_seconds", "%.6f", seconds_of(b->load_ns));
+    json_put_u64(&w, "resident_bytes", b->resident_bytes);
+    json_put_u64(&w, "resident_peak_bytes", b->resident_peak_bytes);
+    json_put_u64(&w, "weight_bytes_per_token", bytes_per_token(b));
     for (enum kind kind = PREFILL; kind <= STREAMS; kind++)
-        put_json_figures(out, b, kind);
-    strbuf_printf(out,
-                  ",\n\"accounting\":{\"charge_1_ns\":%" PRIu64 ",\"charge_%d_ns\":%" PRIu64
-                  ",\"page_us\":%.1f,\"page_bytes\":%" PRIu64 "}",
-                  b->charge_ns[0], STREAMS_MAX, b->charge_ns[1], (double)b->page_ns / 1e3, b->page_bytes);
-    if (b->text_bytes)
-        strbuf_printf(out,
-                      ",\n\"tokenizer\":{\"bytes\":%" PRIu64
-                      ",\"encode_mb_per_second\":%.2f,\"decode_mb_per_second\":%.2f}",
-                      b->text_bytes, rate_of(b->text_bytes, b->encode_ns) / 1e6,
-                      rate_of(b->text_bytes, b->decode_ns) / 1e6);
-    strbuf_puts(out, "}");
+        put_json_figures(&w, b, kind);
+    put_json_accounting(&w, b);
+    if (b->text_bytes) {
+        json_new_line(&w);
+        json_open_object(&w, "tokenizer");
+        json_put_u64(&w, "bytes", b->text_bytes);
+        json_put_format(&w, "encode_mb_per_second", "%.2f", rate_of(b->text_bytes, b->encode_ns) / 1e6);
+        json_put_format(&w, "decode_mb_per_second", "%.2f", rate_of(b->text_bytes, b->decode_ns) / 1e6);
+        json_close(&w);
+    }
+    json_close(&w);
 }
 
 /* One figure a line. */
@@ -407,7 +422,7 @@ static void put_table(struct strbuf *out, const struct bench *b)
 {
     const struct cinf_model_info *info = &b->info;
     strbuf_printf(out, "model     %s%s, %s, %.1f M parameters, context %" PRIu32 "\n", info->name,
-                  info->folder[0] ? "" : " (made-up weights)", cinf_weights_name(info->weights),
+                  info->folder[0] ? "" : " (synthetic weights)", cinf_weights_name(info->weights),
                   (double)info->parameters / 1e6, info->config.n_positions);
     strbuf_printf(out, "device    %s: %s\n", b->device.name, b->device.description);
     strbuf_printf(out, "machine   reads %.1f GB/s, multiplies and adds %.1f GFLOP/s\n",
@@ -491,14 +506,14 @@ static int run(const struct command *self, int argc, char **argv)
     const struct flag flags[] = {
         MODEL_FLAG(&common),
         { "shape", FLAG_TEXT, &shape, 0, 0, "NAME",
-          "Instead of a checkpoint made-up weights of a published shape: distilgpt2, gpt2,\n"
+          "Instead of a checkpoint, synthetic weights of a published shape: distilgpt2, gpt2,\n"
           "gpt2-medium, gpt2-large or gpt2-xl." },
         { "runs", FLAG_U32, &bench.runs, 1, RUNS_MAX, "N", "Runs a figure is the median of (default 5)." },
         { "tokens", FLAG_U32, &bench.tokens, 1, 4096, "N", "Tokens decoded in a run (default 32)." },
         { "seconds", FLAG_U32, &seconds, 0, 86400, "N",
           "A figure makes do with fewer runs after so long (default 20)." },
         { "logprobs", FLAG_SWITCH, &bench.logprobs, 0, 0, NULL,
-          "Texts want log-probabilities, which take all logits; the likeliest token alone\n"
+          "Requests ask for log-probabilities, which need all logits; the likeliest token alone\n"
           "may be found with fewer." },
         { "text", FLAG_TEXT, &text_path, 0, 0, "FILE",
           "Also measures the tokenizer, on this text (\"-\": standard input)." },
@@ -514,7 +529,7 @@ static int run(const struct command *self, int argc, char **argv)
     if ((common.model != NULL) + (shape != NULL) != 1)
         return usage_error(self, "exactly one of --model and --shape is needed");
     if (text_path && !common.model)
-        return usage_error(self, "--text needs --model: a made-up model has no tokenizer");
+        return usage_error(self, "--text needs --model: a synthetic model has no tokenizer");
     if (json && csv)
         return usage_error(self, "--json and --csv exclude each other");
     bench.budget_ns = (uint64_t)seconds * 1000000000;

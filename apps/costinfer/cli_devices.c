@@ -4,27 +4,25 @@
 
 #include "cli.h"
 
-static void put_device_json(struct strbuf *out, const char *name, const struct cinf_device_info *d)
+static void put_device_json(struct json_writer *w, const char *name, const struct cinf_device_info *d)
 {
-    strbuf_puts(out, out->len > 1 ? ",\n{\"choice\":" : "\n{\"choice\":");
-    strbuf_put_json(out, name, strlen(name));
+    json_new_line(w);
+    json_open_object(w, NULL);
+    json_put_text(w, "choice", name);
+    json_put_bool(w, "available", d != NULL);
     if (d) {
-        strbuf_puts(out, ",\"available\":true,\"name\":");
-        strbuf_put_json(out, d->name, strlen(d->name));
-        strbuf_puts(out, ",\"description\":");
-        strbuf_put_json(out, d->description, strlen(d->description));
-        strbuf_puts(out, ",\"reason\":");
-        strbuf_put_json(out, d->reason, strlen(d->reason));
-        strbuf_printf(out,
-                      ",\"is_gpu\":%s,\"threads\":%" PRIu32 ",\"memory_bytes\":%" PRIu64
-                      ",\"as_per_flop\":%" PRIu64 ",\"as_per_byte\":%" PRIu64 "}",
-                      d->is_gpu ? "true" : "false", d->threads, d->memory_total, d->as_per_flop,
-                      d->as_per_byte);
+        json_put_text(w, "name", d->name);
+        json_put_text(w, "description", d->description);
+        json_put_text(w, "reason", d->reason);
+        json_put_bool(w, "is_gpu", d->is_gpu);
+        json_put_u64(w, "threads", d->threads);
+        json_put_u64(w, "memory_bytes", d->memory_total);
+        json_put_u64(w, "as_per_flop", d->as_per_flop);
+        json_put_u64(w, "as_per_byte", d->as_per_byte);
     } else {
-        strbuf_puts(out, ",\"available\":false,\"reason\":");
-        strbuf_put_json(out, cinf_last_error(), strlen(cinf_last_error()));
-        strbuf_putc(out, '}');
+        json_put_text(w, "reason", cinf_last_error());
     }
+    json_close(w);
 }
 
 static void put_device(struct strbuf *out, const char *name, const struct cinf_device_info *d)
@@ -50,8 +48,9 @@ static int run(const struct command *self, int argc, char **argv)
     if (status != FLAGS_GO)
         return status;
     struct strbuf out = { 0 };
+    struct json_writer w = json_write_to(&out);
     if (json)
-        strbuf_putc(&out, '[');
+        json_open_array(&w, NULL);
     const char *name = "auto";
     for (uint32_t i = 0; name; name = cinf_device_list(i++)) {
         struct cinf_engine *engine = NULL;
@@ -62,15 +61,17 @@ static int run(const struct command *self, int argc, char **argv)
             found = &info;
         }
         if (json)
-            put_device_json(&out, name, found);
+            put_device_json(&w, name, found);
         else
             put_device(&out, name, found);
         cinf_engine_close(engine);
     }
-    if (json)
-        strbuf_puts(&out, "\n]");
-    else if (out.len)
+    if (json) {
+        json_new_line(&w);
+        json_close(&w);
+    } else if (out.len) {
         out.text[--out.len] = '\0'; /* print_document() ends the last line */
+    }
     status = print_document(&out);
     strbuf_free(&out);
     return status;

@@ -14,15 +14,16 @@ struct inspection {
     uint32_t tokenizer_size;
 };
 
-static void put_shape(struct strbuf *out, const struct cinf_tensor *t)
+static void put_shape(struct json_writer *w, const char *key, const struct cinf_tensor *t)
 {
-    strbuf_putc(out, '[');
+    json_open_array(w, key);
     for (uint32_t i = 0; i < t->n_dims; i++)
-        strbuf_printf(out, "%s%" PRIu64, i ? "," : "", t->dims[i]);
-    strbuf_putc(out, ']');
+        json_put_u64(w, NULL, t->dims[i]);
+    json_close(w);
 }
 
-static void put_totals(struct strbuf *out, const struct cinf_checkpoint *checkpoint, bool json)
+/* Here and below: a member of the object that `w` writes, or text, if that is NULL. */
+static void put_totals(struct strbuf *out, struct json_writer *w, const struct cinf_checkpoint *checkpoint)
 {
     uint64_t elements = 0, bytes = 0;
     uint32_t n = cinf_checkpoint_count(checkpoint);
@@ -30,97 +31,109 @@ static void put_totals(struct strbuf *out, const struct cinf_checkpoint *checkpo
         elements += cinf_checkpoint_tensor(checkpoint, i)->n_elements;
         bytes += cinf_checkpoint_tensor(checkpoint, i)->n_bytes;
     }
-    strbuf_printf(out,
-                  json ? "{\"tensors\":%" PRIu32 ",\"elements\":%" PRIu64 ",\"bytes\":%" PRIu64 "}"
-                       : "%" PRIu32 " tensors, %" PRIu64 " elements, %" PRIu64 " bytes",
-                  n, elements, bytes);
+    if (!w) {
+        strbuf_printf(out, "%" PRIu32 " tensors, %" PRIu64 " elements, %" PRIu64 " bytes", n, elements,
+                      bytes);
+        return;
+    }
+    json_open_object(w, "totals");
+    json_put_u64(w, "tensors", n);
+    json_put_u64(w, "elements", elements);
+    json_put_u64(w, "bytes", bytes);
+    json_close(w);
 }
 
-static void put_entry(struct strbuf *out, bool json, const char *key, const char *value)
+/* `value` reads the same in JSON and as text. */
+static void put_entry(struct strbuf *out, struct json_writer *w, const char *key, const char *value)
 {
-    if (json)
-        strbuf_printf(out, "%s\"%s\":%s", out->len && out->text[out->len - 1] == '{' ? "" : ",", key, value);
+    if (w)
+        json_put_format(w, key, "%s", value);
     else
         strbuf_printf(out, "\n  %-32s %s", key, value);
 }
 
-static void put_number(struct strbuf *out, bool json, const char *key, uint32_t value)
+static void put_number(struct strbuf *out, struct json_writer *w, const char *key, uint32_t value)
 {
     char text[16];
     snprintf(text, sizeof text, "%" PRIu32, value);
-    put_entry(out, json, key, text);
+    put_entry(out, w, key, text);
 }
 
-static void put_switch(struct strbuf *out, bool json, const char *key, bool value)
+static void put_switch(struct strbuf *out, struct json_writer *w, const char *key, bool value)
 {
-    put_entry(out, json, key, value ? "true" : "false");
+    put_entry(out, w, key, value ? "true" : "false");
 }
 
-/* By the keys of config.json: as members of a JSON object that has just been opened, or a line each. */
-static void put_config(struct strbuf *out, const struct cinf_config *c, bool json)
+static void put_eos(struct strbuf *out, struct json_writer *w, const struct cinf_config *c)
+{
+    struct strbuf ids = { 0 };
+    struct json_writer list = json_write_to(&ids);
+    json_open_array(&list, NULL);
+    for (uint32_t i = 0; i < c->n_eos; i++)
+        json_put_i64(&list, NULL, c->eos[i]);
+    json_close(&list);
+    put_entry(out, w, "eos_token_id", ids.failed ? "[]" : ids.text);
+    out->failed = out->failed || ids.failed;
+    strbuf_free(&ids);
+}
+
+/* By the keys of config.json. */
+static void put_config(struct strbuf *out, struct json_writer *w, const struct cinf_config *c)
 {
     char text[64];
-    put_number(out, json, "vocab_size", c->vocab_size);
-    put_number(out, json, "n_positions", c->n_positions);
-    put_number(out, json, "n_embd", c->n_embd);
-    put_number(out, json, "n_layer", c->n_layer);
-    put_number(out, json, "n_head", c->n_head);
-    put_number(out, json, "n_inner", c->n_inner);
-    snprintf(text, sizeof text, json ? "\"%s\"" : "%s", cinf_activation_name(c->activation));
-    put_entry(out, json, "activation_function", text);
+    put_number(out, w, "vocab_size", c->vocab_size);
+    put_number(out, w, "n_positions", c->n_positions);
+    put_number(out, w, "n_embd", c->n_embd);
+    put_number(out, w, "n_layer", c->n_layer);
+    put_number(out, w, "n_head", c->n_head);
+    put_number(out, w, "n_inner", c->n_inner);
+    if (w)
+        json_put_text(w, "activation_function", cinf_activation_name(c->activation));
+    else
+        put_entry(out, NULL, "activation_function", cinf_activation_name(c->activation));
     snprintf(text, sizeof text, "%.6g", (double)c->layer_norm_epsilon);
-    put_entry(out, json, "layer_norm_epsilon", text);
-    put_switch(out, json, "scale_attn_weights", c->scale_attn_weights);
-    put_switch(out, json, "scale_attn_by_inverse_layer_idx", c->scale_attn_by_inverse_layer_idx);
-    put_switch(out, json, "tie_word_embeddings", c->tie_word_embeddings);
-    struct strbuf ids = { 0 };
-    strbuf_putc(&ids, '[');
-    for (uint32_t i = 0; i < c->n_eos; i++)
-        strbuf_printf(&ids, "%s%" PRId32, i ? "," : "", c->eos[i]);
-    strbuf_putc(&ids, ']');
-    put_entry(out, json, "eos_token_id", ids.failed ? "[]" : ids.text);
-    strbuf_free(&ids);
+    put_entry(out, w, "layer_norm_epsilon", text);
+    put_switch(out, w, "scale_attn_weights", c->scale_attn_weights);
+    put_switch(out, w, "scale_attn_by_inverse_layer_idx", c->scale_attn_by_inverse_layer_idx);
+    put_switch(out, w, "tie_word_embeddings", c->tie_word_embeddings);
+    put_eos(out, w, c);
     snprintf(text, sizeof text, "%" PRId32, c->bos);
-    put_entry(out, json, "bos_token_id", c->bos < 0 ? "null" : text);
+    put_entry(out, w, "bos_token_id", c->bos < 0 ? "null" : text);
 }
 
 static void put_json(struct strbuf *out, const struct inspection *in)
 {
-    strbuf_puts(out, "{\"path\":");
-    strbuf_put_json(out, in->path, strlen(in->path));
-    const char *format = cinf_checkpoint_format(in->checkpoint);
-    strbuf_puts(out, ",\"format\":");
-    strbuf_put_json(out, format, strlen(format));
-    strbuf_puts(out, ",\"totals\":");
-    put_totals(out, in->checkpoint, true);
-    strbuf_puts(out, ",\"config\":");
+    struct json_writer w = json_write_to(out);
+    json_open_object(&w, NULL);
+    json_put_text(&w, "path", in->path);
+    json_put_text(&w, "format", cinf_checkpoint_format(in->checkpoint));
+    put_totals(out, &w, in->checkpoint);
     if (in->has_config) {
-        strbuf_putc(out, '{');
-        put_config(out, &in->config, true);
-        strbuf_putc(out, '}');
+        json_open_object(&w, "config");
+        put_config(out, &w, &in->config);
+        json_close(&w);
     } else {
-        strbuf_puts(out, "null");
+        json_put_null(&w, "config");
     }
-    strbuf_puts(out, ",\"tokenizer_size\":");
     if (in->has_tokenizer)
-        strbuf_put_u64(out, in->tokenizer_size);
+        json_put_u64(&w, "tokenizer_size", in->tokenizer_size);
     else
-        strbuf_puts(out, "null");
-    strbuf_puts(out, ",\"tensors\":[");
+        json_put_null(&w, "tokenizer_size");
+    json_open_array(&w, "tensors");
     for (uint32_t i = 0; i < cinf_checkpoint_count(in->checkpoint); i++) {
         const struct cinf_tensor *t = cinf_checkpoint_tensor(in->checkpoint, i);
-        strbuf_puts(out, i ? ",\n{\"name\":" : "\n{\"name\":");
-        strbuf_put_json(out, t->name, strlen(t->name));
-        strbuf_puts(out, ",\"dtype\":");
-        strbuf_put_json(out, t->dtype_name, strlen(t->dtype_name));
-        strbuf_puts(out, ",\"shape\":");
-        put_shape(out, t);
-        strbuf_printf(out, ",\"elements\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"file\":", t->n_elements,
-                      t->n_bytes);
-        strbuf_put_json(out, t->file, strlen(t->file));
-        strbuf_putc(out, '}');
+        json_new_line(&w);
+        json_open_object(&w, NULL);
+        json_put_text(&w, "name", t->name);
+        json_put_text(&w, "dtype", t->dtype_name);
+        put_shape(&w, "shape", t);
+        json_put_u64(&w, "elements", t->n_elements);
+        json_put_u64(&w, "bytes", t->n_bytes);
+        json_put_text(&w, "file", t->file);
+        json_close(&w);
     }
-    strbuf_puts(out, "]}");
+    json_close(&w);
+    json_close(&w);
 }
 
 static void put_table(struct strbuf *out, const struct inspection *in)
@@ -142,7 +155,8 @@ static void put_table(struct strbuf *out, const struct inspection *in)
         strbuf_clear(&name);
         put_printable(&name, t->name);
         struct strbuf shape = { 0 };
-        put_shape(&shape, t);
+        struct json_writer w = json_write_to(&shape);
+        put_shape(&w, NULL, t);
         strbuf_printf(out, "%-*s  %-5s  %-14s %12" PRIu64 " %13" PRIu64 "\n", width,
                       name.text ? name.text : "", t->dtype_name, shape.text ? shape.text : "", t->n_elements,
                       t->n_bytes);
@@ -150,10 +164,10 @@ static void put_table(struct strbuf *out, const struct inspection *in)
     }
     strbuf_free(&name);
     strbuf_putc(out, '\n');
-    put_totals(out, in->checkpoint, false);
+    put_totals(out, NULL, in->checkpoint);
     if (in->has_config) {
         strbuf_puts(out, "\n\nconfiguration");
-        put_config(out, &in->config, false);
+        put_config(out, NULL, &in->config);
     }
     if (in->has_tokenizer)
         strbuf_printf(out, "\n\ntokenizer: %" PRIu32 " tokens", in->tokenizer_size);

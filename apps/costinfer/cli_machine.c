@@ -25,9 +25,9 @@ static const size_t read_bytes = (size_t)256 << 20; /* of all threads: more than
 
 typedef uint64_t words __attribute__((vector_size(16))); /* what every processor reads at once */
 
-/* One pass of all threads. */
-struct job {
-    uint64_t (*work)(const struct job *job,
+/* What all threads do in one pass. */
+struct task {
+    uint64_t (*work)(const struct task *task,
                      uint32_t index); /* what it returns keeps it from being left out */
     uint32_t threads;
     uint32_t streams;    /* 1 … STREAMS_MOST */
@@ -36,18 +36,18 @@ struct job {
 
 struct worker {
     pthread_t thread;
-    const struct job *job;
+    const struct task *task;
     uint32_t index;
     uint64_t result;
 };
 
-static uint64_t read_part(const struct job *job, uint32_t index)
+static uint64_t read_part(const struct task *task, uint32_t index)
 {
-    const size_t n = read_bytes / sizeof(words) / job->threads / job->streams / BLOCK * BLOCK;
-    const words *part = job->memory + index * n * job->streams;
+    const size_t n = read_bytes / sizeof(words) / task->threads / task->streams / BLOCK * BLOCK;
+    const words *part = task->memory + index * n * task->streams;
     words sums[BLOCK] = { { 0 } };
     for (size_t i = 0; i < n; i += BLOCK) {
-        for (size_t s = 0; s < job->streams; s++) {
+        for (size_t s = 0; s < task->streams; s++) {
             const words *at = part + s * n + i;
             /* Beyond the end a prefetch does nothing. */
             __builtin_prefetch((const char *)at + AHEAD_BYTES);
@@ -72,9 +72,9 @@ static uint64_t read_part(const struct job *job, uint32_t index)
 
 #define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 
-__attribute__((target("avx512f"))) static uint64_t multiply_512(const struct job *job, uint32_t index)
+__attribute__((target("avx512f"))) static uint64_t multiply_512(const struct task *task, uint32_t index)
 {
-    __m512 x = _mm512_set1_ps(0.999F), y = _mm512_set1_ps((float)(index + job->threads));
+    __m512 x = _mm512_set1_ps(0.999F), y = _mm512_set1_ps((float)(index + task->threads));
 #define BEGIN(i) __m512 a##i = _mm512_set1_ps(i);
 #define STEP(i)  a##i = _mm512_fmadd_ps(a##i, x, y);
 #define END(i)   x = _mm512_add_ps(x, a##i);
@@ -89,9 +89,9 @@ __attribute__((target("avx512f"))) static uint64_t multiply_512(const struct job
     return (uint64_t)_mm512_reduce_add_ps(x);
 }
 
-__attribute__((target("avx2,fma"))) static uint64_t multiply_256(const struct job *job, uint32_t index)
+__attribute__((target("avx2,fma"))) static uint64_t multiply_256(const struct task *task, uint32_t index)
 {
-    __m256 x = _mm256_set1_ps(0.999F), y = _mm256_set1_ps((float)(index + job->threads));
+    __m256 x = _mm256_set1_ps(0.999F), y = _mm256_set1_ps((float)(index + task->threads));
 #define BEGIN(i) __m256 a##i = _mm256_set1_ps(i);
 #define STEP(i)  a##i = _mm256_fmadd_ps(a##i, x, y);
 #define END(i)   x = _mm256_add_ps(x, a##i);
@@ -110,29 +110,29 @@ __attribute__((target("avx2,fma"))) static uint64_t multiply_256(const struct jo
 static void *run_worker(void *argument)
 {
     struct worker *worker = argument;
-    worker->result = worker->job->work(worker->job, worker->index);
+    worker->result = worker->task->work(worker->task, worker->index);
     return NULL;
 }
 
 /* The shortest pass in nanoseconds; 0 when not all threads can be started. */
-static uint64_t best_pass(struct job *job)
+static uint64_t best_pass(struct task *task)
 {
     struct worker workers[THREADS_MAX];
     uint64_t best = UINT64_MAX;
     for (uint32_t pass = 0; pass < PASSES; pass++) {
-        job->streams = pass % 2 ? 1 : STREAMS_MOST;
+        task->streams = pass % 2 ? 1 : STREAMS_MOST;
         uint64_t start = clock_monotonic_ns();
         uint32_t started = 0;
-        for (; started < job->threads; started++) {
+        for (; started < task->threads; started++) {
             struct worker *w = &workers[started];
-            *w = (struct worker){ .job = job, .index = started };
+            *w = (struct worker){ .task = task, .index = started };
             if (pthread_create(&w->thread, NULL, run_worker, w) != 0)
                 break;
         }
         for (uint32_t i = 0; i < started; i++)
             pthread_join(workers[i].thread, NULL);
         uint64_t ns = clock_monotonic_ns() - start;
-        if (started < job->threads)
+        if (started < task->threads)
             return 0;
         if (ns < best)
             best = ns;
@@ -140,39 +140,39 @@ static uint64_t best_pass(struct job *job)
     return best;
 }
 
-static double read_speed(struct job *job)
+static double read_speed(struct task *task)
 {
     void *memory = mmap(NULL, read_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return 0;
     madvise(memory, read_bytes, MADV_HUGEPAGE);
     memset(memory, 1, read_bytes); /* a page that nobody wrote is the one page of zeros */
-    job->memory = memory;
-    job->work = read_part;
-    uint64_t ns = best_pass(job);
+    task->memory = memory;
+    task->work = read_part;
+    uint64_t ns = best_pass(task);
     munmap(memory, read_bytes);
     return ns ? (double)read_bytes / (double)ns : 0;
 }
 
-static double multiply_speed(struct job *job)
+static double multiply_speed(struct task *task)
 {
     uint32_t lanes = 0;
 #ifdef __x86_64__
     if (__builtin_cpu_supports("avx512f")) {
-        job->work = multiply_512;
+        task->work = multiply_512;
         lanes = 16;
     } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        job->work = multiply_256;
+        task->work = multiply_256;
         lanes = 8;
     }
 #endif
-    uint64_t ns = lanes ? best_pass(job) : 0;
-    return ns ? 2.0 * lanes * ACCUMULATORS * MULTIPLY_ADDS * job->threads / (double)ns : 0;
+    uint64_t ns = lanes ? best_pass(task) : 0;
+    return ns ? 2.0 * lanes * ACCUMULATORS * MULTIPLY_ADDS * task->threads / (double)ns : 0;
 }
 
 struct machine_speed machine_measure(uint32_t threads)
 {
-    struct job job = { .threads = threads == 0 ? 1 : threads < THREADS_MAX ? threads : THREADS_MAX };
-    return (struct machine_speed){ .gb_per_second = read_speed(&job),
-                                   .gflop_per_second = multiply_speed(&job) };
+    struct task task = { .threads = threads == 0 ? 1 : threads < THREADS_MAX ? threads : THREADS_MAX };
+    return (struct machine_speed){ .gb_per_second = read_speed(&task),
+                                   .gflop_per_second = multiply_speed(&task) };
 }

@@ -82,17 +82,20 @@ static int print_sums(const struct sums *sums, size_t n, uint32_t window, uint32
         return 0;
     }
     struct strbuf b = { 0 };
-    strbuf_puts(&b, "{\"perplexity\":");
-    strbuf_put_double(&b, exp(mean));
-    strbuf_puts(&b, ",\"nats_per_token\":");
-    strbuf_put_double(&b, mean);
-    strbuf_printf(&b,
-                  ",\"tokens\":%zu,\"scored\":%" PRIu64 ",\"windows\":%" PRIu64 ",\"window\":%" PRIu32
-                  ",\"stride\":%" PRIu32 ",\"computed\":%" PRIu64 ",\"device_ns\":%" PRIu64
-                  ",\"tokens_per_second\":",
-                  n, sums->scored, sums->windows, window, stride, sums->computed, sums->device_ns);
-    strbuf_put_double(&b, rate_of(sums->computed, sums->device_ns));
-    strbuf_printf(&b, ",\"cost_usd\":%s}", sums->report.unpriced_ns ? "null" : cost + 1);
+    struct json_writer w = json_write_to(&b);
+    json_open_object(&w, NULL);
+    json_put_double(&w, "perplexity", exp(mean));
+    json_put_double(&w, "nats_per_token", mean);
+    json_put_u64(&w, "tokens", n);
+    json_put_u64(&w, "scored", sums->scored);
+    json_put_u64(&w, "windows", sums->windows);
+    json_put_u64(&w, "window", window);
+    json_put_u64(&w, "stride", stride);
+    json_put_u64(&w, "computed", sums->computed);
+    json_put_u64(&w, "device_ns", sums->device_ns);
+    json_put_double(&w, "tokens_per_second", rate_of(sums->computed, sums->device_ns));
+    put_cost(&w, "cost_usd", &sums->report);
+    json_close(&w);
     int status = print_document(&b);
     strbuf_free(&b);
     return status;

@@ -1,6 +1,5 @@
 /* cli_run.c - generates text: streamed to standard output as it comes, with the bill on standard error. */
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #include "cli.h"
@@ -8,20 +7,21 @@
 
 struct output {
     bool json, logprobs;
-    struct strbuf text, ids, scores; /* the last two: JSON arrays being written */
+    struct strbuf text;
+    int32_t *ids;  /* [n] */
+    float *scores; /* [n]: log-probabilities */
+    size_t n, cap_ids, cap_scores;
 };
 
-static void put_token(struct output *out, const struct cinf_event *event)
+static void keep_token(struct output *out, const struct cinf_event *event)
 {
-    strbuf_printf(&out->ids, "%s%" PRId32, out->ids.len ? "," : "", event->token);
-    if (!out->logprobs)
+    if (!mem_reserve(&out->ids, &out->cap_ids, out->n + 1, sizeof *out->ids) ||
+        !mem_reserve(&out->scores, &out->cap_scores, out->n + 1, sizeof *out->scores)) {
+        out->text.failed = true;
         return;
-    if (out->scores.len)
-        strbuf_putc(&out->scores, ',');
-    if (isfinite(event->logprob))
-        strbuf_put_double(&out->scores, (double)event->logprob);
-    else
-        strbuf_puts(&out->scores, "null");
+    }
+    out->ids[out->n] = event->token;
+    out->scores[out->n++] = event->logprob;
 }
 
 /* Pulls events until the request has ended.  Ctrl-C and a reader that went away cancel it: what was
@@ -37,8 +37,8 @@ static enum cinf_status follow(struct cinf_request *request, struct output *out)
             continue;
         if (status != CINF_OK || event.kind == CINF_EVENT_END)
             return status;
-        if (event.kind == CINF_EVENT_TOKEN)
-            put_token(out, &event);
+        if (event.kind == CINF_EVENT_TOKEN && out->json)
+            keep_token(out, &event);
         if (event.text_bytes == 0)
             continue;
         if (out->json) {
@@ -65,21 +65,30 @@ static int print_json(struct cinf_request *request, const struct cinf_model_info
     struct strbuf b = { 0 };
     uint32_t n;
     const int32_t *prompt = cinf_request_prompt(request, &n);
-    strbuf_puts(&b, "{\"model\":");
-    strbuf_put_json(&b, model->name, strlen(model->name));
-    strbuf_printf(&b, ",\"weights\":\"%s\",\"prompt_ids\":[", cinf_weights_name(model->weights));
+    struct json_writer w = json_write_to(&b);
+    json_open_object(&w, NULL);
+    json_put_text(&w, "model", model->name);
+    json_put_text(&w, "weights", cinf_weights_name(model->weights));
+    json_open_array(&w, "prompt_ids");
     for (uint32_t i = 0; i < n; i++)
-        strbuf_printf(&b, "%s%" PRId32, i ? "," : "", prompt[i]);
-    strbuf_printf(&b, "],\"ids\":[%s]", out->ids.len ? out->ids.text : "");
-    if (out->logprobs)
-        strbuf_printf(&b, ",\"logprobs\":[%s]", out->scores.len ? out->scores.text : "");
-    strbuf_puts(&b, ",\"text\":");
-    strbuf_put_json(&b, out->text.text ? out->text.text : "", out->text.len);
-    strbuf_printf(&b, ",\"finish_reason\":\"%s\",\"seed\":%" PRIu64 ",\"report\":",
-                  cinf_finish_name(report->finish), cinf_request_seed(request));
-    put_report(&b, report);
-    strbuf_putc(&b, '}');
-    b.failed = b.failed || out->text.failed || out->ids.failed || out->scores.failed;
+        json_put_i64(&w, NULL, prompt[i]);
+    json_close(&w);
+    json_open_array(&w, "ids");
+    for (size_t i = 0; i < out->n; i++)
+        json_put_i64(&w, NULL, out->ids[i]);
+    json_close(&w);
+    if (out->logprobs) {
+        json_open_array(&w, "logprobs");
+        for (size_t i = 0; i < out->n; i++)
+            json_put_double(&w, NULL, (double)out->scores[i]);
+        json_close(&w);
+    }
+    json_put_bytes(&w, "text", out->text.text, out->text.len);
+    json_put_text(&w, "finish_reason", cinf_finish_name(report->finish));
+    json_put_u64(&w, "seed", cinf_request_seed(request));
+    put_report(&w, "report", report);
+    json_close(&w);
+    b.failed = b.failed || out->text.failed;
     int status = print_document(&b);
     strbuf_free(&b);
     return status;
@@ -112,8 +121,8 @@ static int generate(struct cinf_model *model, const struct cinf_request_options 
     else if (interrupted() && exit_status == 0)
         exit_status = EXIT_INTERRUPTED;
     strbuf_free(&out.text);
-    strbuf_free(&out.ids);
-    strbuf_free(&out.scores);
+    mem_free(out.ids);
+    mem_free(out.scores);
     cinf_request_free(request);
     return exit_status;
 }

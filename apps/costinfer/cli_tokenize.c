@@ -29,7 +29,8 @@ static int detokenize(const struct cinf_tokenizer *tokenizer, const struct strbu
         size_t n;
         struct strbuf out = { 0 };
         if (cinf_tokenizer_decode(tokenizer, ids.ids, ids.n, &text, &n) == CINF_OK) {
-            strbuf_put_json(&out, text, n);
+            struct json_writer w = json_write_to(&out);
+            json_put_bytes(&w, NULL, text, n);
             cinf_text_free(text);
             exit_status = print_document(&out);
         } else {
@@ -52,10 +53,11 @@ static int tokenize(const struct cinf_tokenizer *tokenizer, const struct strbuf 
         CINF_OK)
         return fail_last();
     struct strbuf out = { 0 };
-    strbuf_putc(&out, '[');
+    struct json_writer w = json_write_to(&out);
+    json_open_array(&w, NULL);
     for (size_t i = 0; i < n; i++)
-        strbuf_printf(&out, "%s%" PRId32, i ? "," : "", ids[i]);
-    strbuf_putc(&out, ']');
+        json_put_i64(&w, NULL, ids[i]);
+    json_close(&w);
     cinf_ids_free(ids);
     int exit_status = print_document(&out);
     strbuf_free(&out);
