@@ -104,7 +104,7 @@ void progress_end(struct progress *progress);
 
 /* ---- Ctrl-C ---------------------------------------------------------------------------------- */
 
-/* From here on the first Ctrl-C only sets a flag; a second one ends the program at once. */
+/* From here on the first Ctrl-C only sets a flag; a second one ends the program immediately. */
 void interrupt_catch(void);
 bool interrupted(void);
 

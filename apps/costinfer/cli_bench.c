@@ -105,8 +105,8 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a == 0 || b < a ? b : a;
 }
 
-/* Runs `n` requests at once to their ends and adds up what they took; first_token_ns is the last one's. False
- * after saying what went wrong. */
+/* Runs `n` requests concurrently to their ends and adds up what they took; first_token_ns is the last one's.
+ * False after saying what went wrong. */
 static bool run_requests(struct cinf_model *model, const struct cinf_request_options *options, uint32_t n,
                          struct cinf_report *sum)
 {
@@ -451,7 +451,7 @@ static void put_table(struct strbuf *out, const struct bench *b)
                 out, "decode    %5" PRIu32 " before   %10.1f tokens/s  %9.3f ms each  %6.2f GB/s (%.0f %%)",
                 f->size, speed, speed > 0 ? 1e3 / speed : 0, d.speed, 100 * share_of(d.speed, d.limit));
         else
-            strbuf_printf(out, "streams   %5" PRIu32 " at once  %10.1f tokens/s  %9.1f tokens/s each",
+            strbuf_printf(out, "streams   %5" PRIu32 " parallel %10.1f tokens/s  %9.1f tokens/s each",
                           f->size, speed, speed / f->size);
     }
 }

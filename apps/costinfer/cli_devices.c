@@ -1,4 +1,4 @@
-/* cli_devices.c - what there is to compute on. */
+/* cli_devices.c - the devices that can compute. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -79,7 +79,7 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command command_devices = {
     .name = "devices",
-    .summary = "list what there is to compute on",
+    .summary = "list the devices that can compute",
     .synopsis = "[--json]",
     .manual =
         "Opens each device in turn and prints the name to give to --device, what is behind it, and the\n"

@@ -23,7 +23,8 @@ enum {
 
 static const size_t read_bytes = (size_t)256 << 20; /* of all threads: more than caches hold */
 
-typedef uint64_t words __attribute__((vector_size(16))); /* what every processor reads at once */
+typedef uint64_t words
+    __attribute__((vector_size(16))); /* what every processor can load with one instruction */
 
 /* What all threads do in one pass. */
 struct task {
@@ -146,7 +147,7 @@ static double read_speed(struct task *task)
     if (memory == MAP_FAILED)
         return 0;
     madvise(memory, read_bytes, MADV_HUGEPAGE);
-    memset(memory, 1, read_bytes); /* a page that nobody wrote is the one page of zeros */
+    memset(memory, 1, read_bytes); /* a page that was never written is the shared page of zeros */
     task->memory = memory;
     task->work = read_part;
     uint64_t ns = best_pass(task);

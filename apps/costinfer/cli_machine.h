@@ -9,8 +9,8 @@ struct machine_speed {
     double gflop_per_second; /* float32 multiply-adds of the widest vectors, two a lane; 0: not measured */
 };
 
-/* The best of several passes of `threads` threads at once, in about a second.  The code shares nothing with
- * the library's kernels, so that those cannot set their own mark. */
+/* The best of several passes of `threads` concurrent threads, in about a second.  The code shares nothing
+ * with the library's kernels, so that those cannot set their own mark. */
 struct machine_speed machine_measure(uint32_t threads);
 
 #endif

@@ -9,7 +9,8 @@
 #include "problem.h"
 #include "service.h"
 
-/* An address, or a name that no name server is asked for: nobody else can make it point to us. */
+/* An address, or a name that is resolved without a name server: nothing outside this machine can point it to
+ * us. */
 static bool cannot_be_rebound(const char *host, size_t n)
 {
     static const char local[] = "localhost", below[] = ".localhost";
@@ -30,8 +31,8 @@ static bool is_listed(const char *names, const char *host, size_t n)
     return false;
 }
 
-/* A page that a browser loaded from elsewhere can have its own name point to us (DNS rebinding), and then ask
- * as if it were ours.  It cannot know a key, so this matters where none is asked for. */
+/* A web page from elsewhere can make its own host name resolve to us (DNS rebinding) and then ask as if it
+ * were ours.  It cannot know a key, so this matters where no key is required. */
 static bool host_is_ours(struct exchange *x)
 {
     const struct service *service = service_of(x);

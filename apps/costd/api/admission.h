@@ -1,4 +1,4 @@
-/* admission.h - who may ask for what: API keys, the two listeners, and names that we answer to. */
+/* admission.h - which client may ask for what: API keys, the two listeners, and accepted host names. */
 #ifndef ADMISSION_H
 #define ADMISSION_H
 
@@ -7,8 +7,8 @@
 #include "exchange.h"
 
 enum right {
-    RIGHT_NONE,  /* everybody */
-    RIGHT_USE,   /* with --keys: whoever has one; without: everybody */
+    RIGHT_NONE,  /* any client */
+    RIGHT_USE,   /* with --keys: clients that have a key; otherwise any client */
     RIGHT_ADMIN, /* the private metrics listener, or an admin key */
 };
 

@@ -35,7 +35,7 @@ struct choice {
     struct strbuf text;
     struct scored_token *scored; /* [n_scored] */
     size_t n_scored, cap_scored;
-    struct cinf_decoder decoder; /* for offsets: how much text the tokens so far stand for */
+    struct cinf_decoder decoder; /* for offsets: decodes the tokens so far */
     uint64_t n_characters;       /* from the beginning of the prompt */
     double logprob_sum;          /* of its n_tokens tokens, for best_of */
     uint32_t n_tokens;
@@ -67,8 +67,8 @@ static uint64_t count_characters(const char *text, size_t n)
     return count;
 }
 
-/* Characters that become whole with this token, decoded on its own account: an event's text may lag behind.
- */
+/* Counts the characters that this token completes.  They are decoded separately, because an event's text may
+ * lag behind its token. */
 static uint64_t characters_of(struct choice *c, const struct cinf_tokenizer *tokenizer, int32_t id)
 {
     size_t n;
@@ -191,7 +191,7 @@ static void put_head(struct json_writer *w, const struct completion *c)
     struct cinf_model_info info = { CINF_MODEL_INFO };
     char fingerprint[96];
     cinf_model_info(c->model, &info);
-    /* With the same one, and the same seed, the answer is the same. */
+    /* With the same fingerprint and the same seed the answer is the same. */
     snprintf(fingerprint, sizeof fingerprint, "costinfer-%s-%s%s", cinf_version(),
              cinf_weights_name(info.weights), c->kv == CINF_KV_F16 ? "-kv-f16" : "");
     json_put_text(w, "id", c->id);
@@ -233,7 +233,7 @@ static void put_usage(struct json_writer *w, const struct generation *generation
 
 /* ---- Streams ------------------------------------------------------------------------------ */
 
-/* What the choice has to say, if anything. */
+/* Appends what the choice has collected, if anything. */
 static void put_chunk(struct strbuf *out, const struct completion *c, uint32_t index)
 {
     struct choice *choice = &c->choices[index];
@@ -274,13 +274,13 @@ static void end_stream(struct strbuf *out, const struct completion *c, const str
 
 /* ---- Events ------------------------------------------------------------------------------- */
 
-/* The token that an empty prompt becomes is not part of anybody's text. */
+/* The token that stands for an empty prompt is not part of any text. */
 static bool is_empty(const int32_t *ids, uint32_t n_ids, const struct cinf_tokenizer *tokenizer)
 {
     return n_ids == 1 && ids[0] == cinf_tokenizer_end_of_text(tokenizer);
 }
 
-/* The first time anything is heard of a prompt: its text is what offsets count from and what echo repeats. */
+/* Called at a prompt's first event: offsets count from the prompt's text, and echo repeats it. */
 static void begin_prompt(struct completion *c, const struct generation *generation, uint32_t prompt)
 {
     uint32_t n_ids;
@@ -341,8 +341,8 @@ static double mean_logprob(const struct choice *choice)
     return choice->n_tokens ? choice->logprob_sum / choice->n_tokens : -INFINITY;
 }
 
-/* Of a prompt's choices the best that has not been taken yet: the most likely a token, the first of equals.
- */
+/* Takes the best of a prompt's choices that is left: the one with the highest mean log-probability of a
+ * token, the first of equals. */
 static struct choice *next_best(const struct completion *c, uint32_t prompt)
 {
     struct choice *best = NULL;
@@ -445,7 +445,7 @@ static enum cinf_status read_prompt(struct prompts *p, struct fields *f, const c
     return CINF_OK;
 }
 
-/* Room for the prompts; their kind is certain afterwards. */
+/* Checks the prompts' type and allocates room for them. */
 static enum cinf_status prepare_prompts(struct prompts *p, const cJSON *prompt, uint32_t n_choices)
 {
     const cJSON *element;

@@ -1,5 +1,5 @@
-/* cost_page.c - GET / and the files it needs.  They lie in the program, so the page can neither be missing
- * nor of another version, and it asks nobody else for anything. */
+/* cost_page.c - GET / and the files it needs.  The program contains them, so the page is never missing, never
+ * of another version, and loads nothing from elsewhere. */
 #include "cost_page.h"
 
 #include <stdbool.h>
@@ -11,7 +11,7 @@
 #include "handlers.h"
 #include "problem.h"
 
-/* Whether Accept-Encoding lets us send gzip: named, or "*", and not with q=0. */
+/* Whether Accept-Encoding permits gzip: it names gzip or "*", and not with q=0. */
 static bool accepts_gzip(const char *accept)
 {
     bool star = false;

@@ -122,7 +122,7 @@ static enum cinf_status read_logit_bias(struct fields *f)
     return CINF_OK;
 }
 
-/* To the engine 0 is "draw one at random"; to a client it is a seed like others. */
+/* The engine takes 0 for "draw one at random"; to a client 0 is a seed like any other. */
 static enum cinf_status read_seed(struct fields *f)
 {
     const uint64_t zero = UINT64_C(0x9E3779B97F4A7C15);
@@ -139,7 +139,7 @@ enum cinf_status fields_sampling(struct fields *f)
     int64_t top_k = 0;
     TRY(field_number(f, "temperature", 0, 2, &o->temperature));
     TRY(field_number(f, "top_p", 0, 1, &o->top_p));
-    /* A client that asks for 0 wants the most likely token alone; the engine takes 0 for "off". */
+    /* A client that sends 0 wants the most likely token alone; the engine takes 0 for "off". */
     if (json_member(f->body, "top_p") && o->top_p == 0)
         o->top_p = FLT_MIN;
     TRY(field_number(f, "min_p", 0, 1, &o->min_p));
@@ -171,8 +171,8 @@ cJSON *fields_body(struct exchange *x, bool may_be_empty)
     cJSON *tree;
     const char *text = exchange_body(x, &n);
     bool empty = n == 0 && may_be_empty;
-    /* Any web page can make a browser post a form to us, but JSON only with our leave, which is not given.
-     * Empty bodies need no type, unless they come from a page. */
+    /* Any web page can make a browser post a form to us; for JSON the browser first asks us, and we do not
+     * consent.  Empty bodies need no type, unless they come from a page. */
     if (!is_json(exchange_header(x, "Content-Type")) && (!empty || exchange_header(x, "Origin"))) {
         problem_content_type(x);
         return NULL;

@@ -32,21 +32,21 @@ struct fields {
 void fields_init(struct fields *f, const cJSON *body, const struct cinf_model_info *model);
 void fields_free(struct fields *f);
 
-/* A field that is absent or null leaves *value alone. */
+/* A field that is absent or null leaves *value unchanged. */
 enum cinf_status field_int(struct fields *f, const char *key, int64_t low, int64_t high, int64_t *value);
 enum cinf_status field_number(struct fields *f, const char *key, double low, double high, float *value);
 enum cinf_status field_bool(struct fields *f, const char *key, bool *value);
 enum cinf_status field_text(struct fields *f, const char *key, const char **value);
 
-/* temperature, top_k, top_p, min_p, the penalties, seed, stop, logit_bias and ignore_eos into `options`,
- * where the defaults stand already. */
+/* Reads temperature, top_k, top_p, min_p, the penalties, seed, stop, logit_bias and ignore_eos into
+ * `options`, which holds the defaults. */
 enum cinf_status fields_sampling(struct fields *f);
 
-/* One token id of the model's. */
+/* Reads a token id of the model's vocabulary. */
 enum cinf_status fields_token(struct fields *f, const cJSON *value, int32_t *id);
 
-/* The body as a JSON object, to be freed by cJSON_Delete(); an empty body is {} where that is allowed.
- * Otherwise NULL, and `x` is answered. */
+/* Returns the body as a JSON object, which the caller frees by cJSON_Delete(); an empty body is {} where that
+ * is allowed.  Otherwise answers `x` and returns NULL. */
 cJSON *fields_body(struct exchange *x, bool may_be_empty);
 
 #endif

@@ -67,7 +67,7 @@ static void free_generate(void *api)
 
 static const struct generation_format format = { on_event, on_end, free_generate };
 
-/* The tutorial's client sends prompt and max_tokens as query parameters; a body's fields go before them. */
+/* The tutorial's client sends prompt and max_tokens as query parameters; a body's fields override them. */
 static enum cinf_status read_query(struct exchange *x, struct fields *f, char **prompt, int64_t *max_tokens)
 {
     const char *raw = exchange_query(x, "max_tokens");
@@ -132,7 +132,7 @@ void post_generate(struct exchange *x, const char *name)
         status = new_generate(&g, &f, model, stream);
     }
     if (status == CINF_OK) {
-        generation_start(x, model, &f.options, 1, stream, &format, g); /* which has the handle now */
+        generation_start(x, model, &f.options, 1, stream, &format, g); /* now owns the handle */
     } else {
         problem_answer(x, status, f.param, info.account);
         cinf_model_release(model);

@@ -14,45 +14,45 @@
 
 enum {
     TICK_NS = 250000000,
-    UNREAD_MAX = 128, /* events that are computed ahead of a client; what one step gives is never cut */
+    UNREAD_MAX = 128, /* events computed ahead of a client; the events of one step are never split */
 };
 
 struct generation {
     struct orphan orphan; /* first: the watcher hands it back */
     struct service *service;
     struct generation *next, **link; /* in the service's list */
-    struct access access;            /* of the exchange, once that is over */
+    struct access access;            /* the exchange's, once that is over */
     const char *endpoint;
     uint32_t account;
     uint32_t key;
     bool stream;
-    bool refused; /* one of its requests was not accepted, and `x` is answered */
+    bool refused; /* one of its requests was not accepted; `x` is answered */
     const struct generation_format *format;
     void *api;
 
     uint32_t n, n_ended;
     struct cinf_request **requests; /* [n] */
     bool *ended;                    /* [n] */
-    enum cinf_finish end_reason;    /* the first way to end that is neither stop nor length; 0: none */
+    enum cinf_finish end_reason;    /* the first that is neither stop nor length; 0: none */
     struct strbuf out;
     size_t n_sent; /* of `out` */
     bool complete; /* `out` will not grow any more */
 
-    /* Between the engine's thread and the connection's.  No call into the library while it is held: the
+    /* Between the engine's thread and the connection's.  The library is never called while it is held: the
      * engine may be waiting for it in wake(). */
     pthread_mutex_t lock;
     struct exchange *x; /* NULL: over */
     bool suspended;
-    bool woken; /* there may be events to pull */
-    bool ping;  /* the stream was silent for long */
+    bool woken; /* events may be waiting to be pulled */
+    bool ping;  /* the stream has been silent for long */
 
-    uint64_t sent_ns; /* when there was last something to send */
+    uint64_t sent_ns; /* when something was last sent */
 
-    /* Of a stream: on the timers' thread. */
+    /* For streams, on the timers' thread. */
     struct timer tick;
-    atomic_uint_fast64_t n_reads; /* calls for more to send */
-    uint64_t n_reads_seen;        /* of them, by the last tick */
-    uint64_t moved_ns;            /* when a tick last saw it move, or nothing left to send */
+    atomic_uint_fast64_t n_reads; /* requests for more to send */
+    uint64_t n_reads_seen;        /* n_reads at the last tick */
+    uint64_t moved_ns;            /* when a tick last saw a read, or nothing left to send */
 };
 
 const struct cinf_request *generation_request(const struct generation *g, uint32_t index)
@@ -85,7 +85,7 @@ void generation_report(const struct generation *g, struct cinf_report *total)
 
 /* ---- Waking ------------------------------------------------------------------------------- */
 
-/* The engine has events.  On its thread, so it only leaves word. */
+/* The engine has events.  Runs on the engine's thread, so it only leaves a note. */
 static void wake(void *context)
 {
     struct generation *g = context;
@@ -100,7 +100,7 @@ static void wake(void *context)
     pthread_mutex_unlock(&g->lock);
 }
 
-/* Whether there may be events; if not, the connection is suspended until there are. */
+/* Returns whether events may be waiting; if not, suspends the connection until there are some. */
 static bool take_wake_or_suspend(struct generation *g, struct exchange *x)
 {
     pthread_mutex_lock(&g->lock);
@@ -144,8 +144,8 @@ static void note_sent(struct generation *g)
     pthread_mutex_unlock(&g->lock);
 }
 
-/* Whether the connection waits for the engine, and not for its client.  If that has been so for long, proxies
- * and clients may think it dead: it is woken to say that it is not. */
+/* Returns whether the connection waits for the engine and not for its client.  If it has waited for long,
+ * proxies and clients may think it dead: it is woken to send a comment. */
 static bool is_waiting(struct generation *g, uint64_t now)
 {
     pthread_mutex_lock(&g->lock);
@@ -160,7 +160,7 @@ static bool is_waiting(struct generation *g, uint64_t now)
     return waiting;
 }
 
-/* A client that reads nothing has nothing computed for it (UNREAD_MAX), but it holds its slots. */
+/* Nothing is computed for a client that reads nothing (UNREAD_MAX), but its request holds slots. */
 static uint64_t tick(void *context)
 {
     struct generation *g = context;
@@ -208,7 +208,7 @@ static void request_ended(struct generation *g, uint32_t index, enum cinf_finish
     cancel(g, finish == CINF_FINISH_CLIENT_GONE ? finish : CINF_FINISH_CANCELLED);
 }
 
-/* Takes all events that are there.  `orphan`: nobody reads what they would be written to. */
+/* Takes all waiting events.  `orphan`: the client is gone, so nothing is written. */
 static void pull(struct generation *g, bool orphan)
 {
     for (uint32_t i = 0; i < g->n; i++) {
@@ -220,7 +220,7 @@ static void pull(struct generation *g, bool orphan)
             else if (!orphan && !g->end_reason)
                 g->format->event(g->api, g, i, &event, &g->out);
         }
-        /* Without memory for an event there is no way on: nobody would tell us to try again. */
+        /* Out of memory is fatal here: no later wake-up would retry this event. */
         if (status != CINF_OK && status != CINF_EAGAIN)
             request_ended(g, i, CINF_FINISH_FAILED);
     }
@@ -421,7 +421,7 @@ static void list(struct generation *g)
         cancel(g, CINF_FINISH_CANCELLED);
 }
 
-/* Those that were accepted before the refusal may have used the device already: they are somebody's bill. */
+/* The requests that were accepted before the refusal may have used the device already and are billed. */
 static void refuse(struct generation *g)
 {
     pthread_mutex_lock(&g->lock);

@@ -20,8 +20,8 @@ void post_detokenize(struct exchange *x, const char *unused);
 void get_models(struct exchange *x, const char *unused);
 void get_model(struct exchange *x, const char *name);
 
-/* A handle to be released, and what there is to know about the model; or NULL, and `x` is answered.  `name`
- * NULL: the model, if only one is loaded. */
+/* Returns a handle that the caller releases, and fills *info; or answers `x` and returns NULL.  `name` NULL
+ * means the only model that is loaded. */
 struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_model_info *info);
 
 /* admin_api.c */

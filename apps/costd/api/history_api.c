@@ -1,7 +1,7 @@
 /* history_api.c - GET /api/history and /api/recent: what the built-in page draws.
  *
- * The totals of a range are a snapshot of this moment minus the sample at the range's beginning, so they are
- * what /metrics shows now; the points end with the last sample.  Seconds and costs are exact decimals. */
+ * The totals of a range are a snapshot of this moment minus the sample at the range's beginning, so they
+ * agree with /metrics; the points end with the last sample.  Seconds and costs are exact decimals. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -438,7 +438,7 @@ void get_history(struct exchange *x, const char *unused)
                        NO_ACCOUNT);
         return;
     }
-    /* While the history is held, so that no sample is newer than the snapshot. */
+    /* Taken while the history is held, so that no sample is newer than the snapshot. */
     const struct history *history = recorder_hold(service->recorder);
     enum cinf_status status = cinf_meter_snapshot(&now, cinf_engine_meter(service->engine));
     if (status == CINF_OK) {

@@ -33,7 +33,7 @@ static bool read_process(struct process *p)
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = '\0';
-    /* The name, in parentheses, may hold anything; what follows its last one are numbers. */
+    /* The name, in parentheses, may hold anything; after the last parenthesis there are only numbers. */
     const char *rest = strrchr(text, ')');
     if (!rest ||
         sscanf(rest + 1,
@@ -118,7 +118,7 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
                          cinf_cost_of(UINT64_C(3600000000000), budget));
 }
 
-/* At every moment at which nothing runs they add to what the device has served. */
+/* Whenever nothing runs, they add up to what the device has served. */
 static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service)
 {
     uint32_t n = 1 + keys_count(service->keys);

@@ -15,8 +15,8 @@ void problem_write(struct strbuf *out, const char *type, const char *param, cons
 
 enum { NO_ACCOUNT = -1 };
 
-/* Answers with the thread's last failure.  `param` is the field that is at fault, or NULL.  A failure that
- * concerns a known model is counted in its account. */
+/* Answers with the thread's last failure.  `param` is the field at fault, or NULL.  A failure that concerns a
+ * known model is counted in its account. */
 void problem_answer(struct exchange *x, enum cinf_status status, const char *param, int64_t account);
 
 /* The error object of a status, as an event in a stream that has begun. */

@@ -10,7 +10,7 @@
 
 #include "exchange.h"
 
-/* What requests are counted by; the meter's endpoints in this order. */
+/* The endpoints that requests are counted by, in the meter's order. */
 enum endpoint { ENDPOINT_GENERATE, ENDPOINT_COMPLETIONS, ENDPOINT_COUNT };
 extern const char *const service_endpoints[ENDPOINT_COUNT];
 
@@ -34,11 +34,11 @@ struct key_use {
 struct generation_list {
     pthread_mutex_t lock;
     struct generation *first;
-    uint32_t n;           /* also those that are about to be listed */
+    uint32_t n;           /* counts also those that are about to be listed */
     bool closed;          /* draining: no new ones */
     struct key_use *uses; /* [n_uses] by ended generations, by the number of their key */
     uint32_t n_uses;
-    bool ending; /* no time left: what is still listed later is cancelled at once */
+    bool ending; /* no time left: a generation that is listed later is cancelled immediately */
 };
 
 struct service {
@@ -48,7 +48,7 @@ struct service {
     struct fleet *fleet;
     struct recorder *recorder;
     struct generation_list generations;
-    struct keys *keys; /* NULL: everybody may ask */
+    struct keys *keys; /* NULL: any client may ask */
     char *allow_hosts; /* "NAME,NAME", or NULL */
     bool has_admin_listener;
     uint64_t stall_ns, ping_ns; /* of streams */

@@ -13,7 +13,7 @@
 
 enum { STOP_SECONDS = 2, ORDERS_MAX = 64 };
 
-/* A change by hand. */
+/* A change that an operator asked for. */
 struct order {
     enum { LOAD, UNLOAD, PRICE } kind;
     char *name, *value; /* the model; its folder, or the price */
@@ -34,7 +34,7 @@ struct fleet {
     struct settings settings; /* the ones in force: what is served, or about to be */
     bool working;             /* models are coming or going */
     bool first_done, reload, stop, stopped;
-    struct order *orders; /* first come, first served */
+    struct order *orders; /* in the order of arrival */
     uint32_t n_orders;
 };
 
@@ -78,7 +78,7 @@ static void log_loaded(const struct cinf_model *model, uint64_t ns)
     log_end(&line);
 }
 
-/* Only this thread ever changes the settings, so it may read them without the lock. */
+/* Only this thread changes the settings, so it may read them without the lock. */
 static enum cinf_status load_model(struct fleet *f, const struct model_setting *m)
 {
     struct cinf_model *model;
@@ -157,7 +157,7 @@ static void reprice(struct fleet *f, const char *old, const char *new)
         log_message("error", "price", "the price stays: %s", cinf_last_error());
 }
 
-/* A model whose folder has changed is another one: out with the old before the new comes in. */
+/* A model whose folder has changed is another model: the old one is unloaded before the new one loads. */
 static void apply(struct fleet *f, const struct settings *old)
 {
     for (uint32_t i = 0; i < old->n_models; i++) {

@@ -1,10 +1,10 @@
-/* history.h - the last 24 hours in memory: every ten seconds what each model and the device have used, for
- * the built-in page, which is to work without a Prometheus.
+/* history.h - the last 24 hours in memory: what each model and the device have used, sampled every ten
+ * seconds, so that the built-in page works without a Prometheus.
  *
  * Totals are kept, not differences: what a range used is one subtraction, exact however many samples lie
- * between, and a sample that is missing is a gap in a chart and no gap in the bill.  Memory is bounded: a
- * series of 1.8 MB for each of the first 64 models, made when the model appears, and one for all others
- * together.  There are no clocks and no locks in here: times are given, and the caller locks. */
+ * between, and a missing sample is a gap in a chart but not in the bill.  Memory is bounded: a series of
+ * 1.8 MB for each of the first 64 models, made when the model appears, and one for all others together.
+ * This code reads no clock and takes no lock: the caller passes the times and locks. */
 #ifndef HISTORY_H
 #define HISTORY_H
 
@@ -22,7 +22,7 @@ enum {
     HISTORY_POINTS_MAX = 180,
 };
 
-/* Totals since the start. */
+/* Totals since the start of the process. */
 struct history_device {
     uint64_t serve_ns, load_ns, idle_ns;
     uint64_t unpriced_ns; /* of these */
@@ -44,12 +44,13 @@ struct history;
 enum cinf_status history_new(struct history **out);
 void history_free(struct history *history); /* accepts NULL */
 
-/* The totals as they stand `at_ns` after the start; tick 0 is the start itself, when all is 0.  A tick that
- * was recorded already is left alone.  Without memory for a new series nothing is recorded: a gap. */
+/* Records the totals as they stand `at_ns` after the start; tick 0 is the start itself, when all are 0.  A
+ * tick that was recorded before stays as it is.  If memory for a new series runs out, nothing is recorded,
+ * which leaves a gap. */
 enum cinf_status history_record(struct history *history, uint64_t at_ns, const struct cinf_snapshot *snapshot,
                                 uint64_t device_bytes, uint64_t process_bytes);
 
-/* A request that has ended; first_token_ns 0: it had no token. */
+/* Counts a request that has ended; first_token_ns 0: it had no token. */
 void history_observe(struct history *history, uint32_t model, uint64_t latency_ns, uint64_t first_token_ns);
 
 /* Sums over a snapshot as they would be recorded: series `series` of it. */
@@ -70,13 +71,12 @@ struct history_window {
 };
 struct history_window history_window(const struct history *history, uint64_t at_ns, uint64_t range_ns);
 
-/* False where there is a gap, and for ticks that are no longer kept.  A series has zeros before its model
- * appeared. */
+/* False in a gap, and for ticks that are no longer kept.  A series has zeros before its model appeared. */
 bool history_device_at(const struct history *history, uint64_t tick, struct history_device *out);
 bool history_model_at(const struct history *history, uint32_t series, uint64_t tick,
                       struct history_model *out);
 
-/* Interpolated within buckets, four a decade from 1 ms to 100 s. */
+/* Interpolated within buckets: four for each decade from 1 ms to 100 s. */
 struct history_quantiles {
     uint64_t n; /* requests; 0: the rest is 0 */
     uint64_t p50_ns, p95_ns;
@@ -86,7 +86,7 @@ struct history_latency {
 };
 
 enum { HISTORY_NOW = -1 };
-/* Of the requests that ended after tick `from`, up to tick `to` or HISTORY_NOW. */
+/* Latencies of the requests that ended after tick `from`, up to tick `to` or HISTORY_NOW. */
 struct history_latency history_latency(const struct history *history, uint32_t series, uint64_t from,
                                        int64_t to);
 

@@ -21,10 +21,10 @@ struct key {
     bool gone; /* it is no longer in the file */
 };
 
-/* A name has its number for ever, so that accounts stay whose they are; what opens its door may change. */
+/* A name keeps its number for ever, so that each account stays with its owner; its digest may change. */
 struct keys {
     char *path;
-    pthread_rwlock_t lock; /* all of a key but its name; keys are added with it held */
+    pthread_rwlock_t lock; /* guards everything of a key except its name; held while keys are added */
     struct key keys[KEYS_MAX];
     _Atomic uint32_t n;
 };
@@ -49,7 +49,7 @@ static bool read_digest(uint8_t digest[SHA256_BYTES], const char *text)
     return true;
 }
 
-/* Names stand in labels and in the log. */
+/* Names are written as labels and in the log. */
 static bool name_is_good(const char *name)
 {
     size_t n = strlen(name);
@@ -68,18 +68,20 @@ static enum cinf_status add_line(struct keys *keys, char *line)
     const char *digest = strtok_r(NULL, " \t\r", &rest), *role = strtok_r(NULL, " \t\r", &rest);
     struct key key = { .admin = role != NULL };
     if (!name_is_good(name))
-        return cinf_fail(CINF_EINVAL, "a name is 1 to %d letters, digits and ._-@", KEY_NAME_BYTES_MAX);
+        return cinf_fail(CINF_EINVAL, "expected a name of 1 to %d letters, digits and ._-@",
+                         KEY_NAME_BYTES_MAX);
     if (!digest || !read_digest(key.digest, digest))
-        /* What stands there instead may be the key itself. */
-        return cinf_fail(CINF_EINVAL, "a name and a SHA-256 digest of 64 hexadecimal digits are needed");
+        /* The message does not quote the word: it may be the key itself. */
+        return cinf_fail(CINF_EINVAL, "expected a name and a SHA-256 digest of 64 hexadecimal digits");
     if (role && (strcmp(role, "admin") != 0 || strtok_r(NULL, " \t\r", &rest)))
-        return cinf_fail(CINF_EINVAL, "%s: nothing but \"admin\" may follow the digest", name);
+        return cinf_fail(CINF_EINVAL, "%s: unknown role after the digest; expected \"admin\" or nothing",
+                         name);
     for (uint32_t i = 0; i < keys->n; i++)
         if (strcmp(keys->keys[i].name, name) == 0 ||
             memcmp(keys->keys[i].digest, key.digest, SHA256_BYTES) == 0)
-            return cinf_fail(CINF_EINVAL, "%s: the name or the key is there twice", name);
+            return cinf_fail(CINF_EINVAL, "%s: the name or the key is listed twice", name);
     if (keys->n == KEYS_MAX)
-        return cinf_fail(CINF_EINVAL, "there are more than %d keys", KEYS_MAX);
+        return cinf_fail(CINF_EINVAL, "more than %d keys", KEYS_MAX);
     memcpy(key.name, name, strlen(name) + 1);
     keys->keys[keys->n++] = key;
     return CINF_OK;
@@ -96,7 +98,7 @@ static enum cinf_status add_lines(struct keys *keys, char *text)
         if (status != CINF_OK)
             return cinf_fail_in(status, "line %u: ", number);
     }
-    return keys->n ? CINF_OK : cinf_fail(CINF_EINVAL, "there is no key in it");
+    return keys->n ? CINF_OK : cinf_fail(CINF_EINVAL, "the file has no key");
 }
 
 static struct keys *new_keys(const char *path)
@@ -120,7 +122,7 @@ enum cinf_status keys_load(struct keys **out, const char *path)
     struct keys *keys = new_keys(path);
     enum cinf_status status = keys ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for the keys");
     if (status == CINF_OK && strlen(text) != n)
-        status = cinf_fail(CINF_EINVAL, "it is no text");
+        status = cinf_fail(CINF_EINVAL, "the file contains a NUL byte");
     if (status == CINF_OK)
         status = add_lines(keys, text);
     mem_free(text);
@@ -132,7 +134,7 @@ enum cinf_status keys_load(struct keys **out, const char *path)
     return CINF_OK;
 }
 
-/* Its number, or NO_KEY. */
+/* The key's number, or NO_KEY. */
 static uint32_t number_of(const struct keys *keys, const char *name)
 {
     for (uint32_t i = 0; i < keys->n; i++)
@@ -150,8 +152,7 @@ enum cinf_status keys_reload(struct keys *keys)
         n_new += number_of(keys, read->keys[i].name) == NO_KEY;
     if (n_new > KEYS_MAX - keys->n) {
         keys_free(read);
-        return cinf_fail(CINF_EINVAL, "%s: there have been more than %d names since the start", keys->path,
-                         KEYS_MAX);
+        return cinf_fail(CINF_EINVAL, "%s: more than %d key names since the start", keys->path, KEYS_MAX);
     }
     pthread_rwlock_wrlock(&keys->lock);
     for (uint32_t i = 0; i < keys->n; i++)

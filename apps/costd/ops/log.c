@@ -44,7 +44,7 @@ void log_end(struct log_line *line)
     strbuf_putc(&line->text, '\n');
     const char *text = line->text.failed ? lost : line->text.text;
     size_t n = line->text.failed ? sizeof lost - 1 : line->text.len;
-    /* A log that cannot be written must not stop the service. */
+    /* A log that cannot be written to must not stop the service. */
     ssize_t written = write(STDERR_FILENO, text, n);
     (void)written;
     strbuf_free(&line->text);

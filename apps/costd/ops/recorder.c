@@ -17,7 +17,7 @@ struct recorder {
     uint64_t run;
     uint64_t start_ns; /* when the meter was opened, on the monotonic clock */
     pthread_t thread;
-    pthread_mutex_t lock; /* of all below */
+    pthread_mutex_t lock; /* guards the fields below */
     pthread_cond_t wake;
     bool stopping;
     struct history *history;
@@ -53,7 +53,7 @@ uint64_t recorder_now(const struct recorder *r)
 
 /* ---- The thread --------------------------------------------------------------------------- */
 
-/* A sample that fails for want of memory is a gap. */
+/* A sample that fails for lack of memory leaves a gap. */
 static void sample(struct recorder *r)
 {
     struct cinf_snapshot snapshot = { CINF_SNAPSHOT };
@@ -68,7 +68,7 @@ static void sample(struct recorder *r)
     cinf_snapshot_free(&snapshot);
 }
 
-/* False when it is time to stop. */
+/* Returns false when it is time to stop. */
 static bool sleep_until(struct recorder *r, uint64_t monotonic_ns)
 {
     const struct timespec until = { .tv_sec = (time_t)(monotonic_ns / 1000000000),

@@ -1,5 +1,5 @@
-/* recorder.h - keeps what the built-in page shows: the history, fed by a thread every ten seconds, and the
- * last requests, fed where the log's lines come from.  Prompts and texts never come here. */
+/* recorder.h - keeps what the built-in page shows: the history, which a thread feeds every ten seconds, and
+ * the last requests, which come from where the log's lines are written.  Prompts and texts are never kept. */
 #ifndef RECORDER_H
 #define RECORDER_H
 
@@ -27,10 +27,10 @@ struct recorder;
 enum cinf_status recorder_start(struct recorder **out, struct cinf_engine *engine);
 void recorder_stop(struct recorder *recorder); /* accepts NULL */
 
-/* From any thread; the recorder may be NULL. */
+/* Called from any thread; the recorder may be NULL. */
 void recorder_add(struct recorder *recorder, const struct access *access, const struct outcome *outcome);
 
-uint64_t recorder_run(const struct recorder *recorder); /* random; another one after a restart */
+uint64_t recorder_run(const struct recorder *recorder); /* random; differs after a restart */
 uint64_t recorder_now(const struct recorder *recorder); /* nanoseconds since the start */
 struct cinf_engine *recorder_engine(const struct recorder *recorder);
 uint64_t recorder_process_bytes(void); /* resident memory; 0: unknown */
@@ -38,7 +38,7 @@ uint64_t recorder_process_bytes(void); /* resident memory; 0: unknown */
 /* Newest first into out[0..RECENT_MAX); returns how many. */
 uint32_t recorder_recent(struct recorder *recorder, struct recent *out);
 
-/* The history stays as it is until it is given back. */
+/* The history does not change until it is released. */
 const struct history *recorder_hold(struct recorder *recorder);
 void recorder_release(struct recorder *recorder);
 

@@ -30,18 +30,18 @@ struct option {
 
 static const struct option options[] = {
     { "model", MODEL, 0, 0, 0, false, "NAME=DIR",
-      "serve the checkpoint in folder DIR as NAME; give it once a model" },
+      "serve the checkpoint in folder DIR as NAME; give it once for each model" },
     { "listen", TEXT, AT(listen), 0, 0, false, "HOST:PORT",
-      "address to serve on (default 127.0.0.1:8000; port 0: any free one, see the log)" },
+      "address to serve on (default 127.0.0.1:8000; port 0: any free port, which the log names)" },
     { "metrics-listen", TEXT, AT(metrics_listen), 0, 0, false, "HOST:PORT",
-      "serve /metrics, the page and /admin there, and no longer on --listen" },
+      "serve /metrics, the page and /admin on this address and no longer on --listen" },
     { "keys", TEXT, AT(keys), 0, 0, false, "FILE",
-      "API keys, one a line: NAME SHA256-OF-THE-KEY [admin]; without: everybody may ask" },
+      "API keys, one a line: NAME SHA256-OF-THE-KEY [admin]; without this flag any client may ask" },
     { "insecure", SWITCH, AT(insecure), 0, 0, true, NULL,
-      "listen on an address that is not loopback although there are no keys" },
+      "listen on an address that is not loopback although --keys is not given" },
     { "allow-host", TEXT, AT(allow_host), 0, 0, false, "NAME,…",
-      "names in Host headers to answer to, besides addresses and localhost" },
-    { "config", TEXT, AT(config), 0, 0, true, "FILE", "read these settings from a JSON file too" },
+      "host names to accept in Host headers, besides IP addresses and localhost" },
+    { "config", TEXT, AT(config), 0, 0, true, "FILE", "read settings from this JSON file too" },
     { "cpu-cost-per-hour", PRICE, AT(cpu_price), 0, 0, false, "DOLLARS",
       "what an hour of this machine costs when models run on the CPU" },
     { "gpu-cost-per-hour", PRICE, AT(gpu_price), 0, 0, false, "DOLLARS",
@@ -49,13 +49,13 @@ static const struct option options[] = {
     { "basis", BASIS, AT(basis), 0, 0, false, "wall|cpu",
       "charge wall time (default), or CPU time at a price per core-hour, for shared machines" },
     { "daily-budget", PRICE, AT(daily_budget), 0, 0, false, "DOLLARS",
-      "exported as costd_daily_budget_dollars for alerts to compare with" },
+      "exported as costd_daily_budget_dollars, for alerts to compare the cost with" },
     { "latency-buckets", BUCKETS, 0, 0, 0, false, "S,S,…",
       "upper bounds of the latency histogram in seconds, ascending" },
     { "device", TEXT, AT(device), 0, 0, false, "DEVICE",
       "auto (default), opencl, part of a name, or one of: " /* settings_help() goes on */ },
     { "threads", COUNT, AT(threads), 0, 1024, false, "N",
-      "threads of the device (default 0: its own choice)" },
+      "threads of the device (default 0: the device chooses)" },
     { "weights", WEIGHTS, AT(weights), 0, 0, false, "TYPE",
       "type of the weights in memory: auto (default, as stored), f32, f16, bf16, int8 or int4" },
     { "kv", KV, AT(kv), 0, 0, false, "auto|f32|f16",
@@ -65,27 +65,29 @@ static const struct option options[] = {
       "memory for the caches of all models, with K, M or G (default 0: a quarter of RAM, or what a GPU has "
       "free)" },
     { "slots", COUNT, AT(slots), 0, 1024, false, "N",
-      "requests of one model computed at once (default 0: 16, or what the memory of the caches allows)" },
+      "requests of one model computed concurrently (default 0: 16, or what the memory of the caches "
+      "allows)" },
     { "no-speculation", SWITCH, AT(no_speculation), 0, 0, false, NULL,
-      "compute one token of a text in a step, never guesses at the next ones; the text is the same" },
+      "compute one token of a sequence in a step and no draft tokens; the text is the same" },
     { "queue", COUNT, AT(queue), 1, 65536, false, "N",
       "requests that may wait, over all models (default 256)" },
     { "drain-seconds", COUNT, AT(drain_seconds), 0, 86400, false, "N",
-      "how long running requests may go on after SIGTERM (default 30)" },
+      "how long running requests may continue after SIGTERM (default 30)" },
     { "head-seconds", COUNT, AT(head_seconds), 1, 3600, false, "N",
       "how long a request's head may take to arrive (default 10)" },
     { "body-seconds", COUNT, AT(body_seconds), 1, 3600, false, "N",
-      "how long its body may take (default 30)" },
+      "how long a request's body may take to arrive (default 30)" },
     { "idle-seconds", COUNT, AT(idle_seconds), 1, 86400, false, "N",
       "how long a connection may wait between two requests (default 75)" },
     { "stall-seconds", COUNT, AT(stall_seconds), 1, 3600, false, "N",
-      "how long the client of a stream may read nothing (default 20); its request pauses meanwhile" },
+      "how long the client of a stream may read nothing (default 20); its request is paused until it reads" },
     { "ping-seconds", COUNT, AT(ping_seconds), 1, 3600, false, "N",
-      "a stream that is silent so long gets a comment (default 15)" },
+      "send a comment on a stream that has been silent for this long (default 15)" },
     { "connections", COUNT, AT(connections), 2, 65536, false, "N",
-      "connections at a time, at most (default 4096)" },
+      "the most connections at a time (default 4096)" },
     { "connections-per-address", COUNT, AT(connections_per_address), 0, 65536, false, "N",
-      "of them from one address, at most (default 0: no limit); all clients of a proxy have its address" },
+      "the most connections of one IP address (default 0: no limit); all clients of a proxy have its "
+      "address" },
     { "check-config", SWITCH, AT(check_config), 0, 0, true, NULL,
       "check the settings and the models' files, load nothing, and exit" },
     { "version", SWITCH, AT(version), 0, 0, true, NULL, "print the version and exit" },
@@ -108,7 +110,7 @@ static enum cinf_status set_text(char **out, const char *text)
     return CINF_OK;
 }
 
-/* Digits alone: strtoull would take signs and spaces. */
+/* Accepts digits alone: strtoull would take signs and spaces. */
 static bool read_digits(uint64_t *out, const char *text, size_t n)
 {
     uint64_t value = 0;
@@ -154,7 +156,7 @@ static enum cinf_status set_price(char **out, const char *text)
 static enum cinf_status set_basis(enum cinf_basis *out, const char *text)
 {
     if (strcmp(text, "wall") != 0 && strcmp(text, "cpu") != 0)
-        return cinf_fail(CINF_EINVAL, "\"%s\" is neither wall nor cpu", text);
+        return cinf_fail(CINF_EINVAL, "unknown basis \"%s\"; expected wall or cpu", text);
     *out = strcmp(text, "cpu") == 0 ? CINF_BASIS_CPU : CINF_BASIS_WALL;
     return CINF_OK;
 }
@@ -189,7 +191,7 @@ static bool name_is_good(const char *name)
     return n > 0 && n <= MODEL_NAME_BYTES_MAX && utf8_valid(name, n);
 }
 
-/* A name that is there already gets the new folder. */
+/* A known name gets the new folder. */
 static enum cinf_status set_model(struct settings *s, const char *name, const char *folder)
 {
     uint32_t at = 0;
@@ -248,7 +250,7 @@ static enum cinf_status set_option(struct settings *s, const struct option *o, c
     case KV:
         s->kv.given = strcmp(text, "auto") != 0;
         if (s->kv.given && cinf_kv_parse(&s->kv.kv, text) != CINF_OK)
-            return cinf_fail(CINF_EINVAL, "\"%.40s\" is not auto, f32 or f16", text);
+            return cinf_fail(CINF_EINVAL, "unknown type \"%.40s\"; expected auto, f32 or f16", text);
         return CINF_OK;
     case BASIS:
         return set_basis(member_at(s, o), text);
@@ -300,14 +302,14 @@ static enum cinf_status set_models_of_file(struct settings *s, const cJSON *mode
     return CINF_OK;
 }
 
-/* Numbers and lists are brought into the form in which a flag has them, so that one parser judges both. */
+/* Converts numbers and lists to the form that a flag has, so that one parser judges both. */
 static enum cinf_status set_option_of_file(struct settings *s, const struct option *o, const cJSON *value)
 {
     struct strbuf text = { 0 };
     const cJSON *element;
     bool good = true;
     if (o->kind == SWITCH) {
-        /* What a flag has switched on stays on. */
+        /* A switch that a flag has set stays on. */
         *(bool *)member_at(s, o) |= cJSON_IsTrue(value);
         return cJSON_IsBool(value) ? CINF_OK : cinf_fail(CINF_EINVAL, "must be true or false");
     }
@@ -386,8 +388,7 @@ static const struct option *option_of_flag(const char *name, size_t n)
     return NULL;
 }
 
-/* Goes over the flags twice: first for --config and the switches alone, then, over the file's values, for
- * the rest. */
+/* Is called twice: first for --config and the switches alone, then, over the file's values, for the rest. */
 static enum cinf_status apply_flags(struct settings *s, int argc, char *const argv[], bool first)
 {
     for (int i = 1; i < argc; i++) {

@@ -1,4 +1,4 @@
-/* settings.h - what costd was told: defaults, then the configuration file, then the flags.
+/* settings.h - what costd was told: the defaults, overridden by the file, overridden by the flags.
  *
  * One table of options serves all three and writes --help, so they cannot differ. */
 #ifndef SETTINGS_H
@@ -51,7 +51,8 @@ struct settings {
 enum cinf_status settings_read(struct settings *out, int argc, char *const argv[]);
 void settings_free(struct settings *settings);
 
-/* Changes by hand: a model under a new or known name, one less, another price (NULL: none). */
+/* Changes made by an operator: a model under a new or known name, one model less, another price (NULL: none).
+ */
 enum cinf_status settings_put_model(struct settings *settings, const char *name, const char *folder);
 void settings_drop_model(struct settings *settings, const char *name);
 enum cinf_status settings_put_price(struct settings *settings, bool is_gpu, const char *dollars);
