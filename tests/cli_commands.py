@@ -338,7 +338,7 @@ def test_bench():
     assert len(rows) == len(lines) - 1 and rows["decode_128"] > 0 and rows["parallel_32"] > 0
     assert "tokenizer_encode" not in rows
     table = good("bench", "--model", SMALL, *quick).decode()
-    assert "128 tokens" in table and "32 at once" in table and "GB/s" in table
+    assert "128 tokens" in table and "32 parallel" in table and "GB/s" in table
     refused(2, ["--text", "--model"], "bench", "--shape", "gpt2", "--text", "README.md")
     refused(2, ["--json", "--csv"], "bench", "--model", SMALL, "--json", "--csv")
     refused(1, ["no-such-text"], "bench", "--model", SMALL, *quick, "--text", "no-such-text")

@@ -39,12 +39,12 @@ def key_files_are_judged():
     with temp_folder() as folder:
         good = digest("x")
         for text, words in (
-                ("", "no key"), ("# nothing\n", "no key"), ("a\n", "line 1: a name and a SHA-256"),
+                ("", "no key"), ("# nothing\n", "no key"), ("a\n", "line 1: expected a name and a SHA-256"),
                 ("a %s\nb %s\n" % (good, good), "line 2: b"), ("a %s\na %s\n" % (good, digest("y")), "line 2: a"),
                 ("a %s\n" % good[:-1], "64 hexadecimal"), ("a %sg\n" % good[:-1], "64 hexadecimal"),
                 ("a %s boss\n" % good, "admin"), ("a %s admin x\n" % good, "admin"),
                 ("a/b %s\n" % good, "letters"), ("anonymous %s\n" % good, "letters"),
-                ("%s %s\n" % ("a" * 65, good), "letters"), ("a %s\n\0" % good, "no text")):
+                ("%s %s\n" % ("a" * 65, good), "letters"), ("a %s\n\0" % good, "NUL byte")):
             code, _, err = run_costd(*MODELS[:2], "--listen", "127.0.0.1:0", "--keys", key_file(folder, text))
             equal(code, 1, (text, err))
             check(words in err, text, err)
