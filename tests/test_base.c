@@ -850,6 +850,50 @@ END_TEST
 
 /* ---- clock ---- */
 
+/* Beyond 2^53 two integers may be one double. */
+START_TEST(json_integers_are_exact)
+{
+    static const struct {
+        const char *text;
+        int64_t value; /* 0: refused */
+    } cases[] = {
+        { "9007199254740993", INT64_C(9007199254740993) },
+        { "-9007199254740993", -INT64_C(9007199254740993) },
+        { "9223372036854775807", INT64_MAX },
+        { "-9223372036854775808", INT64_MIN },
+        { "9223372036854775808", 0 },
+        { "-9223372036854775809", 0 },
+        { "123456789012345", INT64_C(123456789012345) },
+        { "1.0", 1 },
+        { "1e3", 1000 },
+        { "-2.5e1", -25 },
+        { "1e18", 0 },
+        { "9007199254740993.0", 0 },
+        { "1.0000000000000000000001", 0 },
+        { "1e300", 0 },
+        { "0.5", 0 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[200];
+        cJSON *tree;
+        int64_t value = 77, first = 0, last = 0;
+        snprintf(text, sizeof text,
+                 "{\"a\":12345678901234567,\"\\\\\\\"1\":[[],\"9\\\"8\",{\"b\":1}],\"x\":%s "
+                 ",\"z\":-1234567890123456}",
+                 cases[i].text);
+        ck_ok(json_parse(&tree, text, strlen(text), NULL));
+        enum cinf_status status = json_read_int(&value, tree, "x", INT64_MIN, INT64_MAX);
+        ck_assert_msg(status == (cases[i].value ? CINF_OK : CINF_EINVAL), "%s", cases[i].text);
+        ck_assert_int_eq(value, cases[i].value ? cases[i].value : 77);
+        ck_ok(json_read_int(&first, tree, "a", 0, INT64_MAX));
+        ck_ok(json_read_int(&last, tree, "z", INT64_MIN, 0));
+        ck_assert_int_eq(first, INT64_C(12345678901234567));
+        ck_assert_int_eq(last, -INT64_C(1234567890123456));
+        cJSON_Delete(tree);
+    }
+}
+END_TEST
+
 START_TEST(clocks_go_forward_in_nanoseconds)
 {
     uint64_t wall = clock_monotonic_ns(), cpu = clock_process_cpu_ns();
@@ -905,6 +949,7 @@ Suite *suite(void)
     tcase_add_test(c, json_limits);
     tcase_add_test(c, json_memory_failures);
     tcase_add_test(c, json_members_are_read_by_type);
+    tcase_add_test(c, json_integers_are_exact);
     c = tcase_create("clock");
     suite_add_tcase(s, c);
     tcase_add_test(c, clocks_go_forward_in_nanoseconds);

@@ -1,6 +1,7 @@
 /* json.c - the gate before cJSON, and typed reads of its tree. */
 #include "json.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -305,6 +306,68 @@ static enum cinf_status refuse_duplicates_below(const cJSON *value) /* NOLINT(mi
     return CINF_OK;
 }
 
+/* ---- Integers that a double would round ------------------------------------------------------ */
+
+/* Every integer of up to 15 digits is a double. */
+enum { DIGITS_EXACT = 15 };
+
+/* The number after `at`, skipping strings; its length in *n, or NULL.  The text has passed the gate. */
+static const char *next_number(const char *at, const char *end, size_t *n)
+{
+    while (at < end && *at != '-' && !is_digit((unsigned char)*at)) {
+        if (*at++ != '"')
+            continue;
+        while (*at != '"')
+            at += *at == '\\' ? 2 : 1;
+        at++;
+    }
+    *n = 0;
+    while (at + *n < end && strchr("+-.0123456789Ee", at[*n]) && at[*n])
+        ++*n;
+    return at < end ? at : NULL;
+}
+
+/* Visits the numbers of the tree in the order of the text and leaves the digits of a long one in valuestring,
+ * which cJSON does not use for numbers but frees.  Recursion is bounded by the gate's depth limit. */
+static bool keep_digits(cJSON *value, const char **at, const char *end) /* NOLINT(misc-no-recursion) */
+{
+    if (cJSON_IsNumber(value)) {
+        size_t n;
+        const char *number = next_number(*at, end, &n);
+        *at = number + n;
+        if (n > DIGITS_EXACT) {
+            value->valuestring = cJSON_malloc(n + 1);
+            if (!value->valuestring)
+                return false;
+            memcpy(value->valuestring, number, n);
+            value->valuestring[n] = '\0';
+        }
+    }
+    for (cJSON *child = value->child; child; child = child->next)
+        if (!keep_digits(child, at, end))
+            return false;
+    return true;
+}
+
+/* The number as an integer; false if it is none, or may be rounded. */
+static bool integer_of(int64_t *out, const cJSON *number)
+{
+    double d = cJSON_IsNumber(number) ? number->valuedouble : NAN;
+    const char *text = number->valuestring;
+    if (!cJSON_IsNumber(number) || !text) {
+        if (!(fabs(d) < 9007199254740992.0) || d != floor(d))
+            return false;
+        *out = (int64_t)d;
+        return true;
+    }
+    size_t sign = text[0] == '-';
+    if (strspn(text + sign, "0123456789") != strlen(text + sign))
+        return false;
+    errno = 0;
+    *out = strtoll(text, NULL, 10);
+    return errno == 0;
+}
+
 enum cinf_status json_parse(cJSON **out, const char *text, size_t n, const struct json_limits *limits)
 {
     TRY(json_check(text, n, limits));
@@ -313,6 +376,8 @@ enum cinf_status json_parse(cJSON **out, const char *text, size_t n, const struc
     if (!tree)
         return cinf_fail(CINF_ENOMEM, "JSON: no memory for the tree of %zu bytes", n);
     enum cinf_status status = refuse_duplicates_below(tree);
+    if (status == CINF_OK && !keep_digits(tree, &(const char *){ text }, text + n))
+        status = cinf_fail(CINF_ENOMEM, "JSON: no memory for the tree of %zu bytes", n);
     if (status != CINF_OK) {
         cJSON_Delete(tree);
         return status;
@@ -333,13 +398,11 @@ enum cinf_status json_read_int(int64_t *value, const cJSON *object, const char *
     const cJSON *m = json_member(object, key);
     if (!m)
         return CINF_OK;
-    double d = cJSON_IsNumber(m) ? m->valuedouble : NAN;
-    /* (double)high may round up past high; the second comparison catches such a value. */
-    if (!(d >= -9223372036854775808.0 && d < 9223372036854775808.0) || d != floor(d) || (int64_t)d < low ||
-        (int64_t)d > high)
+    int64_t integer;
+    if (!integer_of(&integer, m) || integer < low || integer > high)
         return cinf_fail(CINF_EINVAL, "\"%s\" must be an integer from %" PRId64 " to %" PRId64, key, low,
                          high);
-    *value = (int64_t)d;
+    *value = integer;
     return CINF_OK;
 }
 

@@ -5,6 +5,8 @@
  * double (1e999) or spelt against RFC 8259 (01, 1.), raw control characters, a BOM, trailing text,
  * duplicate keys, and nesting beyond the caller's limit.
  *
+ * A number of more than 15 characters keeps its spelling in valuestring, as its double may be rounded.
+ *
  * The tree is cJSON's own and is read with cJSON's functions, by two rules: use only the CaseSensitive
  * lookup, and cJSON_ArrayForEach for arrays (cJSON_GetArrayItem walks a list each time). */
 #ifndef JSON_H
@@ -36,7 +38,8 @@ const cJSON *json_member(const cJSON *object, const char *key);
 
 /* Typed reads of an optional member.  If it is absent or null, *value stays as it is.  A wrong type, or a
  * number outside [low, high] or not an integer where one is expected, is CINF_EINVAL; the message names
- * the key and the range. */
+ * the key and the range.  Integers of 64 bits are exact; one of more than 15 characters must be written in
+ * digits alone. */
 enum cinf_status json_read_int(int64_t *value, const cJSON *object, const char *key, int64_t low,
                                int64_t high);
 enum cinf_status json_read_double(double *value, const cJSON *object, const char *key, double low,
