@@ -35,6 +35,7 @@ target_link_libraries(exposition_demo PRIVATE cinf_tree)
 cinf_program_test(exposition_check exposition_check.py)
 
 cinf_program_test(costd_routes costd/test_costd_routes.py)
+cinf_program_test(costd_requests costd/test_costd_requests.py)
 cinf_program_test(costd_accounting costd/test_costd_accounting.py)
 if(CINF_HAVE_OPENCL)
   cinf_program_test(costd_accounting_opencl costd/test_costd_accounting.py)

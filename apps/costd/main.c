@@ -259,6 +259,7 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                     s->idle_seconds + s->body_seconds + s->stall_seconds + SEND_SECONDS,
                                 .connections = s->connections,
                                 .per_address = s->connections_per_address,
+                                .body_bytes = s->body_bytes,
                                 .others = service->has_admin_listener ? ADMIN_CONNECTIONS : 0,
                                 .timers = service->timers,
                                 .watcher = service->watcher,
@@ -288,7 +289,9 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 {
     struct service service = { .queue_max = s->queue ? s->queue : QUEUE_DEFAULT,
                                .stall_ns = UINT64_C(1000000000) * s->stall_seconds,
-                               .ping_ns = UINT64_C(1000000000) * s->ping_seconds };
+                               .ping_ns = UINT64_C(1000000000) * s->ping_seconds,
+                               .body_bytes = s->body_bytes,
+                               .strict = s->strict };
     struct server *server = NULL, *admin = NULL;
     uint32_t drain_seconds = s->drain_seconds;
     enum cinf_status status = read_keys(&service, s);

@@ -182,7 +182,7 @@ class Costd:
         return self.ask("POST", path, body, headers)
 
     def generate(self, model, **fields):
-        reply = self.post("/v1/generate/" + model, fields)
+        reply = self.post("/v1/generate/" + model, {"prompt": "Hello", **fields})
         equal(reply.status, 200, reply.body)
         return reply
 
@@ -208,7 +208,7 @@ class Costd:
 
     def open_stream(self, model, **fields):
         """A socket on which a stream has begun."""
-        body = json.dumps({"stream": True, **fields}).encode()
+        body = json.dumps({"prompt": "Hello", "stream": True, **fields}).encode()
         s = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         s.sendall(b"POST /v1/generate/%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                   b"Content-Length: %d\r\n\r\n" % (model.encode(), len(body)) + body)

@@ -41,6 +41,9 @@ def change(server):
             ("POST", "/admin/models", {"id": "a\nb", "folder": SMALL}, 400, "invalid_value", "folder"),
             ("POST", "/admin/models", {"id": 1, "folder": SMALL}, 400, "invalid_value", "id"),
             ("DELETE", "/admin/models/small", None, 404, "model_not_found", "model"),
+            # An operator's misspelling changes nothing.
+            ("POST", "/admin/models", {"id": "x", "folder": SMALL, "wieghts": "f16"}, 400, "invalid_value", "wieghts"),
+            ("PUT", "/admin/price", {"dollars_per_hour": "1", "x": 1}, 400, "invalid_value", "x"),
             ("PUT", "/admin/price", {}, 400, "invalid_value", "dollars_per_hour"),
             ("PUT", "/admin/price", {"dollars_per_hour": 1}, 400, "invalid_value", "dollars_per_hour"),
             ("PUT", "/admin/price", {"dollars_per_hour": "-1"}, 400, "invalid_value", "dollars_per_hour"),

@@ -36,7 +36,7 @@ def try_field(server, path, name, schema):
     inside = [low, high, None]
     outside = [low - 1, high + 1, 10**30, -10**30, "1", True, [], {}]
     if "integer" in schema["type"]:
-        outside += [low + 0.5]
+        outside += [low + 0.5 if low + 0.5 != low else 0.5]
         inside += [low + 1]
     for value in inside + outside:
         fields = {"prompt": "a", **({} if name == "max_tokens" else {"max_tokens": 1})}
@@ -72,6 +72,9 @@ def every_bound_holds():
                 body = operation.get("requestBody")
                 if not body:
                     continue
+                for name in body["content"]["application/json"]["schema"].get("required", []):
+                    if path.startswith("/v1") or "tokenize" in path:
+                        equal(server.ask(method.upper(), where, {}).status, 400, (path, name))
                 for name, schema in body["content"]["application/json"]["schema"]["properties"].items():
                     if "minimum" in schema:
                         try_field(server, where, name, schema)

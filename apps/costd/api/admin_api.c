@@ -10,6 +10,7 @@
 #include "json.h"
 #include "problem.h"
 #include "service.h"
+#include "unknown_fields.h"
 
 static void answer(struct exchange *x, enum cinf_status status, const char *param)
 {
@@ -34,7 +35,9 @@ void admin_load(struct exchange *x, const char *unused)
     if (!body)
         return;
     fields_init(&f, body, NULL);
-    enum cinf_status status = required(&f, "id", &id);
+    enum cinf_status status = unknown_fields_judge(&f, x, BODY_LOAD);
+    if (status == CINF_OK)
+        status = required(&f, "id", &id);
     if (status == CINF_OK)
         status = required(&f, "folder", &folder);
     if (status == CINF_OK)
@@ -63,15 +66,18 @@ void admin_price(struct exchange *x, const char *unused)
     if (!body)
         return;
     fields_init(&f, body, NULL);
-    enum cinf_status status = CINF_OK;
-    if (!cJSON_HasObjectItem(body, "dollars_per_hour"))
+    enum cinf_status status = unknown_fields_judge(&f, x, BODY_PRICE);
+    const char *fault = f.param;
+    if (status == CINF_OK)
+        fault = "dollars_per_hour";
+    if (status == CINF_OK && !cJSON_HasObjectItem(body, "dollars_per_hour"))
         status =
             cinf_fail(CINF_EINVAL, "\"dollars_per_hour\" is missing: a string such as \"0.10\", or null");
     if (status == CINF_OK)
         status = field_text(&f, "dollars_per_hour", &dollars);
     if (status == CINF_OK)
         status = fleet_set_price(service_of(x)->fleet, dollars);
-    answer(x, status, "dollars_per_hour");
+    answer(x, status, fault);
     fields_free(&f);
     cJSON_Delete(body);
 }

@@ -18,6 +18,7 @@
 #include "mem.h"
 #include "problem.h"
 #include "report.h"
+#include "unknown_fields.h"
 #include "utf8.h"
 
 enum { MAX_TOKENS_DEFAULT = 16 };
@@ -429,8 +430,8 @@ static enum cinf_status prompt_of_ids(struct prompts *p, struct fields *f, const
 static enum cinf_status read_prompt(struct prompts *p, struct fields *f, const cJSON *prompt)
 {
     const cJSON *element;
-    if (!prompt || cJSON_IsString(prompt)) {
-        p->options[p->n++].prompt = prompt ? prompt->valuestring : "";
+    if (cJSON_IsString(prompt)) {
+        p->options[p->n++].prompt = prompt->valuestring;
         return CINF_OK;
     }
     if (is_array_of(prompt, cJSON_IsNumber))
@@ -450,12 +451,14 @@ static enum cinf_status prepare_prompts(struct prompts *p, const cJSON *prompt, 
 {
     const cJSON *element;
     size_t n = 1, n_ids = 0;
+    if (!prompt)
+        return cinf_fail(CINF_EINVAL, "\"prompt\" is missing");
     if (is_array_of(prompt, cJSON_IsNumber)) {
         n_ids = (size_t)cJSON_GetArraySize(prompt);
     } else if (is_array_of(prompt, cJSON_IsString) || is_array_of(prompt, cJSON_IsArray)) {
         n = (size_t)cJSON_GetArraySize(prompt);
         cJSON_ArrayForEach(element, prompt) n_ids += (size_t)cJSON_GetArraySize(element);
-    } else if (prompt && !cJSON_IsString(prompt)) {
+    } else if (!cJSON_IsString(prompt)) {
         return cinf_fail(
             CINF_EINVAL,
             "\"prompt\" must be a string, an array of strings, tokens, or an array of token arrays");
@@ -488,13 +491,9 @@ static enum cinf_status read_prompts(struct prompts *p, struct fields *f, uint32
 
 static enum cinf_status read_choices(struct fields *f, struct completion *c)
 {
-    const char *suffix = NULL;
     int64_t n = 1;
     TRY(field_int(f, "n", 1, CHOICES_MAX, &n));
     int64_t best_of = n;
-    TRY(field_text(f, "suffix", &suffix));
-    if (suffix && *suffix)
-        return cinf_fail(CINF_EUNSUPPORTED, "\"suffix\" is not supported: GPT-2 only goes on");
     TRY(field_int(f, "best_of", 1, CHOICES_MAX, &best_of));
     if (best_of < n)
         return cinf_fail(CINF_EINVAL, "\"best_of\" is less than \"n\"");
@@ -587,8 +586,10 @@ void post_completions(struct exchange *x, const char *unused)
             return;
         }
         account = info.account;
-        status = read_fields(&f, &read);
+        status = unknown_fields_judge(&f, x, BODY_COMPLETIONS);
     }
+    if (status == CINF_OK)
+        status = read_fields(&f, &read);
     if (status == CINF_OK)
         status = read_prompts(&prompts, &f, read.n);
     if (status == CINF_OK) {

@@ -4,31 +4,11 @@
 
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
+#include "encoding.h"
 #include "handlers.h"
 #include "problem.h"
-
-/* Whether Accept-Encoding permits gzip: it names gzip or "*", and not with q=0. */
-static bool accepts_gzip(const char *accept)
-{
-    bool star = false;
-    while (accept && *accept) {
-        accept += strspn(accept, " \t,");
-        size_t n = strcspn(accept, ",");
-        size_t name = strcspn(accept, ",; \t");
-        const char *q = memchr(accept, '=', n);
-        bool wanted = !q || strtod(q + 1, NULL) > 0;
-        if ((name == 4 && strncasecmp(accept, "gzip", 4) == 0))
-            return wanted;
-        if (name == 1 && *accept == '*')
-            star = wanted;
-        accept += n;
-    }
-    return star;
-}
 
 /* The page may be kept and asked for again by its ETag, and it may load nothing from elsewhere. */
 static void add_headers(struct exchange *x, const char *etag, bool gzip)
@@ -55,11 +35,11 @@ void get_page(struct exchange *x, const char *unused)
     while (i < page_n_files && strcmp(page_files[i].path, path) != 0)
         i++;
     if (i == page_n_files) {
-        problem_no_route(x, "there is nothing at this path");
+        problem_no_route(x, "unknown path; /openapi.json lists the routes");
         return;
     }
     const struct page_file *file = &page_files[i];
-    bool gzip = accepts_gzip(exchange_header(x, "Accept-Encoding"));
+    bool gzip = encoding_accepts_gzip(x);
     snprintf(etag, sizeof etag, "\"%s%s\"", file->hash, gzip ? "-gz" : "");
     add_headers(x, etag, gzip);
     if (known && strstr(known, etag))

@@ -127,7 +127,7 @@ static enum cinf_status read_seed(struct fields *f)
 {
     const uint64_t zero = UINT64_C(0x9E3779B97F4A7C15);
     int64_t seed = 0;
-    TRY(field_int(f, "seed", -SEED_MAX, SEED_MAX, &seed));
+    TRY(field_int(f, "seed", INT64_MIN, INT64_MAX, &seed));
     if (json_member(f->body, "seed"))
         f->options.seed = seed ? (uint64_t)seed : zero;
     return CINF_OK;

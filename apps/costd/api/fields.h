@@ -10,11 +10,8 @@
 #include "exchange.h"
 #include "json.h"
 
-/* The largest integer whose neighbours a double tells apart. */
-#define SEED_MAX 9007199254740991
-
 enum {
-    STOPS_MAX = 4,
+    STOPS_MAX = CINF_STOPS_MAX,
     LOGIT_BIASES_MAX = 1024,
     CHOICES_MAX = 64, /* of one HTTP request: prompts times n */
     MAX_TOKENS_MAX = 1000000,

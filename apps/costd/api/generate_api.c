@@ -13,6 +13,7 @@
 #include "percent.h"
 #include "problem.h"
 #include "report.h"
+#include "unknown_fields.h"
 
 struct generate {
     struct cinf_model *model;
@@ -87,15 +88,18 @@ static enum cinf_status read_fields(struct exchange *x, struct fields *f, char *
 {
     int64_t max_tokens = 50;
     const char *prompt = NULL;
+    TRY(unknown_fields_judge(f, x, BODY_GENERATE));
     TRY(read_query(x, f, query_prompt, &max_tokens));
     TRY(field_text(f, "prompt", &prompt));
-    f->options.prompt = prompt ? prompt : *query_prompt ? *query_prompt : "Hello";
+    f->options.prompt = prompt ? prompt : *query_prompt;
     TRY(field_int(f, "max_tokens", 1, MAX_TOKENS_MAX, &max_tokens));
     if (max_tokens < 1 || max_tokens > MAX_TOKENS_MAX)
         return cinf_fail(CINF_EINVAL, "\"max_tokens\" must be an integer from 1 to %d", MAX_TOKENS_MAX);
     f->options.max_tokens = (uint32_t)max_tokens;
     TRY(field_bool(f, "stream", stream));
-    return fields_sampling(f);
+    TRY(fields_sampling(f));
+    f->param = "prompt";
+    return f->options.prompt ? CINF_OK : cinf_fail(CINF_EINVAL, "\"prompt\" is missing");
 }
 
 static enum cinf_status new_generate(struct generate **out, const struct fields *f, struct cinf_model *model,

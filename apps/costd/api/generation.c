@@ -1,6 +1,7 @@
 #include "generation.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "access_log.h"
@@ -433,6 +434,28 @@ static void refuse(struct generation *g)
     watcher_adopt(g->service->watcher, &g->orphan);
 }
 
+/* Clients recognize this failure by OpenAI's words, and shorten the prompt by the numbers in them. */
+static enum cinf_status overflow(const struct cinf_model *model, const struct cinf_request_options *o,
+                                 uint32_t number, uint32_t n_prompts)
+{
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    size_t n = o->n_prompt_ids;
+    char which[40] = "your prompt";
+    cinf_model_info(model, &info);
+    if (!o->prompt_ids) {
+        int32_t *ids;
+        TRY(cinf_tokenizer_encode(cinf_model_tokenizer(model), o->prompt, strlen(o->prompt),
+                                  o->tokenize_flags, &ids, &n));
+        cinf_ids_free(ids);
+    }
+    if (n_prompts > 1)
+        snprintf(which, sizeof which, "prompt %u of %u", number, n_prompts);
+    return cinf_fail(CINF_ECONTEXT,
+                     "This model's maximum context length is %u tokens. However, %s has %zu tokens. "
+                     "Please reduce the length of the prompt.",
+                     info.config.n_positions, which, n);
+}
+
 void generation_start(struct exchange *x, struct cinf_model *model, struct cinf_request_options *options,
                       uint32_t n, bool stream, const struct generation_format *format, void *api)
 {
@@ -464,7 +487,10 @@ void generation_start(struct exchange *x, struct cinf_model *model, struct cinf_
         options[g->n].unread_max = UNREAD_MAX;
         enum cinf_status status = cinf_request_submit(&g->requests[g->n], model, &options[g->n]);
         if (status != CINF_OK) {
-            problem_answer(x, status, NULL, NO_ACCOUNT); /* the engine has counted it */
+            /* The engine has counted it. */
+            if (status == CINF_ECONTEXT)
+                status = overflow(model, &options[g->n], g->n + 1, n);
+            problem_answer(x, status, status == CINF_ECONTEXT ? "prompt" : NULL, NO_ACCOUNT);
             if (g->n > 0)
                 refuse(g);
             else

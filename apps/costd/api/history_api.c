@@ -10,6 +10,7 @@
 #include <costinfer/costinfer.h>
 
 #include "answer.h"
+#include "encoding.h"
 #include "fail.h"
 #include "fleet.h"
 #include "handlers.h"
@@ -449,10 +450,13 @@ void get_history(struct exchange *x, const char *unused)
         put_history(&a, range);
     }
     recorder_release(service->recorder);
+    if (status == CINF_OK && out.failed)
+        status = cinf_fail(CINF_ENOMEM, "no memory for the answer");
     if (status == CINF_OK)
-        answer_json(x, 200, &out);
+        encoding_send(x, "application/json", out.text, out.len);
     else
         problem_answer(x, status, NULL, NO_ACCOUNT);
+    strbuf_free(&out);
     cinf_snapshot_free(&now);
 }
 

@@ -5,11 +5,11 @@
 void no_chat(struct exchange *x, const char *unused)
 {
     (void)unused;
-    problem_no_route(x, "GPT-2 has no chat format; send the text to continue to /v1/completions");
+    problem_no_route(x, "GPT-2 has no chat format; POST the text to continue to /v1/completions");
 }
 
 void no_embeddings(struct exchange *x, const char *unused)
 {
     (void)unused;
-    problem_no_route(x, "these models generate text and offer no embeddings");
+    problem_no_route(x, "these models offer no embeddings; they continue texts, by POST /v1/completions");
 }

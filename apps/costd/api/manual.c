@@ -7,7 +7,6 @@
 #include "columns.h"
 #include "fields.h"
 #include "routes.h"
-#include "exchange.h"
 #include "settings.h"
 
 static void print_routes(void)
@@ -29,10 +28,10 @@ static void print_limits(void)
 {
     printf(
         "\nLIMITS\n"
-        "  A body has at most %d KiB.  A request has at most %d choices (prompts times n), %d stop strings\n"
-        "  of %d bytes and %d logit biases.  A client that hangs up, or only shuts down its sending side,\n"
-        "  ends its request; what was computed until then is billed.\n",
-        BODY_BYTES_MAX / 1024, CHOICES_MAX, STOPS_MAX, CINF_STOP_BYTES_MAX, LOGIT_BIASES_MAX);
+        "  A body has at most --body-bytes.  A request has at most %d choices (prompts times n), %d stop\n"
+        "  strings of %d bytes and %d logit biases.  A client that hangs up, or only shuts down its sending\n"
+        "  side, ends its request; what was computed until then is billed.\n",
+        CHOICES_MAX, STOPS_MAX, CINF_STOP_BYTES_MAX, LOGIT_BIASES_MAX);
 }
 
 void manual_print(void)

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "encoding.h"
 #include "fail.h"
 #include "fleet.h"
 #include "handlers.h"
@@ -161,7 +162,7 @@ void get_metrics(struct exchange *x, const char *unused)
     if (status == CINF_OK)
         status = cinf_exposition_finish(page, &text, &n);
     if (status == CINF_OK)
-        exchange_send(x, 200, cinf_exposition_content_type(format), text, n);
+        encoding_send(x, cinf_exposition_content_type(format), text, n);
     else
         problem_answer(x, status, NULL, NO_ACCOUNT);
     cinf_exposition_free(page);

@@ -26,7 +26,7 @@ void get_props(struct exchange *x, const char *unused)
     json_put_bool(&w, "speculation", device.speculation);
     json_close(&w);
     json_open_object(&w, "limits");
-    json_put_u64(&w, "body_bytes", BODY_BYTES_MAX);
+    json_put_u64(&w, "body_bytes", service->body_bytes);
     json_put_u64(&w, "queue", service->queue_max);
     json_put_u64(&w, "choices", CHOICES_MAX);
     json_put_u64(&w, "stop", STOPS_MAX);

@@ -13,6 +13,7 @@
 
 #define PUBLIC      AUDIENCE_ALL
 #define OF_THE_PAGE RIGHT_NONE, LISTENER_ADMIN, true, AUDIENCE_PAGE, NULL, BODY_NONE, 200
+#define OF_OTHERS   RIGHT_NONE, LISTENER_MAIN, false, AUDIENCE_LOST, NULL, BODY_NONE, 404
 
 const struct route routes[] = {
     { "POST", "/v1/generate/{model}", post_generate, RIGHT_USE, LISTENER_MAIN, false, PUBLIC,
@@ -53,10 +54,9 @@ const struct route routes[] = {
       200 },
     { "GET", "/api/recent", get_recent, RIGHT_USE, LISTENER_ADMIN, true, AUDIENCE_PAGE, NULL, BODY_NONE,
       200 },
-    { "POST", "/v1/chat/completions", no_chat, RIGHT_USE, LISTENER_MAIN, false, AUDIENCE_LOST, NULL,
-      BODY_NONE, 404 },
-    { "POST", "/v1/embeddings", no_embeddings, RIGHT_USE, LISTENER_MAIN, false, AUDIENCE_LOST, NULL,
-      BODY_NONE, 404 },
+    { NULL, "/v1/chat/completions", no_chat, OF_OTHERS },
+    { NULL, "/v1/responses", no_chat, OF_OTHERS },
+    { NULL, "/v1/embeddings", no_embeddings, OF_OTHERS },
 };
 const size_t n_routes = sizeof routes / sizeof routes[0];
 
@@ -105,7 +105,7 @@ void route(struct exchange *x)
         const char *rest = is_here(x, r) ? match(r, exchange_path(x)) : NULL;
         if (!rest)
             continue;
-        if (strcmp(r->method, method) == 0) {
+        if (!r->method || strcmp(r->method, method) == 0) {
             if (admit(x, r->right))
                 run(x, r, rest);
             return;
@@ -118,5 +118,5 @@ void route(struct exchange *x)
     if (other)
         problem_method(x, methods);
     else
-        problem_no_route(x, "there is nothing at this path");
+        problem_no_route(x, "unknown path; /openapi.json lists the routes");
 }

@@ -10,20 +10,10 @@
 
 #include "admission.h"
 #include "exchange.h"
-
-/* What a request's body holds; the properties are in openapi_api.c.  Bits, as a property may have several. */
-enum body {
-    BODY_NONE = 0,
-    BODY_GENERATE = 1,
-    BODY_COMPLETIONS = 2,
-    BODY_TOKENIZE = 4,
-    BODY_DETOKENIZE = 8,
-    BODY_LOAD = 16,
-    BODY_PRICE = 32,
-};
+#include "schema.h"
 
 struct route {
-    const char *method; /* GET takes HEAD too */
+    const char *method; /* GET takes HEAD too; NULL: any */
     const char *path;   /* "{model}", at its end, takes the rest, decoded, as the handler's argument */
     void (*handle)(struct exchange *x, const char *argument);
     enum right right;

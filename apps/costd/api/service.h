@@ -53,6 +53,8 @@ struct service {
     bool has_admin_listener;
     uint64_t stall_ns, ping_ns; /* of streams */
     uint32_t queue_max;         /* requests that may wait, over all models */
+    uint64_t body_bytes;        /* the largest body */
+    bool strict;                /* unknown fields are refused */
 };
 
 static inline struct service *service_of(struct exchange *x)

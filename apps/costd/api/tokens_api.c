@@ -8,6 +8,7 @@
 #include "json_write.h"
 #include "mem.h"
 #include "problem.h"
+#include "unknown_fields.h"
 #include "utf8.h"
 
 /* A piece is a string where it is UTF-8 on its own, else an array of its bytes. */
@@ -86,8 +87,9 @@ static enum cinf_status detokenize(struct strbuf *out, struct fields *f,
     return CINF_OK;
 }
 
-static void answer(struct exchange *x, enum cinf_status (*work)(struct strbuf *out, struct fields *f,
-                                                                const struct cinf_tokenizer *tokenizer))
+static void answer(struct exchange *x, enum body kind,
+                   enum cinf_status (*work)(struct strbuf *out, struct fields *f,
+                                            const struct cinf_tokenizer *tokenizer))
 {
     struct strbuf out = { 0 };
     struct cinf_model_info info;
@@ -100,6 +102,8 @@ static void answer(struct exchange *x, enum cinf_status (*work)(struct strbuf *o
     enum cinf_status status = field_text(&f, "model", &name);
     struct cinf_model *model = status == CINF_OK ? model_for(x, name, &info) : NULL;
     if (model)
+        status = unknown_fields_judge(&f, x, kind);
+    if (model && status == CINF_OK)
         status = work(&out, &f, cinf_model_tokenizer(model));
     if (status != CINF_OK)
         problem_answer(x, status, f.param, NO_ACCOUNT);
@@ -114,11 +118,11 @@ static void answer(struct exchange *x, enum cinf_status (*work)(struct strbuf *o
 void post_tokenize(struct exchange *x, const char *unused)
 {
     (void)unused;
-    answer(x, tokenize);
+    answer(x, BODY_TOKENIZE, tokenize);
 }
 
 void post_detokenize(struct exchange *x, const char *unused)
 {
     (void)unused;
-    answer(x, detokenize);
+    answer(x, BODY_DETOKENIZE, detokenize);
 }

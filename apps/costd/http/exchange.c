@@ -1,6 +1,7 @@
 #include "exchange.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 
 enum {
     HEADERS_MAX = 12,
-    BODY_BYTES_SWALLOWED = 16 * BODY_BYTES_MAX, /* of a body that is too large, so that its answer arrives */
+    SWALLOWED = 16, /* times the largest body: read of one that is too large, so that its answer arrives */
     STREAM_BLOCK_BYTES = 4096,
 };
 
@@ -149,12 +150,15 @@ void exchange_abandon(struct exchange *x)
 
 static bool add_headers(const struct exchange *x, struct MHD_Response *response)
 {
-    bool good = MHD_add_response_header(response, "x-request-id", x->id) == MHD_YES, cached = false;
+    bool good = true, cached = false, named = false;
     for (uint32_t i = 0; i < x->n_headers; i++) {
         const struct header *h = &x->headers[i];
         good = good && MHD_add_response_header(response, h->name, h->value) == MHD_YES;
         cached = cached || strcasecmp(h->name, "Cache-Control") == 0;
+        named = named || strcasecmp(h->name, "x-request-id") == 0;
     }
+    if (!named)
+        good = good && MHD_add_response_header(response, "x-request-id", x->id) == MHD_YES;
     if (!cached)
         good = good && MHD_add_response_header(response, "Cache-Control", "no-store") == MHD_YES;
     /* A request that was not read to its end leaves its connection unusable. */
@@ -268,6 +272,11 @@ static struct exchange *exchange_new(struct MHD_Connection *connection, const ch
     return x;
 }
 
+static uint64_t body_bytes(const struct exchange *x)
+{
+    return x->server->options.body_bytes;
+}
+
 static void exchange_free(struct exchange *x)
 {
     connection_of(x->connection)->exchange = NULL;
@@ -283,7 +292,7 @@ static void refuse(struct exchange *x, unsigned status, const char *why)
 static void refuse_body(struct exchange *x)
 {
     char why[64];
-    snprintf(why, sizeof why, "the body is larger than %d bytes", BODY_BYTES_MAX);
+    snprintf(why, sizeof why, "the body is larger than %" PRIu64 " bytes", body_bytes(x));
     refuse(x, 413, why);
 }
 
@@ -313,7 +322,7 @@ static void look_at_head(struct exchange *x, const char *version)
     x->coding = guard_coding(x->connection);
     if (fault)
         refuse(x, 400, fault);
-    else if (bytes > BODY_BYTES_SWALLOWED || (bytes > BODY_BYTES_MAX && waits))
+    else if (bytes / SWALLOWED > body_bytes(x) || (bytes > body_bytes(x) && waits))
         refuse_body(x);
     else if (x->coding == CODING_UNKNOWN && waits)
         refuse_coding(x);
@@ -322,11 +331,11 @@ static void look_at_head(struct exchange *x, const char *version)
 static void take_body(struct exchange *x, const char *bytes, size_t n)
 {
     x->body_bytes += n;
-    if (x->body_bytes <= BODY_BYTES_MAX && x->coding != CODING_UNKNOWN)
+    if (x->body_bytes <= body_bytes(x) && x->coding != CODING_UNKNOWN)
         strbuf_add(&x->body, bytes, n);
     else
         strbuf_free(&x->body);
-    if (x->body_bytes > BODY_BYTES_SWALLOWED)
+    if (x->body_bytes / SWALLOWED > body_bytes(x))
         exchange_abandon(x);
 }
 
@@ -334,7 +343,7 @@ static void take_body(struct exchange *x, const char *bytes, size_t n)
 static enum cinf_status unzip_body(struct exchange *x)
 {
     struct strbuf plain = { 0 };
-    enum cinf_status status = gzip_inflate(&plain, x->body.text, x->body.len, BODY_BYTES_MAX);
+    enum cinf_status status = gzip_inflate(&plain, x->body.text, x->body.len, body_bytes(x));
     strbuf_free(&x->body);
     x->body = plain;
     return status;
@@ -348,7 +357,7 @@ static void handle(struct exchange *x)
         unzipped = unzip_body(x);
     if (x->coding == CODING_UNKNOWN && x->body_bytes > 0)
         refuse_coding(x);
-    else if (x->body_bytes > BODY_BYTES_MAX || unzipped == CINF_EFULL)
+    else if (x->body_bytes > body_bytes(x) || unzipped == CINF_EFULL)
         refuse_body(x);
     else if (unzipped == CINF_EFORMAT)
         refuse(x, 400, "the body is not gzip");

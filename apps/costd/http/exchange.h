@@ -12,7 +12,6 @@
 #include <sys/types.h>
 
 enum {
-    BODY_BYTES_MAX = 256 * 1024,
     REQUEST_ID_BYTES = 40,
     SEND_SECONDS = 60, /* time to send an answer that is not a stream */
 };
@@ -23,7 +22,7 @@ struct exchange;
 
 void *exchange_context(const struct exchange *x);  /* server_options.context */
 void *exchange_user(struct exchange *x);           /* server_options.user_bytes of memory, zeroed at first */
-const char *exchange_id(const struct exchange *x); /* x-request-id; never used twice */
+const char *exchange_id(const struct exchange *x); /* never used twice */
 const char *exchange_method(const struct exchange *x);
 const char *exchange_path(const struct exchange *x); /* as sent: percent-encoded, without the query */
 const char *exchange_header(const struct exchange *x, const char *name); /* NULL: absent */
@@ -39,7 +38,7 @@ bool exchange_is_unix(const struct exchange *x);         /* that listener is a U
 /* ---- The answer --------------------------------------------------------------------------- */
 
 /* Adds a header to the answer to come.  Both texts must live until the answer is sent.  Cache-Control is
- * "no-store" unless it is set here. */
+ * "no-store", and x-request-id is exchange_id(), unless they are set here. */
 void exchange_add_header(struct exchange *x, const char *name, const char *value);
 
 /* The whole answer; `body` is copied. */

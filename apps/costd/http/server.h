@@ -27,6 +27,7 @@ struct server_options {
      * is lowered to what the descriptor limit has room for. */
     uint32_t connections, others;
     uint32_t per_address; /* the limit for one IP address; 0: none */
+    uint64_t body_bytes;  /* the largest body */
     struct timers *timers;
     struct watcher *watcher;
 

@@ -1,6 +1,7 @@
 #include "access_log.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "clock.h"
 #include "log.h"
@@ -16,6 +17,45 @@ static void copy_cut(char *out, size_t size, const char *text)
     snprintf(out, size, "%s", text);
 }
 
+/* ---- What clients and proxies call a request ----------------------------------------------- */
+
+static bool is_request_id(const char *text)
+{
+    size_t n = strlen(text);
+    return n > 0 && n < sizeof((struct access *)NULL)->request_id &&
+           strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/+=@-") == n;
+}
+
+/* Of `n` lowercase hexadecimal digits, not all of them 0. */
+static bool is_hex(const char *text, size_t n)
+{
+    return strspn(text, "0123456789abcdef") >= n && strspn(text, "0") < n;
+}
+
+/* VERSION-TRACE-PARENT-FLAGS (W3C Trace Context, 3.2): later versions than 00 may add to it. */
+static bool is_traceparent(const char *text)
+{
+    size_t n = strlen(text);
+    if (n < 55 || n >= sizeof((struct access *)NULL)->traceparent || text[2] != '-' || text[35] != '-' ||
+        text[52] != '-' || strspn(text, "0123456789abcdef") != 2 || strncmp(text, "ff", 2) == 0)
+        return false;
+    for (size_t i = 55; i < n; i++)
+        if (text[i] <= ' ' || text[i] > '~')
+            return false;
+    return is_hex(text + 3, 32) && is_hex(text + 36, 16) && strspn(text + 53, "0123456789abcdef") == 2 &&
+           (n == 55 || (text[55] == '-' && strncmp(text, "00", 2) != 0));
+}
+
+static void take_over(struct exchange *x, char *out, size_t size, const char *name,
+                      bool (*is_good)(const char *))
+{
+    const char *text = exchange_header(x, name);
+    if (!text || !is_good(text))
+        return;
+    copy_cut(out, size, text);
+    exchange_add_header(x, name, out);
+}
+
 void access_begin(struct exchange *x)
 {
     struct access *access = access_of(x);
@@ -23,6 +63,8 @@ void access_begin(struct exchange *x)
     copy_cut(access->method, sizeof access->method, exchange_method(x));
     copy_cut(access->path, sizeof access->path, exchange_path(x));
     access->received_ns = exchange_received_ns(x);
+    take_over(x, access->request_id, sizeof access->request_id, "x-request-id", is_request_id);
+    take_over(x, access->traceparent, sizeof access->traceparent, "traceparent", is_traceparent);
 }
 
 const struct access *access_end(struct exchange *x)
@@ -60,6 +102,12 @@ void access_log(const struct access *access, const struct outcome *outcome)
         log_text(&line, "key", access->key_name);
     if (access->model[0])
         log_text(&line, "model", access->model);
+    if (access->request_id[0])
+        log_text(&line, "request_id", access->request_id);
+    if (access->traceparent[0])
+        log_text(&line, "traceparent", access->traceparent);
+    if (access->ignored[0])
+        log_text(&line, "ignored_fields", access->ignored);
     if (outcome)
         log_outcome(&line, outcome);
     log_seconds(&line, "seconds", clock_monotonic_ns() - access->received_ns);

@@ -11,12 +11,15 @@
 
 /* What the log says about a request, apart from its generation.  It lies in the exchange's user memory. */
 struct access {
-    char id[REQUEST_ID_BYTES]; /* x-request-id */
+    char id[REQUEST_ID_BYTES]; /* our own; never used twice */
     char method[16];
     char path[192]; /* cut at that length; the log escapes it */
     char model[257];
     uint32_t key; /* number of the API key, 0: none */
     char key_name[65];
+    char ignored[256];    /* names of fields that were ignored; "": none */
+    char request_id[129]; /* x-request-id of the client; "": none */
+    char traceparent[129];
     unsigned status;  /* 0: nothing was sent */
     const char *code; /* of the error object, or NULL */
     bool quiet;       /* not logged when it went well */

@@ -83,6 +83,11 @@ static const struct option options[] = {
       "how long the client of a stream may read nothing (default 20); its request is paused until it reads" },
     { "ping-seconds", COUNT, AT(ping_seconds), 1, 3600, false, "N",
       "send a comment on a stream that has been silent for this long (default 15)" },
+    { "body-bytes", SIZE, AT(body_bytes), 1024, 1 << 30, false, "BYTES",
+      "the largest body of a request, with K, M or G (default 1M, which has room for 64 prompts of 2,048 "
+      "token ids)" },
+    { "strict", SWITCH, AT(strict), 0, 0, false, NULL,
+      "refuse fields that are unknown instead of naming them in x-ignored-fields and the log" },
     { "connections", COUNT, AT(connections), 2, 65536, false, "N",
       "the most connections at a time (default 4096)" },
     { "connections-per-address", COUNT, AT(connections_per_address), 0, 65536, false, "N",
@@ -140,8 +145,10 @@ static enum cinf_status set_size(uint64_t *out, const struct option *o, const ch
     const char *suffix = n > 0 ? strchr(suffixes, text[n - 1]) : NULL;
     unsigned shift = suffix && *suffix ? 10 * (unsigned)(suffix - suffixes + 1) : 0;
     uint64_t value;
-    if (!read_digits(&value, text, shift ? n - 1 : n) || value > o->high >> shift)
-        return cinf_fail(CINF_EINVAL, "\"%s\" is not a number of bytes, such as 536870912 or 512M", text);
+    if (!read_digits(&value, text, shift ? n - 1 : n) || value > o->high >> shift || value << shift < o->low)
+        return cinf_fail(CINF_EINVAL,
+                         "\"%s\" is not a number of bytes from %llu to %llu, such as 536870912 or 512M", text,
+                         (unsigned long long)o->low, (unsigned long long)o->high);
     *out = value << shift;
     return CINF_OK;
 }
@@ -436,7 +443,8 @@ enum cinf_status settings_read(struct settings *out, int argc, char *const argv[
                           .idle_seconds = 75,
                           .stall_seconds = 20,
                           .ping_seconds = 15,
-                          .connections = 4096 };
+                          .connections = 4096,
+                          .body_bytes = 1 << 20 };
     enum cinf_status status = set_text(&s.listen, "127.0.0.1:8000");
     if (status == CINF_OK)
         status = apply_flags(&s, argc, argv, true);

@@ -43,7 +43,8 @@ struct settings {
     uint32_t drain_seconds;
     uint32_t head_seconds, body_seconds, idle_seconds, stall_seconds, ping_seconds;
     uint32_t connections, connections_per_address;
-    bool no_speculation, insecure, check_config, version, help;
+    uint64_t body_bytes;
+    bool no_speculation, strict, insecure, check_config, version, help;
 };
 
 /* Reads the command line and the file it names.  CINF_EINVAL, with one line that names the flag or the key.

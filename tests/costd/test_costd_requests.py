@@ -1,0 +1,220 @@
+"""What clients send: fields that are not implemented or unknown, integers, prompts that are too long or many, and
+ids to be followed."""
+import gzip
+import json
+import re
+
+from costd_support import CANARY, SMALL, Costd, check, equal, run, run_costd
+
+MODEL = ["--model", "small=" + SMALL]
+ROUTES = ("/v1/completions", "/v1/generate/small")
+server = None
+
+# What each field asks for would change the answer, and costd cannot do it.
+REFUSED = {
+    "response_format": {"type": "json_object"}, "guided_json": {"type": "object"}, "guided_regex": "a+",
+    "guided_choice": ["a"], "guided_grammar": "root ::= a", "structured_outputs": {"json": {}}, "grammar": "root ::= a",
+    "json_schema": {"type": "object"}, "tools": [{"type": "function"}], "tool_choice": "required",
+    "functions": [{"name": "f"}], "messages": [{"role": "user", "content": "x"}], "min_tokens": 3,
+    "stop_token_ids": [5], "truncate_prompt_tokens": 4, "prompt_logprobs": 1, "bad_words": ["a"],
+    "allowed_token_ids": [1, 2], "use_beam_search": True, "num_beams": 2, "length_penalty": 2.0, "typical_p": 0.5,
+    "mirostat": 2, "repeat_penalty": 1.2, "n_predict": 5, "max_new_tokens": 5, "max_completion_tokens": 5,
+    "skip_special_tokens": False, "include_stop_str_in_output": True, "logits_processors": ["x"], "top_logprobs": 2,
+    "dry_multiplier": 0.8, "xtc_probability": 0.5,
+}
+# The same fields where they ask for what happens anyway.
+NEUTRAL = {
+    "response_format": {"type": "text"}, "guided_json": None, "tools": [], "tool_choice": "none", "min_tokens": 0,
+    "stop_token_ids": [], "use_beam_search": False, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1,
+    "mirostat": 0, "repeat_penalty": 1.0, "skip_special_tokens": True, "include_stop_str_in_output": False,
+}
+
+
+def fields_that_would_change_the_answer_are_refused():
+    for path in ROUTES:
+        for name, value in REFUSED.items():
+            reply = server.post(path, {"prompt": "a", "max_tokens": 1, name: value})
+            equal((reply.status, reply.error["param"], reply.error["code"]), (400, name, "unsupported"), (path, name))
+            check(name in reply.error["message"], reply.body)
+        for name, value in NEUTRAL.items():
+            reply = server.post(path, {"prompt": "a", "max_tokens": 1, name: value})
+            equal(reply.status, 200, (path, name, reply.body))
+            check("x-ignored-fields" not in reply.headers, name, reply.headers)
+    # Known to one route and ignored by the other would be no better.
+    for name, value in {"n": 2, "best_of": 2, "logprobs": 1, "echo": False, "suffix": "x"}.items():
+        reply = server.post("/v1/generate/small", {"prompt": "a", "max_tokens": 1, name: value})
+        equal((reply.status, reply.error["param"]), (400, name))
+    before = server.settle()
+    server.post("/v1/completions", {"prompt": "a", "guided_json": {"a": 1}})
+    after = server.settle()
+    key = ("model_tokens_output_total", (("model", "small"),))
+    equal(before.get(key), after.get(key), "a refused request is not billed")
+
+
+def unknown_fields_are_told():
+    bodies = [("POST", path, {"prompt": "a", "max_tokens": 1}) for path in ROUTES]
+    bodies += [("POST", "/tokenize", {"content": "a"}), ("POST", "/detokenize", {"tokens": [1]})]
+    for method, path, fields in bodies:
+        reply = server.ask(method, path, {**fields, "promt": "x", "Temperature": 1})
+        check(reply.status == 200, path, reply.body)
+        equal(reply.headers["x-ignored-fields"], "promt, Temperature", path)
+        line = server.await_log(lambda l: l.get("id") == reply.headers["x-request-id"])
+        equal(line["ignored_fields"], "promt, Temperature")
+        reply = server.ask(method, path, fields)
+        check("x-ignored-fields" not in reply.headers, path)
+    stream = server.post("/v1/generate/small", {"prompt": "a", "max_tokens": 2, "stream": True, "foo": 1})
+    equal((stream.status, stream.headers["x-ignored-fields"]), (200, "foo"))
+    nested = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "stream": True,
+                                             "stream_options": {"include_usage": True, "chunks": 1}})
+    equal(nested.headers["x-ignored-fields"], "stream_options.chunks")
+    # A name is a client's text: it splits no header, and no prompt enters the log by it.
+    for name in ("a\r\nX-Evil: 1", CANARY + " and more", "é", "x" * 5000, ""):
+        reply = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, name: 1})
+        equal((reply.status, reply.headers["x-ignored-fields"]), (200, "?"), repr(name)[:40])
+        check("x-evil" not in reply.headers, reply.headers)
+    many = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, **{"field%d" % i: 1 for i in range(500)}})
+    check(many.status == 200 and len(many.headers["x-ignored-fields"]) <= 256, many.headers)
+    check(many.headers["x-ignored-fields"].endswith(", ..."), many.headers)
+
+
+def strict_refuses_them():
+    with Costd(*MODEL, "--strict") as strict:
+        for path, fields in (("/v1/completions", {"prompt": "a"}), ("/v1/generate/small", {"prompt": "a"}),
+                             ("/tokenize", {"content": "a"}), ("/detokenize", {"tokens": [1]})):
+            equal(strict.post(path, {**fields, "max_tokens": 1} if "v1" in path else fields).status, 200)
+            reply = strict.post(path, {**fields, "promt": "x"})
+            equal((reply.status, reply.error["param"]), (400, "promt"), path)
+            check("promt" in reply.error["message"] and "unknown" in reply.error["message"], reply.body)
+        equal(strict.post("/v1/completions", {"prompt": "a", "user": "me", "max_tokens": 1}).status, 200)
+
+
+def a_missing_prompt_is_an_error():
+    for path in ROUTES:
+        for fields in ({}, {"promt": "x"}, {"prompt": None}):
+            reply = server.post(path, fields)
+            equal((reply.status, reply.error["param"]), (400, "prompt"), (path, fields, reply.body))
+        equal(server.post(path, {"prompt": "", "max_tokens": 1}).status, 200)
+    equal(server.ask("POST", "/v1/generate/small", b"").status, 400)
+    equal(server.ask("POST", "/v1/generate/small?prompt=a&max_tokens=1").status, 200)
+
+
+def overflow_is_told_in_the_words_that_clients_look_for():
+    n = 3001
+    reply = server.post("/v1/completions", {"prompt": [5] * n, "max_tokens": 1})
+    error = reply.error
+    equal((reply.status, error["code"], error["type"], error["param"]),
+          (400, "context_length_exceeded", "invalid_request_error", "prompt"))
+    check(re.match(r"This model's maximum context length is 256 tokens\. However, .* 3001 tokens", error["message"]), error)
+    reply = server.post("/v1/generate/small", {"prompt": "Once upon a time " * 400})
+    check(reply.error["message"].startswith("This model's maximum context length is 256 tokens. However, "), reply.body)
+    reply = server.post("/v1/completions", {"prompt": ["a", "Once upon a time " * 400], "max_tokens": 1})
+    equal(reply.error["code"], "context_length_exceeded")
+    check("2 of 2" in reply.error["message"], reply.error)
+
+
+def integers_are_exact():
+    low, high = -2**63, 2**63 - 1
+    texts = {}
+    for seed in (low, high, 0, -1, 2**53, 2**53 + 1, 2**53 + 2, -2**53 - 1, high - 1):
+        texts[seed] = server.complete(prompt="Once", max_tokens=12, temperature=2, seed=seed).json["choices"][0]["text"]
+    check(texts[2**53] != texts[2**53 + 1] != texts[2**53 + 2], texts)
+    check(texts[high] != texts[high - 1], texts)
+    for seed in (low - 1, high + 1, 1.5, 1e300, 9007199254740993.0, 10**40):
+        reply = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "seed": seed})
+        equal((reply.status, reply.error["param"]), (400, "seed"), seed)
+    for seed in ("9223372036854775807.0", "1e18", "9007199254740993e0"):
+        body = '{"prompt":"a","max_tokens":1,"seed":%s}' % seed
+        equal(server.ask("POST", "/v1/completions", body, {"Content-Type": "application/json"}).status, 400, seed)
+    for whole in ("1.0", "1e1", "-0"):
+        body = '{"prompt":"a","max_tokens":1,"seed":%s}' % whole
+        equal(server.ask("POST", "/v1/completions", body, {"Content-Type": "application/json"}).status, 200, whole)
+    # As a string of digits it is no integer; a token id is exact too.
+    equal(server.post("/v1/completions", {"prompt": [4294967297], "max_tokens": 1}).status, 400)
+    equal(server.post("/detokenize", {"tokens": [9007199254740993]}).status, 400)
+
+
+def limits_agree():
+    props = server.get("/props").json["limits"]
+    n, context = props["choices"], 256
+    equal((n, props["stop"]), (64, 16))
+    with Costd(*MODEL, "--queue", "64") as roomy:
+        body = json.dumps({"prompt": [[1999] * (context - 1)] * n, "max_tokens": 1, "echo": False}, indent=1)
+        reply = roomy.ask("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        equal((reply.status, len(reply.json["choices"])), (200, n), reply.body[:200])
+    # Of the largest context that GPT-2 has.
+    check(n * 1024 * len("50257, ") <= props["body_bytes"], props)
+    stops = {"prompt": "a", "max_tokens": 1, "stop": ["x%d" % i for i in range(16)]}
+    equal(server.post("/v1/completions", stops).status, 200)
+    stops["stop"].append("y")
+    equal(server.post("/v1/completions", stops).error["param"], "stop")
+    with Costd(*MODEL, "--body-bytes", "2K") as tight:
+        equal(tight.get("/props").json["limits"]["body_bytes"], 2048)
+        equal(tight.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "user": "x" * 1900}).status, 200)
+        reply = tight.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "user": "x" * 2048})
+        equal((reply.status, reply.error["code"]), (413, "body_too_large"))
+        check("2048" in reply.error["message"], reply.body)
+    equal(run_costd(*MODEL, "--body-bytes", "9")[0], 2)
+
+
+def what_is_not_there_says_what_is():
+    for path, word in (("/v1/chat/completions", "/v1/completions"), ("/v1/responses", "/v1/completions"),
+                       ("/v1/embeddings", "/v1/completions"), ("/v1/embedings", "/openapi.json"), ("/x", "/openapi.json")):
+        for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
+            reply = server.ask(method, path, b"" if method in ("POST", "PUT") else None)
+            equal((reply.status, reply.error["code"]), (404, "not_found"), (method, path))
+            check(word in reply.error["message"], method, path, reply.body)
+        equal(server.ask("HEAD", path).status, 404)
+
+
+def ids_are_taken_over():
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    body = json.dumps({"prompt": "a", "max_tokens": 1})
+    for path, sent in (("/v1/completions", body), ("/v1/generate/small", body), ("/v1/models", None), ("/nothing", None)):
+        reply = plain(path, sent, {"X-Request-Id": "abc-DEF_1.2:3", "Traceparent": trace})
+        equal((reply["x-request-id"], reply["traceparent"]), ("abc-DEF_1.2:3", trace), path)
+        line = server.await_log(lambda l: l.get("request_id") == "abc-DEF_1.2:3" and l["path"] == path)
+        equal(line["traceparent"], trace)
+        check(line["id"].startswith("req-"), line)
+    for bad in ("x" * 129, "a b", "a\"b", "a\x7f", "", "é".encode().decode("latin-1"), "req-1,2;3"):
+        check(plain("/health", None, {"X-Request-Id": bad})["x-request-id"].startswith("req-"), repr(bad))
+    for bad in (trace[:-1], trace.upper(), "ff" + trace[2:], trace.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32),
+                trace.replace("00f067aa0ba902b7", "0" * 16), trace + "-00", "01" + trace[2:] + "x", "x"):
+        check("traceparent" not in plain("/health", None, {"Traceparent": bad}), bad)
+    # A later version may have more to say, after another dash.
+    check(plain("/health", None, {"Traceparent": "01" + trace[2:] + "-more"})["traceparent"].startswith("01-4bf9"))
+    ours = plain("/health", None, {})
+    check(ours["x-request-id"].startswith("req-") and "traceparent" not in ours, ours)
+
+
+def plain(path, body, headers):
+    """The answer's headers, without the checks of ask()."""
+    import http.client
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    if body:
+        headers = {**headers, "Content-Type": "application/json"}
+    connection.request("POST" if body else "GET", path, body, headers)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return {k.lower(): v for k, v in response.getheaders()}
+
+
+def metrics_are_compressed_when_asked():
+    text = server.get("/metrics").body
+    zipped = server.get("/metrics", **{"Accept-Encoding": "gzip"})
+    equal((zipped.headers["content-encoding"], zipped.headers["vary"]), ("gzip", "Accept-Encoding"))
+    names = lambda b: [l.split(b" ")[0] for l in b.splitlines()]
+    equal(names(gzip.decompress(zipped.body)), names(text))
+    check(len(zipped.body) * 4 < len(text), len(zipped.body), len(text))
+    for accept in ("identity", "gzip;q=0", "br"):
+        reply = server.get("/metrics", **{"Accept-Encoding": accept})
+        check("content-encoding" not in reply.headers and reply.body.startswith(b"#"), accept)
+    history = server.get("/api/history", **{"Accept-Encoding": "gzip"})
+    equal(json.loads(gzip.decompress(history.body))["range"], "1h")
+
+
+if __name__ == "__main__":
+    with Costd(*MODEL) as server:
+        run(fields_that_would_change_the_answer_are_refused, unknown_fields_are_told, strict_refuses_them,
+            a_missing_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
+            limits_agree, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)
