@@ -187,7 +187,7 @@ class Costd:
         return reply
 
     def complete(self, **fields):
-        reply = self.post("/v1/completions", fields)
+        reply = self.post("/v1/completions", {"prompt": "", **fields})
         equal(reply.status, 200, reply.body)
         return reply
 

@@ -1,7 +1,8 @@
 """A secret goes in at every place where a client can put one, at each route, into good requests and into those that are
 refused.  It comes back to that client alone; it is in no line of the log, no metric, no page, no answer to others.
 
-What the log does say of a client is method, path and, once it is found, the model's name: nothing secret belongs there."""
+What the log does say of a client is method, path and, once it is found, the model's name, and the ids that are made
+for logs, x-request-id and traceparent: nothing secret belongs there."""
 import base64
 import hashlib
 import json
@@ -38,6 +39,7 @@ def bodies():
                 {"stream": True, "best_of": 3, "n": 2}, {"content": SECRET}, {"tokens": [SECRET]},
                 {"tokens": SECRET}, {"id": "made-up", "folder": "/nowhere/" + SECRET}, {"dollars_per_hour": SECRET}):
         yield {**GOOD, **bad}
+    yield {"id": "synthetic", "folder": "/nowhere/" + SECRET}
     yield ('{"prompt": "%s", "prompt": "%s"}' % (SECRET, SECRET)).encode()
     yield ('{"prompt": "%s' % SECRET).encode()
     yield ('%s' % SECRET).encode()
@@ -45,12 +47,12 @@ def bodies():
     yield b'{"prompt": "%s\xff"}' % SECRET.encode()
     yield ('{"prompt": "%s\\u0000"}' % SECRET).encode()
     yield b'{"a": ' * 20 + SECRET.encode()
-    yield SECRET.encode() * 30000  # too large
+    yield SECRET.encode() * 90000  # too large
 
 
 HEADERS = ({}, {"Content-Type": "text/" + SECRET}, {"Authorization": "Bearer wrong" + SECRET},
            {"Authorization": "Basic " + SECRET}, {"Cookie": SECRET}, {"Referer": "http://x/" + SECRET},
-           {"User-Agent": SECRET}, {"X-Request-Id": SECRET}, {"Accept": SECRET}, {"If-None-Match": SECRET},
+           {"User-Agent": SECRET}, {"Accept": SECRET}, {"If-None-Match": SECRET},
            {"OpenAI-Organization": SECRET}, {"Origin": "http://" + SECRET})
 POSTS = ("/v1/completions", "/v1/generate/small", "/tokenize", "/detokenize", "/admin/models",
          "/v1/chat/completions", "/v1/embeddings", "/nothing")

@@ -163,7 +163,7 @@ def sigterm_lets_streams_end():
         if thread.is_alive():
             equal(server.get("/ready").error["code"], "shutting_down")
             equal(server.get("/health").status, 200)
-            refused = server.post("/v1/generate/small", {})
+            refused = server.post("/v1/generate/small", {"prompt": "a"})
             equal((refused.status, refused.error["code"]), (503, "shutting_down"))
             check(int(refused.headers["retry-after"]) > 0)
         thread.join()
@@ -244,14 +244,14 @@ def sighup_changes_prices_and_models():
             hup()
             equal([m["id"] for m in server.get("/v1/models").json["data"]], ["b"])
             equal(server.get("/v1/models/b").json["meta"]["n_embd"], 256)
-            while (status := server.post("/v1/generate/d", {}).status) == 503:
+            while (status := server.post("/v1/generate/d", {"prompt": "a"}).status) == 503:
                 time.sleep(0.02)  # the reload is not quite over
             equal(status, 404)
             equal(server.generate("b", max_tokens=2).json["estimated_cost_usd"], None)  # the price is gone
             # While requests run: they end before their model goes.
             results = []
             threads = [threading.Thread(target=lambda: results.append(
-                server.post("/v1/generate/b", {"max_tokens": 100, "ignore_eos": True}))) for _ in range(4)]
+                server.post("/v1/generate/b", {"prompt": "Hello", "max_tokens": 100, "ignore_eos": True}))) for _ in range(4)]
             for thread in threads:
                 thread.start()
             end = time.monotonic() + 10

@@ -198,10 +198,20 @@ void schema_put_body(struct json_writer *w, enum body body)
     json_close(w);
 }
 
-bool schema_has(enum body body, const char *name)
+const char *schema_find(enum body body, const char *name, bool (*is_like)(const char *a, const char *b))
 {
     for (size_t i = 0; i < sizeof properties / sizeof properties[0]; i++)
-        if ((properties[i].bodies & body) && strcmp(properties[i].name, name) == 0)
-            return true;
-    return false;
+        if ((properties[i].bodies & body) && is_like(name, properties[i].name))
+            return properties[i].name;
+    return NULL;
+}
+
+static bool is_same(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0;
+}
+
+bool schema_has(enum body body, const char *name)
+{
+    return schema_find(body, name, is_same) != NULL;
 }

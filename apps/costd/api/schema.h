@@ -20,6 +20,9 @@ enum body {
 
 bool schema_has(enum body body, const char *name);
 
+/* The first field that is_like(name, field); NULL: none. */
+const char *schema_find(enum body body, const char *name, bool (*is_like)(const char *a, const char *b));
+
 /* "requestBody": … */
 void schema_put_body(struct json_writer *w, enum body body);
 

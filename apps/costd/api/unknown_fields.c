@@ -1,5 +1,6 @@
 #include "unknown_fields.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -150,8 +151,59 @@ static const struct refused *find_refused(enum body body, const char *name)
     return NULL;
 }
 
-/* A name is a client's text: one that does not look like a name may break the header, or be a prompt, which
- * must not reach the log. */
+/* Fields of other APIs that change no answer: the log may name them. */
+static const char *const harmless[] = {
+    "metadata",         "store",
+    "service_tier",     "safety_identifier",
+    "prompt_cache_key", "prompt_cache_retention",
+    "priority",         "request_id",
+    "cache_prompt",     "cache_salt",
+    "id_slot",          "timings_per_token",
+    "verbosity",        "return_full_text",
+    "extra_body",
+};
+
+/* The least number of letters to change, add or leave out to make `b` of `a`, if that is at most `most`; else
+ * more.  Names differ near their ends or in one place, so a plain search is short.  Recursion is bounded by
+ * `most`. */
+static unsigned edits(const char *a, const char *b, unsigned most) /* NOLINT(misc-no-recursion) */
+{
+    while (*a && tolower((unsigned char)*a) == tolower((unsigned char)*b))
+        a++, b++;
+    if (!*a && !*b)
+        return 0;
+    if (most == 0)
+        return 1;
+    unsigned least = most;
+    if (*a && *b)
+        least = edits(a + 1, b + 1, most - 1);
+    if (*a) {
+        unsigned without = edits(a + 1, b, most - 1);
+        least = without < least ? without : least;
+    }
+    if (*b) {
+        unsigned with = edits(a, b + 1, most - 1);
+        least = with < least ? with : least;
+    }
+    return least + 1;
+}
+
+static bool is_like(const char *a, const char *b)
+{
+    return edits(a, b, 2) <= 2;
+}
+
+/* The known field that `name` is a misspelling of, or a field of other APIs; NULL: neither. */
+static const char *resembling(enum body body, const char *name)
+{
+    const char *known = schema_find(body, name, is_like);
+    for (size_t i = 0; !known && i < sizeof harmless / sizeof harmless[0]; i++)
+        if (strcmp(harmless[i], name) == 0)
+            known = harmless[i];
+    return known;
+}
+
+/* A name is a client's text: one that does not look like a name could break the header. */
 static const char *quotable(const char *name)
 {
     size_t n = strlen(name);
@@ -161,19 +213,34 @@ static const char *quotable(const char *name)
                : "?";
 }
 
-static void tell_ignored(struct access *access, const char *within, const char *name)
+/* Adds to a list "a, b, ..." that has IGNORED_BYTES. */
+static void add_name(char *list, const char *within, const char *name)
 {
     static const char more[] = ", ...";
-    char *list = access->ignored;
-    size_t used = strlen(list), most = sizeof access->ignored;
+    size_t used = strlen(list), need = strlen(", ") + strlen(within) + strlen(name);
     if (used >= strlen(more) && strcmp(list + used - strlen(more), more) == 0)
         return;
-    const char *quoted = quotable(name);
-    size_t need = strlen(", ") + strlen(within) + strlen(quoted);
-    if (used + need + sizeof more > most)
-        snprintf(list + used, most - used, "%s", more);
+    if (used + need + sizeof more > IGNORED_BYTES)
+        snprintf(list + used, IGNORED_BYTES - used, "%s", more);
     else
-        snprintf(list + used, most - used, "%s%s%s", used ? ", " : "", within, quoted);
+        snprintf(list + used, IGNORED_BYTES - used, "%s%s%s", used ? ", " : "", within, name);
+}
+
+/* The client is told the name; the log has it only where it resembles one of ours, as a client can put
+ * anything there, a prompt too. */
+static void tell_ignored(struct access *access, enum body body, const char *within, const char *name)
+{
+    const char *quoted = quotable(name);
+    add_name(access->ignored, within, quoted);
+    add_name(access->ignored_log, within, resembling(body, name) ? quoted : "?");
+}
+
+static enum cinf_status unknown(enum body body, const char *name)
+{
+    const char *meant = schema_find(body, name, is_like);
+    return cinf_fail(CINF_EINVAL, "unknown field \"%s\"%s%s%s", quotable(name),
+                     meant ? "; did you mean \"" : "", meant ? meant : " (see /openapi.json)",
+                     meant ? "\"?" : "");
 }
 
 static enum cinf_status judge(struct fields *f, struct exchange *x, enum body body, const cJSON *value)
@@ -193,8 +260,8 @@ static enum cinf_status judge(struct fields *f, struct exchange *x, enum body bo
         return cinf_fail(CINF_EINVAL, "\"model\" is not the model that the path names, %s", f->model->name);
     }
     if (service_of(x)->strict || (body & ADMIN))
-        return cinf_fail(CINF_EINVAL, "\"%s\" is an unknown field (see /openapi.json)", quotable(name));
-    tell_ignored(access_of(x), "", name);
+        return unknown(body, name);
+    tell_ignored(access_of(x), body, "", name);
     return CINF_OK;
 }
 
@@ -212,7 +279,7 @@ static enum cinf_status judge_stream_options(struct fields *f, struct exchange *
         if (service_of(x)->strict)
             return cinf_fail(CINF_EINVAL, "\"stream_options\" has an unknown field, \"%s\"",
                              quotable(member->string));
-        tell_ignored(access_of(x), "stream_options.", member->string);
+        tell_ignored(access_of(x), BODY_NONE, "stream_options.", member->string);
     }
     return CINF_OK;
 }

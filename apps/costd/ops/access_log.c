@@ -106,8 +106,8 @@ void access_log(const struct access *access, const struct outcome *outcome)
         log_text(&line, "request_id", access->request_id);
     if (access->traceparent[0])
         log_text(&line, "traceparent", access->traceparent);
-    if (access->ignored[0])
-        log_text(&line, "ignored_fields", access->ignored);
+    if (access->ignored_log[0])
+        log_text(&line, "ignored_fields", access->ignored_log);
     if (outcome)
         log_outcome(&line, outcome);
     log_seconds(&line, "seconds", clock_monotonic_ns() - access->received_ns);

@@ -9,6 +9,8 @@
 
 #include "exchange.h"
 
+enum { IGNORED_BYTES = 256 };
+
 /* What the log says about a request, apart from its generation.  It lies in the exchange's user memory. */
 struct access {
     char id[REQUEST_ID_BYTES]; /* our own; never used twice */
@@ -17,7 +19,8 @@ struct access {
     char model[257];
     uint32_t key; /* number of the API key, 0: none */
     char key_name[65];
-    char ignored[256];    /* names of fields that were ignored; "": none */
+    /* Names of fields that were ignored, for the answer's header and for the log; "": none. */
+    char ignored[IGNORED_BYTES], ignored_log[IGNORED_BYTES];
     char request_id[129]; /* x-request-id of the client; "": none */
     char traceparent[129];
     unsigned status;  /* 0: nothing was sent */
