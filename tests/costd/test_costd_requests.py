@@ -82,6 +82,18 @@ def unknown_fields_are_told():
     check(many.headers["x-ignored-fields"].endswith(", ..."), many.headers)
 
 
+def parameters_of_the_query_are_judged_too():
+    path = "/v1/generate/small?prompt=a&max_tokens=1"
+    equal(server.ask("POST", path).status, 200)
+    for name in ("temperature", "seed", "guided_json", "stream"):
+        reply = server.ask("POST", path + "&" + name + "=1")
+        equal(reply.status, 400, name)
+        check('"%s" is not read from the query' % name in reply.error["message"], reply.body)
+    reply = server.ask("POST", path + "&max_token=1&a%0d%0ab=c&" + "x" * 500)
+    equal((reply.status, reply.headers["x-ignored-fields"]), (200, "max_token, ?, ?"))
+    equal(server.ask("POST", "/v1/generate/small?promt=a").error["param"], "prompt")
+
+
 def strict_refuses_them():
     with Costd(*MODEL, "--strict") as strict:
         for path, fields in (("/v1/completions", {"prompt": "a"}), ("/v1/generate/small", {"prompt": "a"}),
@@ -92,6 +104,7 @@ def strict_refuses_them():
             check('unknown field "promt"' in reply.error["message"], reply.body)
             check(('did you mean "prompt"?' in reply.error["message"]) == ("/v1/" in path), reply.body)
         equal(strict.post("/v1/completions", {"prompt": "a", "user": "me", "max_tokens": 1}).status, 200)
+        equal(strict.ask("POST", "/v1/generate/small?prompt=a&max_token=1").status, 400)
 
 
 def a_missing_prompt_is_an_error():
@@ -221,6 +234,7 @@ def metrics_are_compressed_when_asked():
 
 if __name__ == "__main__":
     with Costd(*MODEL) as server:
-        run(fields_that_would_change_the_answer_are_refused, unknown_fields_are_told, strict_refuses_them,
+        run(fields_that_would_change_the_answer_are_refused, unknown_fields_are_told,
+            parameters_of_the_query_are_judged_too, strict_refuses_them,
             a_missing_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
             limits_agree, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)

@@ -71,7 +71,9 @@ static const struct generation_format format = { on_event, on_end, free_generate
 /* The tutorial's client sends prompt and max_tokens as query parameters; a body's fields override them. */
 static enum cinf_status read_query(struct exchange *x, struct fields *f, char **prompt, int64_t *max_tokens)
 {
+    static const char *const names[] = { "prompt", "max_tokens", NULL };
     const char *raw = exchange_query(x, "max_tokens");
+    TRY(unknown_parameters_judge(f, x, BODY_GENERATE, names));
     f->param = "max_tokens";
     if (raw) {
         size_t n = strspn(raw, "0123456789");

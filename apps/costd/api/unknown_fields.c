@@ -228,9 +228,12 @@ static void add_name(char *list, const char *within, const char *name)
 
 /* The client is told the name; the log has it only where it resembles one of ours, as a client can put
  * anything there, a prompt too. */
-static void tell_ignored(struct access *access, enum body body, const char *within, const char *name)
+static void tell_ignored(struct exchange *x, enum body body, const char *within, const char *name)
 {
+    struct access *access = access_of(x);
     const char *quoted = quotable(name);
+    if (!access->ignored[0])
+        exchange_add_header(x, "x-ignored-fields", access->ignored);
     add_name(access->ignored, within, quoted);
     add_name(access->ignored_log, within, resembling(body, name) ? quoted : "?");
 }
@@ -261,7 +264,7 @@ static enum cinf_status judge(struct fields *f, struct exchange *x, enum body bo
     }
     if (service_of(x)->strict || (body & ADMIN))
         return unknown(body, name);
-    tell_ignored(access_of(x), body, "", name);
+    tell_ignored(x, body, "", name);
     return CINF_OK;
 }
 
@@ -279,7 +282,7 @@ static enum cinf_status judge_stream_options(struct fields *f, struct exchange *
         if (service_of(x)->strict)
             return cinf_fail(CINF_EINVAL, "\"stream_options\" has an unknown field, \"%s\"",
                              quotable(member->string));
-        tell_ignored(access_of(x), BODY_NONE, "stream_options.", member->string);
+        tell_ignored(x, BODY_NONE, "stream_options.", member->string);
     }
     return CINF_OK;
 }
@@ -291,7 +294,31 @@ enum cinf_status unknown_fields_judge(struct fields *f, struct exchange *x, enum
     if (body == BODY_COMPLETIONS)
         TRY(judge_stream_options(f, x));
     f->param = NULL;
-    if (access_of(x)->ignored[0])
-        exchange_add_header(x, "x-ignored-fields", access_of(x)->ignored);
+    return CINF_OK;
+}
+
+static bool is_listed(const char *const *names, const char *name)
+{
+    while (*names && strcmp(*names, name) != 0)
+        names++;
+    return *names != NULL;
+}
+
+enum cinf_status unknown_parameters_judge(struct fields *f, struct exchange *x, enum body body,
+                                          const char *const *names)
+{
+    for (const char *pair = exchange_query_pairs(x); *pair; pair += strlen(pair) + 1) {
+        char name[NAME_BYTES_MAX + 2]; /* one more than can be quoted */
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(pair, "="), pair);
+        if (is_listed(names, name))
+            continue;
+        if (schema_has(body, name) || find_refused(body, name))
+            return cinf_fail(CINF_EUNSUPPORTED, "\"%s\" is not read from the query; give it in the body",
+                             name);
+        if (service_of(x)->strict)
+            return unknown(body, name);
+        tell_ignored(x, body, "", name);
+    }
+    f->param = NULL;
     return CINF_OK;
 }

@@ -12,4 +12,8 @@
 /* Judges the fields of f->body.  On failure f->param names the field. */
 enum cinf_status unknown_fields_judge(struct fields *f, struct exchange *x, enum body body);
 
+/* The same for the query of a route that reads the parameters in `names`, which ends with NULL. */
+enum cinf_status unknown_parameters_judge(struct fields *f, struct exchange *x, enum body body,
+                                          const char *const *names);
+
 #endif

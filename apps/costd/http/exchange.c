@@ -94,6 +94,11 @@ const char *exchange_query(const struct exchange *x, const char *name)
     return target_query(&connection_of(x->connection)->target, name);
 }
 
+const char *exchange_query_pairs(const struct exchange *x)
+{
+    return connection_of(x->connection)->target.query;
+}
+
 const char *exchange_body(const struct exchange *x, size_t *n)
 {
     *n = x->body.len;

@@ -28,7 +28,9 @@ const char *exchange_path(const struct exchange *x); /* as sent: percent-encoded
 const char *exchange_header(const struct exchange *x, const char *name); /* NULL: absent */
 const char *exchange_host(const struct exchange *x); /* the name it was sent to; NULL: none (HTTP/1.0) */
 const char *exchange_query(const struct exchange *x, const char *name); /* percent-encoded; NULL: absent */
-const char *exchange_body(const struct exchange *x, size_t *n);         /* "" if there is none */
+/* All of the query: "NAME=VALUE", each ending in '\0', then an empty one. */
+const char *exchange_query_pairs(const struct exchange *x);
+const char *exchange_body(const struct exchange *x, size_t *n); /* "" if there is none */
 uint64_t exchange_received_ns(const struct exchange *x); /* on the monotonic clock, when its head had come */
 bool exchange_is_lost(const struct exchange *x);         /* the peer acknowledges neither data nor probes */
 unsigned exchange_listener(const struct exchange *x);    /* server_options.listener of the one it came to */
