@@ -77,7 +77,7 @@ static void put_eos(struct strbuf *out, struct json_writer *w, const struct cinf
     strbuf_free(&ids);
 }
 
-/* By the keys of config.json. */
+/* Writes the configuration under the keys of config.json. */
 static void put_config(struct strbuf *out, struct json_writer *w, const struct cinf_config *c)
 {
     char text[64];

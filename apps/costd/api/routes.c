@@ -44,7 +44,7 @@ const struct route routes[] = {
       BODY_PRICE, 202 },
     { "GET", "/openapi.json", get_openapi, RIGHT_NONE, LISTENER_BOTH, false, PUBLIC,
       "Every route, field and bound, in OpenAPI 3.1", BODY_NONE, 200 },
-    /* The page is no secret; what it shows is. */
+    /* The page is not secret; the figures it asks for are. */
     { "GET", "/", get_page, OF_THE_PAGE },
     { "GET", "/page.css", get_page, OF_THE_PAGE },
     { "GET", "/page.js", get_page, OF_THE_PAGE },

@@ -118,7 +118,7 @@ struct history_device history_device_of(const struct cinf_snapshot *s)
 
 /* ---- Writing ------------------------------------------------------------------------------ */
 
-/* To the nearest: a timer may be a little early. */
+/* Rounds to the nearest tick: a timer may be a little early. */
 static uint64_t tick_of(uint64_t at_ns)
 {
     return (at_ns + HISTORY_TICK_NS / 2) / HISTORY_TICK_NS;

@@ -18,7 +18,7 @@ struct key {
     char name[KEY_NAME_BYTES_MAX + 1];
     uint8_t digest[SHA256_BYTES];
     bool admin;
-    bool gone; /* it is no longer in the file */
+    bool gone; /* it has left the file */
 };
 
 /* A name keeps its number for ever, so that each account stays with its owner; its digest may change. */
