@@ -49,43 +49,67 @@ enum {
 const char *const service_endpoints[ENDPOINT_COUNT] = { "/v1/generate", "/v1/completions" };
 
 static atomic_bool load_failed;
+
+/* Signals that have come and were not taken yet.  A second request to end means something (see drain()); a
+ * second SIGHUP before the first is taken does not. */
+static atomic_uint ends_wanted;
+static atomic_bool reload_wanted;
 static int signal_pipe[2];
 
 static void on_signal(int number)
 {
     int saved = errno;
-    unsigned char byte = (unsigned char)number;
-    /* A full pipe holds more than enough signals. */
+    unsigned char byte = 0;
+    if (number == SIGHUP)
+        atomic_store(&reload_wanted, true);
+    else
+        atomic_fetch_add(&ends_wanted, 1);
+    /* A full pipe wakes as well. */
     ssize_t ignored = write(signal_pipe[1], &byte, 1);
     (void)ignored;
     errno = saved;
 }
 
-static bool catch_signals(void)
+static bool take_signals(void)
 {
-    static const int caught[] = { SIGTERM, SIGINT, SIGHUP };
+    static const int taken[] = { SIGTERM, SIGINT, SIGHUP };
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
     sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
+        if (sigaction(taken[i], &action, NULL) != 0)
+            return false;
+    return signal(SIGPIPE, SIG_IGN) != SIG_ERR;
+}
+
+static bool catch_signals(void)
+{
     if (pipe(signal_pipe) != 0)
         return false;
     for (int end = 0; end < 2; end++)
         if (fcntl(signal_pipe[end], F_SETFL, O_NONBLOCK) != 0 ||
             fcntl(signal_pipe[end], F_SETFD, FD_CLOEXEC) != 0)
             return false;
-    for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
-        if (sigaction(caught[i], &action, NULL) != 0)
-            return false;
-    return signal(SIGPIPE, SIG_IGN) != SIG_ERR;
+    return take_signals();
 }
 
-/* Waits at most so long for a signal (-1: without a limit) and returns it, or 0. */
+/* Waits at most so long for a signal (-1: without a limit) and returns SIGTERM (also for SIGINT), SIGHUP, or
+ * 0. However many SIGHUPs have come, SIGTERM is looked at first and they are one. */
 static int next_signal(int timeout_ms)
 {
-    unsigned char byte;
     struct pollfd fd = { .fd = signal_pipe[0], .events = POLLIN };
-    if (poll(&fd, 1, timeout_ms) != 1 || read(signal_pipe[0], &byte, 1) != 1)
-        return 0;
-    return byte;
+    char bytes[256];
+    for (;;) {
+        while (read(signal_pipe[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes)
+            ;
+        if (atomic_load(&ends_wanted) > 0) {
+            atomic_fetch_sub(&ends_wanted, 1);
+            return SIGTERM;
+        }
+        if (atomic_exchange(&reload_wanted, false))
+            return SIGHUP;
+        if (poll(&fd, 1, timeout_ms) == 0)
+            return 0;
+    }
 }
 
 static void on_load_failed(void)
@@ -153,8 +177,7 @@ static bool wait_for_generations(struct service *service, uint32_t seconds, bool
     while (generations_count(&service->generations) > 0) {
         if (clock_monotonic_ns() >= until)
             return false;
-        int got = next_signal(POLL_MS);
-        if (interruptible && (got == SIGTERM || got == SIGINT))
+        if (next_signal(POLL_MS) == SIGTERM && interruptible)
             return false;
     }
     return true;
@@ -185,14 +208,30 @@ static void reload(struct service *service)
     fleet_reload(service->fleet);
 }
 
-static void run(struct service *service, uint32_t drain_seconds)
+/* Lets balancers see /ready turn before connections are refused.  A second signal ends the wait. */
+static void linger(struct service *service, uint32_t seconds)
 {
-    int got;
-    while ((got = next_signal(-1)) != SIGTERM && got != SIGINT)
+    uint64_t until = clock_monotonic_ns() + UINT64_C(1000000000) * seconds, now;
+    atomic_store(&service->leaving, true);
+    if (seconds > 0)
+        log_message("info", "leaving", "not ready any more; requests are served for %u seconds", seconds);
+    while ((now = clock_monotonic_ns()) < until) {
+        int got = next_signal((int)((until - now) / 1000000 + 1));
+        if (got == SIGTERM)
+            return;
         if (got == SIGHUP)
             reload(service);
-    if (!load_failed)
-        drain(service, drain_seconds);
+    }
+}
+
+static void run(struct service *service, uint32_t delay_seconds, uint32_t drain_seconds)
+{
+    while (next_signal(-1) == SIGHUP)
+        reload(service);
+    if (load_failed)
+        return;
+    linger(service, delay_seconds);
+    drain(service, drain_seconds);
 }
 
 /* ---- Serving ------------------------------------------------------------------------------ */
@@ -293,12 +332,16 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
                                .body_bytes = s->body_bytes,
                                .strict = s->strict };
     struct server *server = NULL, *admin = NULL;
-    uint32_t drain_seconds = s->drain_seconds;
+    uint32_t delay_seconds = s->delay_seconds, drain_seconds = s->drain_seconds;
     enum cinf_status status = read_keys(&service, s);
     if (status == CINF_OK)
         status = generations_init(&service.generations, service.keys ? KEYS_MAX : 0);
     if (status == CINF_OK)
         status = open_engine(&service.engine, s, service.queue_max);
+    /* A device's driver may have taken the signals.  LLVM does, in PoCL, and with its handlers a second
+     * signal that follows quickly kills the process. */
+    if (status == CINF_OK && !take_signals())
+        status = cinf_fail(CINF_EIO, "cannot catch signals: %s", strerror(errno));
     if (status == CINF_OK)
         status = watcher_start(&service.watcher);
     if (status == CINF_OK)
@@ -318,7 +361,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     if (status != CINF_OK)
         log_message("error", "start", "%s", cinf_last_error());
     else
-        run(&service, drain_seconds);
+        run(&service, delay_seconds, drain_seconds);
 
     if (!fleet_stop(service.fleet)) {
         log_message("warn", "stopping", "a model is still being loaded");

@@ -266,6 +266,57 @@ def sighup_changes_prices_and_models():
             equal(total(server.metrics(), "model_request_total", model_name="a"), 2)
 
 
+def balancers_have_time_to_look_away():
+    with Costd(*TWO, "--shutdown-delay", "1000") as server:
+        equal(server.get("/ready").status, 200)
+        server.signal(signal.SIGTERM)  # while it is idle
+        server.await_log(lambda l: l["event"] == "leaving")
+        for _ in range(3):
+            ready = server.get("/ready")
+            equal((ready.status, ready.error["code"]), (503, "shutting_down"))
+            equal(server.get("/health").status, 200)
+            equal(server.generate("small", max_tokens=2).json["output_tokens"], 2)
+        server.signal(signal.SIGHUP)
+        server.await_log(lambda l: l["event"] == "reload")
+        # The second signal ends the wait, and running requests still have their time.
+        thread, out = stream_until_the_end(server, prompt="Once", max_tokens=200, ignore_eos=True)
+        server.signal(signal.SIGTERM)
+        thread.join()
+        server.ended(0)
+        check(b"data: [DONE]" in b"".join(out), "the stream was cut")
+        check(not any(l["event"] == "draining" and l["level"] == "warn" for l in server.lines), "cancelled")
+    with Costd(*TWO[:2], "--shutdown-delay", "1") as server:
+        server.stop()
+        times = [l["ts"] for l in server.lines if l["event"] in ("leaving", "draining")]
+        check(len(times) == 2 and times[0] < times[1], times)
+
+
+def sigterm_comes_before_sighups():
+    drivers = "/etc/OpenCL/vendors"  # which take signals for themselves
+    environments = [{"OCL_ICD_VENDORS": drivers}] * 8 if os.path.exists(drivers) else []
+    with temp_folder() as folder:
+        keys = os.path.join(folder, "keys")
+        with open(keys, "w") as f:
+            for i in range(1000):
+                f.write("name%d %064x\n# %s\n" % (i, i, "x" * 900))  # so that reading takes its time
+        for env, n, gap in (({}, 5000, 50e-6), *((env, 2000, 0) for env in environments)):
+            with Costd(*TWO[:2], "--keys", keys, env=env) as server:
+                def reloads():
+                    return sum(1 for l in server.lines if l["event"] == "keys")
+
+                for _ in range(n):  # with a gap each is delivered; without, they fall together in the kernel
+                    server.signal(signal.SIGHUP)
+                    until = time.monotonic() + gap
+                    while time.monotonic() < until:
+                        pass
+                server.await_log(lambda l: l["event"] == "keys")
+                before = reloads()
+                server.stop()
+                # A few hundred lines may have been on their way through the pipe.
+                check(reloads() - before < 1000, "reloads after SIGTERM:", reloads() - before)
+
+
 run(flags_and_files_are_judged, what_cannot_be_had_is_exit_1, keys_and_values_are_kept_as_the_weights_are,
     it_answers_while_it_loads, a_full_queue_is_429,
-    sigterm_lets_streams_end, sigterm_ends_streams_at_the_deadline, sighup_changes_prices_and_models)
+    sigterm_lets_streams_end, sigterm_ends_streams_at_the_deadline, sighup_changes_prices_and_models,
+    balancers_have_time_to_look_away, sigterm_comes_before_sighups)

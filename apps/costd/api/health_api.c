@@ -17,7 +17,7 @@ void get_health(struct exchange *x, const char *unused)
 
 void get_ready(struct exchange *x, const char *unused)
 {
-    if (generations_closed(&service_of(x)->generations))
+    if (atomic_load(&service_of(x)->leaving) || generations_closed(&service_of(x)->generations))
         problem_draining(x, NO_ACCOUNT);
     else
         get_health(x, unused);

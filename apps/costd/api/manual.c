@@ -44,9 +44,11 @@ void manual_print(void)
     print_routes();
     print_limits();
     printf("\nSIGNALS\n");
-    columns_print("SIGTERM, SIGINT",
-                  "stop taking requests, let running ones end for --drain-seconds, exit 0; a "
-                  "second signal ends them immediately");
+    columns_print(
+        "SIGTERM, SIGINT",
+        "answer 503 at /ready and keep serving for --shutdown-delay, then stop taking requests, let "
+        "running ones end for --drain-seconds, exit 0; a second signal ends the delay, or the "
+        "requests");
     columns_print("SIGHUP",
                   "read the keys and the file again while requests go on: prices and the daily budget "
                   "change, new models load, missing ones unload");

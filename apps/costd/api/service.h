@@ -3,6 +3,7 @@
 #define SERVICE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -51,6 +52,7 @@ struct service {
     struct keys *keys; /* NULL: any client may ask */
     char *allow_hosts; /* "NAME,NAME", or NULL */
     bool has_admin_listener;
+    atomic_bool leaving;        /* /ready says so; requests are still served */
     uint64_t stall_ns, ping_ns; /* of streams */
     uint32_t queue_max;         /* requests that may wait, over all models */
     uint64_t body_bytes;        /* the largest body */

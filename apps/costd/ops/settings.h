@@ -40,7 +40,7 @@ struct settings {
     double latency_buckets[LATENCY_BUCKETS_MAX];
     uint32_t n_latency_buckets; /* 0: the meter's own */
 
-    uint32_t drain_seconds;
+    uint32_t delay_seconds, drain_seconds;
     uint32_t head_seconds, body_seconds, idle_seconds, stall_seconds, ping_seconds;
     uint32_t connections, connections_per_address;
     uint64_t body_bytes;
