@@ -36,7 +36,6 @@ EXCEPTIONS = {
     },
     "costd": {
         "prompt_bytes": "JSON without NUL characters: the text is NUL-terminated",
-        "tokenize_flags": "prompts come from clients: special tokens in them stay text",
         "prompt_logits": "no route returns all logits",
         "timeout_ns": "costd's own timers end a request, because they have to answer it, too",
     },

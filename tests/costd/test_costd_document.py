@@ -6,11 +6,9 @@ import subprocess
 from costd_support import COSTD, SMALL, SOURCE, Costd, check, run
 
 PAGE = "the built-in page's own"
-LOST = "answers 404 with a hint to clients that look for it"
 UNDOCUMENTED = {
     ("GET", "/"): PAGE, ("GET", "/page.css"): PAGE, ("GET", "/page.js"): PAGE, ("GET", "/uPlot.min.css"): PAGE,
     ("GET", "/uPlot.iife.min.js"): PAGE, ("GET", "/api/history"): PAGE, ("GET", "/api/recent"): PAGE,
-    ("POST", "/v1/chat/completions"): LOST, ("POST", "/v1/embeddings"): LOST,
 }
 
 
@@ -26,6 +24,7 @@ def compare(where, routes, wanted):
 
 def every_route_is_documented():
     table = (pathlib.Path(SOURCE) / "apps/costd/api/routes.c").read_text()
+    # Rows without a method answer any with 404 and a hint; they are not routes.
     served = [named(*row) for row in re.findall(r'\{\s*"([A-Z]+)",\s*"(/[^"]*)"', table)]
     check(len(served) > 20 and len(served) == len(set(served)), served)
     stale = sorted(set(UNDOCUMENTED) - set(served))
@@ -38,8 +37,7 @@ def every_route_is_documented():
         # The rows are what the program answers.
         for method, path in served:
             reply = server.ask(method, path.replace("{model}", "small"))
-            lost = UNDOCUMENTED.get((method, path)) == LOST
-            check((reply.status in (404, 405)) == lost, method, path, reply.status)
+            check(reply.status not in (404, 405), method, path, reply.status)
     manual = subprocess.run([COSTD, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
     part = re.search(r"^ROUTES\n(.*?)^[A-Z]", manual, re.S | re.M)[1]
     listed = {named(*row) for row in re.findall(r"\b(GET|POST|PUT|DELETE) +(/[\w/{}.]*)", part)}
