@@ -1,6 +1,8 @@
 /* The packed CPU backend: every operation against its definition in double, on every instruction set that
  * this processor has; kernels against plain loops, with guard words; and the promise that a row's logits do
  * not depend on its company or on the threads, to the last bit. */
+#include <costinfer/checkpoint.h>
+
 #include "backend_ops.h"
 #include "half.h"
 #include "packed_attend.h"

@@ -14,19 +14,11 @@
 #include <stdint.h>
 
 #include <costinfer/status.h>
+#include <costinfer/types.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* How an element is stored. */
-enum cinf_dtype {
-    CINF_DTYPE_F32 = 0, /* IEEE 754 binary32 */
-    CINF_DTYPE_F16,     /* binary16 */
-    CINF_DTYPE_BF16,    /* the upper half of a binary32 */
-    CINF_DTYPE_F64,     /* binary64 */
-    CINF_DTYPE_OTHER,   /* known to the file format, listed, but not readable as numbers here */
-};
 
 enum { CINF_DIMS_MAX = 8 }; /* dimensions of a tensor at most */
 
@@ -75,15 +67,6 @@ CINF_API enum cinf_status cinf_checkpoint_read(const struct cinf_checkpoint *che
                                                void *elements);
 
 /* ---- config.json and generation_config.json ----------------------------------------------- */
-
-/* The function between the two linear layers of a block. */
-enum cinf_activation {
-    CINF_ACTIVATION_GELU_NEW = 0, /* 0.5x(1 + tanh(sqrt(2/pi)(x + 0.044715x^3))) */
-    CINF_ACTIVATION_GELU,         /* x * normal CDF(x), by erf */
-    CINF_ACTIVATION_RELU,         /* max(x, 0) */
-    CINF_ACTIVATION_SILU,         /* x / (1 + exp(-x)) */
-    CINF_ACTIVATION_TANH,         /* hyperbolic tangent */
-};
 
 enum { CINF_EOS_MAX = 16 }; /* tokens that end a text, at most */
 

@@ -19,8 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <costinfer/checkpoint.h>
 #include <costinfer/status.h>
+#include <costinfer/types.h>
 
 /* ---- Weights ------------------------------------------------------------------------------ */
 

@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <costinfer/checkpoint.h>
+#include <costinfer/types.h>
 
 enum {
     PANEL = 32,  /* outputs of a panel */
