@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "backend_impl.h"
 #include "clock.h"
 #include "mem.h"
 #include "support.h"

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "backend_impl.h"
 #include "support.h"
 
 /* Returns a suite with its first case, for a program that runs on the first OpenCL device.  The program ends

@@ -1,9 +1,12 @@
 /* The choice of a device, who may have it, and what a program and a batch must be. */
+#include <glob.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "backend_impl.h"
 #include "mem.h"
 #include "support.h"
 
@@ -331,6 +334,60 @@ START_TEST(weights_are_summed_by_their_use)
 }
 END_TEST
 
+/* ---- Every backend is tested --------------------------------------------------------------- */
+
+/* The file's text, freed by the caller. */
+static char *text_of(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    ck_assert_msg(f != NULL, "%s", path);
+    char *text = calloc(1 << 20, 1);
+    ck_assert_ptr_nonnull(text);
+    ck_assert_uint_lt(fread(text, 1, (1 << 20) - 1, f), (1 << 20) - 1);
+    fclose(f);
+    return text;
+}
+
+/* Whether a test program puts that backend through the operations of backend_ops.h. */
+static bool is_tested(const char *name)
+{
+    glob_t programs;
+    bool tested = false;
+    ck_assert_int_eq(glob(support_source("tests/test_*.c"), 0, NULL, &programs), 0);
+    for (size_t i = 0; i < programs.gl_pathc && !tested; i++) {
+        char *text = text_of(programs.gl_pathv[i]);
+        tested = strstr(text, "check_program(") && strstr(text, name);
+        free(text);
+    }
+    globfree(&programs);
+    return tested;
+}
+
+/* A new backend fails here until backends.c lists it and a test program runs every operation on it. */
+START_TEST(every_backend_file_has_a_line_and_a_test_program)
+{
+    static const char before[] = "\nconst struct backend backend_";
+    glob_t files;
+    uint32_t n = 0;
+    char *list = text_of(support_source("libcostinfer/compute/backends.c"));
+    ck_assert_int_eq(glob(support_source("libcostinfer/compute/*/*.c"), 0, NULL, &files), 0);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        char *text = text_of(files.gl_pathv[i]), *at = strstr(text, before);
+        if (at) {
+            char *name = at + sizeof before - sizeof "backend_";
+            name[strcspn(name, " ")] = 0;
+            ck_assert_msg(strstr(list, name) != NULL, "%s is not in backends.c", name);
+            ck_assert_msg(is_tested(name), "no test program calls check_program() for %s", name);
+            n++;
+        }
+        free(text);
+    }
+    ck_assert_uint_ge(n, 4);
+    globfree(&files);
+    free(list);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("backend");
@@ -351,6 +408,9 @@ Suite *suite(void)
     tcase_add_loop_test(t, bad_operations, 0, sizeof bad_ops / sizeof bad_ops[0]);
     tcase_add_test(t, bad_shapes);
     tcase_add_test(t, batches);
+    suite_add_tcase(s, t);
+    t = tcase_create("completeness");
+    tcase_add_test(t, every_backend_file_has_a_line_and_a_test_program);
     suite_add_tcase(s, t);
     return s;
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "backend.h"
+#include "backend_impl.h"
 
 static char folder[64];
 

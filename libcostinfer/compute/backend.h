@@ -2,15 +2,16 @@
  *
  * A model is a short program: a list of fused operations over rows, the same for prefill, decode, mixed
  * batches and scoring.  A backend lays the weights out as it likes, binds the program to them once
- * (prepare), and then runs batches.  It may fuse further, reorder and pre-bind inside prepare; whoever
- * calls never knows.  A second device is one more struct backend in backend.c's table.
+ * (prepare), and then runs batches.  It may fuse further, reorder and pre-bind inside prepare; the caller
+ * never knows.  Another device is one more struct backend in backends.c's list; its implementer needs
+ * backend_impl.h, its users do not.
  *
- * Letters, here and wherever there is a matrix (row-major unless said otherwise):
+ * Letters, here and beside every matrix (row-major unless the comment says otherwise):
  *   R rows of a batch    D embedding width    I inner width of the MLP    V vocabulary    P positions
  *   L layers             H heads              S slots of the KV cache
  *
  * A row is one token of one request at one position.  A slot is one request's timeline of keys and
- * values.  Everything of a device is used by one thread at a time.  Every call can fail and says so by
+ * values.  One thread at a time uses a device and what was made on it.  Every call can fail and says so by
  * status; after CINF_EDEVICE the device is unusable and may only be freed. */
 #ifndef BACKEND_H
 #define BACKEND_H
@@ -36,8 +37,8 @@ enum weight_role {
     WEIGHT_TABLE,  /* [rows, cols] looked up by row: position embeddings */
     WEIGHT_TOKENS, /* [V, D] looked up by row; a tied head multiplies by it too: logits = h * W^T */
     WEIGHT_HEAD,   /* [V, D] only multiplied by: logits = h * W^T */
-    WEIGHT_MATRIX, /* [in, out]: y = x * W.  As checkpoints store it, no transpose */
-    WEIGHT_VECTOR, /* [1, cols]: bias, gain.  Always kept in float32 */
+    WEIGHT_MATRIX, /* [in, out]: y = x * W, as checkpoints store it, not transposed */
+    WEIGHT_VECTOR, /* [1, cols]: bias, gain; always kept in float32 */
 };
 
 struct weight_spec {
@@ -109,25 +110,26 @@ struct batch {
 
 enum { PICK_MAX = 65 };
 
-/* The best of a row's logits, best first, the smaller id first among equals, without those that allow() or a
- * NaN or a positive infinity excludes; and what log-probabilities are made with. */
+/* The best of a row's logits, best first, the smaller id first among equals.  Tokens that allow() excludes
+ * and logits that are NaN or positive infinity are left out. */
 struct picked {
     uint32_t n; /* as many as were asked for, or all there are */
     int32_t ids[PICK_MAX];
     float logits[PICK_MAX];
-    double log_sum; /* the logarithm of the sum of exp() of all logits, where prepared.log_sums */
+    double log_sum; /* where prepared.log_sums: the logarithm of the sum of exp() of all logits, which turns a
+                       logit into a log-probability */
 };
 
 /* ---- Devices ------------------------------------------------------------------------------ */
 
 struct device_options {
     uint32_t threads;  /* workers of the backend; 0: its own choice */
-    const char *which; /* of a backend with find(): a device_info's name; NULL: the best it has */
+    const char *which; /* for a backend with find(): a device_info's name; NULL: the best it has */
     bool half_cache;   /* keys and values in f16; CINF_EUNSUPPORTED where info() then denies it */
     bool profile;      /* time every kernel or phase of a step, where the backend can: profile() */
 };
 
-/* What a kernel took by the device's clock, or on a CPU a kind of phases by the host's. */
+/* What a kernel took by the device's clock; on a CPU, what a kind of phases took by the host's. */
 struct profile_row {
     char name[48];
     uint64_t launches, ns;
@@ -137,14 +139,14 @@ struct device_info {
     char name[96];         /* "cpu-blas", "opencl:0:0" */
     char description[160]; /* hardware and library: "AMD EPYC …, OpenBLAS 0.3.21, 2 threads" */
     bool is_gpu;
-    bool shows_memory;     /* in the gpu_* metrics: every OpenCL device, whatever its type */
+    bool shows_memory;     /* in the gpu_* metrics, whether it is a GPU or not */
     bool half_cache;       /* keys and values are kept in f16 */
     bool rows_independent; /* a row's result has the same bits whatever other rows are in its step */
     bool shares_cpu;       /* it computes on the processor that the CPU's own backends use */
     uint32_t threads;      /* 0: unknown */
     uint64_t memory_total; /* bytes of the device; RAM for a CPU */
-    uint64_t memory_used;  /* bytes allocated on it by us, all kinds */
-    uint64_t memory_taken; /* by everybody, as its vendor's driver says; 0: nobody knows */
+    uint64_t memory_used;  /* bytes allocated on it by this library, all kinds */
+    uint64_t memory_taken; /* by all processes, as its vendor's driver says; 0: unknown */
 };
 
 /* What a step costs, for splitting its time fairly: measured once when the engine opens. */
@@ -153,13 +155,10 @@ struct device_speed {
     uint64_t as_per_byte; /* attoseconds a byte of weights read from memory */
 };
 
-/* What each of n takes in attoseconds when all of them take `ns`; at least 1. */
-uint64_t attoseconds_each(uint64_t ns, uint64_t n);
-
 /* Each backend's own types begin with these. */
 struct device {
     const struct backend *backend;
-    _Atomic bool *taken; /* device_open()'s */
+    _Atomic bool *taken; /* belongs to device_open() */
 };
 struct weights {
     struct device *device;
@@ -171,14 +170,14 @@ struct prepared {
     struct device *device;
     bool picks;           /* batches may ask for the best logits: allow(), picked() */
     bool log_sums;        /* and picked() gives log_sum */
-    uint64_t pick_spares; /* bytes of weights that a row need not read when it wants only the best */
+    uint64_t pick_spares; /* bytes of weights that a row need not read when it wants only the best logits */
 };
 
 struct backend {
     const char *name;
 
-    /* For a backend with devices of its own, else NULL: what its device `index` is, without opening it.
-     * CINF_ENOTFOUND behind the last, and its message says why when there is none at all. */
+    /* Describes device `index` of this backend without opening it; NULL for a backend without devices of its
+     * own.  CINF_ENOTFOUND behind the last one; the message says why when there is none. */
     enum cinf_status (*find)(uint32_t index, struct device_info *out);
 
     enum cinf_status (*open)(struct device **out, const struct device_options *options);
@@ -186,13 +185,14 @@ struct backend {
     void (*info)(const struct device *device, struct device_info *out);
 
     /* Row `index` of what kernels took since measure(), the longest first; false behind the last, and always
-     * for a device that was opened without `profile`.  NULL: it never knows. */
+     * for a device that was opened without `profile`.  NULL: the backend cannot tell. */
     bool (*profile)(struct device *device, uint32_t index, struct profile_row *out);
 
-    /* At most a quarter of a second. */
+    /* Takes a quarter of a second at most. */
     enum cinf_status (*measure)(struct device *device, struct device_speed *out);
 
-    /* Weights of one model, undefined until written.  CINF_EUNSUPPORTED for a type it cannot hold. */
+    /* Weights of one model, undefined until written.  CINF_EUNSUPPORTED for a type that the device cannot
+     * hold. */
     enum cinf_status (*weights_new)(struct weights **out, struct device *device,
                                     const struct weight_spec *specs, uint32_t n_specs,
                                     enum weights_type type);
@@ -203,8 +203,7 @@ struct backend {
     enum cinf_status (*weights_write)(struct weights *weights, uint32_t index, uint32_t first, uint32_t n,
                                       const void *elements, enum cinf_dtype dtype);
 
-    /* After the last write: whatever must be done to the whole, in pieces of a few milliseconds.  Called
-     * until *done. */
+    /* Finishes the weights after the last write, in pieces of a few milliseconds.  Called until *done. */
     enum cinf_status (*weights_finish)(struct weights *weights, bool *done);
 
     /* Bytes read from the weights by a step that uses all of them once (the head included). */
@@ -215,11 +214,11 @@ struct backend {
                                uint32_t slots);
     void (*kv_free)(struct kv *kv);
 
-    /* Bytes that one slot takes, before there is a cache. */
+    /* Bytes that one slot would take; needs no cache. */
     uint64_t (*kv_slot_bytes)(const struct device *device, const struct program *program);
 
-    /* Slots that a cache can have by what is free on the device now, the weights being there: 1 to
-     * UINT32_MAX, or CINF_ENOMEM with the numbers.  NULL: nobody but the caller limits them. */
+    /* Slots that a cache can have with what is free on the device now, the weights being there: 1 to
+     * UINT32_MAX, or CINF_ENOMEM with the numbers.  NULL: only the caller limits them. */
     enum cinf_status (*kv_slots_max)(uint32_t *out, const struct device *device,
                                      const struct program *program);
 
@@ -231,8 +230,8 @@ struct backend {
                                 const struct program *program, uint32_t rows_max);
     void (*prepared_free)(struct prepared *prepared);
 
-    /* What is left after prepare(), in pieces as small as the driver allows: called until *done, before the
-     * first run.  NULL: nothing. */
+    /* Does what prepare() has left, in pieces as small as the driver allows: called until *done, before the
+     * first run.  NULL: prepare() leaves nothing. */
     enum cinf_status (*prepare_more)(struct prepared *prepared, bool *done);
 
     /* Starts a step; wait() returns when its logits and cache entries are there. */
@@ -242,64 +241,34 @@ struct backend {
     /* Logits [V] of the i-th row that wanted them, in host memory, valid until the next run. */
     enum cinf_status (*logits)(struct prepared *prepared, uint32_t i, const float **out);
 
-    /* Called only where prepared.picks.  What may be picked from now on: bit id % 8 of allowed[id / 8];
-     * all that has a bit, before the first call.  And the i-th row that wanted logits, when it wanted the
-     * best: CINF_EINVAL for others, as logits() is for these. */
+    /* These two are called only where prepared.picks.  allow() says which tokens may be picked from now on:
+     * those whose bit id % 8 of allowed[id / 8] is set; before the first call, all.  picked() gives the best
+     * logits of the i-th row that wanted logits, if it wanted only the best: it is CINF_EINVAL for other
+     * rows, as logits() is for such rows. */
     enum cinf_status (*allow)(struct prepared *prepared, const uint8_t *allowed);
     enum cinf_status (*picked)(struct prepared *prepared, uint32_t i, struct picked *out);
 
-    /* For other work between two steps: calls work(job, i, …) for each i below n, in any order and at once,
-     * by the device's own threads, and returns when all is done.  NULL: it has none to lend. */
+    /* Lends the device's own threads to other work between two steps: calls work(job, i, …) for each i below
+     * n, concurrently and in any order, and returns when all is done.  NULL: it has none to lend. */
     void (*parallel)(struct device *device, void (*work)(const void *job, uint32_t i, uint32_t worker),
                      const void *job, uint32_t n);
 };
 
-/* What a backend asks before it believes its caller: prepare() that the program's operations fit its
- * weights and shape, run() that a batch's rows lie within the program's shape and the cache.  CINF_EINVAL. */
-enum cinf_status program_check(const struct program *program);
-enum cinf_status batch_check(const struct batch *batch, const struct program *program, uint32_t rows_max,
-                             uint32_t slots);
-
-/* The same for weights_new(), weights_write(), prepare() and kv_copy().  Sizes of weights that are no sizes
- * and rows that are not there: CINF_EINVAL; elements that are no numbers: CINF_EUNSUPPORTED. */
-enum cinf_status specs_check(const struct weight_spec *specs, uint32_t n_specs);
-enum cinf_status write_check(const struct weight_spec *specs, uint32_t n_specs, uint32_t index,
-                             uint32_t first, uint32_t n, enum cinf_dtype dtype);
-enum cinf_status prepare_check(const struct program *program, const struct weight_spec *specs,
-                               uint32_t n_specs, uint32_t rows_max);
-enum cinf_status copy_check(uint32_t slots, uint32_t positions, uint32_t to, uint32_t from, uint32_t n);
-
-/* For weights_bytes(): what weights take, by how a step uses them. */
-struct weights_sum {
-    uint64_t layers, head, tokens;
-};
-void weights_sum_add(struct weights_sum *sum, enum weight_role role, uint64_t bytes);
-uint64_t weights_sum_read(const struct weights_sum *sum); /* by a step that uses all of them once */
-
-/* Columns of a row buffer: D, or I for ROWS_F. */
-uint32_t row_width(const struct program *program, enum row_buffer buffer);
-
-/* The reference that every other backend is compared with: naive C, written to be read. */
-extern const struct backend backend_cpu_reference;
-extern const struct backend backend_cpu_blas; /* in builds with OpenBLAS */
-extern const struct backend backend_cpu_packed;
-extern const struct backend backend_opencl; /* in builds with OpenCL */
-
-/* ---- Choice (backend.c) ------------------------------------------------------------------- */
+/* ---- Opening (devices.c) ------------------------------------------------------------------ */
 
 enum { DEVICE_REASON_MAX = 256 };
 
-/* Opens the device that `choice` names: "auto" (or NULL), a name of device_list(), a backend's name for the
- * best it has, or part of the name or description of a device that OpenCL finds, in any case.  "auto" is a
- * GPU if there is one, else the fastest CPU device; a CPU through OpenCL is only for those who name it.
- * `reason` says in one line why it was this one.  A device belongs to one opener: CINF_EBUSY while another
- * has it. CINF_ENOTFOUND names what there is. */
-enum cinf_status device_open(struct device **out, const char *choice, const struct device_options *options,
+/* Opens the device that `name` means: "auto" (or NULL), a name of device_list(), a backend's name for the
+ * best it has, or part of the name or description of a device that a backend finds, whether in capitals or
+ * not. "auto" is a GPU if there is one, else the fastest CPU device; a CPU that find() lists is opened only
+ * if it is named.  `reason` says in one line why it was this one.  A device belongs to one opener: CINF_EBUSY
+ * while another has it.  CINF_ENOTFOUND lists the names there are. */
+enum cinf_status device_open(struct device **out, const char *name, const struct device_options *options,
                              char reason[DEVICE_REASON_MAX]);
 void device_close(struct device *device); /* accepts NULL */
 
-/* Names of what this build offers and this machine has, one after the other; NULL at the end.  The first call
- * looks for OpenCL devices. */
+/* Names of the devices that this build offers and this machine has, one after the other; NULL behind the
+ * last. The first call that goes beyond the CPU's own names asks every find(). */
 const char *device_list(uint32_t index);
 
 #endif

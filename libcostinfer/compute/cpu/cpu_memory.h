@@ -5,7 +5,7 @@
 
 #include <stdatomic.h>
 
-#include "backend.h"
+#include "backend_impl.h"
 
 struct cpu_device {
     struct device base;

@@ -10,7 +10,7 @@
 #include <CL/cl.h>
 #include <stdatomic.h>
 
-#include "backend.h"
+#include "backend_impl.h"
 #include "opencl_layout.h"
 #include "opencl_profile.h"
 #include "opencl_vendor_memory.h"
