@@ -15,7 +15,7 @@
 #include "opencl_rounding.h"
 #include "opencl_shim.h"
 #include "opencl_weights.h"
-#include "packed_memory.h"
+#include "packed_weights.h"
 #include "strbuf.h"
 
 #include <stdio.h>

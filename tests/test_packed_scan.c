@@ -7,7 +7,7 @@
 #include "backend_ops.h"
 #pragma GCC diagnostic pop
 #include "half.h"
-#include "packed_memory.h"
+#include "packed_prepared.h"
 
 enum { N = 300, N_PANELS = (N + PANEL - 1) / PANEL, K_MAX = 800, ROWS = 4 };
 
@@ -46,6 +46,7 @@ static struct {
     float f32[N_PANELS][K_MAX * PANEL];
     uint16_t f16[N_PANELS][K_MAX * PANEL];
     struct scan scan;
+    void *block; /* its memory */
     float upper[ROWS][N_PANELS], lower[ROWS][N_PANELS], a[ROWS], b[ROWS], least[ROWS];
     float floors[N_PANELS * PANEL], logits[ROWS][N_PANELS * PANEL];
     int8_t q[ROWS][K_MAX + GROUP];
@@ -61,10 +62,13 @@ static void make_bed(const struct packed_kernels *kernels, uint32_t k, enum weig
 {
     bed.kernels = kernels;
     bed.k = k;
-    unsigned char *block = mem_new_aligned(64, scan_bytes(N, k), 1);
-    ck_assert_ptr_nonnull(block);
-    memset(block, 0, scan_bytes(N, k));
-    scan_place(&bed.scan, N, k, block);
+    struct arena arena = { 0 };
+    scan_lay_out(&arena, &bed.scan, N, k);
+    bed.block = mem_new_aligned(64, arena.used, 1);
+    ck_assert_ptr_nonnull(bed.block);
+    memset(bed.block, 0, arena.used);
+    arena_begin(&arena, bed.block);
+    scan_lay_out(&arena, &bed.scan, N, k);
     bed.rows = (struct scan_rows){ bed.upper[0], bed.lower[0], bed.a, bed.b, bed.least, bed.floors };
     bed.int8 = (struct int8_rows){ .q = bed.q[0],
                                    .scales = bed.scales[0],
@@ -193,7 +197,7 @@ START_TEST(bounds_hold_for_all_numbers)
                 bed.floors[id] = id % 3 == 0 || id / PANEL == 4 ? -INFINITY : 0;
             scan_bed();
             check_bed(what);
-            mem_free(bed.scan.panels);
+            mem_free(bed.block);
         }
     }
 }
@@ -218,7 +222,7 @@ START_TEST(of_ordinary_numbers_little_is_kept)
     ck_assert_uint_ge(kept, ROWS);
     ck_assert_uint_le(kept, ROWS + 1);
     check_bed("ordinary numbers");
-    mem_free(bed.scan.panels);
+    mem_free(bed.block);
 }
 END_TEST
 
@@ -235,7 +239,7 @@ START_TEST(without_bounds_all_is_kept)
         scan_threshold(&bed.rows, 1, &bed.scan, 1);
         for (uint32_t p = 0; p < N_PANELS; p++)
             ck_assert(scan_keeps(&bed.rows, 1, &bed.scan, p));
-        mem_free(bed.scan.panels);
+        mem_free(bed.block);
 
         make_bed(packed_kernels_best(), 130, WEIGHTS_F32, 0, 0);
         ck_assert(!bed.scan.unusable);
@@ -246,7 +250,7 @@ START_TEST(without_bounds_all_is_kept)
         scan_threshold(&bed.rows, 0, &bed.scan, 1);
         for (uint32_t p = 0; p < N_PANELS; p++)
             ck_assert(scan_keeps(&bed.rows, 0, &bed.scan, p));
-        mem_free(bed.scan.panels);
+        mem_free(bed.block);
     }
 }
 END_TEST

@@ -16,7 +16,7 @@ const char *weights_type_name(enum weights_type type)
 
 uint64_t attoseconds_each(uint64_t ns, uint64_t n)
 {
-    wide each = (u128)ns * 1000000000 / n;
+    u128 each = (u128)ns * 1000000000 / n;
     return each == 0 ? 1 : each < UINT64_MAX ? (uint64_t)each : UINT64_MAX;
 }
 

@@ -1,6 +1,6 @@
 /* cpu_blas.c - the portable CPU path: every product by OpenBLAS, the rest in loops a compiler vectorises.
  *
- * OpenBLAS is the process's, not ours: its threads and settings are taken as they are found.  It packs a
+ * OpenBLAS belongs to the process, so its threads and settings are taken as they are found.  It packs a
  * matrix anew on every call, so steps of few rows go through sgemv(), which streams the weights. */
 #include <assert.h>
 #include <cblas.h>
@@ -10,20 +10,21 @@
 
 #include "clock.h"
 #include "cpu_math.h"
-#include "cpu_memory.h"
+#include "cpu_measure.h"
+#include "cpu_plain.h"
 #include "fail.h"
 
 /* Rows of one slot whose attention is computed at once: the scores are a [block, positions] matrix. */
 enum { ATTEND_ROWS = 64 };
 
-/* cpu_prepared.scratch */
+/* What cpu_prepared.scratch begins with. */
 struct scratch {
     float *qkv;    /* [rows_max, 3D] */
     float *scores; /* [ATTEND_ROWS, P] */
 };
 
-/* Sums are kept in LANES parts: that is what lets a compiler use vectors without being told that
- * additions may be reordered, and it is more accurate than one long chain. */
+/* Sums are kept in LANES parts: this lets a compiler use vectors without being told that additions may be
+ * reordered, and it is more accurate than one long chain. */
 enum { LANES = 16 };
 
 static float sum_of(const float lanes[LANES])
@@ -111,8 +112,8 @@ static void activate(enum cinf_activation activation, float *y, size_t n)
     }
 }
 
-/* Up to so many rows go through sgemv() one by one, over blocks of weights small enough to stay in a cache
- * from the first row to the last.  sgemm() packs all weights before it multiplies: with 2 rows it takes
+/* Up to VECTOR_ROWS rows go through sgemv() one by one, over blocks of weights small enough to stay in a
+ * cache from the first row to the last.  sgemm() packs all weights before it multiplies: with 2 rows it takes
  * twice as long as this, and with 8 rows about as long. */
 enum { VECTOR_ROWS = 8, VECTOR_BLOCK_BYTES = 2 << 20 };
 
@@ -168,8 +169,8 @@ static void copy_heads(const struct cpu_prepared *p, uint32_t layer, uint32_t sl
     }
 }
 
-/* y[R,cols] = in[R,rows] * w[rows,cols] + bias[cols], and what the epilogue makes of it.  The bias is there
- * before the product, which BLAS then adds: one pass over y less. */
+/* y[R,cols] = in[R,rows] * w[rows,cols] + bias[cols], and then the epilogue.  BLAS adds the product to y,
+ * which holds the bias already: this saves one pass over y. */
 static void linear(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
     const struct weight_spec *spec = &p->weights->specs[op->weight];
@@ -297,7 +298,7 @@ static void logits(struct cpu_prepared *p, const struct op *op, const struct bat
     const float *w = p->weights->matrices[op->weight];
     size_t width = row_width(p->program, op->in);
     float *in = p->rows[op->in];
-    /* The wanted rows move to the front; nobody reads the buffer after the last operation. */
+    /* The wanted rows move to the front; no operation reads the buffer after this one. */
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         if (batch->wants_logits[r])
             memmove(in + p->n_logits++ * width, in + r * width, width * sizeof *in);
@@ -334,49 +335,58 @@ static enum cinf_status open_device(struct device **out, const struct device_opt
     return cpu_device_open(out, &backend_cpu_blas, library, (uint32_t)openblas_get_num_threads());
 }
 
+enum { MEASURE_ROWS = 256, MEASURE_WIDTH = 768, MEASURE_SAMPLES = 7 };
+
+struct measure_task {
+    float *matrix; /* [n_lines, MEASURE_WIDTH] */
+    float *y;      /* [n_lines] */
+    size_t n_lines;
+};
+
+/* [rows, width] * [width, width], all three within the matrix */
+static void measure_product(const void *argument)
+{
+    const struct measure_task *task = argument;
+    float *b = task->matrix + MEASURE_ROWS * MEASURE_WIDTH, *c = b + MEASURE_WIDTH * MEASURE_WIDTH;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, MEASURE_ROWS, MEASURE_WIDTH, MEASURE_WIDTH, 1,
+                task->matrix, MEASURE_WIDTH, b, MEASURE_WIDTH, 0, c, MEASURE_WIDTH);
+}
+
+/* y[n_lines] = matrix * [width] */
+static void measure_read(const void *argument)
+{
+    const struct measure_task *task = argument;
+    cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)task->n_lines, MEASURE_WIDTH, 1, task->matrix,
+                MEASURE_WIDTH, task->matrix + MEASURE_ROWS * MEASURE_WIDTH, 1, 0, task->y, 1);
+}
+
 /* A matrix product of a prefill's shape, and the matrix-vector product of decoding over more memory than
  * the last cache holds. */
 static enum cinf_status measure(struct device *base, struct device_speed *out)
 {
-    enum { ROWS = 256, WIDTH = 768, SAMPLES = 7 };
     struct cpu_device *device = (struct cpu_device *)base;
     const uint64_t start = clock_monotonic_ns();
-    size_t n_lines = cpu_measured_bytes() / (WIDTH * sizeof(float));
-    float *matrix = cpu_new(device, n_lines * WIDTH, sizeof *matrix);
-    float *y = cpu_new(device, n_lines, sizeof *y);
-    if (!matrix || !y) {
-        cpu_free(device, matrix);
-        cpu_free(device, y);
-        return cinf_fail(CINF_ENOMEM, "no memory to measure device %s", base->backend->name);
+    const size_t n_lines = cpu_measured_bytes() / (MEASURE_WIDTH * sizeof(float));
+    const struct measure_task task = {
+        .matrix = cpu_new(device, n_lines * MEASURE_WIDTH, sizeof(float)),
+        .y = cpu_new(device, n_lines, sizeof(float)),
+        .n_lines = n_lines,
+    };
+    const size_t read_bytes = n_lines * MEASURE_WIDTH * sizeof(float);
+    const bool complete = task.matrix && task.y;
+    assert(read_bytes > 0);
+    if (complete) {
+        /* Untouched pages are all the same page of zeros, which would be read from the cache. */
+        for (size_t i = 0; i < n_lines * MEASURE_WIDTH; i += 4096 / sizeof(float))
+            task.matrix[i] = 1;
+        uint64_t product_ns = cpu_time_of(measure_product, &task, MEASURE_SAMPLES, start + 100000000);
+        uint64_t read_ns = cpu_time_of(measure_read, &task, MEASURE_SAMPLES, start + 160000000);
+        out->as_per_flop = attoseconds_each(product_ns, 2ull * MEASURE_ROWS * MEASURE_WIDTH * MEASURE_WIDTH);
+        out->as_per_byte = attoseconds_each(read_ns, read_bytes);
     }
-    /* A page that nobody wrote is the one page of zeros, which would be read from the cache. */
-    for (size_t i = 0; i < n_lines * WIDTH; i += 4096 / sizeof *matrix)
-        matrix[i] = 1;
-    /* Fewer samples on a busy machine: opening a device must not take long. */
-    const uint64_t products_until = start + 100000000, reads_until = start + 160000000;
-    uint64_t product_ns[SAMPLES], read_ns[SAMPLES], now = clock_monotonic_ns();
-    uint32_t n_products = 0, n_reads = 0;
-    float *b = matrix + ROWS * WIDTH, *c = b + WIDTH * WIDTH; /* [ROWS,WIDTH] * [WIDTH,WIDTH] */
-    while (n_products == 0 || (n_products < SAMPLES && now < products_until)) {
-        uint64_t before = now;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, ROWS, WIDTH, WIDTH, 1, matrix, WIDTH, b, WIDTH,
-                    0, c, WIDTH);
-        now = clock_monotonic_ns();
-        product_ns[n_products++] = now - before;
-    }
-    while (n_reads == 0 || (n_reads < SAMPLES && now < reads_until)) {
-        uint64_t before = now;
-        cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)n_lines, WIDTH, 1, matrix, WIDTH, b, 1, 0, y, 1);
-        now = clock_monotonic_ns();
-        read_ns[n_reads++] = now - before;
-    }
-    cpu_free(device, matrix);
-    cpu_free(device, y);
-    const size_t line_bytes = n_lines * WIDTH * sizeof(float);
-    assert(line_bytes > 0);
-    out->as_per_flop = attoseconds_each(cpu_median(product_ns, n_products), 2ull * ROWS * WIDTH * WIDTH);
-    out->as_per_byte = attoseconds_each(cpu_median(read_ns, n_reads), line_bytes);
-    return CINF_OK;
+    cpu_free(device, task.matrix);
+    cpu_free(device, task.y);
+    return complete ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory to measure device %s", base->backend->name);
 }
 
 const struct backend backend_cpu_blas = {

@@ -6,7 +6,8 @@
 #include <math.h>
 
 #include "clock.h"
-#include "cpu_memory.h"
+#include "cpu_measure.h"
+#include "cpu_plain.h"
 #include "fail.h"
 
 /* out[R,D] = (in - mean) / sqrt(variance + epsilon) * gain + bias, mean and variance of each row */
@@ -48,7 +49,7 @@ static double activate(enum cinf_activation activation, double x)
     return x;
 }
 
-/* y[R,cols] = in[R,rows] * w[rows,cols] + bias[cols], and what the epilogue makes of it */
+/* y[R,cols] = in[R,rows] * w[rows,cols] + bias[cols], and then the epilogue */
 static void linear(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
     const struct weight_spec *spec = &p->weights->specs[op->weight];

@@ -17,18 +17,18 @@ struct room {
     float *sums;   /* [ATTEND_ROWS][line] */
 };
 
-static struct room room_in(float *scratch, const struct packed_kv *kv)
+static struct room room_in(float *scratch, const struct cpu_kv *kv)
 {
     float *scores = scratch + (size_t)ATTEND_CHUNK * kv->line, *parts = scores + ROWS_BLOCK * ATTEND_CHUNK;
     return (struct room){ scratch, scores, parts, parts + (size_t)ROWS_BLOCK * kv->line };
 }
 
-size_t attend_scratch(const struct packed_kv *kv)
+size_t attend_scratch(const struct cpu_kv *kv)
 {
     return ROWS_BLOCK * ATTEND_CHUNK + (size_t)(ATTEND_CHUNK + ROWS_BLOCK + ATTEND_ROWS) * kv->line;
 }
 
-size_t attend_part_size(const struct packed_kv *kv)
+size_t attend_part_size(const struct cpu_kv *kv)
 {
     return kv->line + 16; /* max and sum, and whole cache lines */
 }
@@ -45,11 +45,11 @@ static uint32_t seen(const struct attend *a, uint32_t row, uint32_t begin)
 static void turn_keys(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t last,
                       const struct room *room)
 {
-    const struct packed_kv *kv = a->kv;
-    turn_kernel *turn = kv->half ? a->kernels->turn_f16 : a->kernels->turn_f32;
-    size_t at = packed_kv_bytes(kv, (size_t)begin * kv->line);
-    turn(room->keys, ATTEND_CHUNK, packed_keys(kv, slot, a->layer, head) + at, kv->line, seen(a, last, begin),
-         kv->head_width, packed_values(kv, slot, a->layer, head) + at);
+    const struct cpu_kv *kv = a->kv;
+    turn_kernel *turn = kv->format.f16 ? a->kernels->turn_f16 : a->kernels->turn_f32;
+    size_t at = cpu_kv_bytes(kv, (size_t)begin * kv->line);
+    turn(room->keys, ATTEND_CHUNK, cpu_kv_keys(kv, slot, a->layer, head) + at, kv->line, seen(a, last, begin),
+         kv->head_width, cpu_kv_values(kv, slot, a->layer, head) + at);
 }
 
 /* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk, whose keys are turned.  `then`
@@ -57,11 +57,11 @@ static void turn_keys(const struct attend *a, uint32_t slot, uint32_t head, uint
 static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t row,
                           uint32_t n, const unsigned char *then, const struct room *room, struct part *parts)
 {
-    const struct packed_kv *kv = a->kv;
+    const struct cpu_kv *kv = a->kv;
     const unsigned char *values =
-        packed_values(kv, slot, a->layer, head) + packed_kv_bytes(kv, (size_t)begin * kv->line);
-    row_kernel *scores_of = kv->half ? a->kernels->row_f32_before_f16 : a->kernels->row_f32;
-    row_kernel *one_row = kv->half ? a->kernels->row_f16 : a->kernels->row_f32;
+        cpu_kv_values(kv, slot, a->layer, head) + cpu_kv_bytes(kv, (size_t)begin * kv->line);
+    row_kernel *scores_of = kv->format.f16 ? a->kernels->row_f32_before_f16 : a->kernels->row_f32;
+    row_kernel *one_row = kv->format.f16 ? a->kernels->row_f16 : a->kernels->row_f32;
     const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
     uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
     uint32_t most_panels = (most + PANEL - 1) / PANEL * PANEL;
@@ -76,17 +76,17 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
                             &parts[i].sum);
     /* The positions that all rows see, then each row's own: a value that a row must not see may be anything,
      * a NaN even, and 0 * NaN is not 0. */
-    const size_t line = packed_kv_bytes(kv, PANEL);
+    const size_t line = cpu_kv_bytes(kv, PANEL);
     for (uint32_t c = 0; c < kv->line && n > 1; c += PANEL) {
         const size_t part = ATTEND_CHUNK * line;
         struct ahead ahead = { then ? then + c / PANEL * part : values, then ? part : 0, line };
-        (kv->half ? a->kernels->product_f16
-                  : a->kernels->product_f32)(room->parts + c, kv->line, room->scores, ATTEND_CHUNK, n,
-                                             values + packed_kv_bytes(kv, c), kv->line, least, false, ahead);
+        (kv->format.f16 ? a->kernels->product_f16 : a->kernels->product_f32)(
+            room->parts + c, kv->line, room->scores, ATTEND_CHUNK, n, values + cpu_kv_bytes(kv, c), kv->line,
+            least, false, ahead);
     }
     for (uint32_t i = 0; i < n; i++) {
         uint32_t own = seen(a, row + i, begin), from = n == 1 ? 0 : least;
-        const unsigned char *its = values + packed_kv_bytes(kv, (size_t)from * kv->line);
+        const unsigned char *its = values + cpu_kv_bytes(kv, (size_t)from * kv->line);
         parts[i].values = room->parts + i * kv->line;
         if (own > from)
             one_row(parts[i].values, room->scores + i * ATTEND_CHUNK + from, its, kv->line, kv->line,
@@ -126,8 +126,8 @@ void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t
         turn_keys(a, rows->slot, head, begin, last_row, &room);
         const uint32_t next = begin + ATTEND_CHUNK;
         const unsigned char *next_keys = next > last ? then
-                                                     : packed_keys(a->kv, rows->slot, a->layer, head) +
-                                                           packed_kv_bytes(a->kv, (size_t)next * a->kv->line);
+                                                     : cpu_kv_keys(a->kv, rows->slot, a->layer, head) +
+                                                           cpu_kv_bytes(a->kv, (size_t)next * a->kv->line);
         for (uint32_t i = 0, n; i < rows->n; i += n) {
             n = rows->n - i < ROWS_BLOCK ? rows->n - i : ROWS_BLOCK;
             uint32_t blind = 0;

@@ -8,7 +8,8 @@
 #ifndef PACKED_ATTEND_H
 #define PACKED_ATTEND_H
 
-#include "packed_memory.h"
+#include "cpu_kv.h"
+#include "packed_kernels.h"
 
 enum {
     ATTEND_CHUNK = 128, /* positions */
@@ -23,7 +24,7 @@ struct attend_rows {
 
 struct attend {
     const struct packed_kernels *kernels;
-    const struct packed_kv *kv;
+    const struct cpu_kv *kv;
     const float *q; /* [R, ld_q] */
     float *out;     /* [R, ld_out] */
     size_t ld_q, ld_out;
@@ -33,8 +34,8 @@ struct attend {
 };
 
 /* Floats of scratch that a worker needs, and of a partial result of one row, head and chunk. */
-size_t attend_scratch(const struct packed_kv *kv);
-size_t attend_part_size(const struct packed_kv *kv);
+size_t attend_scratch(const struct cpu_kv *kv);
+size_t attend_part_size(const struct cpu_kv *kv);
 
 /* One head of these rows, all of their past.  `then` are the keys that this thread reads next, to be asked
  * for meanwhile; NULL: nobody knows. */

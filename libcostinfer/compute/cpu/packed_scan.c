@@ -23,21 +23,12 @@ static size_t panel_bytes(uint32_t k)
     return (size_t)(k + 3) / 4 * 4 * PANEL;
 }
 
-static uint32_t panels_of(uint32_t n)
+void scan_lay_out(struct arena *arena, struct scan *scan, uint32_t n, uint32_t k)
 {
-    return (n + PANEL - 1) / PANEL;
-}
-
-size_t scan_bytes(uint32_t n, uint32_t k)
-{
-    return panels_of(n) * (panel_bytes(k) + sizeof(struct scan_panel));
-}
-
-void scan_place(struct scan *scan, uint32_t n, uint32_t k, unsigned char *block)
-{
-    *scan = (struct scan){ .k = k, .n = n, .n_panels = panels_of(n), .panel_bytes = panel_bytes(k) };
-    scan->panels = block;
-    scan->bounds = (struct scan_panel *)(void *)(block + scan->n_panels * scan->panel_bytes);
+    *scan =
+        (struct scan){ .k = k, .n = n, .n_panels = (n + PANEL - 1) / PANEL, .panel_bytes = panel_bytes(k) };
+    scan->panels = arena_take(arena, scan->n_panels, scan->panel_bytes, 64);
+    scan->bounds = arena_take(arena, scan->n_panels, sizeof *scan->bounds, 64);
 }
 
 enum { LINES = 64 }; /* of a panel that are float32 at a time */

@@ -14,6 +14,7 @@
 
 #include <stdatomic.h>
 
+#include "arena.h"
 #include "backend.h"
 #include "packed_kernels.h"
 
@@ -26,9 +27,8 @@ struct scan {
     atomic_bool unusable;      /* a weight is too large or not finite */
 };
 
-/* Bytes of the copy, which begins on a cache line; scan_place() says where. */
-size_t scan_bytes(uint32_t n, uint32_t k);
-void scan_place(struct scan *scan, uint32_t n, uint32_t k, unsigned char *block);
+/* Takes the copy's place, which begins on a cache line. */
+void scan_lay_out(struct arena *arena, struct scan *scan, uint32_t n, uint32_t k);
 
 /* Copies a panel, [K][PANEL] of float32, or of what `expand` makes float32 of. */
 void scan_write(struct scan *scan, uint32_t panel, const void *elements,

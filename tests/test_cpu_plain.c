@@ -1,12 +1,9 @@
-/* What the CPU backends share: weights of any type at any address, the cache's memory and the count of it. */
-#include <inttypes.h>
+/* Row-major weights from elements of any type at any address, and what cannot be written or prepared. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "cpu_memory.h"
+#include "cpu_plain.h"
 #include "half.h"
-#include "mem.h"
 #include "support.h"
 
 static struct device *device;
@@ -28,38 +25,6 @@ static void close_device(void)
     ck_assert_uint_eq(memory_used(), 0);
     cpu_device_close(device);
 }
-
-START_TEST(blocks)
-{
-    static const size_t sizes[] = { 0, 1, 63, 64, 65, 4096, 1000000 };
-    struct cpu_device *d = (struct cpu_device *)device;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        unsigned char *block = cpu_new(d, sizes[i], 1);
-        ck_assert_ptr_nonnull(block);
-        ck_assert_uint_eq((uintptr_t)block % 64, 0);
-        ck_assert_uint_ge(memory_used(), sizes[i]);
-        for (size_t k = 0; k < sizes[i]; k++) {
-            if (block[k] != 0)
-                ck_abort_msg("byte %zu of %zu", k, sizes[i]);
-        }
-        memset(block, 0xFF, sizes[i]);
-        cpu_free(d, block);
-        ck_assert_uint_eq(memory_used(), 0);
-    }
-    cpu_free(d, NULL);
-    ck_assert_ptr_null(cpu_new(d, SIZE_MAX, 2));
-    ck_assert_ptr_null(cpu_new(d, SIZE_MAX - 100, 1));
-    ck_assert_uint_eq(memory_used(), 0);
-}
-END_TEST
-
-START_TEST(median)
-{
-    uint64_t samples[] = { 9, 1, 5, 7, 3 };
-    ck_assert_uint_eq(cpu_median(samples, 5), 5);
-    ck_assert_uint_eq(cpu_median(samples, 1), 1);
-}
-END_TEST
 
 static const struct weight_spec specs[] = {
     { WEIGHT_MATRIX, 4, 3 },
@@ -172,61 +137,6 @@ START_TEST(bytes_of_a_step)
 }
 END_TEST
 
-START_TEST(cache)
-{
-    struct program p = { .width = 12, .inner = 5, .heads = 3, .layers = 2, .vocab = 9, .positions = 7 };
-    struct kv *kv = NULL;
-    ck_assert_uint_eq(cpu_kv_slot_bytes(device, &p), 2 * 2 * 7 * 12 * sizeof(float));
-    uint64_t before = memory_used();
-    ck_ok(cpu_kv_new(&kv, device, &p, 3));
-    ck_assert_uint_ge(memory_used() - before, 3 * cpu_kv_slot_bytes(device, &p));
-    /* All matrices lie one after the other and fill the cache. */
-    const struct cpu_kv *c = (struct cpu_kv *)kv;
-    ck_assert_ptr_eq(cpu_keys(c, 0, 0, 0), c->elements);
-    ck_assert_ptr_eq(cpu_keys(c, 0, 0, 1), c->elements + 7 * 4);
-    ck_assert_ptr_eq(cpu_values(c, 0, 0, 0), c->elements + 3 * 7 * 4);
-    ck_assert_ptr_eq(cpu_keys(c, 0, 1, 0), c->elements + 6 * 7 * 4);
-    ck_assert_ptr_eq(cpu_keys(c, 1, 0, 0), c->elements + 12 * 7 * 4);
-    ck_assert_ptr_eq(cpu_values(c, 2, 1, 2) + 7 * 4, c->elements + 3 * 12 * 7 * 4);
-    cpu_kv_free(kv);
-    cpu_kv_free(NULL);
-
-    kv = NULL;
-    p.layers = UINT32_MAX;
-    p.positions = p.width = 1u << 28;
-    p.heads = 1;
-    ck_assert_uint_eq(cpu_kv_slot_bytes(device, &p), UINT64_MAX);
-    ck_fails(cpu_kv_new(&kv, device, &p, 1), CINF_ENOMEM, "1 slots");
-    p.heads = 3;
-    ck_fails(cpu_kv_new(&kv, device, &p, 1), CINF_EINVAL, "3 heads");
-    ck_assert_ptr_null(kv);
-}
-END_TEST
-
-/* A cache takes addresses, not memory, until it is written. */
-START_TEST(cache_is_lazy)
-{
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return; /* a sanitizer's allocator touches what it hands out */
-#endif
-    long before = 0, after = 0;
-    const struct program p = {
-        .width = 768, .inner = 1, .heads = 12, .layers = 12, .vocab = 1, .positions = 1024
-    };
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f)
-        return;
-    ck_assert_int_eq(fscanf(f, "%*d %ld", &before), 1);
-    struct kv *kv;
-    ck_ok(cpu_kv_new(&kv, device, &p, 16)); /* 1.2 GB */
-    rewind(f);
-    ck_assert_int_eq(fscanf(f, "%*d %ld", &after), 1);
-    fclose(f);
-    ck_assert_int_lt(after - before, 1000); /* pages */
-    cpu_kv_free(kv);
-}
-END_TEST
-
 START_TEST(prepare_for_others)
 {
     const struct op op = { .kind = OP_EMBED, .weight = 0, .weight2 = 1 };
@@ -270,18 +180,14 @@ END_TEST
 
 Suite *suite(void)
 {
-    Suite *s = suite_create("cpu_memory");
-    TCase *t = tcase_create("memory");
+    Suite *s = suite_create("cpu_plain");
+    TCase *t = tcase_create("weights");
     tcase_add_checked_fixture(t, open_device, close_device);
-    tcase_add_test(t, blocks);
-    tcase_add_test(t, median);
     tcase_add_test(t, elements_of_every_type);
     tcase_add_test(t, double_that_does_not_fit);
     tcase_add_test(t, writes_out_of_range);
     tcase_add_test(t, weights_that_cannot_be);
     tcase_add_test(t, bytes_of_a_step);
-    tcase_add_test(t, cache);
-    tcase_add_test(t, cache_is_lazy);
     tcase_add_test(t, prepare_for_others);
     suite_add_tcase(s, t);
     return s;
