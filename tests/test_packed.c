@@ -378,9 +378,9 @@ START_TEST(products)
         return;
     enum weights_type type = (enum weights_type)(_i % 3);
     const struct packed_kernels *kernels = packed_kernels_best();
-    product_kernel *product = type == WEIGHTS_F32   ? kernels->product_f32
-                              : type == WEIGHTS_F16 ? kernels->product_f16
-                                                    : kernels->product_bf16;
+    gemm_kernel *product = type == WEIGHTS_F32   ? kernels->gemm_f32
+                           : type == WEIGHTS_F16 ? kernels->gemm_f16
+                                                 : kernels->gemm_bf16;
     const size_t ld = PANEL + 8, ld_a = K_MAX + 3;
     static float a[KERNEL_ROWS * (K_MAX + 3)], b[K_MAX * PANEL], alone[KERNEL_ROWS * PANEL],
         acc[(KERNEL_ROWS + 1) * (PANEL + 8)];
@@ -393,7 +393,7 @@ START_TEST(products)
     }
     const void *panel = type == WEIGHTS_F32 ? (const void *)b : (const void *)halves;
     const size_t element = type == WEIGHTS_F32 ? 4 : 2;
-    const struct ahead nothing = { NULL, 0, 0 }, next = { panel, sizeof halves, 64 };
+    const struct prefetch nothing = { NULL, 0, 0 }, next = { panel, sizeof halves, 64 };
     for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
         uint32_t k = lengths[l];
         for (uint32_t r = 0; r < KERNEL_ROWS; r++) {
@@ -452,9 +452,9 @@ START_TEST(turns_and_rows)
         for (size_t i = 0; i < (WIDTH + 1) * LD_TO; i++)
             to[i] = guard;
         if (half)
-            kernels->turn_f16(to, LD_TO, halves, LD, n, width, halves);
+            kernels->transpose_f16(to, LD_TO, halves, LD, n, width, halves);
         else
-            kernels->turn_f32(to, LD_TO, rows, LD, n, width, rows);
+            kernels->transpose_f32(to, LD_TO, rows, LD, n, width, rows);
         for (uint32_t i = 0; i <= WIDTH; i++) {
             for (uint32_t r = 0; r < LD_TO; r++) {
                 bool inside = i < width && r < n;
@@ -470,19 +470,19 @@ START_TEST(turns_and_rows)
             half_of[i] = f16_of_f32(to[i]);
         for (uint32_t i = 0; i <= n; i++)
             acc[i] = guard;
-        row_kernel *row = half ? kernels->row_f16 : kernels->row_f32;
-        product_kernel *product = half ? kernels->product_f16 : kernels->product_f32;
+        gemv_kernel *row = half ? kernels->gemv_f16 : kernels->gemv_f32;
+        gemm_kernel *product = half ? kernels->gemm_f16 : kernels->gemm_f32;
         const void *b = half ? (const void *)half_of : (const void *)to;
         row(acc, a, b, LD_TO, n, (width + 1) / 2, false, b);
         if (!half) {
-            kernels->row_f32_before_f16(alone, a, b, LD_TO, n, (width + 1) / 2, false, b);
+            kernels->gemv_f32_before_f16(alone, a, b, LD_TO, n, (width + 1) / 2, false, b);
             ck_assert_mem_eq(acc, alone, n * sizeof *acc);
         }
         row(acc, a + (width + 1) / 2, (const char *)b + (width + 1) / 2 * LD_TO * (half ? 2 : 4), LD_TO, n,
             width / 2, true, b);
         for (uint32_t at = 0; at < n; at += PANEL)
             product(alone + at, PANEL, a, WIDTH, 1, (const char *)b + at * (half ? 2 : 4), LD_TO, width,
-                    false, (struct ahead){ NULL, 0, 0 });
+                    false, (struct prefetch){ NULL, 0, 0 });
         ck_assert_mem_eq(acc, alone, n * sizeof *acc);
         hold(acc[n] == guard);
     }
@@ -567,7 +567,7 @@ static double int4_scale(const uint8_t *panel, uint32_t k, uint32_t output)
     return (double)f32_of_f16(scale);
 }
 
-/* product_int4() near the definition, which is 0 where a row is, and one row of it as among others. */
+/* gemm_int4() near the definition, which is 0 where a row is, and one row of it as among others. */
 static void check_int4(const struct packed_kernels *kernels, const struct int8_rows *rows, uint32_t k)
 {
     static uint8_t panel[(K_MAX + GROUP4) / GROUP4 * GROUP4_BYTES];
@@ -583,7 +583,7 @@ static void check_int4(const struct packed_kernels *kernels, const struct int8_r
         }
     }
     for (uint32_t r = 0; r < KERNEL_ROWS; r++) {
-        kernels->product_int4(alone[r], rows, r, 1, panel, groups * GROUP4);
+        kernels->gemm_int4(alone[r], rows, r, 1, panel, groups * GROUP4);
         for (uint32_t o = 0; o < PANEL; o++) {
             double exact = 0, size = 0;
             for (uint32_t g = 0; g < groups; g++) {
@@ -608,7 +608,7 @@ static void check_int4(const struct packed_kernels *kernels, const struct int8_r
         uint32_t n = row_counts[c], first = KERNEL_ROWS - n < 3 ? 0 : 3;
         for (uint32_t i = 0; i < (KERNEL_ROWS + 1) * PANEL; i++)
             acc[i / PANEL][i % PANEL] = guard;
-        kernels->product_int4(acc[0], rows, first, n, panel, groups * GROUP4);
+        kernels->gemm_int4(acc[0], rows, first, n, panel, groups * GROUP4);
         ck_assert_mem_eq(acc, alone[first], n * sizeof acc[0]);
         for (uint32_t o = 0; o < PANEL; o++)
             hold(acc[n][o] == guard);
@@ -661,7 +661,7 @@ START_TEST(int8_and_int4)
             memcpy(out_at[r], row.out_at, sizeof row.out_at);
             memcpy(out_number[r], row.out_number, sizeof row.out_number);
             n_out[r] = row.n_out;
-            kernels->product_int8(alone[r], &rows, r, 1, panel, k);
+            kernels->gemm_int8(alone[r], &rows, r, 1, panel, k);
             for (uint32_t o = 0; o < PANEL; o++) {
                 double exact = 0, size = 0;
                 for (uint32_t g = 0; g * GROUP < k; g++) {
@@ -684,7 +684,7 @@ START_TEST(int8_and_int4)
             uint32_t n = row_counts[c], first = KERNEL_ROWS - n < 3 ? 0 : 3;
             for (uint32_t i = 0; i < (KERNEL_ROWS + 1) * PANEL; i++)
                 acc[i / PANEL][i % PANEL] = guard;
-            kernels->product_int8(acc[0], &rows, first, n, panel, k);
+            kernels->gemm_int8(acc[0], &rows, first, n, panel, k);
             ck_assert_mem_eq(acc, alone[first], n * sizeof acc[0]);
             for (uint32_t o = 0; o < PANEL; o++)
                 hold(acc[n][o] == guard);
@@ -706,9 +706,9 @@ START_TEST(sixteen_bit_conversions)
             in[j] = (uint16_t)(i + j);
             odd[j] = f32_of_bits((i + j) * 65537u);
         }
-        kernels->expand_f16(f16, in, PANEL);
-        kernels->expand_bf16(bf16, in, PANEL);
-        kernels->narrow_f16(back, odd, PANEL);
+        kernels->convert_f16(f16, in, PANEL);
+        kernels->convert_bf16(bf16, in, PANEL);
+        kernels->convert_to_f16(back, odd, PANEL);
         for (uint32_t j = 0; j < PANEL; j++) {
             float exact = f32_of_f16(in[j]);
             hold(isnan(exact) ? isnan(f16[j]) : bits_of_f32(exact) == bits_of_f32(f16[j]));
@@ -719,7 +719,7 @@ START_TEST(sixteen_bit_conversions)
     for (uint32_t n = 0; n < PANEL; n++) {
         memset(back, 0x55, sizeof back);
         fill(odd, PANEL);
-        kernels->narrow_f16(back, odd, n);
+        kernels->convert_to_f16(back, odd, n);
         for (uint32_t j = 0; j < PANEL; j++)
             hold(back[j] == (j < n ? f16_of_f32(odd[j]) : 0x5555));
     }

@@ -12,20 +12,21 @@ struct part {
 /* A worker's scratch. */
 struct room {
     float *keys;   /* [line][ATTEND_CHUNK], of the chunk at hand */
-    float *scores; /* [ROWS_BLOCK][ATTEND_CHUNK] */
-    float *parts;  /* [ROWS_BLOCK][line] */
+    float *scores; /* [MICRO_ROWS_MAX][ATTEND_CHUNK] */
+    float *parts;  /* [MICRO_ROWS_MAX][line] */
     float *sums;   /* [ATTEND_ROWS][line] */
 };
 
 static struct room room_in(float *scratch, const struct cpu_kv *kv)
 {
-    float *scores = scratch + (size_t)ATTEND_CHUNK * kv->line, *parts = scores + ROWS_BLOCK * ATTEND_CHUNK;
-    return (struct room){ scratch, scores, parts, parts + (size_t)ROWS_BLOCK * kv->line };
+    float *scores = scratch + (size_t)ATTEND_CHUNK * kv->line,
+          *parts = scores + MICRO_ROWS_MAX * ATTEND_CHUNK;
+    return (struct room){ scratch, scores, parts, parts + (size_t)MICRO_ROWS_MAX * kv->line };
 }
 
 size_t attend_scratch(const struct cpu_kv *kv)
 {
-    return ROWS_BLOCK * ATTEND_CHUNK + (size_t)(ATTEND_CHUNK + ROWS_BLOCK + ATTEND_ROWS) * kv->line;
+    return MICRO_ROWS_MAX * ATTEND_CHUNK + (size_t)(ATTEND_CHUNK + MICRO_ROWS_MAX + ATTEND_ROWS) * kv->line;
 }
 
 size_t attend_part_size(const struct cpu_kv *kv)
@@ -42,17 +43,17 @@ static uint32_t seen(const struct attend *a, uint32_t row, uint32_t begin)
 
 /* Keys of the chunk that begins at `begin` into columns, as far as row `last` sees them.  Meanwhile the
  * values of the same positions are asked for. */
-static void turn_keys(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t last,
-                      const struct room *room)
+static void transpose_keys(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin,
+                           uint32_t last, const struct room *room)
 {
     const struct cpu_kv *kv = a->kv;
-    turn_kernel *turn = kv->format.f16 ? a->kernels->turn_f16 : a->kernels->turn_f32;
+    transpose_kernel *turn = kv->format.f16 ? a->kernels->transpose_f16 : a->kernels->transpose_f32;
     size_t at = cpu_kv_bytes(kv, (size_t)begin * kv->line);
     turn(room->keys, ATTEND_CHUNK, cpu_kv_keys(kv, slot, a->layer, head) + at, kv->line, seen(a, last, begin),
          kv->head_width, cpu_kv_values(kv, slot, a->layer, head) + at);
 }
 
-/* Rows [row, row + n), n <= ROWS_BLOCK, all of which see some of the chunk, whose keys are turned.  `then`
+/* Rows [row, row + n), n <= MICRO_ROWS_MAX, all of which see some of the chunk, whose keys are turned. `then`
  * are keys that will be read next; NULL: nobody knows. */
 static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, uint32_t begin, uint32_t row,
                           uint32_t n, const unsigned char *then, const struct room *room, struct part *parts)
@@ -60,8 +61,8 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     const struct cpu_kv *kv = a->kv;
     const unsigned char *values =
         cpu_kv_values(kv, slot, a->layer, head) + cpu_kv_bytes(kv, (size_t)begin * kv->line);
-    row_kernel *scores_of = kv->format.f16 ? a->kernels->row_f32_before_f16 : a->kernels->row_f32;
-    row_kernel *one_row = kv->format.f16 ? a->kernels->row_f16 : a->kernels->row_f32;
+    gemv_kernel *scores_of = kv->format.f16 ? a->kernels->gemv_f32_before_f16 : a->kernels->gemv_f32;
+    gemv_kernel *one_row = kv->format.f16 ? a->kernels->gemv_f16 : a->kernels->gemv_f32;
     const float *q = a->q + row * a->ld_q + (size_t)head * kv->head_width;
     uint32_t least = seen(a, row, begin), most = seen(a, row + n - 1, begin);
     uint32_t most_panels = (most + PANEL - 1) / PANEL * PANEL;
@@ -69,8 +70,8 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
         scores_of(room->scores, q, room->keys, ATTEND_CHUNK, most_panels, kv->head_width, false,
                   then ? (const void *)then : room->keys);
     for (uint32_t t = 0; t < most_panels && n > 1; t += PANEL)
-        a->kernels->product_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, room->keys + t, ATTEND_CHUNK,
-                                kv->head_width, false, (struct ahead){ room->keys, 0, 0 });
+        a->kernels->gemm_f32(room->scores + t, ATTEND_CHUNK, q, a->ld_q, n, room->keys + t, ATTEND_CHUNK,
+                             kv->head_width, false, (struct prefetch){ room->keys, 0, 0 });
     for (uint32_t i = 0; i < n; i++)
         a->kernels->softmax(room->scores + i * ATTEND_CHUNK, seen(a, row + i, begin), a->scale, &parts[i].max,
                             &parts[i].sum);
@@ -79,10 +80,10 @@ static void chunk_of_rows(const struct attend *a, uint32_t slot, uint32_t head, 
     const size_t line = cpu_kv_bytes(kv, PANEL);
     for (uint32_t c = 0; c < kv->line && n > 1; c += PANEL) {
         const size_t part = ATTEND_CHUNK * line;
-        struct ahead ahead = { then ? then + c / PANEL * part : values, then ? part : 0, line };
-        (kv->format.f16 ? a->kernels->product_f16 : a->kernels->product_f32)(
+        struct prefetch prefetch = { then ? then + c / PANEL * part : values, then ? part : 0, line };
+        (kv->format.f16 ? a->kernels->gemm_f16 : a->kernels->gemm_f32)(
             room->parts + c, kv->line, room->scores, ATTEND_CHUNK, n, values + cpu_kv_bytes(kv, c), kv->line,
-            least, false, ahead);
+            least, false, prefetch);
     }
     for (uint32_t i = 0; i < n; i++) {
         uint32_t own = seen(a, row + i, begin), from = n == 1 ? 0 : least;
@@ -118,18 +119,18 @@ void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t
                 const unsigned char *then, float *scratch)
 {
     struct room room = room_in(scratch, a->kv);
-    struct part sums[ATTEND_ROWS], parts[ROWS_BLOCK];
+    struct part sums[ATTEND_ROWS], parts[MICRO_ROWS_MAX];
     for (uint32_t i = 0; i < rows->n; i++)
         sums[i] = (struct part){ 0, 0, room.sums + i * a->kv->line };
     const uint32_t last_row = rows->first + rows->n - 1, last = a->positions[last_row];
     for (uint32_t begin = 0; begin <= last; begin += ATTEND_CHUNK) {
-        turn_keys(a, rows->slot, head, begin, last_row, &room);
+        transpose_keys(a, rows->slot, head, begin, last_row, &room);
         const uint32_t next = begin + ATTEND_CHUNK;
         const unsigned char *next_keys = next > last ? then
                                                      : cpu_kv_keys(a->kv, rows->slot, a->layer, head) +
                                                            cpu_kv_bytes(a->kv, (size_t)next * a->kv->line);
         for (uint32_t i = 0, n; i < rows->n; i += n) {
-            n = rows->n - i < ROWS_BLOCK ? rows->n - i : ROWS_BLOCK;
+            n = rows->n - i < MICRO_ROWS_MAX ? rows->n - i : MICRO_ROWS_MAX;
             uint32_t blind = 0;
             while (blind < n && seen(a, rows->first + i + blind, begin) == 0)
                 blind++;
@@ -149,10 +150,10 @@ void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32
                   float *parts, uint32_t n_chunks, float *scratch)
 {
     struct room room = room_in(scratch, a->kv);
-    struct part done[ROWS_BLOCK];
+    struct part done[MICRO_ROWS_MAX];
     size_t size = attend_part_size(a->kv);
     uint32_t begin = chunk * ATTEND_CHUNK;
-    turn_keys(a, rows->slot, head, begin, rows->first + rows->n - 1, &room);
+    transpose_keys(a, rows->slot, head, begin, rows->first + rows->n - 1, &room);
     for (uint32_t i = 0; i < rows->n; i++) {
         /* One row at a time: steps that are split have few rows. */
         if (seen(a, rows->first + i, begin) == 0)

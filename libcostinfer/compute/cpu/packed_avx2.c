@@ -29,27 +29,27 @@ typedef int32_t vi __attribute__((vector_size(32)));
 #define v_store_f16(p, x)                                                                                    \
     _mm_storeu_si128((__m128i *)(void *)(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT))
 
-static inline void v_narrow(int8_t *to, VI x)
+static inline void v_store_int8(int8_t *to, VI x)
 {
     for (int i = 0; i < LANES; i++)
         to[i] = (int8_t)x[i];
 }
 
-static inline float v_sum(VF x)
+static inline float v_reduce_sum(VF x)
 {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
-static inline float v_most(VF x)
+static inline float v_reduce_max(VF x)
 {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 
-static inline int32_t v_sumi(VI x)
+static inline int32_t v_reduce_sumi(VI x)
 {
     __m128i half = _mm_add_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
     half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
@@ -80,11 +80,11 @@ INLINE void v_transpose(VF x[LANES])
     }
 }
 
-enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 2, INT8_ROWS = 4, INT4_ROWS = 2 };
+enum { MICRO_ROWS = 6, MICRO_VECTORS = 2, INT8_ROWS = 4, INT4_ROWS = 2 };
 
 /* 16 of the panel's 32 outputs, from `panel` on. */
-INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                          const uint8_t *panel, uint32_t k, struct pace pace)
+INLINE void microkernel_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                                const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     const int8_t *q = a->q + row * a->stride;
     const size_t stride = a->stride;
@@ -101,8 +101,8 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
                 w[v] = _mm256_xor_si256(w[v], middle);
                 size[v] = _mm256_abs_epi8(w[v]);
             }
-            __builtin_prefetch(pace.next);
-            pace.next += pace.step;
+            __builtin_prefetch(cursor.next);
+            cursor.next += cursor.step;
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;
@@ -130,12 +130,13 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
 
 #define INT8_CASE(n)                                                                                         \
     case n:                                                                                                  \
-        block_int8_of(n, acc, a, row, panel, k, pace);                                                       \
-        block_int8_of(n, acc + 16, a, row, panel + 64, k, (struct pace){ pace.next + 64, pace.step });       \
+        microkernel_int8_of(n, acc, a, row, panel, k, cursor);                                               \
+        microkernel_int8_of(n, acc + 16, a, row, panel + 64, k,                                              \
+                            (struct prefetch_cursor){ cursor.next + 64, cursor.step });                      \
         break;
 
-static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k, struct pace pace)
+static void microkernel_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                             const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     switch (rows) {
         INT8_CASE(1)
@@ -147,8 +148,8 @@ static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uin
 
 /* The eight outputs that half `half` of each line holds in its bytes' lower halves, and the eight in their
  * upper ones.  16 bits hold the sums of a group: 16 pairs of at most 15 * 127. */
-INLINE void block_int4_of(uint32_t rows, uint32_t half, float *acc, const struct int8_rows *a, uint32_t row,
-                          const uint8_t *panel, uint32_t k, struct pace pace)
+INLINE void microkernel_int4_of(uint32_t rows, uint32_t half, float *acc, const struct int8_rows *a,
+                                uint32_t row, const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     const int8_t *q = a->q + row * a->stride;
     const size_t stride = a->stride;
@@ -163,8 +164,8 @@ INLINE void block_int4_of(uint32_t rows, uint32_t half, float *acc, const struct
                 both = _mm256_loadu_si256((const __m256i *)(const void *)(panel + 16 * i + 32 * half));
             w[0] = _mm256_and_si256(both, lower);
             w[1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), lower);
-            __builtin_prefetch(pace.next);
-            pace.next += pace.step;
+            __builtin_prefetch(cursor.next);
+            cursor.next += cursor.step;
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;
@@ -174,8 +175,8 @@ INLINE void block_int4_of(uint32_t rows, uint32_t half, float *acc, const struct
                     _mm256_add_epi16(c[r][v], _mm256_maddubs_epi16(w[v], x));
             }
         }
-        __builtin_prefetch(pace.next); /* the scales' line */
-        pace.next += pace.step;
+        __builtin_prefetch(cursor.next); /* the scales' line */
+        cursor.next += cursor.step;
         UNROLL for (uint32_t v = 0; v < 2; v++)
         {
             __m256 scales = v_load_f16(panel + 512 + 16 * half + 32 * v);
@@ -198,12 +199,12 @@ INLINE void block_int4_of(uint32_t rows, uint32_t half, float *acc, const struct
 
 #define INT4_CASE(n)                                                                                         \
     case n:                                                                                                  \
-        block_int4_of(n, 0, acc, a, row, panel, k, pace);                                                    \
-        block_int4_of(n, 1, acc, a, row, panel, k, pace);                                                    \
+        microkernel_int4_of(n, 0, acc, a, row, panel, k, cursor);                                            \
+        microkernel_int4_of(n, 1, acc, a, row, panel, k, cursor);                                            \
         break;
 
-static void block_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k, struct pace pace)
+static void microkernel_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                             const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     switch (rows) {
         INT4_CASE(1)

@@ -27,10 +27,10 @@ typedef int32_t vi __attribute__((vector_size(64)));
     ((VF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #define v_store_f16(p, x)                                                                                    \
     _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT))
-#define v_narrow(p, i) _mm_storeu_si128((__m128i *)(void *)(p), _mm512_cvtepi32_epi8((__m512i)(i)))
-#define v_sum(x)       _mm512_reduce_add_ps(x)
-#define v_sumi(i)      _mm512_reduce_add_epi32((__m512i)(i))
-#define v_most(x)      _mm512_reduce_max_ps(x)
+#define v_store_int8(p, i) _mm_storeu_si128((__m128i *)(void *)(p), _mm512_cvtepi32_epi8((__m512i)(i)))
+#define v_reduce_sum(x)    _mm512_reduce_add_ps(x)
+#define v_reduce_sumi(i)   _mm512_reduce_add_epi32((__m512i)(i))
+#define v_reduce_max(x)    _mm512_reduce_max_ps(x)
 
 /* x[i][j] becomes x[j][i]: within the quarters of vectors, then the quarters. */
 INLINE void v_transpose(VF x[LANES])
@@ -61,13 +61,13 @@ INLINE void v_transpose(VF x[LANES])
     }
 }
 
-enum { BLOCK_ROWS = 12, BLOCK_VECTORS = 2, INT8_ROWS = 12, INT4_ROWS = 6 };
+enum { MICRO_ROWS = 12, MICRO_VECTORS = 2, INT8_ROWS = 12, INT4_ROWS = 6 };
 
 /* c += four u8 of w times four s8 of x, in each lane */
 #define DOT4(c, w, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(w), "v"(x))
 
-INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                          const uint8_t *panel, uint32_t k, struct pace pace)
+INLINE void microkernel_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                                const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     const int8_t *base[4];
     UNROLL for (uint32_t i = 0; i < (rows + 2) / 3; i++) base[i] = a->q + (row + 3 * i) * a->stride;
@@ -79,9 +79,9 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
             _mm512_set1_epi32(a->offsets[(row + r) * a->groups + group]);
         for (uint32_t i = 0; i < n; i += 4, panel += 4 * PANEL) {
             __m512i w0 = _mm512_loadu_si512(panel), w1 = _mm512_loadu_si512(panel + 64);
-            __builtin_prefetch(pace.next);
-            __builtin_prefetch(pace.next + 64);
-            pace.next += pace.step;
+            __builtin_prefetch(cursor.next);
+            __builtin_prefetch(cursor.next + 64);
+            cursor.next += cursor.step;
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;
@@ -106,11 +106,11 @@ INLINE void block_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, 
 
 #define INT8_CASE(n)                                                                                         \
     case n:                                                                                                  \
-        block_int8_of(n, acc, a, row, panel, k, pace);                                                       \
+        microkernel_int8_of(n, acc, a, row, panel, k, cursor);                                               \
         break;
 
-static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k, struct pace pace)
+static void microkernel_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                             const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     switch (rows) {
         INT8_CASE(1)
@@ -128,8 +128,8 @@ static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uin
     }
 }
 
-INLINE void block_int4_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                          const uint8_t *panel, uint32_t k, struct pace pace)
+INLINE void microkernel_int4_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                                const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     const int8_t *base[2];
     UNROLL for (uint32_t i = 0; i < (rows + 2) / 3; i++) base[i] = a->q + (row + 3 * i) * a->stride;
@@ -145,8 +145,8 @@ INLINE void block_int4_of(uint32_t rows, float *acc, const struct int8_rows *a, 
             __m512i both = _mm512_loadu_si512(panel + 16 * i);
             __m512i w0 = _mm512_and_si512(both, lower),
                     w1 = _mm512_and_si512(_mm512_srli_epi16(both, 4), lower);
-            __builtin_prefetch(pace.next);
-            pace.next += pace.step;
+            __builtin_prefetch(cursor.next);
+            cursor.next += cursor.step;
             UNROLL for (uint32_t r = 0; r < rows; r++)
             {
                 int32_t four;
@@ -156,8 +156,8 @@ INLINE void block_int4_of(uint32_t rows, float *acc, const struct int8_rows *a, 
                 DOT4(c[r][1], w1, x);
             }
         }
-        __builtin_prefetch(pace.next); /* the scales' line */
-        pace.next += pace.step;
+        __builtin_prefetch(cursor.next); /* the scales' line */
+        cursor.next += cursor.step;
         __m512 scale0 = v_load_f16(panel + 512), scale1 = v_load_f16(panel + 544);
         UNROLL for (uint32_t r = 0; r < rows; r++)
         {
@@ -175,11 +175,11 @@ INLINE void block_int4_of(uint32_t rows, float *acc, const struct int8_rows *a, 
 
 #define INT4_CASE(n)                                                                                         \
     case n:                                                                                                  \
-        block_int4_of(n, acc, a, row, panel, k, pace);                                                       \
+        microkernel_int4_of(n, acc, a, row, panel, k, cursor);                                               \
         break;
 
-static void block_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k, struct pace pace)
+static void microkernel_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                             const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     switch (rows) {
         INT4_CASE(1)

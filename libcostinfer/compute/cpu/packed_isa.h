@@ -26,7 +26,7 @@ extern const struct packed_kernels packed_kernels_portable;
 enum { PREFETCH_BYTES = 8192 };
 
 /* Where a pass over k lines asks for what comes next, and how far it goes on with each line. */
-struct pace {
+struct prefetch_cursor {
     const char *next;
     size_t step;
 };

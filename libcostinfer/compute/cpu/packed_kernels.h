@@ -30,8 +30,8 @@ enum {
     GROUP4 = 32, /* int4: weights along K that share a scale */
     GROUP4_BYTES = GROUP4 * PANEL / 2 + PANEL * 2,
     GROUPS4 = GROUP / GROUP4,
-    OUTLIERS_MAX = 16, /* int8: numbers of a row that are kept as they are */
-    ROWS_BLOCK = 12,   /* rows that a kernel computes at once, at most */
+    OUTLIERS_MAX = 16,   /* int8: numbers of a row that are kept as they are */
+    MICRO_ROWS_MAX = 12, /* rows that a kernel computes at once, at most */
 };
 
 enum finish {
@@ -55,68 +55,69 @@ struct int8_rows {
 
 /* What will be read next, so that it can be asked for while there is something to compute.  start NULL:
  * nothing special, only what follows the operand. */
-struct ahead {
+struct prefetch {
     const void *start;
     size_t bytes;
     size_t step; /* bytes to ask for with each line: 64, or 128 where a line has as many */
 };
 
-/* What is known of the int8 copy of a panel of the head, see packed_scan.h: an output's products with the
- * copy are acc * scale, and no farther from the logit than residual * a + norm * b, with the row's a and b.
+/* What is known of the int8 copy of a panel of the head, see packed_shortlist.h: an output's products with
+ * the copy are acc * scale, and no farther from the logit than residual * a + norm * b, with the row's a and
+ * b.
  */
-struct scan_panel {
+struct shortlist_panel {
     float scale[PANEL];
     float residual[PANEL]; /* length of what the copy leaves out, at least */
     float norm[PANEL];     /* length of the copy, at least */
 };
 
 /* acc[rows][0…31] = a[rows][k] * b[k][32], or += when `add`.  ld_: elements from one row to the next. */
-typedef void product_kernel(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
-                            const void *b, size_t ld_b, uint32_t k, bool add, struct ahead ahead);
+typedef void gemm_kernel(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
+                         size_t ld_b, uint32_t k, bool add, struct prefetch prefetch);
 
-typedef void turn_kernel(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
-                         const void *ahead);
-typedef void row_kernel(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k,
-                        bool add, const void *ahead);
+typedef void transpose_kernel(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n,
+                              uint32_t width, const void *prefetch);
+typedef void gemv_kernel(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k,
+                         bool add, const void *prefetch);
 
 struct packed_kernels {
     const char *name; /* "AVX-512 VNNI" */
 
-    product_kernel *product_f32, *product_f16, *product_bf16;
+    gemm_kernel *gemm_f32, *gemm_f16, *gemm_bf16;
 
     /* acc[rows][32] = a * panel, before the outputs' scales.  k is a multiple of 4; the panel has that many.
      */
-    void (*product_int8)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
-                         const uint8_t *panel, uint32_t k);
+    void (*gemm_int8)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                      const uint8_t *panel, uint32_t k);
 
     /* The same in int4; k is a multiple of GROUP4. */
-    void (*product_int4)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
-                         const uint8_t *panel, uint32_t k);
+    void (*gemm_int4)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                      const uint8_t *panel, uint32_t k);
 
     /* to[n] = from[n] as float32; n is a multiple of 32. */
-    void (*expand_f16)(float *to, const uint16_t *from, size_t n);
-    void (*expand_bf16)(float *to, const uint16_t *from, size_t n);
+    void (*convert_f16)(float *to, const uint16_t *from, size_t n);
+    void (*convert_bf16)(float *to, const uint16_t *from, size_t n);
 
     /* to[n] = from[n] to the nearest.  As f16_of_f32() but for the bits of a NaN. */
-    void (*narrow_f16)(uint16_t *to, const float *from, size_t n);
+    void (*convert_to_f16)(uint16_t *to, const float *from, size_t n);
 
     /* to[width][n] from n rows of `width`, ld_to and ld elements apart: row r becomes column r.  n and width
      * are rounded up to 16, and there must be room.  Meanwhile what is at `ahead`, of the rows' shape, is
      * asked for.
      */
-    turn_kernel *turn_f32, *turn_f16;
+    transpose_kernel *transpose_f32, *transpose_f16;
 
     /* acc[n] = a[k] * b[k][n], or += when `add`: as product(), for one row and more outputs; n is a multiple
      * of 32.  Meanwhile the k * n elements at `ahead` are asked for, of b's type or of the one named. */
-    row_kernel *row_f32, *row_f32_before_f16, *row_f16;
+    gemv_kernel *gemv_f32, *gemv_f32_before_f16, *gemv_f16;
 
     /* y = acc * scale + bias, [rows][32], and what `how` makes of it.  scale and bias are [32]. */
     void (*finish)(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
                    const float *bias, enum finish how, enum cinf_activation activation);
 
     /* The greatest upper and the greatest lower bound of acc[32] * scale + floor; NaN is less than any. */
-    void (*bound)(float *upper, float *lower, const float *acc, const struct scan_panel *panel,
-                  const float *floors, float a, float b);
+    void (*logit_bounds)(float *upper, float *lower, const float *acc, const struct shortlist_panel *panel,
+                         const float *floors, float a, float b);
 
     /* out[d] = (in - mean) / sqrt(variance + epsilon) * gain + bias; two passes, as the definition. */
     void (*norm)(float *out, const float *in, const float *gain, const float *bias, uint32_t d,

@@ -8,12 +8,12 @@
  *   v_fma(a, b, c)              a * b + c
  *   v_max(a, b) v_min(a, b)     b where one is a NaN
  *   v_load_f16(p) v_load_bf16(p) v_store_f16(p, x)
- *   v_narrow(p, i)              stores each lane's lowest byte
+ *   v_store_int8(p, i)              stores each lane's lowest byte
  *   v_transpose(x)              of x[LANES]
- *   v_sum(x) v_sumi(i) v_most(x)  of all lanes
- *   BLOCK_ROWS, BLOCK_VECTORS   accumulators of a block of many rows; they must fit the registers
- *   block_int8(...), INT8_ROWS  the integer block, see product_int8(), and the rows it takes at most
- *   block_int4(...), INT4_ROWS  the same, see product_int4()
+ *   v_reduce_sum(x) v_reduce_sumi(i) v_reduce_max(x)  of all lanes
+ *   MICRO_ROWS, MICRO_VECTORS   accumulators of a block of many rows; they must fit the registers
+ *   microkernel_int8(...), INT8_ROWS  the integer block, see gemm_int8(), and the rows it takes at most
+ *   microkernel_int4(...), INT4_ROWS  the same, see gemm_int4()
  *   KERNELS, KERNELS_NAME       the table's name, and the instruction set's
  *
  * Blocks are forced inline with a constant number of rows and unrolled whole, so that the accumulators are
@@ -43,24 +43,25 @@ INLINE VF load_as(enum stored as, const void *b, size_t at)
 
 /* Pass number `pass` of several over the same operand.  Each asks for ahead.step bytes with a line of its own
  * until all of `ahead` is asked for: memory then delivers at an even pace while the passes compute. */
-INLINE struct pace pace_of(struct ahead ahead, uint32_t pass, uint32_t k, const void *operand,
-                           size_t line_bytes)
+INLINE struct prefetch_cursor cursor_of(struct prefetch prefetch, uint32_t pass, uint32_t k,
+                                        const void *operand, size_t line_bytes)
 {
-    size_t done = (size_t)pass * k * ahead.step;
-    if (!ahead.start)
-        return (struct pace){ (const char *)operand + PREFETCH_BYTES, line_bytes };
-    if (done >= ahead.bytes)
-        return (struct pace){ operand, 0 };
-    return (struct pace){ (const char *)ahead.start + done, ahead.step };
+    size_t done = (size_t)pass * k * prefetch.step;
+    if (!prefetch.start)
+        return (struct prefetch_cursor){ (const char *)operand + PREFETCH_BYTES, line_bytes };
+    if (done >= prefetch.bytes)
+        return (struct prefetch_cursor){ operand, 0 };
+    return (struct prefetch_cursor){ (const char *)prefetch.start + done, prefetch.step };
 }
 
 /* acc[rows][vectors] at `b` of a panel.  Row r is addressed as base[r / 3] + (r % 3) * ld_a, which x86 does
  * in one operand from four pointers; twelve pointers would not fit its registers. */
-INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, size_t ld_acc, const float *a,
-                  size_t ld_a, const void *b, size_t at, size_t ld_b, uint32_t k, bool add, struct pace pace)
+INLINE void microkernel(uint32_t rows, uint32_t vectors, enum stored as, float *acc, size_t ld_acc,
+                        const float *a, size_t ld_a, const void *b, size_t at, size_t ld_b, uint32_t k,
+                        bool add, struct prefetch_cursor cursor)
 {
-    VF c[ROWS_BLOCK][VECTORS];
-    const float *base[ROWS_BLOCK / 3];
+    VF c[MICRO_ROWS_MAX][VECTORS];
+    const float *base[MICRO_ROWS_MAX / 3];
     UNROLL for (uint32_t i = 0; i < (rows + 2) / 3; i++) base[i] = a + 3 * i * ld_a;
     UNROLL for (uint32_t r = 0; r < rows; r++)
     {
@@ -72,8 +73,8 @@ INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, s
         UNROLL for (uint32_t v = 0; v < vectors; v++) w[v] = load_as(as, b, at + v * LANES);
         const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
         UNROLL for (uint32_t line = 0; line < vectors * LANES * size; line += 64)
-            __builtin_prefetch(pace.next + line);
-        pace.next += pace.step;
+            __builtin_prefetch(cursor.next + line);
+        cursor.next += cursor.step;
         UNROLL for (uint32_t r = 0; r < rows; r++)
         {
             VF x = v_set1(base[r / 3][r % 3 * ld_a + i]);
@@ -87,43 +88,44 @@ INLINE void block(uint32_t rows, uint32_t vectors, enum stored as, float *acc, s
 }
 
 /* A panel's line at once where the accumulators allow it, in passes otherwise. */
-INLINE void block_passes(uint32_t rows, enum stored as, float *acc, size_t ld_acc, const float *a,
-                         size_t ld_a, const void *b, size_t ld_b, uint32_t k, bool add, struct pace pace)
+INLINE void microkernel_passes(uint32_t rows, enum stored as, float *acc, size_t ld_acc, const float *a,
+                               size_t ld_a, const void *b, size_t ld_b, uint32_t k, bool add,
+                               struct prefetch_cursor cursor)
 {
-    const uint32_t vectors = rows * VECTORS <= BLOCK_ROWS * BLOCK_VECTORS ? VECTORS : BLOCK_VECTORS;
+    const uint32_t vectors = rows * VECTORS <= MICRO_ROWS * MICRO_VECTORS ? VECTORS : MICRO_VECTORS;
     for (uint32_t v = 0; v < VECTORS; v += vectors)
-        block(rows, vectors, as, acc + v * LANES, ld_acc, a, ld_a, b, v * LANES, ld_b, k, add, pace);
+        microkernel(rows, vectors, as, acc + v * LANES, ld_acc, a, ld_a, b, v * LANES, ld_b, k, add, cursor);
 }
 
-/* A constant number of rows for each case; those beyond BLOCK_ROWS are never reached and cost nothing. */
-#define BLOCK_CASE(n)                                                                                        \
+/* A constant number of rows for each case; those beyond MICRO_ROWS are never reached and cost nothing. */
+#define MICROKERNEL_CASE(n)                                                                                  \
     case (n):                                                                                                \
-        if ((n) <= BLOCK_ROWS)                                                                               \
-            block_passes((n), as, acc, ld_acc, a, ld_a, b, ld_b, k, add, pace);                              \
+        if ((n) <= MICRO_ROWS)                                                                               \
+            microkernel_passes((n), as, acc, ld_acc, a, ld_a, b, ld_b, k, add, cursor);                      \
         break;
 
-INLINE void product(enum stored as, float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
-                    const void *b, size_t ld_b, uint32_t k, bool add, struct ahead ahead)
+INLINE void gemm(enum stored as, float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows,
+                 const void *b, size_t ld_b, uint32_t k, bool add, struct prefetch prefetch)
 {
     const size_t line_bytes = ld_b * (as == STORED_F32 ? sizeof(float) : sizeof(uint16_t));
     uint32_t pass = 0;
     /* Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. */
-    for (uint32_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS; blocks > 0; blocks--) {
+    for (uint32_t blocks = (rows + MICRO_ROWS - 1) / MICRO_ROWS; blocks > 0; blocks--) {
         uint32_t n = (rows + blocks - 1) / blocks;
-        struct pace pace = pace_of(ahead, pass++, k, b, line_bytes);
+        struct prefetch_cursor cursor = cursor_of(prefetch, pass++, k, b, line_bytes);
         switch (n) {
-            BLOCK_CASE(1)
-            BLOCK_CASE(2)
-            BLOCK_CASE(3)
-            BLOCK_CASE(4)
-            BLOCK_CASE(5)
-            BLOCK_CASE(6)
-            BLOCK_CASE(7)
-            BLOCK_CASE(8)
-            BLOCK_CASE(9)
-            BLOCK_CASE(10)
-            BLOCK_CASE(11)
-            BLOCK_CASE(12)
+            MICROKERNEL_CASE(1)
+            MICROKERNEL_CASE(2)
+            MICROKERNEL_CASE(3)
+            MICROKERNEL_CASE(4)
+            MICROKERNEL_CASE(5)
+            MICROKERNEL_CASE(6)
+            MICROKERNEL_CASE(7)
+            MICROKERNEL_CASE(8)
+            MICROKERNEL_CASE(9)
+            MICROKERNEL_CASE(10)
+            MICROKERNEL_CASE(11)
+            MICROKERNEL_CASE(12)
         }
         rows -= n;
         acc += n * ld_acc;
@@ -131,25 +133,25 @@ INLINE void product(enum stored as, float *acc, size_t ld_acc, const float *a, s
     }
 }
 
-static void product_f32(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
-                        size_t ld_b, uint32_t k, bool add, struct ahead ahead)
+static void gemm_f32(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
+                     size_t ld_b, uint32_t k, bool add, struct prefetch prefetch)
 {
-    product(STORED_F32, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, ahead);
+    gemm(STORED_F32, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, prefetch);
 }
 
-static void product_f16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
-                        size_t ld_b, uint32_t k, bool add, struct ahead ahead)
+static void gemm_f16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
+                     size_t ld_b, uint32_t k, bool add, struct prefetch prefetch)
 {
-    product(STORED_F16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, ahead);
+    gemm(STORED_F16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, prefetch);
 }
 
-static void product_bf16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
-                         size_t ld_b, uint32_t k, bool add, struct ahead ahead)
+static void gemm_bf16(float *acc, size_t ld_acc, const float *a, size_t ld_a, uint32_t rows, const void *b,
+                      size_t ld_b, uint32_t k, bool add, struct prefetch prefetch)
 {
-    product(STORED_BF16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, ahead);
+    gemm(STORED_BF16, acc, ld_acc, a, ld_a, rows, b, ld_b, k, add, prefetch);
 }
 
-INLINE void expand(enum stored as, float *to, const uint16_t *from, size_t n)
+INLINE void convert(enum stored as, float *to, const uint16_t *from, size_t n)
 {
     for (size_t i = 0; i < n; i += PANEL) {
         __builtin_prefetch((const char *)(from + i) + PREFETCH_BYTES);
@@ -158,17 +160,17 @@ INLINE void expand(enum stored as, float *to, const uint16_t *from, size_t n)
     }
 }
 
-static void expand_f16(float *to, const uint16_t *from, size_t n)
+static void convert_f16(float *to, const uint16_t *from, size_t n)
 {
-    expand(STORED_F16, to, from, n);
+    convert(STORED_F16, to, from, n);
 }
 
-static void expand_bf16(float *to, const uint16_t *from, size_t n)
+static void convert_bf16(float *to, const uint16_t *from, size_t n)
 {
-    expand(STORED_BF16, to, from, n);
+    convert(STORED_BF16, to, from, n);
 }
 
-static void narrow_f16(uint16_t *to, const float *from, size_t n)
+static void convert_to_f16(uint16_t *to, const float *from, size_t n)
 {
     size_t whole = n / LANES * LANES;
     for (size_t i = 0; i < whole; i += LANES)
@@ -182,8 +184,8 @@ static void narrow_f16(uint16_t *to, const float *from, size_t n)
     }
 }
 
-INLINE void turn(enum stored as, float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n,
-                 uint32_t width, const void *ahead)
+INLINE void transpose(enum stored as, float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n,
+                      uint32_t width, const void *prefetch)
 {
     const size_t size = as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
     for (uint32_t first = 0; first < n; first += LANES) {
@@ -193,7 +195,7 @@ INLINE void turn(enum stored as, float *to, size_t ld_to, const void *rows, size
             {
                 size_t at = (first + l) * ld + i;
                 x[l] = load_as(as, rows, at);
-                __builtin_prefetch((const char *)ahead + at * size);
+                __builtin_prefetch((const char *)prefetch + at * size);
             }
             v_transpose(x);
             UNROLL for (uint32_t l = 0; l < LANES; l++) v_store(to + (i + l) * ld_to + first, x[l]);
@@ -201,63 +203,64 @@ INLINE void turn(enum stored as, float *to, size_t ld_to, const void *rows, size
     }
 }
 
-static void turn_f32(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
-                     const void *ahead)
+static void transpose_f32(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                          const void *prefetch)
 {
-    turn(STORED_F32, to, ld_to, rows, ld, n, width, ahead);
+    transpose(STORED_F32, to, ld_to, rows, ld, n, width, prefetch);
 }
 
-static void turn_f16(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
-                     const void *ahead)
+static void transpose_f16(float *to, size_t ld_to, const void *rows, size_t ld, uint32_t n, uint32_t width,
+                          const void *prefetch)
 {
-    turn(STORED_F16, to, ld_to, rows, ld, n, width, ahead);
+    transpose(STORED_F16, to, ld_to, rows, ld, n, width, prefetch);
 }
 
 /* As block() for one row, of more outputs at once: their chains hide each other's latency. */
-INLINE void strip(uint32_t vectors, enum stored as, float *acc, const float *a, const void *b, size_t at,
-                  size_t ld_b, uint32_t k, bool add, enum stored ahead_as, const void *ahead, size_t ld_ahead)
+INLINE void gemv_tile(uint32_t vectors, enum stored as, float *acc, const float *a, const void *b, size_t at,
+                      size_t ld_b, uint32_t k, bool add, enum stored prefetch_as, const void *prefetch,
+                      size_t ld_prefetch)
 {
-    const size_t size = ahead_as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
+    const size_t size = prefetch_as == STORED_F32 ? sizeof(float) : sizeof(uint16_t);
     VF c[8];
     UNROLL for (uint32_t v = 0; v < vectors; v++) c[v] = add ? v_load(acc + at + v * LANES) : v_set1(0);
     for (uint32_t i = 0; i < k; i++) {
         VF x = v_set1(a[i]);
         UNROLL for (uint32_t line = 0; line < vectors * LANES * size; line += 64)
-            __builtin_prefetch((const char *)ahead + (i * ld_ahead + at) * size + line);
+            __builtin_prefetch((const char *)prefetch + (i * ld_prefetch + at) * size + line);
         UNROLL for (uint32_t v = 0; v < vectors; v++) c[v] =
             v_fma(x, load_as(as, b, i * ld_b + at + v * LANES), c[v]);
     }
     UNROLL for (uint32_t v = 0; v < vectors; v++) v_store(acc + at + v * LANES, c[v]);
 }
 
-INLINE void row(enum stored as, float *acc, const float *a, const void *b, size_t ld_b, uint32_t n,
-                uint32_t k, bool add, enum stored ahead_as, const void *ahead)
+INLINE void gemv(enum stored as, float *acc, const float *a, const void *b, size_t ld_b, uint32_t n,
+                 uint32_t k, bool add, enum stored prefetch_as, const void *prefetch)
 {
     uint32_t at = 0;
     for (; at + 8 * LANES <= n; at += 8 * LANES)
-        strip(8, as, acc, a, b, at, ld_b, k, add, ahead_as, ahead, n);
+        gemv_tile(8, as, acc, a, b, at, ld_b, k, add, prefetch_as, prefetch, n);
     for (; PANEL < 8 * LANES && at + 4 * LANES <= n; at += 4 * LANES)
-        strip(4, as, acc, a, b, at, ld_b, k, add, ahead_as, ahead, n);
+        gemv_tile(4, as, acc, a, b, at, ld_b, k, add, prefetch_as, prefetch, n);
     if (PANEL < 4 * LANES && at < n)
-        strip(2, as, acc, a, b, at, ld_b, k, add, ahead_as, ahead, n);
+        gemv_tile(2, as, acc, a, b, at, ld_b, k, add, prefetch_as, prefetch, n);
 }
 
-static void row_f32(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
-                    const void *ahead)
+static void gemv_f32(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
+                     const void *prefetch)
 {
-    row(STORED_F32, acc, a, b, ld_b, n, k, add, STORED_F32, ahead);
+    gemv(STORED_F32, acc, a, b, ld_b, n, k, add, STORED_F32, prefetch);
 }
 
-static void row_f32_before_f16(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k,
-                               bool add, const void *ahead)
+static void gemv_f32_before_f16(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n,
+                                uint32_t k, bool add, const void *prefetch)
 {
-    row(STORED_F32, acc, a, b, ld_b, n, k, add, STORED_F16, ahead);
+    gemv(STORED_F32, acc, a, b, ld_b, n, k, add, STORED_F16, prefetch);
 }
 
-static void row_f16(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
-                    const void *ahead)
+static void gemv_f16(float *acc, const float *a, const void *b, size_t ld_b, uint32_t n, uint32_t k, bool add,
+                     const void *prefetch)
 {
-    row(STORED_F16, acc, a, b, ld_b, n, k, add, STORED_F16, ahead);
+    gemv(STORED_F16, acc, a, b, ld_b, n, k, add, STORED_F16, prefetch);
 }
 
 /* acc[32] += x[k] * w[k][32] for the numbers that quantise() took out of a row. */
@@ -275,16 +278,16 @@ static void add_outliers(float *acc, const struct int8_rows *a, uint32_t row, co
     }
 }
 
-static void product_int8(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
-                         const uint8_t *panel, uint32_t k)
+static void gemm_int8(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                      const uint8_t *panel, uint32_t k)
 {
     uint32_t row = first_row, left = rows, pass = 0;
-    const struct ahead next_panel = { panel + (size_t)k * PANEL, (size_t)k * PANEL, 64 };
-    const struct ahead ahead = rows > INT8_ROWS ? next_panel : (struct ahead){ NULL, 0, 0 };
+    const struct prefetch next_panel = { panel + (size_t)k * PANEL, (size_t)k * PANEL, 64 };
+    const struct prefetch prefetch = rows > INT8_ROWS ? next_panel : (struct prefetch){ NULL, 0, 0 };
     for (uint32_t blocks = (rows + INT8_ROWS - 1) / INT8_ROWS; blocks > 0; blocks--) {
         uint32_t n = (left + blocks - 1) / blocks;
-        struct pace pace = pace_of(ahead, pass++, k / 4, panel, 4 * PANEL);
-        block_int8(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, pace);
+        struct prefetch_cursor cursor = cursor_of(prefetch, pass++, k / 4, panel, 4 * PANEL);
+        microkernel_int8(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, cursor);
         row += n;
         left -= n;
     }
@@ -310,17 +313,18 @@ static void add_outliers4(float *acc, const struct int8_rows *a, uint32_t row, c
     }
 }
 
-static void product_int4(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
-                         const uint8_t *panel, uint32_t k)
+static void gemm_int4(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
+                      const uint8_t *panel, uint32_t k)
 {
     uint32_t row = first_row, left = rows, pass = 0;
     const size_t bytes = (size_t)(k / GROUP4) * GROUP4_BYTES;
-    const struct ahead next_panel = { panel + bytes, bytes, 64 };
-    const struct ahead ahead = rows > INT4_ROWS ? next_panel : (struct ahead){ NULL, 0, 0 };
+    const struct prefetch next_panel = { panel + bytes, bytes, 64 };
+    const struct prefetch prefetch = rows > INT4_ROWS ? next_panel : (struct prefetch){ NULL, 0, 0 };
     for (uint32_t blocks = (rows + INT4_ROWS - 1) / INT4_ROWS; blocks > 0; blocks--) {
         uint32_t n = (left + blocks - 1) / blocks;
-        struct pace pace = pace_of(ahead, pass++, k / GROUP4 * (GROUP4_BYTES / 64), panel, 64);
-        block_int4(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, pace);
+        struct prefetch_cursor cursor =
+            cursor_of(prefetch, pass++, k / GROUP4 * (GROUP4_BYTES / 64), panel, 64);
+        microkernel_int4(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, cursor);
         row += n;
         left -= n;
     }
@@ -433,8 +437,8 @@ static void finish(float *out, size_t ld_out, const float *acc, uint32_t rows, c
 
 /* ---- Rows --------------------------------------------------------------------------------- */
 
-static void bound(float *upper, float *lower, const float *acc, const struct scan_panel *panel,
-                  const float *floors, float a, float b)
+static void logit_bounds(float *upper, float *lower, const float *acc, const struct shortlist_panel *panel,
+                         const float *floors, float a, float b)
 {
     VF above = v_set1(-INFINITY), below = above;
     for (uint32_t i = 0; i < PANEL; i += LANES) {
@@ -443,8 +447,8 @@ static void bound(float *upper, float *lower, const float *acc, const struct sca
         above = v_max(logit + off, above);
         below = v_max(logit - off, below);
     }
-    *upper = v_most(above);
-    *lower = v_most(below);
+    *upper = v_reduce_max(above);
+    *lower = v_reduce_max(below);
 }
 
 /* The sum of x - mean, or of its squares, in four chains. */
@@ -462,7 +466,7 @@ INLINE float sum_of(const float *x, uint32_t d, float mean, bool squares)
                 sums[v] += y;
         }
     }
-    float sum = v_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    float sum = v_reduce_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
     for (; i < d; i++)
         sum += squares ? (x[i] - mean) * (x[i] - mean) : x[i] - mean;
     return sum;
@@ -509,7 +513,7 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
             sums += size;
             maxima = v_max(maxima, size);
         }
-        float max = v_most(maxima), limit = OUTLIER_LIMIT * v_sum(sums) / (float)n;
+        float max = v_reduce_max(maxima), limit = OUTLIER_LIMIT * v_reduce_sum(sums) / (float)n;
         if (max > limit && taken < OUTLIERS_MAX) {
             if (x != copy)
                 memcpy(copy, x, sizeof copy);
@@ -533,14 +537,14 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
             for (uint32_t i = part; i < part + GROUP4; i += LANES) {
                 VI number = (VI)v_fma(v_load(x + i), to_q, v_set1(0x1.8p23f)) - 0x4B400000;
                 sum += number;
-                v_narrow(q + first + i, number);
+                v_store_int8(q + first + i, number);
             }
             if (offsets4)
-                offsets4[(first + part) / GROUP4] = minus(8, v_sumi(sum));
+                offsets4[(first + part) / GROUP4] = minus(8, v_reduce_sumi(sum));
             total += sum;
         }
         scales[group] = nothing ? 0 : max / 127;
-        offsets[group] = minus(128, v_sumi(total));
+        offsets[group] = minus(128, v_reduce_sumi(total));
     }
     *n_out = taken;
 }
@@ -563,7 +567,7 @@ static void softmax(float *scores, uint32_t n, float scale, float *max, float *s
         maxima = v_max(maxima, v_load(scores + i));
     if (whole < n)
         maxima = v_max(maxima, first_lanes(v_load(scores + whole), n - whole, -INFINITY));
-    const float most = v_most(maxima) * scale;
+    const float most = v_reduce_max(maxima) * scale;
     for (uint32_t i = 0; i < whole; i += LANES) {
         VF y = v_exp(v_fma(v_load(scores + i), v_set1(scale), v_set1(-most)));
         v_store(scores + i, y);
@@ -575,7 +579,7 @@ static void softmax(float *scores, uint32_t n, float scale, float *max, float *s
         sums += first_lanes(y, n - whole, 0);
     }
     *max = most;
-    *sum = v_sum(sums);
+    *sum = v_reduce_sum(sums);
 }
 
 /* exp(0) is 1, so of two parts only the one with the smaller maximum needs an exponential. */
@@ -605,21 +609,21 @@ static float exp_one(float x)
 
 const struct packed_kernels KERNELS = {
     .name = KERNELS_NAME,
-    .product_f32 = product_f32,
-    .product_f16 = product_f16,
-    .product_bf16 = product_bf16,
-    .product_int8 = product_int8,
-    .product_int4 = product_int4,
-    .expand_f16 = expand_f16,
-    .expand_bf16 = expand_bf16,
-    .narrow_f16 = narrow_f16,
-    .turn_f32 = turn_f32,
-    .turn_f16 = turn_f16,
-    .row_f32 = row_f32,
-    .row_f32_before_f16 = row_f32_before_f16,
-    .row_f16 = row_f16,
+    .gemm_f32 = gemm_f32,
+    .gemm_f16 = gemm_f16,
+    .gemm_bf16 = gemm_bf16,
+    .gemm_int8 = gemm_int8,
+    .gemm_int4 = gemm_int4,
+    .convert_f16 = convert_f16,
+    .convert_bf16 = convert_bf16,
+    .convert_to_f16 = convert_to_f16,
+    .transpose_f32 = transpose_f32,
+    .transpose_f16 = transpose_f16,
+    .gemv_f32 = gemv_f32,
+    .gemv_f32_before_f16 = gemv_f32_before_f16,
+    .gemv_f16 = gemv_f16,
     .finish = finish,
-    .bound = bound,
+    .logit_bounds = logit_bounds,
     .norm = norm,
     .quantise = quantise,
     .softmax = softmax,

@@ -32,10 +32,10 @@ static void lay_out(struct arena *arena, struct measure_task *task)
 static void multiply_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     const struct measure_task *task = argument;
-    task->device->kernels->product_f32(task->acc + (size_t)worker * MEASURE_ROWS * PANEL, PANEL, task->rows,
-                                       row_stride(MEASURE_K), task->n_rows,
-                                       task->panels + (size_t)tile * PANEL_SIZE, PANEL, MEASURE_K, false,
-                                       (struct ahead){ NULL, 0, 0 });
+    task->device->kernels->gemm_f32(task->acc + (size_t)worker * MEASURE_ROWS * PANEL, PANEL, task->rows,
+                                    row_stride(MEASURE_K), task->n_rows,
+                                    task->panels + (size_t)tile * PANEL_SIZE, PANEL, MEASURE_K, false,
+                                    (struct prefetch){ NULL, 0, 0 });
 }
 
 /* One row against all panels, and many rows against few. */

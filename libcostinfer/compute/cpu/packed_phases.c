@@ -101,7 +101,7 @@ static struct int8_rows quantised(const struct packed_prepared *p)
 
 /* acc[n][PANEL] = in[row … row+n) * panel, before scales. */
 static void multiply(const struct packed_task *task, uint32_t panel, uint32_t row, uint32_t n, float *acc,
-                     float *expanded)
+                     float *converted)
 {
     const struct packed_prepared *p = task->p;
     const struct packed_kernels *kernels = p->device->kernels;
@@ -113,29 +113,29 @@ static void multiply(const struct packed_task *task, uint32_t panel, uint32_t ro
     if (quantises(p)) {
         struct int8_rows rows = quantised(p);
         if (type == WEIGHTS_INT8)
-            kernels->product_int8(acc, &rows, row, n, elements, (m->k + 3) / 4 * 4);
+            kernels->gemm_int8(acc, &rows, row, n, elements, (m->k + 3) / 4 * 4);
         else
-            kernels->product_int4(acc, &rows, row, n, elements, (m->k + GROUP4 - 1) / GROUP4 * GROUP4);
+            kernels->gemm_int4(acc, &rows, row, n, elements, (m->k + GROUP4 - 1) / GROUP4 * GROUP4);
         return;
     }
-    if (n <= ROWS_BLOCK) {
-        product_kernel *product = type == WEIGHTS_F32   ? kernels->product_f32
-                                  : type == WEIGHTS_F16 ? kernels->product_f16
-                                                        : kernels->product_bf16;
-        product(acc, PANEL, in, ld, n, elements, PANEL, m->k, false, (struct ahead){ NULL, 0, 0 });
+    if (n <= MICRO_ROWS_MAX) {
+        gemm_kernel *product = type == WEIGHTS_F32   ? kernels->gemm_f32
+                               : type == WEIGHTS_F16 ? kernels->gemm_f16
+                                                     : kernels->gemm_bf16;
+        product(acc, PANEL, in, ld, n, elements, PANEL, m->k, false, (struct prefetch){ NULL, 0, 0 });
         return;
     }
     const size_t line = m->panel_bytes / m->k;
     for (uint32_t k = 0; k < m->k; k += K_BLOCK) {
         uint32_t lines = smaller(K_BLOCK, m->k - k);
         const unsigned char *block = elements + k * line;
-        struct ahead ahead = { block + K_BLOCK * line, K_BLOCK * line, 64 };
+        struct prefetch prefetch = { block + K_BLOCK * line, K_BLOCK * line, 64 };
         if (type == WEIGHTS_F16)
-            kernels->expand_f16(expanded, (const uint16_t *)(const void *)block, (size_t)lines * PANEL);
+            kernels->convert_f16(converted, (const uint16_t *)(const void *)block, (size_t)lines * PANEL);
         if (type == WEIGHTS_BF16)
-            kernels->expand_bf16(expanded, (const uint16_t *)(const void *)block, (size_t)lines * PANEL);
-        kernels->product_f32(acc, PANEL, in + k, ld, n, type == WEIGHTS_F32 ? (const void *)block : expanded,
-                             PANEL, lines, k > 0, ahead);
+            kernels->convert_bf16(converted, (const uint16_t *)(const void *)block, (size_t)lines * PANEL);
+        kernels->gemm_f32(acc, PANEL, in + k, ld, n, type == WEIGHTS_F32 ? (const void *)block : converted,
+                          PANEL, lines, k > 0, prefetch);
     }
 }
 
@@ -159,7 +159,7 @@ static void put_qkv(const struct packed_task *task, uint32_t column, uint32_t ro
                                           : cpu_kv_values(kv, task->slots[r], layer, head);
             to += cpu_kv_bytes(kv, (size_t)task->positions[r] * kv->line + i);
             if (kv->format.f16)
-                p->device->kernels->narrow_f16((uint16_t *)(void *)to, from, run);
+                p->device->kernels->convert_to_f16((uint16_t *)(void *)to, from, run);
             else
                 memcpy(to, from, run * sizeof *from);
         }
@@ -207,14 +207,14 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct packed_kernels *kernels = p->device->kernels;
     const struct op *op = task->op;
     const struct packed_matrix *m = task->m;
-    float *acc = scratch_of(p, worker), *expanded = acc + ROWS_TILE_MAX * PANEL;
+    float *acc = scratch_of(p, worker), *converted = acc + ROWS_TILE_MAX * PANEL;
     uint32_t row = tile / task->n_unit_tiles * task->rows_tile,
              n = smaller(task->rows_tile, task->n_rows - row);
     const struct range panels = units_of(task, tile);
     for (uint32_t panel = panels.begin; panel < panels.end; panel++) {
         size_t column = (size_t)panel * PANEL;
         const float *scale = m->scales ? m->scales + column : ones;
-        multiply(task, panel, row, n, acc, expanded);
+        multiply(task, panel, row, n, acc, converted);
         if (op->kind == OP_LOGITS) {
             kernels->finish(p->logits + row * p->ld_logits + column, p->ld_logits, acc, n, scale, zeros,
                             FINISH_STORE, op->activation);
@@ -235,7 +235,7 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
 }
 
 /* The input of the head, for its copy. */
-static void scan_row_tile(const void *argument, uint32_t tile, uint32_t worker)
+static void shortlist_row_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     (void)worker;
     const struct packed_task *task = argument;
@@ -243,57 +243,58 @@ static void scan_row_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct int8_rows rows = quantised(p);
     for (uint32_t r = tile * ROWWISE_ROWS; r < end_of_tile(task, tile); r++) {
         quantise_row(p, task->op->in, r);
-        scan_row(&p->bounds, r, p->scan, row_of(p, task->op->in, r), &rows);
+        shortlist_row(&p->bounds, r, p->shortlist, row_of(p, task->op->in, r), &rows);
     }
 }
 
-static void scan_tile(const void *argument, uint32_t tile, uint32_t worker)
+static void logit_bounds_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     const struct packed_task *task = argument;
     const struct packed_prepared *p = task->p;
-    const struct scan_rows *bounds = &p->bounds;
+    const struct shortlist_rows *bounds = &p->bounds;
     const struct int8_rows rows = quantised(p);
-    const struct scan *scan = p->scan;
+    const struct shortlist *shortlist = p->shortlist;
     float *acc = scratch_of(p, worker);
     uint32_t row = tile / task->n_unit_tiles * task->rows_tile,
              n = smaller(task->rows_tile, task->n_rows - row);
     const struct range panels = units_of(task, tile);
     for (uint32_t panel = panels.begin; panel < panels.end; panel++) {
-        p->device->kernels->product_int8(acc, &rows, row, n, scan->panels + panel * scan->panel_bytes,
-                                         (scan->k + 3) / 4 * 4);
+        p->device->kernels->gemm_int8(acc, &rows, row, n, shortlist->panels + panel * shortlist->panel_bytes,
+                                      (shortlist->k + 3) / 4 * 4);
         for (uint32_t i = 0; i < n; i++) {
-            size_t place = (size_t)(row + i) * scan->n_panels + panel;
-            p->device->kernels->bound(&bounds->upper[place], &bounds->lower[place], acc + (size_t)i * PANEL,
-                                      &scan->bounds[panel], bounds->floors + (size_t)panel * PANEL,
-                                      bounds->a[row + i], bounds->b[row + i]);
+            size_t place = (size_t)(row + i) * shortlist->n_panels + panel;
+            p->device->kernels->logit_bounds(&bounds->upper[place], &bounds->lower[place],
+                                             acc + (size_t)i * PANEL, &shortlist->bounds[panel],
+                                             bounds->floors + (size_t)panel * PANEL, bounds->a[row + i],
+                                             bounds->b[row + i]);
         }
     }
 }
 
-static void scan_threshold_tile(const void *argument, uint32_t row, uint32_t worker)
+static void shortlist_threshold_tile(const void *argument, uint32_t row, uint32_t worker)
 {
     (void)worker;
     const struct packed_prepared *p = ((const struct packed_task *)argument)->p;
-    scan_threshold(&p->bounds, row, p->scan, p->wants[row] - 1);
+    shortlist_threshold(&p->bounds, row, p->shortlist, p->wants[row] - 1);
 }
 
 /* The logits of panels that may hold one of the best. */
-static void scan_product_tile(const void *argument, uint32_t tile, uint32_t worker)
+static void shortlist_product_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     const struct packed_task *task = argument;
     struct packed_prepared *p = task->p;
-    float *acc = scratch_of(p, worker), *expanded = acc + ROWS_TILE_MAX * PANEL;
+    float *acc = scratch_of(p, worker), *converted = acc + ROWS_TILE_MAX * PANEL;
     uint32_t panel = tile * KEPT_TILE, end = smaller(panel + KEPT_TILE, task->m->n_panels);
     for (; panel < end; panel++) {
         for (uint32_t row = 0, n; row < task->n_rows; row += n) {
             for (n = 0; n < ROWS_TILE_MAX && row + n < task->n_rows &&
-                        scan_keeps(&p->bounds, row + n, p->scan, panel);)
+                        shortlist_keeps(&p->bounds, row + n, p->shortlist, panel);)
                 n++;
             if (n == 0) {
                 n = 1;
                 continue;
             }
-            multiply(task, panel, row, n, acc, expanded);
+            multiply(task, panel, row, n, acc, converted);
             p->device->kernels->finish(p->logits + row * p->ld_logits + (size_t)panel * PANEL, p->ld_logits,
                                        acc, n, ones, zeros, FINISH_STORE, task->op->activation);
             p->products += n;
@@ -354,7 +355,7 @@ const struct phase_kind phase_product = { NULL, product_tile };
 const struct phase_kind phase_attend = { "attend", attend_tile };
 const struct phase_kind phase_attend_chunks = { "attend, chunks", attend_chunk_tile };
 const struct phase_kind phase_attend_merge = { "attend, merge", attend_merge_tile };
-const struct phase_kind phase_scan_rows = { "scan, rows", scan_row_tile };
-const struct phase_kind phase_scan = { "scan", scan_tile };
-const struct phase_kind phase_scan_threshold = { "scan, threshold", scan_threshold_tile };
-const struct phase_kind phase_scan_products = { "scan, products", scan_product_tile };
+const struct phase_kind phase_shortlist_rows = { "shortlist, rows", shortlist_row_tile };
+const struct phase_kind phase_logit_bounds = { "shortlist", logit_bounds_tile };
+const struct phase_kind phase_shortlist_threshold = { "shortlist, threshold", shortlist_threshold_tile };
+const struct phase_kind phase_shortlist_products = { "shortlist, products", shortlist_product_tile };

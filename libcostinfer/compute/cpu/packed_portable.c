@@ -19,13 +19,13 @@ typedef int32_t vi __attribute__((vector_size(16)));
 #define v_fma(a, b, c)    vfmaq_f32(c, a, b)
 #define v_load_f16(p)     vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))
 #define v_store_f16(p, x) vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x)))
-enum { BLOCK_ROWS = 6, BLOCK_VECTORS = 4 };
+enum { MICRO_ROWS = 6, MICRO_VECTORS = 4 };
 #else
 #define KERNELS_NAME   "portable C"
 typedef float vf __attribute__((vector_size(16)));
 #define VF             vf
 #define v_fma(a, b, c) ((a) * (b) + (c))
-enum { BLOCK_ROWS = 3, BLOCK_VECTORS = 4 };
+enum { MICRO_ROWS = 3, MICRO_VECTORS = 4 };
 #endif
 
 static inline VF v_load(const float *p)
@@ -96,23 +96,23 @@ static inline VF v_load_bf16(const uint16_t *p)
     return (VF)(widen_u16(p) << 16);
 }
 
-static inline void v_narrow(int8_t *to, VI x)
+static inline void v_store_int8(int8_t *to, VI x)
 {
     for (int i = 0; i < LANES; i++)
         to[i] = (int8_t)x[i];
 }
 
-static inline float v_sum(VF x)
+static inline float v_reduce_sum(VF x)
 {
     return (x[0] + x[1]) + (x[2] + x[3]);
 }
 
-static inline int32_t v_sumi(VI x)
+static inline int32_t v_reduce_sumi(VI x)
 {
     return (x[0] + x[1]) + (x[2] + x[3]);
 }
 
-static inline float v_most(VF x)
+static inline float v_reduce_max(VF x)
 {
     float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
     return a > b ? a : b;
@@ -129,11 +129,11 @@ INLINE void v_transpose(VF x[LANES])
 enum { INT8_ROWS = 1, INT4_ROWS = 1 };
 
 /* Two products of 127 * 128 fit 16 bits, so the four of an output are summed as two pairs. */
-static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k, struct pace pace)
+static void microkernel_int8(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                             const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     (void)rows; /* 1 */
-    (void)pace;
+    (void)cursor;
     const int8_t *q = a->q + row * a->stride;
     for (uint32_t first = 0, group = 0; first < k; first += GROUP, group++) {
         uint32_t n = k - first < GROUP ? k - first : GROUP;
@@ -159,11 +159,11 @@ static void block_int8(uint32_t rows, float *acc, const struct int8_rows *a, uin
 }
 
 /* 16 bits hold the sums of a group, too: eight times two products of 15 * 127. */
-static void block_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
-                       const uint8_t *panel, uint32_t k, struct pace pace)
+static void microkernel_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
+                             const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
     (void)rows; /* 1 */
-    (void)pace;
+    (void)cursor;
     enum { CHUNKS = 64 / 16 }; /* of a line */
     const int8_t *q = a->q + row * a->stride;
     for (uint32_t first = 0; first < k; first += GROUP4, panel += GROUP4_BYTES) {

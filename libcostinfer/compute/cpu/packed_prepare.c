@@ -11,7 +11,7 @@ enum { CACHE_LINE = 64 };
 /* The largest input of a product that takes int8, of the scan's too; 0: there is none. */
 static size_t quantised_k_max(const struct packed_prepared *p)
 {
-    size_t k_max = p->scan ? p->scan->k : 0;
+    size_t k_max = p->shortlist ? p->shortlist->k : 0;
     for (uint32_t i = 0; i < p->program->n_ops && quantises(p); i++) {
         const struct op *op = &p->program->ops[i];
         if (is_product(op) && row_width(p->program, op->in) > k_max)
@@ -42,15 +42,15 @@ static void find_sizes(struct packed_prepared *p)
     p->attend_parts_size = 4 * pool_threads(p->device->pool) * chunks * attend_part_size(p->kv);
 }
 
-static void lay_out_scan(struct arena *arena, struct packed_prepared *p)
+static void lay_out_shortlist(struct arena *arena, struct packed_prepared *p)
 {
-    struct scan_rows *bounds = &p->bounds;
-    const size_t rows = p->rows_max, panels = p->scan->n_panels;
+    struct shortlist_rows *bounds = &p->bounds;
+    const size_t rows = p->rows_max, panels = p->shortlist->n_panels;
     bounds->upper = arena_take(arena, rows * panels, sizeof *bounds->upper, CACHE_LINE);
     bounds->lower = arena_take(arena, rows * panels, sizeof *bounds->lower, CACHE_LINE);
     bounds->a = arena_take(arena, rows, sizeof *bounds->a, CACHE_LINE);
     bounds->b = arena_take(arena, rows, sizeof *bounds->b, CACHE_LINE);
-    bounds->least = arena_take(arena, rows, sizeof *bounds->least, CACHE_LINE);
+    bounds->threshold = arena_take(arena, rows, sizeof *bounds->threshold, CACHE_LINE);
     bounds->floors = arena_take(arena, panels * PANEL, sizeof *bounds->floors, CACHE_LINE);
 }
 
@@ -60,8 +60,8 @@ static void lay_out(struct arena *arena, struct packed_prepared *p)
     for (int b = 0; b < ROWS_COUNT; b++)
         p->rows[b] = arena_take(arena, rows * p->ld[b], sizeof *p->rows[b], CACHE_LINE);
     p->logits = arena_take(arena, rows * p->ld_logits, sizeof *p->logits, CACHE_LINE);
-    if (p->scan)
-        lay_out_scan(arena, p);
+    if (p->shortlist)
+        lay_out_shortlist(arena, p);
 
     p->q = arena_take(arena, rows * p->q_stride, sizeof *p->q, CACHE_LINE);
     p->q_scales = arena_take(arena, rows * p->q_groups, sizeof *p->q_scales, CACHE_LINE);
@@ -88,16 +88,16 @@ static void lay_out(struct arena *arena, struct packed_prepared *p)
 }
 
 /* Whether the program's head is the one that the weights have a copy of. */
-static void find_scan(struct packed_prepared *p)
+static void find_shortlist(struct packed_prepared *p)
 {
     struct packed_weights *w = p->weights;
-    if (!p->has_logits || w->scan.n_panels == 0 ||
-        p->program->ops[p->program->n_ops - 1].weight != w->scan_of)
+    if (!p->has_logits || w->shortlist.n_panels == 0 ||
+        p->program->ops[p->program->n_ops - 1].weight != w->head)
         return;
-    const struct packed_matrix *head = &w->matrices[w->scan_of];
-    p->scan = &w->scan;
+    const struct packed_matrix *head = &w->matrices[w->head];
+    p->shortlist = &w->shortlist;
     p->base.picks = true;
-    p->base.pick_spares = head->n_panels * (head->panel_bytes - p->scan->panel_bytes);
+    p->base.pick_spares = head->n_panels * (head->panel_bytes - p->shortlist->panel_bytes);
 }
 
 /* Behind the last operation that needs every row: those that fill the residual stream or the cache. */
@@ -131,7 +131,7 @@ enum cinf_status packed_prepare(struct prepared **out, struct weights *weights, 
         p->rows_max = rows_max;
         p->has_logits = program->n_ops > 0 && program->ops[program->n_ops - 1].kind == OP_LOGITS;
         p->compact_before = find_compact_before(program);
-        find_scan(p);
+        find_shortlist(p);
         find_sizes(p);
         lay_out(&arena, p);
         p->block = cpu_new(&device->cpu, arena.used, 1);
@@ -143,8 +143,8 @@ enum cinf_status packed_prepare(struct prepared **out, struct weights *weights, 
     }
     arena_begin(&arena, p->block);
     lay_out(&arena, p);
-    if (p->scan) { /* outputs that only fill the last panel are never picked */
-        for (size_t id = p->scan->n; id < (size_t)p->scan->n_panels * PANEL; id++)
+    if (p->shortlist) { /* outputs that only fill the last panel are never picked */
+        for (size_t id = p->shortlist->n; id < (size_t)p->shortlist->n_panels * PANEL; id++)
             p->bounds.floors[id] = -INFINITY;
     }
     *out = &p->base;

@@ -15,7 +15,7 @@ enum {
     ROWS_TILE_MAX = 240,
     ROWWISE_ROWS = 4,  /* rows of a tile of norm, embedding, quantising */
     PHASES_PER_OP = 4, /* at most */
-    KEPT_TILE = 16,    /* panels of a tile after a scan, most of which have nothing to compute */
+    KEPT_TILE = 16,    /* panels of a tile after a shortlist, most of which have nothing to compute */
 };
 
 struct packed_prepared {
@@ -43,9 +43,9 @@ struct packed_prepared {
     size_t q_stride, q_groups;
 
     /* How the best logits are found without all of them; NULL: all are always computed. */
-    struct scan *scan;
-    struct scan_rows bounds;
-    bool scanned;              /* in this step */
+    struct shortlist *shortlist;
+    struct shortlist_rows bounds;
+    bool shortlisted;          /* in this step */
     uint32_t full_steps;       /* steps without a scan that are left */
     _Atomic uint32_t products; /* of a row and a panel, after the scan */
 
@@ -119,19 +119,19 @@ struct phase_kind {
 };
 
 /* Tiles of ROWWISE_ROWS rows. */
-extern const struct phase_kind phase_embed, phase_norm, phase_quantise, phase_scan_rows;
+extern const struct phase_kind phase_embed, phase_norm, phase_quantise, phase_shortlist_rows;
 
 /* One tile. */
 extern const struct phase_kind phase_compact;
 
 /* Tiles of rows and units. */
-extern const struct phase_kind phase_product, phase_scan, phase_attend;
+extern const struct phase_kind phase_product, phase_logit_bounds, phase_attend;
 
 /* A tile for each row. */
-extern const struct phase_kind phase_scan_threshold, phase_attend_merge;
+extern const struct phase_kind phase_shortlist_threshold, phase_attend_merge;
 
 /* Tiles of KEPT_TILE panels; of a block of rows, a head and a chunk. */
-extern const struct phase_kind phase_scan_products, phase_attend_chunks;
+extern const struct phase_kind phase_shortlist_products, phase_attend_chunks;
 
 /* Tiles that n_units units of about equal size are cut into. */
 uint32_t guided_tiles(uint32_t n_units, uint32_t threads);

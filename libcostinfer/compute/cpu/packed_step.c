@@ -29,19 +29,19 @@ static uint32_t cut(struct packed_task *task, uint32_t n_panels, uint32_t k)
     /* Rows of a tile stay in half the second-level cache while panels pass by; tiles are as equal as they
      * can be, and whole blocks. */
     uint32_t threads = pool_threads(p->device->pool);
-    size_t fit = p->device->cache_bytes / 2 / (k * sizeof(float)) / ROWS_BLOCK * ROWS_BLOCK;
-    uint32_t most = fit < 4 * ROWS_BLOCK  ? 4 * ROWS_BLOCK
-                    : fit > ROWS_TILE_MAX ? ROWS_TILE_MAX
-                                          : (uint32_t)fit;
+    size_t fit = p->device->cache_bytes / 2 / (k * sizeof(float)) / MICRO_ROWS_MAX * MICRO_ROWS_MAX;
+    uint32_t most = fit < 4 * MICRO_ROWS_MAX ? 4 * MICRO_ROWS_MAX
+                    : fit > ROWS_TILE_MAX    ? ROWS_TILE_MAX
+                                             : (uint32_t)fit;
     assert(task->n_rows > 0);
     uint32_t n_row_tiles = (task->n_rows + most - 1) / most;
     task->rows_tile = (task->n_rows + n_row_tiles - 1) / n_row_tiles;
     if (n_row_tiles > 1)
-        task->rows_tile = (task->rows_tile + ROWS_BLOCK - 1) / ROWS_BLOCK * ROWS_BLOCK;
+        task->rows_tile = (task->rows_tile + MICRO_ROWS_MAX - 1) / MICRO_ROWS_MAX * MICRO_ROWS_MAX;
     n_row_tiles = (task->n_rows + task->rows_tile - 1) / task->rows_tile;
 
     task->n_units = n_panels;
-    task->n_unit_tiles = task->n_rows > 4 * ROWS_BLOCK ? n_panels : guided_tiles(n_panels, threads);
+    task->n_unit_tiles = task->n_rows > 4 * MICRO_ROWS_MAX ? n_panels : guided_tiles(n_panels, threads);
     return n_row_tiles * task->n_unit_tiles;
 }
 
@@ -56,28 +56,28 @@ static void add_product(struct packed_prepared *p, struct packed_task *task, uin
     add_phase(p, task, &phase_product, cut(task, task->m->n_panels, task->m->k));
 }
 
-static void add_scan(struct packed_prepared *p, struct packed_task *task, uint32_t rowwise_tiles)
+static void add_shortlist(struct packed_prepared *p, struct packed_task *task, uint32_t rowwise_tiles)
 {
     task->m = &p->weights->matrices[task->op->weight];
     p->products = 0;
-    add_phase(p, task, &phase_scan_rows, rowwise_tiles);
-    add_phase(p, task, &phase_scan, cut(task, p->scan->n_panels, p->scan->k));
-    add_phase(p, task, &phase_scan_threshold, task->n_rows);
-    add_phase(p, task, &phase_scan_products, (task->m->n_panels + KEPT_TILE - 1) / KEPT_TILE);
+    add_phase(p, task, &phase_shortlist_rows, rowwise_tiles);
+    add_phase(p, task, &phase_logit_bounds, cut(task, p->shortlist->n_panels, p->shortlist->k));
+    add_phase(p, task, &phase_shortlist_threshold, task->n_rows);
+    add_phase(p, task, &phase_shortlist_products, (task->m->n_panels + KEPT_TILE - 1) / KEPT_TILE);
 }
 
 /* Whether a row's scan and the products after it read less than the head, on average. */
 static bool paid(const struct packed_prepared *p)
 {
-    const struct packed_matrix *m = &p->weights->matrices[p->weights->scan_of];
-    return p->scan->panel_bytes * m->n_panels + m->panel_bytes * p->products / p->n_logits <
+    const struct packed_matrix *m = &p->weights->matrices[p->weights->head];
+    return p->shortlist->panel_bytes * m->n_panels + m->panel_bytes * p->products / p->n_logits <
            m->panel_bytes * m->n_panels;
 }
 
 /* Whether every row wants only its best logits, and scans have been paying. */
-static bool scans(struct packed_prepared *p)
+static bool shortlists(struct packed_prepared *p)
 {
-    bool best = p->scan != NULL;
+    bool best = p->shortlist != NULL;
     for (uint32_t i = 0; i < p->n_logits && best; i++)
         best = p->wants[i] > 1;
     if (best && p->full_steps > 0) {
@@ -122,7 +122,7 @@ static uint32_t find_blocks(const struct packed_prepared *p, struct attend_rows 
                             const uint32_t *slots, uint32_t n_rows)
 {
     uint32_t heads = p->program->heads, wanted = (4 * pool_threads(p->device->pool) + heads - 1) / heads;
-    uint32_t most = (n_rows / wanted + ROWS_BLOCK) / ROWS_BLOCK * ROWS_BLOCK;
+    uint32_t most = (n_rows / wanted + MICRO_ROWS_MAX) / MICRO_ROWS_MAX * MICRO_ROWS_MAX;
     uint32_t n = 0;
     for (uint32_t r = 0; r < n_rows; r++) {
         if (n > 0 && blocks[n - 1].slot == slots[r] && blocks[n - 1].n < smaller(most, ATTEND_ROWS))
@@ -167,13 +167,13 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
             add_phase(p, &task, &phase_norm, rowwise_tiles);
             break;
         case OP_LOGITS:
-            p->scanned = scans(p);
-            if (p->scanned) {
-                add_scan(p, &task, rowwise_tiles);
+            p->shortlisted = shortlists(p);
+            if (p->shortlisted) {
+                add_shortlist(p, &task, rowwise_tiles);
                 break;
             }
-            for (uint32_t r = 0; r < p->n_logits && p->scan; r++)
-                p->bounds.least[r] = -INFINITY;
+            for (uint32_t r = 0; r < p->n_logits && p->shortlist; r++)
+                p->bounds.threshold[r] = -INFINITY;
             /* fall through */
         case OP_LINEAR:
             add_product(p, &task, rowwise_tiles);
@@ -216,13 +216,13 @@ enum cinf_status packed_run(struct prepared *prepared, const struct batch *batch
         p->slots[p->n_logits++] = batch->slots[r];
     }
     p->batch = batch;
-    p->scanned = false;
+    p->shortlisted = false;
     plan(p, batch);
     uint64_t start_ns = p->end_ns ? clock_monotonic_ns() : 0;
     pool_run_timed(p->device->pool, p->phases, p->n_phases, p->end_ns);
     if (p->end_ns)
         count_phases(p, start_ns);
-    if (p->scanned && !paid(p))
+    if (p->shortlisted && !paid(p))
         p->full_steps = FULL_STEPS;
     return CINF_OK;
 }
@@ -238,7 +238,7 @@ enum cinf_status packed_logits(struct prepared *prepared, uint32_t i, const floa
     struct packed_prepared *p = (struct packed_prepared *)prepared;
     if (i >= p->n_logits)
         return cinf_fail(CINF_EINVAL, "logits %u of a step that made %u", i, p->n_logits);
-    if (p->scan && p->wants[i] > 1)
+    if (p->shortlist && p->wants[i] > 1)
         return cinf_fail(CINF_EINVAL, "all logits of row %u, which wanted the best", i);
     *out = p->logits + (size_t)i * p->ld_logits;
     return CINF_OK;
@@ -247,9 +247,9 @@ enum cinf_status packed_logits(struct prepared *prepared, uint32_t i, const floa
 enum cinf_status packed_allow(struct prepared *prepared, const uint8_t *allowed)
 {
     struct packed_prepared *p = (struct packed_prepared *)prepared;
-    if (!p->scan)
+    if (!p->shortlist)
         return cinf_fail(CINF_EINVAL, "logits of these weights are not picked from");
-    for (uint32_t id = 0; id < p->scan->n; id++)
+    for (uint32_t id = 0; id < p->shortlist->n; id++)
         p->bounds.floors[id] = allowed[id / 8] >> id % 8 & 1 ? 0 : -INFINITY;
     return CINF_OK;
 }
@@ -257,9 +257,9 @@ enum cinf_status packed_allow(struct prepared *prepared, const uint8_t *allowed)
 enum cinf_status packed_picked(struct prepared *prepared, uint32_t i, struct picked *out)
 {
     struct packed_prepared *p = (struct packed_prepared *)prepared;
-    if (i >= p->n_logits || !p->scan || p->wants[i] < 2)
+    if (i >= p->n_logits || !p->shortlist || p->wants[i] < 2)
         return cinf_fail(CINF_EINVAL, "the best logits of row %u of %u, which did not want them", i,
                          p->n_logits);
-    scan_pick(out, &p->bounds, i, p->scan, p->logits + (size_t)i * p->ld_logits, p->wants[i] - 1);
+    shortlist_top_k(out, &p->bounds, i, p->shortlist, p->logits + (size_t)i * p->ld_logits, p->wants[i] - 1);
     return CINF_OK;
 }

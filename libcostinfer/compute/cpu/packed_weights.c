@@ -15,7 +15,7 @@
 enum {
     HUGE_PAGE = 2 << 20,
     ALIGN = 64,
-    SCAN_BYTES_LEAST = 8 << 20, /* a head that is smaller is read as fast as it is scanned */
+    SHORTLIST_MIN_BYTES = 8 << 20, /* a head that is smaller is read as fast as it is shortlisted */
 };
 
 static size_t round_up(size_t n, size_t unit)
@@ -91,12 +91,12 @@ static uint32_t head_of(const struct weight_spec *specs, uint32_t n_specs)
     return head;
 }
 
-static bool scan_pays(const struct packed_weights *w)
+static bool shortlist_pays(const struct packed_weights *w)
 {
-    if (w->scan_of == w->n_specs)
+    if (w->head == w->n_specs)
         return false;
-    const struct packed_matrix *m = &w->matrices[w->scan_of];
-    return m->type != WEIGHTS_INT8 && m->bytes >= SCAN_BYTES_LEAST;
+    const struct packed_matrix *m = &w->matrices[w->head];
+    return m->type != WEIGHTS_INT8 && m->bytes >= SHORTLIST_MIN_BYTES;
 }
 
 static void lay_out(struct arena *arena, struct packed_weights *w)
@@ -107,8 +107,8 @@ static void lay_out(struct arena *arena, struct packed_weights *w)
         if (scales_bytes(m) > 0)
             m->scales = arena_take(arena, scales_bytes(m), 1, ALIGN);
     }
-    if (scan_pays(w))
-        scan_lay_out(arena, &w->scan, w->matrices[w->scan_of].n, w->matrices[w->scan_of].k);
+    if (shortlist_pays(w))
+        shortlist_lay_out(arena, &w->shortlist, w->matrices[w->head].n, w->matrices[w->head].k);
 }
 
 enum cinf_status packed_weights_new(struct weights **out, struct device *base,
@@ -132,7 +132,7 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
         w->base.device = base;
         w->type = type;
         w->n_specs = n_specs;
-        w->scan_of = head_of(specs, n_specs);
+        w->head = head_of(specs, n_specs);
         w->specs = cpu_new(device, n_specs, sizeof *w->specs);
         w->matrices = cpu_new(device, n_specs, sizeof *w->matrices);
     }

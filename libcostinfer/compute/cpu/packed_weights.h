@@ -3,7 +3,7 @@
 #define PACKED_WEIGHTS_H
 
 #include "packed_kernels.h"
-#include "packed_scan.h"
+#include "packed_shortlist.h"
 
 /* One weight.  A matrix or head has k inputs and n outputs; element (k, output) is in panels.  Tables are
  * row-major, vectors too, padded with zeros to whole panels. */
@@ -40,8 +40,8 @@ struct packed_weights {
     struct weight_spec *specs;      /* [n_specs], as they were given */
     struct packed_matrix *matrices; /* [n_specs] */
     unsigned char *block;
-    struct scan scan; /* of the head; n_panels is 0 where there is none */
-    uint32_t scan_of; /* the head's index */
+    struct shortlist shortlist; /* of the head; n_panels is 0 where there is none */
+    uint32_t head;              /* the head's index */
 };
 
 enum cinf_status packed_weights_new(struct weights **out, struct device *device,

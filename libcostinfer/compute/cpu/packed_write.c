@@ -67,7 +67,7 @@ static void store_line(void *to, enum weights_type type, const struct write_task
         return;
     }
     if (type == WEIGHTS_F16) {
-        task->kernels->narrow_f16(halves, numbers, PANEL);
+        task->kernels->convert_to_f16(halves, numbers, PANEL);
     } else {
         for (uint32_t i = 0; i < n; i++)
             halves[i] = bf16_of_f32(numbers[i]);
@@ -279,16 +279,16 @@ static void write_int4_panel(const void *argument, uint32_t panel, uint32_t work
 }
 
 /* One panel of the head, to its copy. */
-static void write_scan(const void *argument, uint32_t tile, uint32_t worker)
+static void write_shortlist(const void *argument, uint32_t tile, uint32_t worker)
 {
     (void)worker;
     const struct write_task *task = argument;
     const struct packed_matrix *m = task->m;
     uint32_t panel = task->first / PANEL + tile;
-    scan_write(&task->weights->scan, panel, m->elements + panel * m->panel_bytes,
-               m->type == WEIGHTS_F16    ? task->kernels->expand_f16
-               : m->type == WEIGHTS_BF16 ? task->kernels->expand_bf16
-                                         : NULL);
+    shortlist_write(&task->weights->shortlist, panel, m->elements + panel * m->panel_bytes,
+                    m->type == WEIGHTS_F16    ? task->kernels->convert_f16
+                    : m->type == WEIGHTS_BF16 ? task->kernels->convert_bf16
+                                              : NULL);
 }
 
 /* A matrix's rows wait in staging until all are there. */
@@ -349,8 +349,8 @@ enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, u
         TRY(write_staged(&task, device->pool, &device->cpu));
     else
         pool_run(device->pool, &phase, 1);
-    if (index == w->scan_of && w->scan.n_panels > 0) {
-        struct pool_phase scan = { write_scan, &task, (first + n - 1) / PANEL - first / PANEL + 1 };
+    if (index == w->head && w->shortlist.n_panels > 0) {
+        struct pool_phase scan = { write_shortlist, &task, (first + n - 1) / PANEL - first / PANEL + 1 };
         pool_run(device->pool, &scan, 1);
     }
     if (bad != SIZE_MAX)

@@ -1,5 +1,5 @@
-/* packed_scan.c - see packed_scan.h. */
-#include "packed_scan.h"
+/* packed_shortlist.c - see packed_shortlist.h. */
+#include "packed_shortlist.h"
 
 #include <assert.h>
 #include <math.h>
@@ -9,7 +9,7 @@
 #include "int8_scale.h"
 
 /* Larger ones could overflow in a bound, which compares with nothing then. */
-static const float norm_most = 1e15f;
+static const float norm_max = 1e15f;
 
 /* The length of a vector whose squares add up to `squares` in float32, or a little more: for what rounding
  * took, and what underflowed. */
@@ -23,12 +23,13 @@ static size_t panel_bytes(uint32_t k)
     return (size_t)(k + 3) / 4 * 4 * PANEL;
 }
 
-void scan_lay_out(struct arena *arena, struct scan *scan, uint32_t n, uint32_t k)
+void shortlist_lay_out(struct arena *arena, struct shortlist *shortlist, uint32_t n, uint32_t k)
 {
-    *scan =
-        (struct scan){ .k = k, .n = n, .n_panels = (n + PANEL - 1) / PANEL, .panel_bytes = panel_bytes(k) };
-    scan->panels = arena_take(arena, scan->n_panels, scan->panel_bytes, 64);
-    scan->bounds = arena_take(arena, scan->n_panels, sizeof *scan->bounds, 64);
+    *shortlist = (struct shortlist){
+        .k = k, .n = n, .n_panels = (n + PANEL - 1) / PANEL, .panel_bytes = panel_bytes(k)
+    };
+    shortlist->panels = arena_take(arena, shortlist->n_panels, shortlist->panel_bytes, 64);
+    shortlist->bounds = arena_take(arena, shortlist->n_panels, sizeof *shortlist->bounds, 64);
 }
 
 enum { LINES = 64 }; /* of a panel that are float32 at a time */
@@ -42,16 +43,16 @@ static const float *lines_of(float *room, const void *elements, uint32_t k, uint
     return room;
 }
 
-void scan_write(struct scan *scan, uint32_t panel, const void *elements,
-                void (*expand)(float *to, const uint16_t *from, size_t n))
+void shortlist_write(struct shortlist *shortlist, uint32_t panel, const void *elements,
+                     void (*expand)(float *to, const uint16_t *from, size_t n))
 {
-    struct scan_panel *bounds = &scan->bounds[panel];
-    unsigned char *to = scan->panels + panel * scan->panel_bytes;
+    struct shortlist_panel *bounds = &shortlist->bounds[panel];
+    unsigned char *to = shortlist->panels + panel * shortlist->panel_bytes;
     float room[LINES * PANEL], max[PANEL] = { 0 }, factors[PANEL], residual[PANEL] = { 0 },
                                norm[PANEL] = { 0 };
     uint32_t n;
-    for (uint32_t first = 0; first < scan->k; first += n) {
-        n = scan->k - first < LINES ? scan->k - first : LINES;
+    for (uint32_t first = 0; first < shortlist->k; first += n) {
+        n = shortlist->k - first < LINES ? shortlist->k - first : LINES;
         const float *line = lines_of(room, elements, first, n, expand);
         for (uint32_t k = 0; k < n; k++, line += PANEL)
             for (uint32_t i = 0; i < PANEL; i++)
@@ -59,8 +60,8 @@ void scan_write(struct scan *scan, uint32_t panel, const void *elements,
     }
     for (uint32_t i = 0; i < PANEL; i++)
         factors[i] = int8_factor(max[i], &bounds->scale[i]);
-    for (uint32_t first = 0; first < scan->k; first += n) {
-        n = scan->k - first < LINES ? scan->k - first : LINES;
+    for (uint32_t first = 0; first < shortlist->k; first += n) {
+        n = shortlist->k - first < LINES ? shortlist->k - first : LINES;
         const float *line = lines_of(room, elements, first, n, expand);
         for (uint32_t k = first; k < first + n; k++, line += PANEL) {
             unsigned char *quads = to + (size_t)(k / 4) * 4 * PANEL + k % 4;
@@ -78,21 +79,21 @@ void scan_write(struct scan *scan, uint32_t panel, const void *elements,
         bounds->norm[i] = length_of(norm[i]);
         /* `near` and `left` were rounded, each by at most 2^-24 of a number as large as the largest. */
         bounds->residual[i] = length_of(residual[i]) + 0x1p-22f * bounds->norm[i];
-        if (!(bounds->norm[i] < norm_most) || !(bounds->residual[i] < norm_most))
-            atomic_store(&scan->unusable, true);
+        if (!(bounds->norm[i] < norm_max) || !(bounds->residual[i] < norm_max))
+            atomic_store(&shortlist->unusable, true);
     }
 }
 
 /* Rounding: a logit is a chain of K multiply-adds, each of which errs by at most 2^-24 of the sum of all
  * |w||x|, and that sum is at most |w||x| of the vectors; the copy's product is a chain of groups. */
-void scan_row(const struct scan_rows *rows, uint32_t row, const struct scan *scan, const float *x,
-              const struct int8_rows *q)
+void shortlist_row(const struct shortlist_rows *rows, uint32_t row, const struct shortlist *shortlist,
+                   const float *x, const struct int8_rows *q)
 {
     const int8_t *bytes = q->q + row * q->stride;
     const float *scales = q->scales + row * q->groups;
     const uint32_t *outlier = q->out_at + (size_t)row * OUTLIERS_MAX, *end = outlier + q->n_out[row];
     float square = 0, error = 0;
-    for (uint32_t k = 0; k < scan->k; k++) {
+    for (uint32_t k = 0; k < shortlist->k; k++) {
         square += x[k] * x[k];
         if (outlier < end && *outlier == k) { /* is multiplied as it is */
             outlier++;
@@ -102,23 +103,24 @@ void scan_row(const struct scan_rows *rows, uint32_t row, const struct scan *sca
         error += left * left;
     }
     float size = length_of(square), left = length_of(error) + 0x1p-22f * size;
-    uint32_t terms = scan->k + scan->k / GROUP + 64;
+    uint32_t terms = shortlist->k + shortlist->k / GROUP + 64;
     float rounding = (float)terms * 0x1p-24f * (size + left);
     rows->a[row] = size + rounding;
     rows->b[row] = left + rounding;
 }
 
-void scan_threshold(const struct scan_rows *rows, uint32_t row, const struct scan *scan, uint32_t n)
+void shortlist_threshold(const struct shortlist_rows *rows, uint32_t row, const struct shortlist *shortlist,
+                         uint32_t n)
 {
-    const float *lower = rows->lower + (size_t)row * scan->n_panels;
+    const float *lower = rows->lower + (size_t)row * shortlist->n_panels;
     float best[PICK_MAX];
     uint32_t found = 0;
     assert(n > 0 && n <= PICK_MAX);
-    rows->least[row] = -INFINITY;
-    if (atomic_load(&scan->unusable) || !(rows->a[row] < norm_most) || !(rows->b[row] < norm_most))
+    rows->threshold[row] = -INFINITY;
+    if (atomic_load(&shortlist->unusable) || !(rows->a[row] < norm_max) || !(rows->b[row] < norm_max))
         return;
     /* The best lower bounds of n panels are those of n different tokens. */
-    for (uint32_t p = 0; p < scan->n_panels; p++) {
+    for (uint32_t p = 0; p < shortlist->n_panels; p++) {
         if (found == n && !(lower[p] > best[n - 1]))
             continue;
         uint32_t at = found < n ? found++ : n - 1;
@@ -127,15 +129,15 @@ void scan_threshold(const struct scan_rows *rows, uint32_t row, const struct sca
         best[at] = lower[p];
     }
     if (found == n)
-        rows->least[row] = best[n - 1];
+        rows->threshold[row] = best[n - 1];
 }
 
-void scan_pick(struct picked *out, const struct scan_rows *rows, uint32_t row, const struct scan *scan,
-               const float *logits, uint32_t n)
+void shortlist_top_k(struct picked *out, const struct shortlist_rows *rows, uint32_t row,
+                     const struct shortlist *shortlist, const float *logits, uint32_t n)
 {
     out->n = 0;
-    for (uint32_t p = 0; p < scan->n_panels; p++) {
-        if (!scan_keeps(rows, row, scan, p))
+    for (uint32_t p = 0; p < shortlist->n_panels; p++) {
+        if (!shortlist_keeps(rows, row, shortlist, p))
             continue;
         for (uint32_t id = p * PANEL; id < (p + 1) * PANEL; id++) {
             float logit = logits[id];

@@ -45,15 +45,15 @@ static struct {
     float x[ROWS][K_MAX];
     float f32[N_PANELS][K_MAX * PANEL];
     uint16_t f16[N_PANELS][K_MAX * PANEL];
-    struct scan scan;
+    struct shortlist shortlist;
     void *block; /* its memory */
-    float upper[ROWS][N_PANELS], lower[ROWS][N_PANELS], a[ROWS], b[ROWS], least[ROWS];
+    float upper[ROWS][N_PANELS], lower[ROWS][N_PANELS], a[ROWS], b[ROWS], threshold[ROWS];
     float floors[N_PANELS * PANEL], logits[ROWS][N_PANELS * PANEL];
     int8_t q[ROWS][K_MAX + GROUP];
     float scales[ROWS][K_MAX / GROUP + 1], out_number[ROWS][OUTLIERS_MAX];
     int32_t offsets[ROWS][K_MAX / GROUP + 1], offsets4[ROWS][GROUPS4 * (K_MAX / GROUP + 1)];
     uint32_t n_out[ROWS], out_at[ROWS][OUTLIERS_MAX];
-    struct scan_rows rows;
+    struct shortlist_rows rows;
     struct int8_rows int8;
 } bed;
 
@@ -63,13 +63,13 @@ static void make_bed(const struct packed_kernels *kernels, uint32_t k, enum weig
     bed.kernels = kernels;
     bed.k = k;
     struct arena arena = { 0 };
-    scan_lay_out(&arena, &bed.scan, N, k);
+    shortlist_lay_out(&arena, &bed.shortlist, N, k);
     bed.block = mem_new_aligned(64, arena.used, 1);
     ck_assert_ptr_nonnull(bed.block);
     memset(bed.block, 0, arena.used);
     arena_begin(&arena, bed.block);
-    scan_lay_out(&arena, &bed.scan, N, k);
-    bed.rows = (struct scan_rows){ bed.upper[0], bed.lower[0], bed.a, bed.b, bed.least, bed.floors };
+    shortlist_lay_out(&arena, &bed.shortlist, N, k);
+    bed.rows = (struct shortlist_rows){ bed.upper[0], bed.lower[0], bed.a, bed.b, bed.threshold, bed.floors };
     bed.int8 = (struct int8_rows){ .q = bed.q[0],
                                    .scales = bed.scales[0],
                                    .offsets = bed.offsets[0],
@@ -92,10 +92,10 @@ static void make_bed(const struct packed_kernels *kernels, uint32_t k, enum weig
         }
     }
     for (uint32_t p = 0; p < N_PANELS; p++)
-        scan_write(&bed.scan, p, type == WEIGHTS_F32 ? (void *)bed.f32[p] : (void *)bed.f16[p],
-                   type == WEIGHTS_F16    ? kernels->expand_f16
-                   : type == WEIGHTS_BF16 ? kernels->expand_bf16
-                                          : NULL);
+        shortlist_write(&bed.shortlist, p, type == WEIGHTS_F32 ? (void *)bed.f32[p] : (void *)bed.f16[p],
+                        type == WEIGHTS_F16    ? kernels->convert_f16
+                        : type == WEIGHTS_BF16 ? kernels->convert_bf16
+                                               : NULL);
     for (uint32_t id = 0; id < N_PANELS * PANEL; id++)
         bed.floors[id] = id < N ? 0 : -INFINITY;
     for (uint32_t r = 0; r < ROWS; r++) {
@@ -107,20 +107,21 @@ static void make_bed(const struct packed_kernels *kernels, uint32_t k, enum weig
 }
 
 /* What a step does, and all logits as well. */
-static void scan_bed(void)
+static void run_bed(void)
 {
     float acc[ROWS * PANEL];
     for (uint32_t r = 0; r < ROWS; r++)
-        scan_row(&bed.rows, r, &bed.scan, bed.x[r], &bed.int8);
+        shortlist_row(&bed.rows, r, &bed.shortlist, bed.x[r], &bed.int8);
     for (uint32_t p = 0; p < N_PANELS; p++) {
-        bed.kernels->product_int8(acc, &bed.int8, 0, ROWS, bed.scan.panels + p * bed.scan.panel_bytes,
-                                  (bed.k + 3) / 4 * 4);
+        bed.kernels->gemm_int8(acc, &bed.int8, 0, ROWS, bed.shortlist.panels + p * bed.shortlist.panel_bytes,
+                               (bed.k + 3) / 4 * 4);
         for (uint32_t r = 0; r < ROWS; r++)
-            bed.kernels->bound(&bed.upper[r][p], &bed.lower[r][p], acc + (size_t)r * PANEL,
-                               &bed.scan.bounds[p], bed.floors + (size_t)p * PANEL, bed.a[r], bed.b[r]);
+            bed.kernels->logit_bounds(&bed.upper[r][p], &bed.lower[r][p], acc + (size_t)r * PANEL,
+                                      &bed.shortlist.bounds[p], bed.floors + (size_t)p * PANEL, bed.a[r],
+                                      bed.b[r]);
         for (uint32_t r = 0; r < ROWS; r++)
-            bed.kernels->product_f32(bed.logits[r] + (size_t)p * PANEL, PANEL, bed.x[r], K_MAX, 1, bed.f32[p],
-                                     PANEL, bed.k, false, (struct ahead){ NULL, 0, 0 });
+            bed.kernels->gemm_f32(bed.logits[r] + (size_t)p * PANEL, PANEL, bed.x[r], K_MAX, 1, bed.f32[p],
+                                  PANEL, bed.k, false, (struct prefetch){ NULL, 0, 0 });
     }
 }
 
@@ -167,14 +168,14 @@ static void check_bed(const char *what)
         static const uint32_t counts[] = { 1, 2, 9, 50, PICK_MAX };
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
             struct picked picked;
-            scan_threshold(&bed.rows, r, &bed.scan, counts[i]);
+            shortlist_threshold(&bed.rows, r, &bed.shortlist, counts[i]);
             /* Nothing but kept panels is looked at. */
             static float seen[N_PANELS * PANEL];
             memcpy(seen, bed.logits[r], sizeof seen);
             for (uint32_t p = 0; p < N_PANELS; p++)
                 for (uint32_t id = p * PANEL; id < (p + 1) * PANEL; id++)
-                    seen[id] = scan_keeps(&bed.rows, r, &bed.scan, p) ? seen[id] : 3e38f;
-            scan_pick(&picked, &bed.rows, r, &bed.scan, seen, counts[i]);
+                    seen[id] = shortlist_keeps(&bed.rows, r, &bed.shortlist, p) ? seen[id] : 3e38f;
+            shortlist_top_k(&picked, &bed.rows, r, &bed.shortlist, seen, counts[i]);
             check_best(&picked, bed.logits[r], counts[i]);
         }
     }
@@ -191,11 +192,11 @@ START_TEST(bounds_hold_for_all_numbers)
             enum weights_type type = (enum weights_type)((weights + 3 * inputs) % 3);
             snprintf(what, sizeof what, "weights %d, inputs %d, type %d", weights, inputs, (int)type);
             make_bed(kernels, k, type, weights, inputs);
-            scan_bed();
+            run_bed();
             check_bed(what);
             for (uint32_t id = 0; id < N; id++) /* some excluded, all of a panel among them */
                 bed.floors[id] = id % 3 == 0 || id / PANEL == 4 ? -INFINITY : 0;
-            scan_bed();
+            run_bed();
             check_bed(what);
             mem_free(bed.block);
         }
@@ -212,12 +213,12 @@ START_TEST(of_ordinary_numbers_little_is_kept)
         for (uint32_t i = 0; i < 768; i++)
             bed.f32[2 * r][i * PANEL + r] += 0.2f * bed.x[r][i];
     for (uint32_t p = 0; p < N_PANELS; p++)
-        scan_write(&bed.scan, p, bed.f32[p], NULL);
-    scan_bed();
+        shortlist_write(&bed.shortlist, p, bed.f32[p], NULL);
+    run_bed();
     for (uint32_t r = 0; r < ROWS; r++) {
-        scan_threshold(&bed.rows, r, &bed.scan, 1);
+        shortlist_threshold(&bed.rows, r, &bed.shortlist, 1);
         for (uint32_t p = 0; p < N_PANELS; p++)
-            kept += scan_keeps(&bed.rows, r, &bed.scan, p);
+            kept += shortlist_keeps(&bed.rows, r, &bed.shortlist, p);
     }
     ck_assert_uint_ge(kept, ROWS);
     ck_assert_uint_le(kept, ROWS + 1);
@@ -235,21 +236,21 @@ START_TEST(without_bounds_all_is_kept)
         bed.x[1][77] = bad[i];
         bed.kernels->quantise(bed.q[1], bed.scales[1], bed.offsets[1], bed.offsets4[1], &bed.n_out[1],
                               bed.out_at[1], bed.out_number[1], bed.x[1], 130);
-        scan_bed();
-        scan_threshold(&bed.rows, 1, &bed.scan, 1);
+        run_bed();
+        shortlist_threshold(&bed.rows, 1, &bed.shortlist, 1);
         for (uint32_t p = 0; p < N_PANELS; p++)
-            ck_assert(scan_keeps(&bed.rows, 1, &bed.scan, p));
+            ck_assert(shortlist_keeps(&bed.rows, 1, &bed.shortlist, p));
         mem_free(bed.block);
 
         make_bed(packed_kernels_best(), 130, WEIGHTS_F32, 0, 0);
-        ck_assert(!bed.scan.unusable);
+        ck_assert(!bed.shortlist.unusable);
         bed.f32[2][40] = bad[i];
-        scan_write(&bed.scan, 2, bed.f32[2], NULL);
-        ck_assert(bed.scan.unusable);
-        scan_bed();
-        scan_threshold(&bed.rows, 0, &bed.scan, 1);
+        shortlist_write(&bed.shortlist, 2, bed.f32[2], NULL);
+        ck_assert(bed.shortlist.unusable);
+        run_bed();
+        shortlist_threshold(&bed.rows, 0, &bed.shortlist, 1);
         for (uint32_t p = 0; p < N_PANELS; p++)
-            ck_assert(scan_keeps(&bed.rows, 0, &bed.scan, p));
+            ck_assert(shortlist_keeps(&bed.rows, 0, &bed.shortlist, p));
         mem_free(bed.block);
     }
 }
@@ -406,8 +407,8 @@ END_TEST
 
 Suite *suite(void)
 {
-    Suite *s = suite_create("packed_scan");
-    TCase *t = tcase_create("scan");
+    Suite *s = suite_create("packed_shortlist");
+    TCase *t = tcase_create("shortlist");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, bounds_hold_for_all_numbers, 0, 3);
     tcase_add_test(t, of_ordinary_numbers_little_is_kept);

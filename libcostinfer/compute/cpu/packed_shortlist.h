@@ -1,4 +1,4 @@
-/* packed_scan.h - the best of a row's logits without reading all of the head.
+/* packed_shortlist.h - the best of a row's logits without reading all of the head.
  *
  * The head is a third of what one row of GPT-2 reads, and who samples greedily wants one of its products.
  * So a copy of it in int8 is read first.  How far a product with the copy can be from the logit is known:
@@ -9,8 +9,8 @@
  * and what float32 adds by rounding.  A panel of the head none of whose upper bounds reaches the n-th best
  * of the lower ones cannot hold any of the n best; the others, a few of thousands, are multiplied as ever.
  * What is picked is therefore the same to the last bit as with all logits. */
-#ifndef PACKED_SCAN_H
-#define PACKED_SCAN_H
+#ifndef PACKED_SHORTLIST_H
+#define PACKED_SHORTLIST_H
 
 #include <stdatomic.h>
 
@@ -19,45 +19,46 @@
 #include "packed_kernels.h"
 
 /* The copy of a head of n outputs and k inputs. */
-struct scan {
+struct shortlist {
     uint32_t k, n, n_panels;
     size_t panel_bytes;
-    unsigned char *panels;     /* int8 panels, see packed_kernels.h */
-    struct scan_panel *bounds; /* [n_panels] */
-    atomic_bool unusable;      /* a weight is too large or not finite */
+    unsigned char *panels;          /* int8 panels, see packed_kernels.h */
+    struct shortlist_panel *bounds; /* [n_panels] */
+    atomic_bool unusable;           /* a weight is too large or not finite */
 };
 
 /* Takes the copy's place, which begins on a cache line. */
-void scan_lay_out(struct arena *arena, struct scan *scan, uint32_t n, uint32_t k);
+void shortlist_lay_out(struct arena *arena, struct shortlist *shortlist, uint32_t n, uint32_t k);
 
 /* Copies a panel, [K][PANEL] of float32, or of what `expand` makes float32 of. */
-void scan_write(struct scan *scan, uint32_t panel, const void *elements,
-                void (*expand)(float *to, const uint16_t *from, size_t n));
+void shortlist_write(struct shortlist *shortlist, uint32_t panel, const void *elements,
+                     void (*expand)(float *to, const uint16_t *from, size_t n));
 
 /* What a step knows of its rows. */
-struct scan_rows {
+struct shortlist_rows {
     float *upper, *lower; /* [rows][n_panels], the greatest upper and lower bound of each panel */
-    float *a, *b;         /* [rows], factors of the bounds: see scan_panel */
-    float *least;         /* [rows], what an upper bound must reach */
+    float *a, *b;         /* [rows], factors of the bounds: see shortlist_panel */
+    float *threshold;     /* [rows], what an upper bound must reach */
     float *floors;        /* [n_panels][PANEL], 0, or minus infinity for what is not to be picked */
 };
 
 /* Row x[k] as it was quantised to row `row` of q: finds its a and b. */
-void scan_row(const struct scan_rows *rows, uint32_t row, const struct scan *scan, const float *x,
-              const struct int8_rows *q);
+void shortlist_row(const struct shortlist_rows *rows, uint32_t row, const struct shortlist *shortlist,
+                   const float *x, const struct int8_rows *q);
 
 /* Finds `least` for the n best of a row whose bounds are complete. */
-void scan_threshold(const struct scan_rows *rows, uint32_t row, const struct scan *scan, uint32_t n);
+void shortlist_threshold(const struct shortlist_rows *rows, uint32_t row, const struct shortlist *shortlist,
+                         uint32_t n);
 
 /* Whether a panel may hold one of the best. */
-static inline bool scan_keeps(const struct scan_rows *rows, uint32_t row, const struct scan *scan,
-                              uint32_t panel)
+static inline bool shortlist_keeps(const struct shortlist_rows *rows, uint32_t row,
+                                   const struct shortlist *shortlist, uint32_t panel)
 {
-    return !(rows->upper[(size_t)row * scan->n_panels + panel] < rows->least[row]);
+    return !(rows->upper[(size_t)row * shortlist->n_panels + panel] < rows->threshold[row]);
 }
 
 /* The n best, out of the kept panels of logits[n_panels * PANEL]; log_sum is left out. */
-void scan_pick(struct picked *out, const struct scan_rows *rows, uint32_t row, const struct scan *scan,
-               const float *logits, uint32_t n);
+void shortlist_top_k(struct picked *out, const struct shortlist_rows *rows, uint32_t row,
+                     const struct shortlist *shortlist, const float *logits, uint32_t n);
 
 #endif
