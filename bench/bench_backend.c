@@ -1,14 +1,14 @@
-/* bench_backend.c - what a device makes of GPT-2 124M, next to what the machine could.
+/* bench_backend.c - how fast a device runs GPT-2 124M, next to the limits of the machine.
  *
  *     bench_backend [DEVICE [ROUNDS]]        JSON lines; "auto" and 5
  *
  * Each round measures the limits (reading memory, the device's matrix product) and then every case, so that
- * both see the same machine; figures are medians over rounds, and the best round of each.  A case's limit is
+ * both see the same machine; figures are medians over rounds, and the best round.  A case's limit is
  *
  *     max(FLOPs at the product's rate, weights at the read rate) + keys and values at the read rate
  *
- * and its share is how much of its time that is.  Weights are made up and written through the backend's
- * interface; the time of a step does not depend on their values. */
+ * and its share is the part of its time that this limit explains.  Weights are synthetic and written through
+ * the backend's interface; the time of a step does not depend on their values. */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -104,7 +104,7 @@ struct reader {
     float sum;
 };
 
-/* Four streams at once, which is what it takes to keep a core's memory requests busy. */
+/* Reads four streams concurrently, which keeps all memory requests of a core busy. */
 static void *read_part(void *argument)
 {
     typedef float vector __attribute__((vector_size(64), aligned(4), may_alias));
@@ -232,9 +232,9 @@ int main(int argc, char **argv)
     if (!block)
         return EXIT_FAILURE;
     for (size_t i = 0; i < READ_BYTES / sizeof *block; i++)
-        block[i] = 1; /* real pages, not the one page of zeros */
+        block[i] = 1; /* makes real pages; untouched ones are all the same page of zeros */
 
-    /* Fills every slot, so that no case reads pages that nobody has touched; and warms up. */
+    /* Fills every slot, so that no case reads untouched pages, and warms up. */
     run_case(backend, prepared, &(struct bench_case){ "", 512, 1, 0, 1 });
     run_case(backend, prepared, &(struct bench_case){ "", 512, 1, 512, 1 });
     for (uint32_t slot = 1; slot < SLOTS; slot++)

@@ -1,12 +1,12 @@
-/* bench_packed.c - the packed CPU backend against the machine's own limits, measured in the same moments.
+/* bench_packed.c - the packed CPU backend against the limits of the machine, measured in the same moments.
  *
  *     bench_packed [--types f32,f16,bf16,int8,int4] [--threads N] [--model gpt2] [--rounds N] [--device cpu]
- *                  [--half-cache] [--depths] [--best]
+ *                  [--kv-f16] [--depths] [--best]
  *
- * A line of JSON for each case; --depths: only one stream, at four depths.  Every round measures the machine
- * (bytes read a second, multiply-adds a second, by the same threads) and then the step; the ratios are
- * medians of the rounds' own ratios, because on a shared machine only numbers of the same moment can be
- * compared. */
+ * Prints a line of JSON for each case; --depths: only one stream, at four depths.  Every round measures the
+ * machine (bytes read per second and multiply-adds per second, by the same threads) and then the step.  The
+ * ratios are medians of the rounds' own ratios, because on a shared machine only numbers of the same moment
+ * can be compared. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@ struct machine {
     float sink[POOL_THREADS_MAX][16];
 };
 
-/* The widest vectors that the processor has; gcc makes a version for each. */
+/* Uses the widest vectors that the processor has; gcc makes a version for each. */
 #if defined(__x86_64__) && !defined(__clang__)
 #define WIDE __attribute__((target_clones("avx512f", "avx2,fma", "default"), optimize("fp-contract=fast")))
 #else
@@ -59,7 +59,7 @@ WIDE static void multiply_add(float *sink)
     vf x = { 0 }, y = x;
     x += 0.9999f;
     y += 1e-9f;
-    /* Chains that begin alike would be found to be one. */
+    /* A compiler would merge chains that begin alike. */
     vf a = y, b = a + 1, c = b + 1, d = c + 1, e = d + 1, f = e + 1, g = f + 1, h = g + 1, i = h + 1,
        j = i + 1, k = j + 1, l = k + 1;
     for (int round = 0; round < FMA_ROUNDS; round++) {
@@ -83,7 +83,7 @@ static void fma_tile(const void *argument, uint32_t tile, uint32_t worker)
     multiply_add(((struct machine *)(uintptr_t)argument)->sink[worker]);
 }
 
-/* Wall time, and time of all processors: on a busy machine only the second says what a computation costs. */
+/* Wall time, and time of all processors: on a busy machine only the second tells what a computation costs. */
 struct elapsed {
     uint64_t wall, cpu;
 };
@@ -211,7 +211,7 @@ static void bench_case(struct bench *b, uint32_t streams, uint32_t rows, uint32_
     for (uint32_t i = 0; i < b->rounds; i++) {
         read[i] = bytes_per_ns(&b->machine);
         struct elapsed peak = fma_time(&b->machine);
-        step_time(b, streams, rows, depth); /* caches hold what they would in a run of steps */
+        step_time(b, streams, rows, depth); /* fills the caches as in a run of steps */
         struct elapsed step = step_time(b, streams, rows, depth);
         ns[i] = (double)step.wall;
         fma[i] = peak_flops / (double)peak.wall;
@@ -291,12 +291,12 @@ int main(int argc, char **argv)
             depths_only = true;
         else if (strcmp(argv[i], "--best") == 0)
             b.best = true;
-        else if (strcmp(argv[i], "--half-cache") == 0)
+        else if (strcmp(argv[i], "--kv-f16") == 0)
             options.half_cache = true;
         else {
             fprintf(stderr,
                     "usage: bench_packed [--types f32,f16,bf16,int8,int4] [--threads N] [--model gpt2] "
-                    "[--rounds N] [--device cpu] [--half-cache] [--depths] [--best]\n");
+                    "[--rounds N] [--device cpu] [--kv-f16] [--depths] [--best]\n");
             return 2;
         }
     }

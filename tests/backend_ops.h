@@ -1,6 +1,6 @@
-/* backend_ops.h - small programs, one operation each and all together, run on a backend and evaluated here
- * in double as their definitions say.  Included once by the test program of each backend; it uses nothing
- * but struct backend, so that any device can be put through it. */
+/* backend_ops.h - small programs, one operation each and all together, run on a backend and evaluated here in
+ * double as their definitions say.  The test program of each backend includes it once.  It uses nothing but
+ * struct backend, so that it can test any device. */
 #ifndef BACKEND_OPS_H
 #define BACKEND_OPS_H
 
@@ -322,7 +322,8 @@ static void step_add(struct step_rows *s, struct run_of_rows run, uint32_t vocab
     }
 }
 
-/* Runs one step on the device and here, and compares every logit: within 1e-5 of 1 + its size. */
+/* Runs one step on the device and here, and compares every logit: the difference is at most 1e-5 of 1 + its
+ * size. */
 static void step_check(struct rig *rig, const struct batch *batch, const char *what)
 {
     const struct program *p = &rig->program;
@@ -405,7 +406,7 @@ static struct op op_head_of(enum row_buffer in, uint32_t weight)
     return (struct op){ .kind = OP_LOGITS, .in = in, .weight = weight };
 }
 
-/* GPT-2 itself, but for the tied head, whose large logits would hide small errors. */
+/* GPT-2 itself, except for the tied head, whose large logits would hide small errors. */
 static void add_gpt2(struct rig *rig)
 {
     rig_add_op(rig, op_embed);
@@ -577,7 +578,7 @@ static void check_extremes(const struct backend *backend)
     rig_end(&rig);
 }
 
-/* Every batch that lies outside the program's shape is refused, and nothing of it runs. */
+/* Every batch that lies outside the program's shape is refused, and no part of it runs. */
 static void check_bad_batches(const struct backend *backend)
 {
     struct rig rig;
@@ -611,8 +612,8 @@ static void check_bad_batches(const struct backend *backend)
     rig_end(&rig);
 }
 
-/* Half a second allows for a busy machine; the contract says a quarter.  A slower one, an emulator for
- * instance, says so as it does to Check. */
+/* The contract is a quarter of a second; `limit_ns` allows for a busy machine.  A slower machine, such as an
+ * emulator, sets CK_TIMEOUT_MULTIPLIER as it does for Check. */
 static void check_measure(const struct backend *backend, uint64_t limit_ns)
 {
     const char *slower = getenv("CK_TIMEOUT_MULTIPLIER");
@@ -634,7 +635,7 @@ static void check_measure(const struct backend *backend, uint64_t limit_ns)
     backend->close(device);
 }
 
-/* Whichever allocation fails, the call that needed it says so and everything else can be let go. */
+/* Whichever allocation fails, the call that needed it reports it and everything else can be freed. */
 static __attribute__((unused)) void check_allocations(const struct backend *backend)
 {
     struct rig rig;
@@ -656,7 +657,7 @@ static __attribute__((unused)) void check_allocations(const struct backend *back
             status = backend->kv_new(&kv, device, &rig.program, 2);
         if (status == CINF_OK)
             status = backend->prepare(&prepared, weights, kv, &rig.program, 3);
-        if (status == CINF_OK) /* last, for it takes longer than all else */
+        if (status == CINF_OK) /* last, because it takes the longest */
             status = backend->measure(device, &speed);
         hit = mem_fail_hit();
         mem_fail_at(0);

@@ -1,4 +1,4 @@
-/* The choice of a device, who may have it, and what a program and a batch must be. */
+/* Which device a name means, how many openers it may have, and what a program and a batch must be. */
 #include <glob.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -196,7 +196,7 @@ static const struct {
     struct op op;
     const char *words;
 } bad_ops[] = {
-    { { .kind = (enum op_kind)99 }, "no such operation" },
+    { { .kind = (enum op_kind)99 }, "unknown operation" },
     { { .kind = OP_EMBED, .out = ROWS_COUNT, .weight = TOKENS, .weight2 = POSITIONS }, "row buffer" },
     { { .kind = OP_EMBED, .out = ROWS_F, .weight = TOKENS, .weight2 = POSITIONS }, "width D" },
     { { .kind = OP_EMBED, .out = ROWS_X, .weight = POSITIONS, .weight2 = POSITIONS }, "[V, D]" },

@@ -36,7 +36,7 @@ START_TEST(allocations)
 }
 END_TEST
 
-/* What stands behind the rows of a step is not touched: a product writes its own rows and no more. */
+/* What lies behind the rows of a step is not touched: a product writes only its own rows. */
 START_TEST(rows_beyond_a_step)
 {
     static const uint32_t counts[] = { 1, 7, 33 };

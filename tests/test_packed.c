@@ -1,6 +1,6 @@
 /* The packed CPU backend: every operation against its definition in double, on every instruction set that
  * this processor has; kernels against plain loops, with guard words; and the promise that a row's logits do
- * not depend on its company or on the threads, to the last bit. */
+ * not depend on other rows of the step or on the threads, to the last bit. */
 #include <costinfer/checkpoint.h>
 
 #include "backend_ops.h"
@@ -17,7 +17,7 @@ enum { SETS_MAX = 3 }; /* of instructions */
             ck_abort_msg("%s", #condition);                                                                  \
     } while (0)
 
-/* False where the processor has no set number `index`. */
+/* False where the processor lacks set number `index`. */
 static bool use_set(int index)
 {
     const struct packed_kernels *kernels = packed_kernels_at((uint32_t)index);
@@ -60,7 +60,7 @@ START_TEST(bad_batches)
 }
 END_TEST
 
-/* Whichever allocation fails, the call that needed it says so and everything else can be let go. */
+/* Whichever allocation fails, the call that needed it reports it and everything else can be freed. */
 START_TEST(allocations)
 {
     const struct backend *b = &backend_cpu_packed;
@@ -182,8 +182,8 @@ START_TEST(half_weights)
 }
 END_TEST
 
-/* Every phase of a step in a row of the profile, none longer than the step; and none unless they are asked
- * for. */
+/* Every phase of a step is in a row of the profile, and none is longer than the step.  Without the option
+ * there are no rows. */
 START_TEST(profiles)
 {
     for (int asked = 0; asked < 2; asked++) {
@@ -216,8 +216,7 @@ START_TEST(profiles)
 }
 END_TEST
 
-/* Keys and values that f16 holds exactly are not changed by a cache of f16: small whole numbers and halves.
- */
+/* An f16 cache does not change keys and values that f16 holds exactly: small whole numbers and halves. */
 START_TEST(cache_of_halves)
 {
     if (!use_set(_i))
@@ -252,7 +251,8 @@ START_TEST(cache_of_halves)
 }
 END_TEST
 
-/* Many columns, none of which may be forgotten or mixed up: each token's weights point to itself. */
+/* Many columns, none of which may be forgotten or confused with another: each token's weights point to
+ * itself. */
 START_TEST(vocabularies)
 {
     static const uint32_t sizes[] = { 1, 31, 32, 33, 97, 257, 50257 };
@@ -269,7 +269,7 @@ START_TEST(vocabularies)
 }
 END_TEST
 
-/* A program may end without logits; the rows that would want them get none. */
+/* A program may end without logits; rows that ask for them get none. */
 START_TEST(no_logits)
 {
     struct rig rig;
@@ -330,7 +330,7 @@ static void logits_of_request(float *all, enum weights_type type, bool half_cach
     rig_end(&rig);
 }
 
-START_TEST(rows_do_not_depend_on_company_or_threads)
+START_TEST(rows_do_not_depend_on_other_rows_or_threads)
 {
     static const struct {
         uint32_t threads, pieces;
@@ -432,9 +432,9 @@ START_TEST(products)
 }
 END_TEST
 
-/* Every number of rows and several widths turned: element (i, r) is row r's number i, and nothing else is
- * written.  What they are multiplied by: one row at once is the same as in products(), panel by panel. */
-START_TEST(turns_and_rows)
+/* Every number of rows and several widths are transposed: element (i, r) is row r's number i, and nothing
+ * else is written.  One row times many outputs gives the same as gemm, panel by panel. */
+START_TEST(transposes_and_gemv)
 {
     if (!use_set(_i))
         return;
@@ -522,7 +522,7 @@ struct int8_row {
     float out_number[OUTLIERS_MAX];
 };
 
-/* What quantise() must do to x[k]: take out outliers, keep everything else to half a step. */
+/* What quantise() must do to x[k]: take out outliers and keep everything else to half a step. */
 static void check_quantised(const struct int8_row *row, const float *x, uint32_t k)
 {
     bool out[3 * GROUP] = { false };
@@ -567,7 +567,8 @@ static double int4_scale(const uint8_t *panel, uint32_t k, uint32_t output)
     return (double)f32_of_f16(scale);
 }
 
-/* gemm_int4() near the definition, which is 0 where a row is, and one row of it as among others. */
+/* gemm_int4() is near the definition, which is 0 where a row is, and one row gives the same alone as among
+ * others. */
 static void check_int4(const struct packed_kernels *kernels, const struct int8_rows *rows, uint32_t k)
 {
     static uint8_t panel[(K_MAX + GROUP4) / GROUP4 * GROUP4_BYTES];
@@ -629,7 +630,7 @@ START_TEST(int8_and_int4)
     fill(&x[0][0], sizeof x / sizeof(float));
     for (size_t i = 0; i < sizeof panel; i++)
         panel[i] = (uint8_t)(1 + random_uniform() * 254.99);
-    /* Extremes of what there can be: all outputs of the first column. */
+    /* The extremes: all outputs of the first column. */
     memset(x[1], 0, sizeof x[1]);
     for (uint32_t k = 0; k < K_MAX; k++) {
         x[2][k] = k % 2 ? 1 : -1;
@@ -841,7 +842,7 @@ START_TEST(numbers_that_do_not_fit)
     ck_ok(packed_weights_new(&weights, device, specs, 2, WEIGHTS_F16));
     float most = 65504;
     float row[40] = { most, INFINITY };
-    ck_ok(packed_weights_write(weights, 1, 0, 1, row, CINF_DTYPE_F32)); /* an infinity is one in f16, too */
+    ck_ok(packed_weights_write(weights, 1, 0, 1, row, CINF_DTYPE_F32)); /* f16 has infinities, too */
     ck_fails(packed_weights_write(weights, 2, 0, 1, row, CINF_DTYPE_F32), CINF_EINVAL, "weight 2 of 2");
     ck_fails(packed_weights_write(weights, 1, 2, 2, row, CINF_DTYPE_F32), CINF_EINVAL, "rows 2 to 4 of 3");
     ck_fails(packed_weights_write(weights, 1, 0, 1, row, CINF_DTYPE_OTHER), CINF_EUNSUPPORTED, "weight 1");
@@ -856,7 +857,7 @@ START_TEST(numbers_that_do_not_fit)
 }
 END_TEST
 
-/* Numbers that a group of 32 with its scale holds exactly come back; its scale is the group's own, and the
+/* Numbers that a group of 32 with its scale holds exactly come back.  Each group has its own scale, and the
  * matrix may come in pieces and end within a group. */
 START_TEST(int4_matrices)
 {
@@ -884,7 +885,7 @@ START_TEST(int4_matrices)
     }
     packed_weights_free(weights);
 
-    /* Any others are off by half a step at most, the largest of a group less. */
+    /* All others are off by half a step at most; the largest of a group is off by less. */
     for (uint32_t i = 0; i < K * N; i++)
         values[i] = (float)random_normal();
     values[3 * N + 5] = 400000;
@@ -900,7 +901,7 @@ START_TEST(int4_matrices)
         }
     }
     packed_weights_free(weights);
-    values[3 * N + 5] = 500000; /* a seventh of it is no f16 */
+    values[3 * N + 5] = 500000; /* a seventh of it is too large for f16 */
     ck_ok(packed_weights_new(&weights, device, &spec, 1, WEIGHTS_INT4));
     ck_fails(packed_weights_write(weights, 0, 0, K, values, CINF_DTYPE_F32), CINF_EUNSUPPORTED,
              "in row 3, column 5");
@@ -976,13 +977,13 @@ Suite *suite(void)
     tcase_add_loop_test(t, cache_of_halves, 0, SETS_MAX);
     tcase_add_loop_test(t, vocabularies, 0, 7);
     tcase_add_test(t, no_logits);
-    tcase_add_loop_test(t, rows_do_not_depend_on_company_or_threads, 0, SETS_MAX * 10);
+    tcase_add_loop_test(t, rows_do_not_depend_on_other_rows_or_threads, 0, SETS_MAX * 10);
     tcase_add_loop_test(t, small_weights_are_near_f32, 0, SETS_MAX);
     suite_add_tcase(s, t);
     t = tcase_create("kernels");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, products, 0, SETS_MAX * 3);
-    tcase_add_loop_test(t, turns_and_rows, 0, SETS_MAX);
+    tcase_add_loop_test(t, transposes_and_gemv, 0, SETS_MAX);
     tcase_add_loop_test(t, merges, 0, SETS_MAX);
     tcase_add_loop_test(t, int8_and_int4, 0, SETS_MAX);
     tcase_add_loop_test(t, sixteen_bit_conversions, 0, SETS_MAX);

@@ -1,4 +1,5 @@
-/* The pool: every tile of every phase exactly once, phases in order, whatever the number of threads. */
+/* The pool runs every tile of every phase exactly once and the phases in order, whatever the number of
+ * threads. */
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>

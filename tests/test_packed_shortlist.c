@@ -1,5 +1,5 @@
-/* The scan: its bounds hold for whatever numbers there are, what it keeps holds the best, and what a step
- * picks is what all of the logits say, on every instruction set. */
+/* The shortlist: its bounds hold for all kinds of numbers, the panels it keeps hold the best, and the best
+ * logits of a step are those of all its logits, on every instruction set. */
 #include <stdio.h>
 
 #pragma GCC diagnostic push
@@ -13,7 +13,7 @@ enum { N = 300, N_PANELS = (N + PANEL - 1) / PANEL, K_MAX = 800, ROWS = 4 };
 
 /* ---- Bounds -------------------------------------------------------------------------------- */
 
-/* Numbers that quantising does badly at, among others. */
+/* Among others, numbers that are hard to quantise. */
 static float odd_number(int kind, uint32_t i)
 {
     double x = random_normal();
@@ -38,7 +38,7 @@ static float odd_number(int kind, uint32_t i)
 }
 enum { KINDS = 8 };
 
-/* A head in panels of a type, its copy, and rows. */
+/* A head in panels of a type, its copy, and some rows. */
 static struct {
     const struct packed_kernels *kernels;
     uint32_t k;
@@ -106,7 +106,7 @@ static void make_bed(const struct packed_kernels *kernels, uint32_t k, enum weig
     }
 }
 
-/* What a step does, and all logits as well. */
+/* Does what a step does, and computes all logits, too. */
 static void run_bed(void)
 {
     float acc[ROWS * PANEL];
@@ -130,7 +130,7 @@ static bool may_be_picked(const float *logits, uint32_t id)
     return logits[id] < INFINITY && !(bed.floors[id] < 0);
 }
 
-/* Checks that the n best are what they are. */
+/* Checks the n best against a search through all logits. */
 static void check_best(const struct picked *picked, const float *logits, uint32_t n)
 {
     static bool taken[N_PANELS * PANEL];
@@ -169,7 +169,7 @@ static void check_bed(const char *what)
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
             struct picked picked;
             shortlist_threshold(&bed.rows, r, &bed.shortlist, counts[i]);
-            /* Nothing but kept panels is looked at. */
+            /* Only kept panels may be read. */
             static float seen[N_PANELS * PANEL];
             memcpy(seen, bed.logits[r], sizeof seen);
             for (uint32_t p = 0; p < N_PANELS; p++)
@@ -208,7 +208,7 @@ START_TEST(of_ordinary_numbers_little_is_kept)
 {
     uint32_t kept = 0;
     make_bed(packed_kernels_best(), 768, WEIGHTS_F32, 0, 0);
-    /* One token of each row stands out, as it does of most texts. */
+    /* One token of each row stands out, as in most texts. */
     for (uint32_t r = 0; r < ROWS; r++)
         for (uint32_t i = 0; i < 768; i++)
             bed.f32[2 * r][i * PANEL + r] += 0.2f * bed.x[r][i];
@@ -227,7 +227,7 @@ START_TEST(of_ordinary_numbers_little_is_kept)
 }
 END_TEST
 
-/* What is not a number, or too large for a bound, leaves nothing out. */
+/* A NaN, or a number that is too large for a bound, makes every panel be kept. */
 START_TEST(without_bounds_all_is_kept)
 {
     static const float bad[] = { NAN, INFINITY, -INFINITY, 1e30f };
@@ -287,7 +287,7 @@ static void stop(struct rig *rig)
     b->close(rig->device);
 }
 
-/* One step whose rows want wants[i % n], against one in which they all want everything. */
+/* Compares a step whose rows want wants[i % n] with one in which all rows want all logits. */
 static void check_step(struct rig *rig, const uint8_t *wants, uint32_t n_wants, const uint8_t *allowed)
 {
     static float all[HEAD_ROWS][HEAD_V];
@@ -366,9 +366,9 @@ START_TEST(picks_are_what_all_logits_say)
 }
 END_TEST
 
-/* Where every bound reaches the best one the scan is in vain: the step is right all the same, and so are the
- * steps after it, which do without. */
-START_TEST(a_scan_in_vain)
+/* Where every bound reaches the best one the shortlist is in vain.  The step is right nevertheless, and so
+ * are the steps after it, which do without. */
+START_TEST(a_shortlist_in_vain)
 {
     struct rig rig;
     rig_begin(&rig, (struct shape){ HEAD_D, 8, 16, HEAD_V, HEAD_ROWS, 1 });
@@ -384,8 +384,8 @@ START_TEST(a_scan_in_vain)
 }
 END_TEST
 
-/* int8 weights are as small as their copy would be, and so are small heads. */
-START_TEST(what_is_not_scanned)
+/* int8 weights are as small as their copy would be, and small heads are read as fast. */
+START_TEST(heads_without_a_shortlist)
 {
     static const uint8_t allowed[HEAD_V / 8 + 1] = { 1 };
     struct rig rig;
@@ -414,8 +414,8 @@ Suite *suite(void)
     tcase_add_test(t, of_ordinary_numbers_little_is_kept);
     tcase_add_test(t, without_bounds_all_is_kept);
     tcase_add_test(t, picks_are_what_all_logits_say);
-    tcase_add_test(t, a_scan_in_vain);
-    tcase_add_test(t, what_is_not_scanned);
+    tcase_add_test(t, a_shortlist_in_vain);
+    tcase_add_test(t, heads_without_a_shortlist);
     suite_add_tcase(s, t);
     return s;
 }

@@ -248,10 +248,10 @@ struct backend {
     enum cinf_status (*allow)(struct prepared *prepared, const uint8_t *allowed);
     enum cinf_status (*picked)(struct prepared *prepared, uint32_t i, struct picked *out);
 
-    /* Lends the device's own threads to other work between two steps: calls work(job, i, …) for each i below
-     * n, concurrently and in any order, and returns when all is done.  NULL: it has none to lend. */
-    void (*parallel)(struct device *device, void (*work)(const void *job, uint32_t i, uint32_t worker),
-                     const void *job, uint32_t n);
+    /* Lends the device's own threads to other work between two steps: calls work(argument, i, …) for each i
+     * below n, concurrently and in any order, and returns when all is done.  NULL: it has none to lend. */
+    void (*parallel)(struct device *device, void (*work)(const void *argument, uint32_t i, uint32_t worker),
+                     const void *argument, uint32_t n);
 };
 
 /* ---- Opening (devices.c) ------------------------------------------------------------------ */

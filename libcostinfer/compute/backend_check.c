@@ -1,9 +1,10 @@
-/* backend_check.c - whether a program, a batch and requests for weights are possible, before a backend
- * believes them.  Their letters and rules are those of backend.h. */
+/* backend_check.c - rejects programs, batches and requests for weights that break the rules of backend.h. */
 #include <inttypes.h>
 
 #include "backend_impl.h"
 #include "fail.h"
+
+enum { ROWS_MAX = 1 << 20 }; /* of a step */
 
 static bool has_spec(const struct program *p, uint32_t index, enum weight_role role, uint32_t rows,
                      uint32_t cols)
@@ -12,7 +13,7 @@ static bool has_spec(const struct program *p, uint32_t index, enum weight_role r
            p->specs[index].cols == cols;
 }
 
-/* What is wrong with an operation, or NULL. */
+/* What is wrong with an operation; NULL: nothing. */
 static const char *op_fault(const struct program *p, const struct op *op, bool last)
 {
     uint32_t d = p->width;
@@ -21,7 +22,7 @@ static const char *op_fault(const struct program *p, const struct op *op, bool l
         if (!last)
             return "logits are not the last operation";
         if (op->in >= ROWS_COUNT)
-            return "no such row buffer";
+            return "unknown row buffer";
         in = row_width(p, op->in);
         if (!has_spec(p, op->weight, WEIGHT_HEAD, p->vocab, in) &&
             !has_spec(p, op->weight, WEIGHT_TOKENS, p->vocab, in))
@@ -29,7 +30,7 @@ static const char *op_fault(const struct program *p, const struct op *op, bool l
         return NULL;
     }
     if (op->out >= ROWS_COUNT || (op->kind != OP_EMBED && op->in >= ROWS_COUNT))
-        return "no such row buffer";
+        return "unknown row buffer";
     switch (op->kind) {
     case OP_EMBED:
         if (!has_spec(p, op->weight, WEIGHT_TOKENS, p->vocab, d))
@@ -57,15 +58,15 @@ static const char *op_fault(const struct program *p, const struct op *op, bool l
     case OP_ATTEND:
         if (op->in == op->out || op->in == ROWS_F || op->out == ROWS_F)
             return "attention goes from one buffer of width D to another";
-        return op->layer >= p->layers ? "no such layer" : NULL;
+        return op->layer >= p->layers ? "unknown layer" : NULL;
     default:
-        return "no such operation";
+        return "unknown operation";
     }
 }
 
 enum cinf_status program_check(const struct program *p)
 {
-    /* Three times a width and every count must fit BLAS's int. */
+    /* Three times a width, and every count, must fit BLAS's int. */
     const uint32_t max = INT32_MAX / 4;
     if (p->width == 0 || p->width > max || p->inner == 0 || p->inner > max || p->vocab == 0 ||
         p->vocab > max || p->positions == 0 || p->positions > max || p->layers == 0)
@@ -132,8 +133,8 @@ enum cinf_status prepare_check(const struct program *program, const struct weigh
                                uint32_t n_specs, uint32_t rows_max)
 {
     TRY(program_check(program));
-    if (rows_max == 0 || rows_max > 1u << 20)
-        return cinf_fail(CINF_EINVAL, "steps of at most %u rows", rows_max);
+    if (rows_max == 0 || rows_max > ROWS_MAX)
+        return cinf_fail(CINF_EINVAL, "steps of at most %u rows; 1 to %d are possible", rows_max, ROWS_MAX);
     bool fits = n_specs == program->n_specs;
     for (uint32_t i = 0; i < n_specs && fits; i++) {
         const struct weight_spec *a = &specs[i], *b = &program->specs[i];

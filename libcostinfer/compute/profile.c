@@ -23,7 +23,7 @@ bool profile_row(struct profile *p, uint32_t index, struct profile_row *out)
 {
     if (index >= p->n)
         return false;
-    for (uint32_t i = 1; i < p->n; i++) { /* by insertion: they are few */
+    for (uint32_t i = 1; i < p->n; i++) { /* insertion sort: there are few rows */
         struct profile_row row = p->rows[i];
         uint32_t at = i;
         for (; at > 0 && p->rows[at - 1].ns < row.ns; at--)

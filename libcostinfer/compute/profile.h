@@ -11,7 +11,8 @@ struct profile {
     uint32_t n;
 };
 
-/* One launch more of the row of that name, which is begun where there is none; one too many is left out. */
+/* Counts one launch more in the row of that name, which is added if there is none and there is room for
+ * it. */
 void profile_add(struct profile *profile, const char *name, uint64_t ns);
 
 /* Row `index`, the longest first; false behind the last. */

@@ -14,7 +14,8 @@
 #include "cpu_plain.h"
 #include "fail.h"
 
-/* Rows of one slot whose attention is computed at once: the scores are a [block, positions] matrix. */
+/* Rows of one slot whose attention is computed together: their scores are an [ATTEND_ROWS, positions]
+ * matrix. */
 enum { ATTEND_ROWS = 64 };
 
 /* What cpu_prepared.scratch begins with. */
@@ -82,8 +83,8 @@ static void norm(const struct cpu_prepared *p, const struct op *op, const struct
 
 /* y[n] = activation(y[n])
  *
- * tanh(u) = 2s(2u) - 1 with s(u) = 1 / (1 + exp(-u)), so gelu_new, 0.5y(1 + tanh(u)), is y * s(2u): without
- * the cancellation in 1 + tanh(u) for negative u. */
+ * tanh(u) = 2s(2u) - 1 with s(u) = 1 / (1 + exp(-u)), so gelu_new, 0.5y(1 + tanh(u)), is y * s(2u), which
+ * avoids the cancellation in 1 + tanh(u) for negative u. */
 static void activate(enum cinf_activation activation, float *y, size_t n)
 {
     switch (activation) {
@@ -236,8 +237,8 @@ static void softmax(float *x, size_t n)
 
 /* out[D/H] = softmax(scale * q[D/H] * keys[n,D/H]^T) * values[n,D/H]
  *
- * Not by sgemv(): a head's past is so little work that waking OpenBLAS's threads for each of 2H products a
- * layer costs more than the products (124M, depth 512, 2 cores: 2 to 7 ms a token; these loops 1.2 ms). */
+ * sgemv() is not used: a head's past is so little work that waking OpenBLAS's threads for each of 2H products
+ * a layer costs more than the products (124M, depth 512, 2 cores: 2 to 7 ms a token; these loops 1.2 ms). */
 static void attend_one(float *out, const float *q, const float *keys, const float *values, size_t n,
                        size_t d_head, float scale, float *scores)
 {

@@ -5,14 +5,14 @@
 #include "half.h"
 
 /* exp(x) with a relative error below 4e-7, for x in [-87, 80]; clamped to these ends outside.  A NaN stays
- * one.  Not up to 88: what is divided by exp(88) is subnormal, and compilers compute that quotient for every
- * element and throw it away, at a hundred cycles each.
+ * one.  The range does not reach 88, because a quotient by exp(88) is subnormal, and compilers compute that
+ * quotient for every element and throw it away, at a hundred cycles each.
  *
  *     exp(x) = 2^n * exp(r),  n = x / ln 2 rounded,  r = x - n * ln 2,  |r| <= ln(2)/2
  *
- * Adding 1.5 * 2^23 leaves n in the lowest bits of the sum, so rounding and conversion to an integer are
- * one addition.  ln 2 is taken off in two parts, because n * ln 2 would lose bits of x.  The polynomial is
- * exp's own series, whose next term r^7/5040 is below 1.2e-7. */
+ * Adding 1.5 * 2^23 leaves n in the lowest bits of the sum, so rounding and conversion to an integer are one
+ * addition.  ln 2 is taken off in two parts, because n * ln 2 would lose bits of x.  The polynomial is exp's
+ * own series, whose next term r^7/5040 is below 1.2e-7. */
 static inline float exp_near(float x)
 {
     const float shift = 0x1.8p23f;

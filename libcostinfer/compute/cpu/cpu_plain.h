@@ -44,8 +44,8 @@ enum cinf_status cpu_prepared_new(struct prepared **out, struct weights *weights
                                   const struct program *program, uint32_t rows_max, uint64_t scratch_bytes);
 void cpu_prepared_free(struct prepared *prepared);
 
-/* What such a backend computes in its own way; a step is these over all rows, one operation after the other.
- */
+/* What such a backend computes in its own way.  A step applies these to all rows, one operation after the
+ * other. */
 struct cpu_ops {
     void (*norm)(const struct cpu_prepared *p, const struct op *op, const struct batch *batch);
     void (*linear)(const struct cpu_prepared *p, const struct op *op, const struct batch *batch);

@@ -1,10 +1,11 @@
 /* packed_attend.h - causal attention over the packed cache.
  *
- * Online softmax over chunks of the past: scores of some rows against one chunk, their exponentials, the sum
- * of values they weigh, merged into what earlier chunks gave.  The score matrix of a prompt is never built.
+ * This is online softmax over chunks of the past: the scores of some rows against one chunk, their
+ * exponentials, and the sum of the values that they weigh are merged into what earlier chunks gave.  The
+ * score matrix of a prompt is never built.
  *
- * The invariant of packed_kernels.h holds here because chunks begin at multiples of ATTEND_CHUNK whatever
- * the batch, and are merged in ascending order, whether one thread went through them or several. */
+ * The invariant of packed_kernels.h holds here because chunks begin at multiples of ATTEND_CHUNK whatever the
+ * batch, and are merged in ascending order, whether one thread went through them or several. */
 #ifndef PACKED_ATTEND_H
 #define PACKED_ATTEND_H
 
@@ -33,16 +34,17 @@ struct attend {
     float scale;
 };
 
-/* Floats of scratch that a worker needs, and of a partial result of one row, head and chunk. */
+/* Floats of scratch that a worker needs, and floats of the part of one row, head and chunk. */
 size_t attend_scratch(const struct cpu_kv *kv);
 size_t attend_part_size(const struct cpu_kv *kv);
 
-/* One head of these rows, all of their past.  `then` are the keys that this thread reads next, to be asked
- * for meanwhile; NULL: nobody knows. */
+/* One head of these rows, over all of their past. `following` are the keys that this thread reads next, which
+ * are prefetched; NULL: unknown. */
 void attend_all(const struct attend *a, const struct attend_rows *rows, uint32_t head,
-                const unsigned char *then, float *scratch);
+                const unsigned char *following, float *scratch);
 
-/* In two steps: one chunk to parts [rows.n][n_chunks], as far as a row sees it; then a row's parts to out. */
+/* The same in two steps: one chunk to parts [rows.n][n_chunks], as far as each row sees it; then one row's
+ * parts to out. */
 void attend_chunk(const struct attend *a, const struct attend_rows *rows, uint32_t head, uint32_t chunk,
                   float *parts, uint32_t n_chunks, float *scratch);
 void attend_merge(const struct attend *a, uint32_t row, uint32_t head, const float *parts, float *scratch);

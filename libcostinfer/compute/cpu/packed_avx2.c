@@ -1,7 +1,7 @@
-/* packed_avx2.c - the kernels for AVX2 with FMA and F16C (every x86-64 processor of 2013 and later, nearly).
+/* packed_avx2.c - the kernels for AVX2 with FMA and F16C (nearly every x86-64 processor since 2013).
  *
- * Its 8-bit product adds pairs in saturating 16 bits.  |w| times a number with w's sign is at most
- * 2 * 127 * 127 a pair, which fits; w + 128 times it would not. */
+ * Its 8-bit product adds pairs in saturating 16 bits.  A pair of |w| times the activation with w's sign is at
+ * most 2 * 127 * 127, which fits; with w + 128 it would not. */
 #include "packed_isa.h"
 
 #ifdef __AVX2__
@@ -56,7 +56,7 @@ static inline int32_t v_reduce_sumi(VI x)
     return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1)));
 }
 
-/* x[i][j] becomes x[j][i]: within the halves of vectors, then the halves. */
+/* x[i][j] becomes x[j][i]: first within the halves of vectors, then the halves. */
 INLINE void v_transpose(VF x[LANES])
 {
     VF t[LANES];
@@ -82,7 +82,7 @@ INLINE void v_transpose(VF x[LANES])
 
 enum { MICRO_ROWS = 6, MICRO_VECTORS = 2, INT8_ROWS = 4, INT4_ROWS = 2 };
 
-/* 16 of the panel's 32 outputs, from `panel` on. */
+/* Computes 16 of the panel's 32 outputs, from `panel` on. */
 INLINE void microkernel_int8_of(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
                                 const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {
@@ -146,8 +146,8 @@ static void microkernel_int8(uint32_t rows, float *acc, const struct int8_rows *
     }
 }
 
-/* The eight outputs that half `half` of each line holds in its bytes' lower halves, and the eight in their
- * upper ones.  16 bits hold the sums of a group: 16 pairs of at most 15 * 127. */
+/* Computes the eight outputs that half `half` of each line holds in its bytes' lower halves, and the eight in
+ * their upper ones. 16 bits hold the sums of a group: 16 pairs of at most 15 * 127. */
 INLINE void microkernel_int4_of(uint32_t rows, uint32_t half, float *acc, const struct int8_rows *a,
                                 uint32_t row, const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {

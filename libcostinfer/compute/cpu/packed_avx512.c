@@ -1,6 +1,7 @@
 /* packed_avx512.c - the kernels for AVX-512 (F, BW, DQ, VL) with VNNI.
  *
- * vpdpbusd is written in assembly: gcc 12 copies registers around the intrinsic, at half the speed. */
+ * vpdpbusd is written in assembly, because gcc 12 copies registers around the intrinsic, which halves the
+ * speed. */
 #include "packed_isa.h"
 
 #ifdef __AVX512BW__
@@ -32,7 +33,7 @@ typedef int32_t vi __attribute__((vector_size(64)));
 #define v_reduce_sumi(i)   _mm512_reduce_add_epi32((__m512i)(i))
 #define v_reduce_max(x)    _mm512_reduce_max_ps(x)
 
-/* x[i][j] becomes x[j][i]: within the quarters of vectors, then the quarters. */
+/* x[i][j] becomes x[j][i]: first within the quarters of vectors, then the quarters. */
 INLINE void v_transpose(VF x[LANES])
 {
     VF t[LANES];

@@ -1,4 +1,4 @@
-/* packed_device.h - device "cpu": its processor's kernels, its threads and their scratch sizes. */
+/* packed_device.h - device "cpu": the kernels for its processor, its threads and its profile. */
 #ifndef PACKED_DEVICE_H
 #define PACKED_DEVICE_H
 

@@ -13,19 +13,19 @@ extern const struct packed_kernels packed_kernels_portable;
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Before a loop of a constant number of turns. */
+/* Stands before a loop with a constant number of iterations. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* How far ahead of the multiply-adds weights are asked for: the processor's own prefetcher stops at the end
- * of a page and does not keep all of memory's lanes busy.  Measured from 1 to 16 KiB, one thread: 8 rows of
- * f16 go from 23 to 31 GB/s, 12 rows of f32 from 28 to 39. */
+/* How far ahead of the multiply-adds weights are prefetched.  The processor's own prefetcher stops at the end
+ * of a page and does not keep all memory channels busy.  Measured from 1 to 16 KiB, one thread: 8 rows of f16
+ * go from 23 to 31 GB/s, 12 rows of f32 from 28 to 39. */
 enum { PREFETCH_BYTES = 8192 };
 
-/* Where a pass over k lines asks for what comes next, and how far it goes on with each line. */
+/* Where a pass over k lines prefetches, and how far that moves with each line. */
 struct prefetch_cursor {
     const char *next;
     size_t step;

@@ -14,7 +14,7 @@ static bool runs(const struct packed_kernels *kernels)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512vnni");
-    if (kernels == &packed_kernels_avx2) /* F16C is older than either and always there with them */
+    if (kernels == &packed_kernels_avx2) /* F16C is older than both and always present with them */
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return kernels == &packed_kernels_portable;

@@ -1,4 +1,4 @@
-/* packed_kernels.h - the inner loops of the packed CPU backend, one table of them an instruction set.
+/* packed_kernels.h - the inner loops of the packed CPU backend, one table of them for each instruction set.
  *
  * A weight matrix is cut into panels of 32 outputs; a panel is [K][32], so that one step along K reads one
  * contiguous line of 128 bytes (f32) and multiplies it by one number of each row:
@@ -13,8 +13,8 @@
  *
  * Invariant: the result of a row never depends on how many rows are computed with it.  Every kernel sums an
  * output over ascending k in one chain of fused multiply-adds (int8: exact integers, then one chain over
- * groups), whatever the number of rows; who splits K continues the same chain.  Different instruction sets
- * may differ in the last bits. */
+ * groups), whatever the number of rows; code that splits K continues the same chain.  Different instruction
+ * sets may differ in the last bits. */
 #ifndef PACKED_KERNELS_H
 #define PACKED_KERNELS_H
 
@@ -30,8 +30,8 @@ enum {
     GROUP4 = 32, /* int4: weights along K that share a scale */
     GROUP4_BYTES = GROUP4 * PANEL / 2 + PANEL * 2,
     GROUPS4 = GROUP / GROUP4,
-    OUTLIERS_MAX = 16,   /* int8: numbers of a row that are kept as they are */
-    MICRO_ROWS_MAX = 12, /* rows that a kernel computes at once, at most */
+    OUTLIERS_MAX = 16,   /* int8: numbers of a row that are kept in f32 */
+    MICRO_ROWS_MAX = 12, /* rows that a microkernel computes together, at most */
 };
 
 enum finish {
@@ -40,8 +40,8 @@ enum finish {
     FINISH_ACTIVATE, /* out = activation(y) */
 };
 
-/* A row of activations in int8: numbers[k] ~ q[k] * scales[k / GROUP], but for the outliers, whose q is 0.
- * Fields point to arrays of consecutive rows, `stride` numbers apart. */
+/* A row of activations in int8: numbers[k] ~ q[k] * scales[k / GROUP], except for the outliers, whose q is
+ * 0.  Fields point to arrays of consecutive rows, `stride` numbers apart. */
 struct int8_rows {
     const int8_t *q;         /* [rows][stride], zero beyond K up to a multiple of GROUP */
     const float *scales;     /* [rows][groups] */
@@ -53,22 +53,20 @@ struct int8_rows {
     const int32_t *offsets4; /* [rows][groups * GROUPS4], -8 * sum of q: int4 is stored as w + 8 */
 };
 
-/* What will be read next, so that it can be asked for while there is something to compute.  start NULL:
- * nothing special, only what follows the operand. */
+/* Memory to prefetch while a product computes.  start NULL: only what follows the operand. */
 struct prefetch {
     const void *start;
     size_t bytes;
-    size_t step; /* bytes to ask for with each line: 64, or 128 where a line has as many */
+    size_t step; /* bytes to prefetch with each line: 64, or 128 where a line has that many */
 };
 
-/* What is known of the int8 copy of a panel of the head, see packed_shortlist.h: an output's products with
- * the copy are acc * scale, and no farther from the logit than residual * a + norm * b, with the row's a and
- * b.
- */
+/* What is known of the int8 copy of a panel of the head, see packed_shortlist.h.  An output's product with
+ * the copy is acc * scale, and its distance from the logit is at most residual * a + norm * b, with the row's
+ * a and b. */
 struct shortlist_panel {
     float scale[PANEL];
-    float residual[PANEL]; /* length of what the copy leaves out, at least */
-    float norm[PANEL];     /* length of the copy, at least */
+    float residual[PANEL]; /* upper bound of the length of what the copy leaves out */
+    float norm[PANEL];     /* upper bound of the length of the copy */
 };
 
 /* acc[rows][0…31] = a[rows][k] * b[k][32], or += when `add`.  ld_: elements from one row to the next. */
@@ -85,8 +83,8 @@ struct packed_kernels {
 
     gemm_kernel *gemm_f32, *gemm_f16, *gemm_bf16;
 
-    /* acc[rows][32] = a * panel, before the outputs' scales.  k is a multiple of 4; the panel has that many.
-     */
+    /* acc[rows][32] = a * panel, before the outputs' scales.  k is a multiple of 4, and the panel has k
+     * lines. */
     void (*gemm_int8)(float *acc, const struct int8_rows *a, uint32_t first_row, uint32_t rows,
                       const uint8_t *panel, uint32_t k);
 
@@ -98,42 +96,42 @@ struct packed_kernels {
     void (*convert_f16)(float *to, const uint16_t *from, size_t n);
     void (*convert_bf16)(float *to, const uint16_t *from, size_t n);
 
-    /* to[n] = from[n] to the nearest.  As f16_of_f32() but for the bits of a NaN. */
+    /* to[n] = from[n], rounded to the nearest: as f16_of_f32(), except for the bits of a NaN. */
     void (*convert_to_f16)(uint16_t *to, const float *from, size_t n);
 
     /* to[width][n] from n rows of `width`, ld_to and ld elements apart: row r becomes column r.  n and width
-     * are rounded up to 16, and there must be room.  Meanwhile what is at `ahead`, of the rows' shape, is
-     * asked for.
-     */
+     * are rounded up to 16, and there must be room for that.  Memory of the rows' shape at `prefetch` is
+     * prefetched. */
     transpose_kernel *transpose_f32, *transpose_f16;
 
-    /* acc[n] = a[k] * b[k][n], or += when `add`: as product(), for one row and more outputs; n is a multiple
-     * of 32.  Meanwhile the k * n elements at `ahead` are asked for, of b's type or of the one named. */
+    /* acc[n] = a[k] * b[k][n], or += when `add`: as gemm, for one row and more outputs; n is a multiple of
+     * 32.  The k * n elements at `prefetch`, of b's type or of the one named, are prefetched. */
     gemv_kernel *gemv_f32, *gemv_f32_before_f16, *gemv_f16;
 
-    /* y = acc * scale + bias, [rows][32], and what `how` makes of it.  scale and bias are [32]. */
+    /* y = acc * scale + bias, [rows][32], then as `how` says.  scale and bias are [32]. */
     void (*finish)(float *out, size_t ld_out, const float *acc, uint32_t rows, const float *scale,
                    const float *bias, enum finish how, enum cinf_activation activation);
 
-    /* The greatest upper and the greatest lower bound of acc[32] * scale + floor; NaN is less than any. */
+    /* The greatest upper and the greatest lower bound of the logits acc[32] * scale + floor; NaN is less than
+     * any. */
     void (*logit_bounds)(float *upper, float *lower, const float *acc, const struct shortlist_panel *panel,
                          const float *floors, float a, float b);
 
-    /* out[d] = (in - mean) / sqrt(variance + epsilon) * gain + bias; two passes, as the definition. */
+    /* out[d] = (in - mean) / sqrt(variance + epsilon) * gain + bias; in two passes, as it is defined. */
     void (*norm)(float *out, const float *in, const float *gain, const float *bias, uint32_t d,
                  float epsilon);
 
-    /* One row to int8; q has room for k rounded up to GROUP.  The pointers are those of the row; offsets4
-     * NULL: they are not wanted. */
+    /* One row to int8; q has room for k rounded up to GROUP.  The pointers are those of the row; offsets4 may
+     * be NULL. */
     void (*quantise)(int8_t *q, float *scales, int32_t *offsets, int32_t *offsets4, uint32_t *n_out,
                      uint32_t *out_at, float *out_number, const float *in, uint32_t k);
 
-    /* scores[n] of one row, n <= a chunk: replaced by exp(scale * score - *max), with a positive scale; *sum
-     * of them.  There is room for n rounded up to 16, and anything in it. */
+    /* Replaces scores[n] of one row, n at most a chunk, by exp(scale * score - *max), with a positive scale;
+     * *sum is their sum.  There is room for n rounded up to 16, and the rest of it may hold anything. */
     void (*softmax)(float *scores, uint32_t n, float scale, float *max, float *sum);
 
-    /* Two parts of a softmax's sum of values [n], each with the maximum and the sum of its weights, together;
-     * n is a multiple of 32.  There is something in the first. */
+    /* Adds a part of a softmax's sum of values [n] to another, each with the maximum and the sum of its
+     * weights; n is a multiple of 32.  The first is not empty. */
     void (*merge)(float *values, float *max, float *sum, const float *part, float part_max, float part_sum,
                   uint32_t n);
 
@@ -142,13 +140,13 @@ struct packed_kernels {
     float (*exp)(float x);
 };
 
-/* The best that this processor runs. */
+/* The best table that this processor runs. */
 const struct packed_kernels *packed_kernels_best(void);
 
 /* Table number `index` that this processor runs, best first; NULL beyond. */
 const struct packed_kernels *packed_kernels_at(uint32_t index);
 
-/* For tests and benchmarks: devices opened from now on use these; NULL: the best. */
+/* For tests and benchmarks: devices that are opened from now on use these; NULL: the best. */
 void packed_kernels_force(const struct packed_kernels *kernels);
 
 #endif

@@ -1,5 +1,5 @@
-/* packed_kernels_body.h - the kernels' code, included once by each file of an instruction set, which has
- * defined before:
+/* packed_kernels_body.h - the kernels' code, included once by each file of an instruction set, which defines
+ * these first:
  *
  *   LANES                       floats of a vector
  *   VF, VI                      vectors of LANES floats and of as many int32_t (GNU vector types)
@@ -8,16 +8,16 @@
  *   v_fma(a, b, c)              a * b + c
  *   v_max(a, b) v_min(a, b)     b where one is a NaN
  *   v_load_f16(p) v_load_bf16(p) v_store_f16(p, x)
- *   v_store_int8(p, i)              stores each lane's lowest byte
+ *   v_store_int8(p, i)          stores each lane's lowest byte
  *   v_transpose(x)              of x[LANES]
  *   v_reduce_sum(x) v_reduce_sumi(i) v_reduce_max(x)  of all lanes
- *   MICRO_ROWS, MICRO_VECTORS   accumulators of a block of many rows; they must fit the registers
- *   microkernel_int8(...), INT8_ROWS  the integer block, see gemm_int8(), and the rows it takes at most
+ *   MICRO_ROWS, MICRO_VECTORS   accumulators of a microkernel of many rows; they must fit the registers
+ *   microkernel_int8(...), INT8_ROWS  the integer microkernel, see gemm_int8(), and the rows it takes at most
  *   microkernel_int4(...), INT4_ROWS  the same, see gemm_int4()
  *   KERNELS, KERNELS_NAME       the table's name, and the instruction set's
  *
- * Blocks are forced inline with a constant number of rows and unrolled whole, so that the accumulators are
- * registers: a compiler spills an accumulator array as soon as one loop over it is left. */
+ * Microkernels are forced inline with a constant number of rows and unrolled completely, so that the
+ * accumulators are registers: a compiler spills an accumulator array as soon as one loop over it remains. */
 #include <math.h>
 #include <string.h>
 
@@ -41,8 +41,9 @@ INLINE VF load_as(enum stored as, const void *b, size_t at)
 
 /* ---- Products ----------------------------------------------------------------------------- */
 
-/* Pass number `pass` of several over the same operand.  Each asks for ahead.step bytes with a line of its own
- * until all of `ahead` is asked for: memory then delivers at an even pace while the passes compute. */
+/* Where pass number `pass` of several over the same operand prefetches.  Each prefetches prefetch.step bytes
+ * with each of its lines until all of `prefetch` is covered, so that memory delivers evenly while the passes
+ * compute. */
 INLINE struct prefetch_cursor cursor_of(struct prefetch prefetch, uint32_t pass, uint32_t k,
                                         const void *operand, size_t line_bytes)
 {
@@ -87,7 +88,7 @@ INLINE void microkernel(uint32_t rows, uint32_t vectors, enum stored as, float *
     }
 }
 
-/* A panel's line at once where the accumulators allow it, in passes otherwise. */
+/* A panel's line in one pass where the accumulators allow it, in several otherwise. */
 INLINE void microkernel_passes(uint32_t rows, enum stored as, float *acc, size_t ld_acc, const float *a,
                                size_t ld_a, const void *b, size_t ld_b, uint32_t k, bool add,
                                struct prefetch_cursor cursor)
@@ -109,9 +110,9 @@ INLINE void gemm(enum stored as, float *acc, size_t ld_acc, const float *a, size
 {
     const size_t line_bytes = ld_b * (as == STORED_F32 ? sizeof(float) : sizeof(uint16_t));
     uint32_t pass = 0;
-    /* Blocks of about equal size: 13 rows are 7 and 6, not 12 and 1. */
-    for (uint32_t blocks = (rows + MICRO_ROWS - 1) / MICRO_ROWS; blocks > 0; blocks--) {
-        uint32_t n = (rows + blocks - 1) / blocks;
+    /* Tiles of about equal size: 13 rows are 7 and 6, not 12 and 1. */
+    for (uint32_t tiles = (rows + MICRO_ROWS - 1) / MICRO_ROWS; tiles > 0; tiles--) {
+        uint32_t n = (rows + tiles - 1) / tiles;
         struct prefetch_cursor cursor = cursor_of(prefetch, pass++, k, b, line_bytes);
         switch (n) {
             MICROKERNEL_CASE(1)
@@ -215,7 +216,7 @@ static void transpose_f16(float *to, size_t ld_to, const void *rows, size_t ld, 
     transpose(STORED_F16, to, ld_to, rows, ld, n, width, prefetch);
 }
 
-/* As block() for one row, of more outputs at once: their chains hide each other's latency. */
+/* A microkernel for one row and more outputs together: their chains hide each other's latency. */
 INLINE void gemv_tile(uint32_t vectors, enum stored as, float *acc, const float *a, const void *b, size_t at,
                       size_t ld_b, uint32_t k, bool add, enum stored prefetch_as, const void *prefetch,
                       size_t ld_prefetch)
@@ -263,7 +264,7 @@ static void gemv_f16(float *acc, const float *a, const void *b, size_t ld_b, uin
     gemv(STORED_F16, acc, a, b, ld_b, n, k, add, STORED_F16, prefetch);
 }
 
-/* acc[32] += x[k] * w[k][32] for the numbers that quantise() took out of a row. */
+/* acc[32] += x[k] * w[k][32] for the numbers x[k] that quantise() took out of a row. */
 static void add_outliers(float *acc, const struct int8_rows *a, uint32_t row, const uint8_t *panel)
 {
     for (uint32_t i = 0; i < a->n_out[row]; i++) {
@@ -284,8 +285,8 @@ static void gemm_int8(float *acc, const struct int8_rows *a, uint32_t first_row,
     uint32_t row = first_row, left = rows, pass = 0;
     const struct prefetch next_panel = { panel + (size_t)k * PANEL, (size_t)k * PANEL, 64 };
     const struct prefetch prefetch = rows > INT8_ROWS ? next_panel : (struct prefetch){ NULL, 0, 0 };
-    for (uint32_t blocks = (rows + INT8_ROWS - 1) / INT8_ROWS; blocks > 0; blocks--) {
-        uint32_t n = (left + blocks - 1) / blocks;
+    for (uint32_t tiles = (rows + INT8_ROWS - 1) / INT8_ROWS; tiles > 0; tiles--) {
+        uint32_t n = (left + tiles - 1) / tiles;
         struct prefetch_cursor cursor = cursor_of(prefetch, pass++, k / 4, panel, 4 * PANEL);
         microkernel_int8(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, cursor);
         row += n;
@@ -320,8 +321,8 @@ static void gemm_int4(float *acc, const struct int8_rows *a, uint32_t first_row,
     const size_t bytes = (size_t)(k / GROUP4) * GROUP4_BYTES;
     const struct prefetch next_panel = { panel + bytes, bytes, 64 };
     const struct prefetch prefetch = rows > INT4_ROWS ? next_panel : (struct prefetch){ NULL, 0, 0 };
-    for (uint32_t blocks = (rows + INT4_ROWS - 1) / INT4_ROWS; blocks > 0; blocks--) {
-        uint32_t n = (left + blocks - 1) / blocks;
+    for (uint32_t tiles = (rows + INT4_ROWS - 1) / INT4_ROWS; tiles > 0; tiles--) {
+        uint32_t n = (left + tiles - 1) / tiles;
         struct prefetch_cursor cursor =
             cursor_of(prefetch, pass++, k / GROUP4 * (GROUP4_BYTES / 64), panel, 64);
         microkernel_int4(n, acc + (size_t)(row - first_row) * PANEL, a, row, panel, k, cursor);
@@ -334,8 +335,8 @@ static void gemm_int4(float *acc, const struct int8_rows *a, uint32_t first_row,
 
 /* ---- Functions ---------------------------------------------------------------------------- */
 
-/* As exp_near() of cpu_math.h, a vector at a time: relative error below 3e-7, clamped to [-87, 88], NaN
- * stays. */
+/* As exp_near() of cpu_math.h, a vector at a time: relative error below 3e-7, clamped to [-87, 88]; a NaN
+ * stays one. */
 INLINE VF v_exp(VF x)
 {
     const VF shift = v_set1(0x1.8p23f);
@@ -483,12 +484,12 @@ static void norm(float *out, const float *in, const float *gain, const float *bi
         out[i] = (in[i] - mean) * scale * gain[i] + bias[i];
 }
 
-/* Numbers far beyond their neighbours would leave those no digits, so they are taken out: a normal
- * distribution has one above ten times its mean absolute value in 10^15.  The limit and the numbers taken
- * depend on the row alone. */
+/* Numbers far beyond their neighbours would leave those no digits, so they are taken out.  In a normal
+ * distribution one number in 10^15 is above ten times the mean absolute value.  The limit and the numbers
+ * taken depend on the row alone. */
 enum { OUTLIER_LIMIT = 10 };
 
-/* -factor * sum, which overflows where the row's numbers are none, and may. */
+/* -factor * sum.  It may overflow where the row holds NaNs, and then its value does not matter. */
 INLINE int32_t minus(uint32_t factor, int32_t sum)
 {
     return (int32_t)(0 - factor * (uint32_t)sum);
@@ -528,7 +529,7 @@ static void quantise(int8_t *q, float *scales, int32_t *offsets, int32_t *offset
                 max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
             }
         }
-        /* Below that, 127 / max would overflow; such a group is nothing. */
+        /* Below that, 127 / max would overflow; such a group counts as zeros. */
         bool nothing = max < 1e-35f;
         VF to_q = v_set1(nothing ? 0 : 127 / max);
         VI total = v_set1i(0);
@@ -567,22 +568,22 @@ static void softmax(float *scores, uint32_t n, float scale, float *max, float *s
         maxima = v_max(maxima, v_load(scores + i));
     if (whole < n)
         maxima = v_max(maxima, first_lanes(v_load(scores + whole), n - whole, -INFINITY));
-    const float most = v_reduce_max(maxima) * scale;
+    const float top = v_reduce_max(maxima) * scale;
     for (uint32_t i = 0; i < whole; i += LANES) {
-        VF y = v_exp(v_fma(v_load(scores + i), v_set1(scale), v_set1(-most)));
+        VF y = v_exp(v_fma(v_load(scores + i), v_set1(scale), v_set1(-top)));
         v_store(scores + i, y);
         sums += y;
     }
     if (whole < n) {
-        VF y = v_exp(v_fma(v_load(scores + whole), v_set1(scale), v_set1(-most)));
+        VF y = v_exp(v_fma(v_load(scores + whole), v_set1(scale), v_set1(-top)));
         v_store(scores + whole, y);
         sums += first_lanes(y, n - whole, 0);
     }
-    *max = most;
+    *max = top;
     *sum = v_reduce_sum(sums);
 }
 
-/* exp(0) is 1, so of two parts only the one with the smaller maximum needs an exponential. */
+/* exp(0) is 1, so only the part with the smaller maximum needs an exponential. */
 static void merge(float *values, float *max, float *sum, const float *part, float part_max, float part_sum,
                   uint32_t n)
 {

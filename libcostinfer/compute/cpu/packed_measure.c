@@ -38,7 +38,7 @@ static void multiply_tile(const void *argument, uint32_t tile, uint32_t worker)
                                     (struct prefetch){ NULL, 0, 0 });
 }
 
-/* One row against all panels, and many rows against few. */
+/* One row against all panels; then many rows against few. */
 static void read_all(const void *argument)
 {
     struct measure_task task = *(const struct measure_task *)argument;

@@ -1,7 +1,7 @@
 /* packed_phases.c - what each kind of phase of a step does with one of its tiles.
  *
- * Every phase's result for a row is independent of the other rows and of the threads, see packed_kernels.h.
- */
+ * The result of every phase for a row is independent of the other rows and of the threads; see
+ * packed_kernels.h. */
 #include <string.h>
 
 #include "packed_prepared.h"
@@ -79,7 +79,7 @@ static void quantise_tile(const void *argument, uint32_t tile, uint32_t worker)
         quantise_row(task->p, task->op->in, r);
 }
 
-/* Wanted rows of the buffers that the rest of the program may read move to the front. */
+/* Moves the wanted rows to the front in every buffer, because the rest of the program may read any. */
 static void compact(const void *argument, uint32_t tile, uint32_t worker)
 {
     (void)tile;
@@ -139,14 +139,15 @@ static void multiply(const struct packed_task *task, uint32_t panel, uint32_t ro
     }
 }
 
-/* Columns [column, column + PANEL) of query, key, value [3D] of n rows, y[n][PANEL], to where they belong. */
+/* Puts columns [column, column + PANEL) of the n rows' query, key and value [3D], y[n][PANEL], where they
+ * belong. */
 static void put_qkv(const struct packed_task *task, uint32_t column, uint32_t row, uint32_t n, const float *y)
 {
     const struct packed_prepared *p = task->p;
     const struct cpu_kv *kv = p->kv;
     const uint32_t d = p->program->width, width = kv->head_width, layer = task->op->layer;
     const uint32_t end = smaller(column + PANEL, 3 * d);
-    for (uint32_t c = column, run; c < end; c += run) { /* columns of one head */
+    for (uint32_t c = column, run; c < end; c += run) { /* run: columns of one head */
         const uint32_t head = c % d / width, i = c % d % width;
         const float *from = y + (c - column);
         run = smaller(end - c, width - i);
@@ -170,9 +171,9 @@ struct range {
     uint32_t begin, end;
 };
 
-/* What each thread takes of `left` units that are about equal: three quarters of its share, then of its share
+/* How many of `left` units of about equal size a thread takes: three quarters of its share, then of its share
  * of the rest, down to one (guided self-scheduling; Polychronopoulos and Kuck, 1987).  Memory is read in long
- * runs, and in the end nobody waits long. */
+ * runs, and at the end no thread waits long. */
 static uint32_t guided_units(uint32_t left, uint32_t threads)
 {
     uint32_t n = left * 3 / 4 / threads;
@@ -187,7 +188,7 @@ uint32_t guided_tiles(uint32_t n_units, uint32_t threads)
     return n;
 }
 
-/* The units of a tile, if any are left for it. */
+/* The units of a tile; none, if too few are left. */
 static struct range units_of(const struct packed_task *task, uint32_t tile)
 {
     uint32_t threads = pool_threads(task->p->device->pool), left = task->n_units;
@@ -234,7 +235,7 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
     }
 }
 
-/* The input of the head, for its copy. */
+/* Quantises the input of the head, for the product with its copy, and finds the factors of its bounds. */
 static void shortlist_row_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     (void)worker;
@@ -278,7 +279,7 @@ static void shortlist_threshold_tile(const void *argument, uint32_t row, uint32_
     shortlist_threshold(&p->bounds, row, p->shortlist, p->wants[row] - 1);
 }
 
-/* The logits of panels that may hold one of the best. */
+/* Computes the logits of the panels on the shortlist. */
 static void shortlist_product_tile(const void *argument, uint32_t tile, uint32_t worker)
 {
     const struct packed_task *task = argument;
@@ -302,7 +303,8 @@ static void shortlist_product_tile(const void *argument, uint32_t tile, uint32_t
     }
 }
 
-/* Heads of a block of rows stand together.  The last blocks have the longest past, so they come first. */
+/* The heads of a block of rows stand together.  The last blocks come first, because they have the longest
+ * past. */
 static const struct attend_rows *block_of(const struct packed_task *task, uint32_t unit)
 {
     return &task->blocks[task->n_blocks - 1 - unit / task->p->program->heads];
@@ -314,10 +316,11 @@ static void attend_tile(const void *argument, uint32_t tile, uint32_t worker)
     const uint32_t heads = task->p->program->heads;
     const struct range units = units_of(task, tile);
     for (uint32_t u = units.begin; u < units.end; u++) {
-        const unsigned char *then = NULL;
+        const unsigned char *following = NULL;
         if (u + 1 < units.end)
-            then = cpu_kv_keys(task->p->kv, block_of(task, u + 1)->slot, task->op->layer, (u + 1) % heads);
-        attend_all(&task->attend, block_of(task, u), u % heads, then, scratch_of(task->p, worker));
+            following =
+                cpu_kv_keys(task->p->kv, block_of(task, u + 1)->slot, task->op->layer, (u + 1) % heads);
+        attend_all(&task->attend, block_of(task, u), u % heads, following, scratch_of(task->p, worker));
     }
 }
 

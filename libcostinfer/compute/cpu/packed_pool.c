@@ -1,9 +1,9 @@
 /* packed_pool.c - see packed_pool.h.
  *
- * One word says it all: the number of the current phase since the pool began (upper half), and the tiles
- * nobody has taken yet or that there is no job (lower half).  To take a tile is to decrement it by
- * compare-and-swap, which fails for a thread that slept through the end of its phase; so fields of the job
- * are only read by a thread that holds a tile, while they cannot change. */
+ * One word holds the whole state: the upper half is the number of the current phase since the pool began, the
+ * lower half is the number of tiles that no thread has taken yet, or NO_JOB.  A thread takes a tile by
+ * decrementing it with compare-and-swap, which fails for a thread that slept through the end of its phase.
+ * So only a thread that holds a tile reads the fields of the job, and they cannot change while it does. */
 #define _GNU_SOURCE /* sched_getaffinity() */
 #include "packed_pool.h"
 
@@ -19,7 +19,7 @@
 #include "fail.h"
 #include "mem.h"
 
-/* About what it costs to sleep and be woken: spinning that long at most doubles the price of a wait. */
+/* About what it costs to sleep and be woken, so spinning that long doubles the price of a wait at most. */
 enum { SPIN_NS = 50000, SPINS_PER_LOOK = 64 };
 
 #define NO_JOB ((uint64_t)1 << 31)
@@ -31,7 +31,7 @@ struct worker {
 };
 
 struct pool {
-    /* Written all the time, so each on a cache line of its own. */
+    /* Written all the time, so each has a cache line of its own. */
     _Alignas(64) _Atomic uint64_t state;
     _Alignas(64) _Atomic uint32_t tiles_done;
     _Alignas(64) atomic_uint sleepers;
@@ -59,8 +59,8 @@ static inline void pause_briefly(void)
 
 static void wake_sleepers(struct pool *pool)
 {
-    /* Sequentially consistent, as is sleep_until_changed(): either the sleeper is seen here, or it sees the
-     * new state there. */
+    /* Sequentially consistent, as in sleep_until_changed(): either this thread sees the sleeper, or the
+     * sleeper sees the new state. */
     if (atomic_load(&pool->sleepers) == 0)
         return;
     pthread_mutex_lock(&pool->mutex);
@@ -107,20 +107,21 @@ static void note_end(const struct pool *pool, uint32_t at)
         pool->end_ns[at] = clock_monotonic_ns();
 }
 
-/* Opens phase `at` or the next one that takes more than one thread; after the last the job is over.  Called
- * by the only thread that has anything to do at that moment. */
+/* Opens phase `at` or the next one that more than one thread can work on; after the last the job is over.
+ * The caller is the only thread that has anything to do at that moment. */
 static void advance(struct pool *pool, uint32_t at, uint32_t worker)
 {
     for (; at < pool->n_phases && pool->phases[at].n_tiles <= 1; at++) {
         if (pool->phases[at].n_tiles == 1)
-            pool->phases[at].work(pool->phases[at].job, 0, worker);
+            pool->phases[at].work(pool->phases[at].argument, 0, worker);
         note_end(pool, at);
     }
     uint64_t tiles = at < pool->n_phases ? pool->phases[at].n_tiles : NO_JOB;
     uint64_t number = (atomic_load_explicit(&pool->state, memory_order_relaxed) >> 32) + 1;
     pool->at = at;
     atomic_store_explicit(&pool->tiles_done, 0, memory_order_relaxed);
-    atomic_store(&pool->state, number << 32 | tiles); /* from here on others may be in the next phase */
+    /* From here on other threads may be in the next phase. */
+    atomic_store(&pool->state, number << 32 | tiles);
     wake_sleepers(pool);
 }
 
@@ -131,11 +132,11 @@ static bool work_on_tile(struct pool *pool, uint64_t state, uint32_t worker)
     if (left == 0 || left == NO_JOB)
         return false;
     if (!atomic_compare_exchange_strong(&pool->state, &state, state - 1))
-        return true; /* somebody was faster: look again */
+        return true; /* another thread was faster: look again */
     uint32_t at = pool->at;
     const struct pool_phase *phase = &pool->phases[at];
     uint32_t n_tiles = phase->n_tiles;
-    phase->work(phase->job, n_tiles - left, worker);
+    phase->work(phase->argument, n_tiles - left, worker);
     if (atomic_fetch_add(&pool->tiles_done, 1) + 1 == n_tiles) {
         note_end(pool, at);
         advance(pool, at + 1, worker);
@@ -221,7 +222,7 @@ enum cinf_status pool_new(struct pool **out, uint32_t threads)
 
 /* ---- How many ------------------------------------------------------------------------------ */
 
-/* Whether `cpu` is the first of its core's hardware threads; true where nothing is known. */
+/* Whether `cpu` is the first of its core's hardware threads; true where that is unknown. */
 static bool is_first_of_core(int cpu, const cpu_set_t *allowed)
 {
     char path[96];
@@ -229,7 +230,7 @@ static bool is_first_of_core(int cpu, const cpu_set_t *allowed)
     FILE *f = fopen(path, "r");
     if (!f)
         return true;
-    /* "0,64" or "0-1": the first that we may use stands for the core. */
+    /* "0,64" or "0-1": the first one that this process may use stands for the core. */
     bool first = true;
     int a, b, c;
     while (fscanf(f, "%d", &a) == 1) {
@@ -249,7 +250,7 @@ static bool is_first_of_core(int cpu, const cpu_set_t *allowed)
 uint32_t pool_quota_of(const char *text)
 {
     char *end;
-    double quota = strtod(text, &end); /* "max" and version 1's -1 are no number of ours */
+    double quota = strtod(text, &end); /* "max" and version 1's -1 are not limits */
     double period = strtod(end, NULL);
     if (end == text || !(quota > 0) || !(period > 0))
         return 0;
@@ -282,7 +283,7 @@ static uint32_t quota_of_version_1(void)
     return pool_quota_of(both);
 }
 
-/* The tightest limit from our own control group up to the root. */
+/* The tightest limit from the process's own control group up to the root. */
 static uint32_t cgroup_quota(void)
 {
     char line[512], path[640];

@@ -1,9 +1,9 @@
 /* packed_pool.h - threads that live as long as the device, and work in phases of independent tiles.
  *
- * A job is a list of phases; tiles of a phase are taken one by one by whoever is free, and the next phase
- * begins when all of them are done.  It waits for tiles, not for threads: one that the system has put aside
- * between tiles holds up nobody.  A waiting thread spins for a moment and then sleeps, so that an
- * oversubscribed machine gets its processors back. */
+ * A job is a list of phases.  Threads take the tiles of a phase one by one as they become free, and the next
+ * phase begins when all of its tiles are done.  A phase waits for tiles, not for threads: a thread that the
+ * system preempts between tiles delays nothing.  A waiting thread spins for a moment and then sleeps, so that
+ * an oversubscribed machine gets its processors back. */
 #ifndef PACKED_POOL_H
 #define PACKED_POOL_H
 
@@ -14,10 +14,10 @@
 struct pool;
 
 struct pool_phase {
-    /* Tiles 0 … n_tiles-1, in any order and at once.  `worker` is below pool_threads(). */
-    void (*work)(const void *job, uint32_t tile, uint32_t worker);
-    const void *job;
-    uint32_t n_tiles; /* 0: nothing to do; 1: done by whoever finished the phase before, without a wait */
+    /* Tiles 0 … n_tiles-1, concurrently and in any order.  `worker` is below pool_threads(). */
+    void (*work)(const void *argument, uint32_t tile, uint32_t worker);
+    const void *argument;
+    uint32_t n_tiles; /* 0: nothing to do; 1: done by the thread that finished the phase before it */
 };
 
 enum { POOL_THREADS_MAX = 256 };
@@ -38,7 +38,8 @@ void pool_run_timed(struct pool *pool, const struct pool_phase *phases, uint32_t
  * more than the CPU time that its control group gets; at least 1. */
 uint32_t pool_threads_default(void);
 
-/* CPUs that "max 100000" or "150000 100000" of cpu.max grants, to the nearest; 0: no limit.  For tests. */
+/* CPUs that a cpu.max of "max 100000" or "150000 100000" grants, rounded to the nearest; 0: no limit.  Public
+ * for tests. */
 uint32_t pool_quota_of(const char *quota_and_period);
 
 #endif

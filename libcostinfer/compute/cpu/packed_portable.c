@@ -1,5 +1,5 @@
 /* packed_portable.c - the kernels in GNU C, for every processor without a file of its own; four lanes are
- * what nearly all of them have.  On arm64 the three operations that GNU C cannot say well are NEON's own;
+ * what nearly all of them have.  On arm64 the three operations that GNU C cannot express well are NEON's own;
  * elsewhere a multiply-add is two operations with two roundings. */
 #include <string.h>
 
@@ -158,7 +158,7 @@ static void microkernel_int8(uint32_t rows, float *acc, const struct int8_rows *
     }
 }
 
-/* 16 bits hold the sums of a group, too: eight times two products of 15 * 127. */
+/* 16 bits also hold the sums of a group: eight times two products of 15 * 127. */
 static void microkernel_int4(uint32_t rows, float *acc, const struct int8_rows *a, uint32_t row,
                              const uint8_t *panel, uint32_t k, struct prefetch_cursor cursor)
 {

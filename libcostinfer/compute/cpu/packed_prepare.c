@@ -8,7 +8,7 @@
 
 enum { CACHE_LINE = 64 };
 
-/* The largest input of a product that takes int8, of the scan's too; 0: there is none. */
+/* Columns of the widest row that is quantised for a product or for the shortlist; 0: none is. */
 static size_t quantised_k_max(const struct packed_prepared *p)
 {
     size_t k_max = p->shortlist ? p->shortlist->k : 0;
@@ -36,8 +36,8 @@ static void find_sizes(struct packed_prepared *p)
     p->q_stride = p->q_groups * GROUP + 64;
     const size_t product = (size_t)(ROWS_TILE_MAX + K_BLOCK) * PANEL;
     p->scratch_size = row_stride(larger(larger(product, attend_scratch(p->kv)), program->width));
-    /* Split steps have fewer than 4 * threads blocks x heads; steps with more rows than that are not split.
-     */
+    /* Steps that are split have fewer than 4 * threads blocks x heads, and steps whose parts do not fit are
+     * not split. */
     const size_t chunks = (program->positions + ATTEND_CHUNK - 1) / ATTEND_CHUNK;
     p->attend_parts_size = 4 * pool_threads(p->device->pool) * chunks * attend_part_size(p->kv);
 }
@@ -87,7 +87,7 @@ static void lay_out(struct arena *arena, struct packed_prepared *p)
         p->end_ns = arena_take(arena, n_phases, sizeof *p->end_ns, CACHE_LINE);
 }
 
-/* Whether the program's head is the one that the weights have a copy of. */
+/* Uses the shortlist if the program's head is the one that the weights have a copy of. */
 static void find_shortlist(struct packed_prepared *p)
 {
     struct packed_weights *w = p->weights;
@@ -100,7 +100,8 @@ static void find_shortlist(struct packed_prepared *p)
     p->base.pick_spares = head->n_panels * (head->panel_bytes - p->shortlist->panel_bytes);
 }
 
-/* Behind the last operation that needs every row: those that fill the residual stream or the cache. */
+/* The operation behind the last one that every row must go through: those that embed rows or fill the
+ * cache. */
 static uint32_t find_compact_before(const struct program *program)
 {
     uint32_t before = 0;
@@ -143,7 +144,7 @@ enum cinf_status packed_prepare(struct prepared **out, struct weights *weights, 
     }
     arena_begin(&arena, p->block);
     lay_out(&arena, p);
-    if (p->shortlist) { /* outputs that only fill the last panel are never picked */
+    if (p->shortlist) { /* outputs that only fill the last panel are excluded */
         for (size_t id = p->shortlist->n; id < (size_t)p->shortlist->n_panels * PANEL; id++)
             p->bounds.floors[id] = -INFINITY;
     }

@@ -15,7 +15,8 @@ enum {
     ROWS_TILE_MAX = 240,
     ROWWISE_ROWS = 4,  /* rows of a tile of norm, embedding, quantising */
     PHASES_PER_OP = 4, /* at most */
-    KEPT_TILE = 16,    /* panels of a tile after a shortlist, most of which have nothing to compute */
+    KEPT_TILE =
+        16, /* panels of a tile of the head after the bounds, most of which are not on the shortlist */
 };
 
 struct packed_prepared {
@@ -35,19 +36,20 @@ struct packed_prepared {
     float *logits; /* [rows_max, ld_logits] */
     size_t ld_logits;
 
-    /* The input of the next product in int8, for int8 and int4 weights and for the scan: struct int8_rows. */
+    /* The input of the next product in int8 (struct int8_rows), for int8 and int4 weights and for the
+     * shortlist. */
     int8_t *q;
     float *q_scales, *q_out_number;
     int32_t *q_offsets, *q_offsets4;
     uint32_t *q_n_out, *q_out_at;
     size_t q_stride, q_groups;
 
-    /* How the best logits are found without all of them; NULL: all are always computed. */
+    /* Finds the best logits without computing all of them; NULL: all are always computed. */
     struct shortlist *shortlist;
     struct shortlist_rows bounds;
     bool shortlisted;          /* in this step */
-    uint32_t full_steps;       /* steps without a scan that are left */
-    _Atomic uint32_t products; /* of a row and a panel, after the scan */
+    uint32_t full_steps;       /* steps left to run without the shortlist */
+    _Atomic uint32_t products; /* of a row and a panel, after the bounds */
 
     float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
@@ -87,8 +89,8 @@ struct packed_task {
     uint32_t n_blocks, n_chunks;
 };
 
-/* Floats from one row to the next: whole panels, and not a multiple of 4096 bytes, at which rows would share
- * lines of the cache. */
+/* Floats from one row to the next: whole panels, and not a multiple of 4096 bytes, because such rows would
+ * compete for the same lines of the cache. */
 static inline size_t row_stride(size_t width)
 {
     return (width + PANEL - 1) / PANEL * PANEL + 16;
@@ -130,7 +132,7 @@ extern const struct phase_kind phase_product, phase_logit_bounds, phase_attend;
 /* A tile for each row. */
 extern const struct phase_kind phase_shortlist_threshold, phase_attend_merge;
 
-/* Tiles of KEPT_TILE panels; of a block of rows, a head and a chunk. */
+/* Tiles of KEPT_TILE panels, and tiles of a block of rows, a head and a chunk. */
 extern const struct phase_kind phase_shortlist_products, phase_attend_chunks;
 
 /* Tiles that n_units units of about equal size are cut into. */

@@ -8,11 +8,11 @@
 #include "half.h"
 #include "int8_scale.h"
 
-/* Larger ones could overflow in a bound, which compares with nothing then. */
+/* Larger lengths could make a bound overflow to a NaN, which compares with nothing. */
 static const float norm_max = 1e15f;
 
-/* The length of a vector whose squares add up to `squares` in float32, or a little more: for what rounding
- * took, and what underflowed. */
+/* The length of a vector whose squares add up to `squares` in float32, or a little more to cover what was
+ * lost to rounding and underflow. */
 static float length_of(float squares)
 {
     return sqrtf(squares) * 1.001f + 1e-16f;
@@ -32,19 +32,19 @@ void shortlist_lay_out(struct arena *arena, struct shortlist *shortlist, uint32_
     shortlist->bounds = arena_take(arena, shortlist->n_panels, sizeof *shortlist->bounds, 64);
 }
 
-enum { LINES = 64 }; /* of a panel that are float32 at a time */
+enum { LINES = 64 }; /* lines of a panel that are converted to float32 together */
 
 static const float *lines_of(float *room, const void *elements, uint32_t k, uint32_t n,
-                             void (*expand)(float *, const uint16_t *, size_t))
+                             void (*convert)(float *, const uint16_t *, size_t))
 {
-    if (!expand)
+    if (!convert)
         return (const float *)elements + (size_t)k * PANEL;
-    expand(room, (const uint16_t *)elements + (size_t)k * PANEL, (size_t)n * PANEL);
+    convert(room, (const uint16_t *)elements + (size_t)k * PANEL, (size_t)n * PANEL);
     return room;
 }
 
 void shortlist_write(struct shortlist *shortlist, uint32_t panel, const void *elements,
-                     void (*expand)(float *to, const uint16_t *from, size_t n))
+                     void (*convert)(float *to, const uint16_t *from, size_t n))
 {
     struct shortlist_panel *bounds = &shortlist->bounds[panel];
     unsigned char *to = shortlist->panels + panel * shortlist->panel_bytes;
@@ -53,7 +53,7 @@ void shortlist_write(struct shortlist *shortlist, uint32_t panel, const void *el
     uint32_t n;
     for (uint32_t first = 0; first < shortlist->k; first += n) {
         n = shortlist->k - first < LINES ? shortlist->k - first : LINES;
-        const float *line = lines_of(room, elements, first, n, expand);
+        const float *line = lines_of(room, elements, first, n, convert);
         for (uint32_t k = 0; k < n; k++, line += PANEL)
             for (uint32_t i = 0; i < PANEL; i++)
                 max[i] = fabsf(line[i]) > max[i] ? fabsf(line[i]) : max[i];
@@ -62,11 +62,11 @@ void shortlist_write(struct shortlist *shortlist, uint32_t panel, const void *el
         factors[i] = int8_factor(max[i], &bounds->scale[i]);
     for (uint32_t first = 0; first < shortlist->k; first += n) {
         n = shortlist->k - first < LINES ? shortlist->k - first : LINES;
-        const float *line = lines_of(room, elements, first, n, expand);
+        const float *line = lines_of(room, elements, first, n, convert);
         for (uint32_t k = first; k < first + n; k++, line += PANEL) {
             unsigned char *quads = to + (size_t)(k / 4) * 4 * PANEL + k % 4;
             for (uint32_t i = 0; i < PANEL; i++) {
-                /* The nearest integer in the lowest bits; anything for what is no number. */
+                /* The nearest integer is in the lowest bits; a NaN may become anything. */
                 float shifted = line[i] * factors[i] + 0x1.8p23f;
                 float near = (shifted - 0x1.8p23f) * bounds->scale[i], left = line[i] - near;
                 quads[4 * i] = (unsigned char)(128 + bits_of_f32(shifted));
@@ -77,7 +77,7 @@ void shortlist_write(struct shortlist *shortlist, uint32_t panel, const void *el
     }
     for (uint32_t i = 0; i < PANEL; i++) {
         bounds->norm[i] = length_of(norm[i]);
-        /* `near` and `left` were rounded, each by at most 2^-24 of a number as large as the largest. */
+        /* `near` and `left` were each rounded by at most 2^-24 of a number as large as the largest. */
         bounds->residual[i] = length_of(residual[i]) + 0x1p-22f * bounds->norm[i];
         if (!(bounds->norm[i] < norm_max) || !(bounds->residual[i] < norm_max))
             atomic_store(&shortlist->unusable, true);
@@ -85,7 +85,8 @@ void shortlist_write(struct shortlist *shortlist, uint32_t panel, const void *el
 }
 
 /* Rounding: a logit is a chain of K multiply-adds, each of which errs by at most 2^-24 of the sum of all
- * |w||x|, and that sum is at most |w||x| of the vectors; the copy's product is a chain of groups. */
+ * |w||x|, and that sum is at most the product |w||x| of the vectors' lengths.  The copy's product is a chain
+ * of groups. */
 void shortlist_row(const struct shortlist_rows *rows, uint32_t row, const struct shortlist *shortlist,
                    const float *x, const struct int8_rows *q)
 {
@@ -95,7 +96,7 @@ void shortlist_row(const struct shortlist_rows *rows, uint32_t row, const struct
     float square = 0, error = 0;
     for (uint32_t k = 0; k < shortlist->k; k++) {
         square += x[k] * x[k];
-        if (outlier < end && *outlier == k) { /* is multiplied as it is */
+        if (outlier < end && *outlier == k) { /* it is multiplied in f32 */
             outlier++;
             continue;
         }
@@ -119,7 +120,7 @@ void shortlist_threshold(const struct shortlist_rows *rows, uint32_t row, const 
     rows->threshold[row] = -INFINITY;
     if (atomic_load(&shortlist->unusable) || !(rows->a[row] < norm_max) || !(rows->b[row] < norm_max))
         return;
-    /* The best lower bounds of n panels are those of n different tokens. */
+    /* The greatest lower bounds of n panels belong to n different tokens. */
     for (uint32_t p = 0; p < shortlist->n_panels; p++) {
         if (found == n && !(lower[p] > best[n - 1]))
             continue;

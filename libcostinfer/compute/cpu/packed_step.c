@@ -11,7 +11,7 @@
 #include "fail.h"
 #include "packed_prepared.h"
 
-enum { FULL_STEPS = 32 }; /* after a scan that did not pay, steps without */
+enum { FULL_STEPS = 32 }; /* steps without a shortlist after one that did not pay */
 
 static void add_phase(struct packed_prepared *p, const struct packed_task *task,
                       const struct phase_kind *kind, uint32_t n_tiles)
@@ -26,15 +26,15 @@ static void add_phase(struct packed_prepared *p, const struct packed_task *task,
 static uint32_t cut(struct packed_task *task, uint32_t n_panels, uint32_t k)
 {
     const struct packed_prepared *p = task->p;
-    /* Rows of a tile stay in half the second-level cache while panels pass by; tiles are as equal as they
-     * can be, and whole blocks. */
+    /* Rows of a tile stay in half the second-level cache while panels pass by.  Tiles are as equal as
+     * possible, and whole tiles of the microkernel. */
     uint32_t threads = pool_threads(p->device->pool);
     size_t fit = p->device->cache_bytes / 2 / (k * sizeof(float)) / MICRO_ROWS_MAX * MICRO_ROWS_MAX;
-    uint32_t most = fit < 4 * MICRO_ROWS_MAX ? 4 * MICRO_ROWS_MAX
-                    : fit > ROWS_TILE_MAX    ? ROWS_TILE_MAX
-                                             : (uint32_t)fit;
+    uint32_t max = fit < 4 * MICRO_ROWS_MAX ? 4 * MICRO_ROWS_MAX
+                   : fit > ROWS_TILE_MAX    ? ROWS_TILE_MAX
+                                            : (uint32_t)fit;
     assert(task->n_rows > 0);
-    uint32_t n_row_tiles = (task->n_rows + most - 1) / most;
+    uint32_t n_row_tiles = (task->n_rows + max - 1) / max;
     task->rows_tile = (task->n_rows + n_row_tiles - 1) / n_row_tiles;
     if (n_row_tiles > 1)
         task->rows_tile = (task->rows_tile + MICRO_ROWS_MAX - 1) / MICRO_ROWS_MAX * MICRO_ROWS_MAX;
@@ -66,7 +66,7 @@ static void add_shortlist(struct packed_prepared *p, struct packed_task *task, u
     add_phase(p, task, &phase_shortlist_products, (task->m->n_panels + KEPT_TILE - 1) / KEPT_TILE);
 }
 
-/* Whether a row's scan and the products after it read less than the head, on average. */
+/* Whether a row's bounds and the products after them read less than the head, on average. */
 static bool paid(const struct packed_prepared *p)
 {
     const struct packed_matrix *m = &p->weights->matrices[p->weights->head];
@@ -74,7 +74,8 @@ static bool paid(const struct packed_prepared *p)
            m->panel_bytes * m->n_panels;
 }
 
-/* Whether every row wants only its best logits, and scans have been paying. */
+/* Whether this step uses the shortlist: every row wants only its best logits, and shortlists have been
+ * paying. */
 static bool shortlists(struct packed_prepared *p)
 {
     bool best = p->shortlist != NULL;
@@ -90,7 +91,7 @@ static bool shortlists(struct packed_prepared *p)
 static void add_attend(struct packed_prepared *p, struct packed_task *task)
 {
     const struct op *op = task->op;
-    uint32_t heads = p->program->heads, most = 0;
+    uint32_t heads = p->program->heads, last = 0;
     task->attend = (struct attend){ .kernels = p->device->kernels,
                                     .kv = p->kv,
                                     .q = p->rows[op->in],
@@ -101,8 +102,8 @@ static void add_attend(struct packed_prepared *p, struct packed_task *task)
                                     .layer = op->layer,
                                     .scale = op->scale };
     for (uint32_t r = 0; r < task->n_rows; r++)
-        most = task->positions[r] > most ? task->positions[r] : most;
-    task->n_chunks = most / ATTEND_CHUNK + 1;
+        last = task->positions[r] > last ? task->positions[r] : last;
+    task->n_chunks = last / ATTEND_CHUNK + 1;
     size_t parts = (size_t)task->n_rows * heads * task->n_chunks * attend_part_size(p->kv);
     bool split = task->n_chunks > 1 && task->n_blocks * heads < 4 * pool_threads(p->device->pool) &&
                  parts <= p->attend_parts_size;
@@ -116,16 +117,16 @@ static void add_attend(struct packed_prepared *p, struct packed_task *task)
     }
 }
 
-/* Rows of one slot in blocks: a chunk's keys are turned once for all of them, but there must be work for
- * every thread. */
+/* Groups rows of one slot into blocks.  A chunk's keys are transposed once for all rows of a block, but there
+ * must be work for every thread. */
 static uint32_t find_blocks(const struct packed_prepared *p, struct attend_rows *blocks,
                             const uint32_t *slots, uint32_t n_rows)
 {
     uint32_t heads = p->program->heads, wanted = (4 * pool_threads(p->device->pool) + heads - 1) / heads;
-    uint32_t most = (n_rows / wanted + MICRO_ROWS_MAX) / MICRO_ROWS_MAX * MICRO_ROWS_MAX;
+    uint32_t max = (n_rows / wanted + MICRO_ROWS_MAX) / MICRO_ROWS_MAX * MICRO_ROWS_MAX;
     uint32_t n = 0;
     for (uint32_t r = 0; r < n_rows; r++) {
-        if (n > 0 && blocks[n - 1].slot == slots[r] && blocks[n - 1].n < smaller(most, ATTEND_ROWS))
+        if (n > 0 && blocks[n - 1].slot == slots[r] && blocks[n - 1].n < smaller(max, ATTEND_ROWS))
             blocks[n - 1].n++;
         else
             blocks[n++] = (struct attend_rows){ .first = r, .n = 1, .slot = slots[r] };
@@ -147,7 +148,7 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
         const struct op *op = &program->ops[i];
         if (p->has_logits && i == p->compact_before) {
             if (p->n_logits == 0)
-                return; /* the cache is all that is wanted */
+                return; /* only the cache is wanted */
             add_phase(p, &task, &phase_compact, 1);
             task.n_rows = p->n_logits;
             task.positions = p->positions;
@@ -185,11 +186,11 @@ static void plan(struct packed_prepared *p, const struct batch *batch)
     }
 }
 
-/* What phases took by the clock on the wall, a row for each kind and shape of product. */
+/* Adds up what phases took by wall clock, in a row for each kind and shape of product. */
 static void count_phases(const struct packed_prepared *p, uint64_t start_ns)
 {
     for (uint32_t i = 0; i < p->n_phases; start_ns = p->end_ns[i++]) {
-        const struct packed_task *task = p->phases[i].job;
+        const struct packed_task *task = p->phases[i].argument;
         char name[sizeof((struct profile_row *)NULL)->name];
         if (task->name)
             snprintf(name, sizeof name, "%s", task->name);

@@ -15,7 +15,7 @@
 enum {
     HUGE_PAGE = 2 << 20,
     ALIGN = 64,
-    SHORTLIST_MIN_BYTES = 8 << 20, /* a head that is smaller is read as fast as it is shortlisted */
+    SHORTLIST_MIN_BYTES = 8 << 20, /* a head that is smaller is read as fast as its bounds are found */
 };
 
 static size_t round_up(size_t n, size_t unit)
@@ -57,7 +57,7 @@ static enum weights_type own_type(enum weight_role role, enum weights_type type)
 
 /* ---- Making and freeing ------------------------------------------------------------------- */
 
-/* Fills in all but the places. */
+/* Fills in everything but the pointers. */
 static void shape(struct packed_matrix *m, const struct weight_spec *spec, enum weights_type type)
 {
     m->spec = *spec;
@@ -120,7 +120,7 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
                          base->backend->name);
     TRY(specs_check(specs, n_specs));
     for (uint32_t i = 0; i < n_specs; i++) {
-        /* Half of what rounding up could make overflow. */
+        /* Half the size at which rounding up could overflow. */
         if ((uint64_t)specs[i].rows + PANEL > UINT32_MAX || (uint64_t)specs[i].cols + PANEL > UINT32_MAX ||
             (uint64_t)(specs[i].rows + PANEL) * (specs[i].cols + PANEL) > SIZE_MAX / 16)
             return cinf_fail(CINF_ENOMEM, "weight %u is %u x %u: too large", i, specs[i].rows, specs[i].cols);
@@ -150,7 +150,7 @@ enum cinf_status packed_weights_new(struct weights **out, struct device *base,
         return cinf_fail(CINF_ENOMEM, "no memory for %zu bytes of weights in %s", arena.used,
                          weights_type_name(type));
     }
-    /* Whole huge pages, or as many as there are: advice that may be ignored. */
+    /* Asks for whole huge pages, or as many as there are; the kernel may ignore this advice. */
     unsigned char *start = w->block + (HUGE_PAGE - (uintptr_t)w->block % HUGE_PAGE) % HUGE_PAGE;
     (void)madvise(start, round_up(arena.used, 4096) - 4096, MADV_HUGEPAGE);
     arena_begin(&arena, start);

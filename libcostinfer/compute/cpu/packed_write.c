@@ -39,7 +39,7 @@ static void read_numbers(float *to, const struct write_task *task, size_t at, si
         note_bad(task, at + bad);
 }
 
-/* To the nearest, ties to even; too large becomes infinity, NaN stays one. */
+/* Rounds to the nearest, ties to even; a number that is too large becomes infinity, a NaN stays one. */
 static uint16_t bf16_of_f32(float f)
 {
     uint32_t bits = bits_of_f32(f);
@@ -48,7 +48,7 @@ static uint16_t bf16_of_f32(float f)
     return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
-/* Numbers of a line, at most PANEL, that come from element `at` on. */
+/* Stores n numbers of a line, at most PANEL, from element `at` on. */
 static void store_line(void *to, enum weights_type type, const struct write_task *task, size_t at, uint32_t n)
 {
     bool same = (type == WEIGHTS_F32 && task->dtype == CINF_DTYPE_F32) ||
@@ -80,7 +80,7 @@ static void store_line(void *to, enum weights_type type, const struct write_task
     memcpy(to, halves, n * sizeof *halves);
 }
 
-/* Rows as they are: of tables, vectors, and of matrices on their way to int8 or int4. */
+/* Writes rows as they are: of tables, of vectors, and of matrices on their way to int8 or int4. */
 static void write_row(const void *argument, uint32_t row, uint32_t worker)
 {
     (void)worker;
@@ -96,7 +96,7 @@ static void write_row(const void *argument, uint32_t row, uint32_t worker)
     }
 }
 
-/* A few lines of one panel: rows of the weight are lines. */
+/* Writes a few lines of one panel, where rows of the weight are lines. */
 static void write_lines(const void *argument, uint32_t panel, uint32_t worker)
 {
     (void)worker;
@@ -109,23 +109,23 @@ static void write_lines(const void *argument, uint32_t panel, uint32_t worker)
         store_line(to, m->type, task, (size_t)row * m->n + column, n);
 }
 
-/* x, at most 127 in size, to the nearest, plus 128 */
+/* x, whose size is at most 127, rounded to the nearest, plus 128 */
 static unsigned char byte_of(float x)
 {
     return (unsigned char)(bits_of_f32(x + 0x1.8p23f) + 128);
 }
 
-/* int4's scales are f16. */
+/* The scales of int4 are f16, so 7 times the largest f16 is the limit there. */
 static void check_size(const struct write_task *task, const float *numbers, size_t at, size_t n)
 {
-    const float most = task->m->type == WEIGHTS_INT4 ? 7 * 65504.0f : FLT_MAX;
+    const float max = task->m->type == WEIGHTS_INT4 ? 7 * 65504.0f : FLT_MAX;
     for (size_t i = 0; i < n; i++) {
-        if (!(fabsf(numbers[i]) <= most))
+        if (!(fabsf(numbers[i]) <= max))
             note_bad(task, at + i);
     }
 }
 
-/* Some columns of one panel: rows of the weight are outputs. */
+/* Writes some columns of one panel, where rows of the weight are outputs. */
 static void write_columns(const void *argument, uint32_t tile, uint32_t worker)
 {
     (void)worker;
@@ -159,7 +159,7 @@ static void write_columns(const void *argument, uint32_t tile, uint32_t worker)
     }
 }
 
-/* One column of an int8 panel. */
+/* Writes one column of an int8 panel. */
 static void write_int8_column(const void *argument, uint32_t row, uint32_t worker)
 {
     (void)worker;
@@ -185,7 +185,7 @@ static void write_int8_column(const void *argument, uint32_t row, uint32_t worke
     }
 }
 
-/* A whole int8 panel from a matrix that is complete. */
+/* Writes a whole int8 panel of a matrix that is complete. */
 static void write_int8_panel(const void *argument, uint32_t panel, uint32_t worker)
 {
     (void)worker;
@@ -209,7 +209,7 @@ static void write_int8_panel(const void *argument, uint32_t panel, uint32_t work
     }
 }
 
-/* Scales to try for a group: what takes its largest number to -8, and what takes it to 7. */
+/* Scales to try for a group: one takes its largest number to -8, the other to 7. */
 static const float int4_ends[] = { -8, 7 };
 enum { INT4_ENDS = sizeof int4_ends / sizeof *int4_ends };
 
@@ -218,13 +218,14 @@ static void to_int4(float *whole, const float *x, const float *factors, uint32_t
 {
     for (uint32_t i = 0; i < n; i++) {
         float y = x[i] * factors[i];
-        y = y > -8 ? y : -8; /* what is no number, too, which is refused later */
+        y = y > -8 ? y : -8; /* a NaN, too, which is refused later */
         y = y < 7 ? y : 7;
         whole[i] = y + 0x1.8p23f - 0x1.8p23f + 8;
     }
 }
 
-/* One group of 32 rows of one panel, x[GROUP4][PANEL]: for each output the scale that errs least. */
+/* Writes one group of 32 rows of one panel, x[GROUP4][PANEL], for each output with the scale that errs
+ * least. */
 static void write_int4_group(unsigned char *to, float (*x)[PANEL])
 {
     float peak[PANEL] = { 0 }, least[PANEL], whole[PANEL], factors[PANEL], scales[PANEL], best[PANEL] = { 0 };
@@ -262,7 +263,7 @@ static void write_int4_group(unsigned char *to, float (*x)[PANEL])
     memcpy(to + GROUP4 * PANEL / 2, halves, sizeof halves);
 }
 
-/* A whole int4 panel from a matrix that is complete.  The block is zeroed, so bits may be set. */
+/* Writes a whole int4 panel of a matrix that is complete.  The panel is zeroed, so bits are only set. */
 static void write_int4_panel(const void *argument, uint32_t panel, uint32_t worker)
 {
     (void)worker;
@@ -278,7 +279,7 @@ static void write_int4_panel(const void *argument, uint32_t panel, uint32_t work
     }
 }
 
-/* One panel of the head, to its copy. */
+/* Copies one panel of the head to the shortlist. */
 static void write_shortlist(const void *argument, uint32_t tile, uint32_t worker)
 {
     (void)worker;
@@ -291,7 +292,7 @@ static void write_shortlist(const void *argument, uint32_t tile, uint32_t worker
                                               : NULL);
 }
 
-/* A matrix's rows wait in staging until all are there. */
+/* Keeps a matrix's rows in staging until all are there. */
 static enum cinf_status write_staged(const struct write_task *task, struct pool *pool,
                                      struct cpu_device *device)
 {
@@ -350,8 +351,8 @@ enum cinf_status packed_weights_write(struct weights *weights, uint32_t index, u
     else
         pool_run(device->pool, &phase, 1);
     if (index == w->head && w->shortlist.n_panels > 0) {
-        struct pool_phase scan = { write_shortlist, &task, (first + n - 1) / PANEL - first / PANEL + 1 };
-        pool_run(device->pool, &scan, 1);
+        struct pool_phase copies = { write_shortlist, &task, (first + n - 1) / PANEL - first / PANEL + 1 };
+        pool_run(device->pool, &copies, 1);
     }
     if (bad != SIZE_MAX)
         return cinf_fail(CINF_EUNSUPPORTED,
