@@ -183,7 +183,7 @@ static double run_case(const struct backend *backend, struct prepared *prepared,
             tokens[r] = (int32_t)((r * 7919 + n * 104729 + c->depth) % V);
             slots[r] = c->slots > 1 ? r : 0;
             positions[r] = c->depth + (c->slots > 1 || c->rows == 1 ? n : r);
-            wants[r] = c->slots > 1 || r + 1 == c->rows;
+            wants[r] = c->slots > 1 || r + 1 == c->rows ? LOGITS_ALL : LOGITS_NONE;
         }
         check(backend->run(prepared, &batch));
         check(backend->wait(prepared));

@@ -184,7 +184,7 @@ static struct elapsed step_time(struct bench *b, uint32_t streams, uint32_t rows
             tokens[n] = (int32_t)((s * 7919 + r * 104729) % model_config(b->model)->vocab_size);
             positions[n] = depth + r;
             slots[n] = s;
-            wants[n] = (uint8_t)(r + 1 < rows ? 0 : b->best ? 2 : 1);
+            wants[n] = r + 1 < rows ? LOGITS_NONE : b->best ? logits_top_k(1) : LOGITS_ALL;
         }
     }
     struct batch batch = { n, tokens, positions, slots, wants };

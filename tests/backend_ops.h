@@ -317,8 +317,9 @@ static void step_add(struct step_rows *s, struct run_of_rows run, uint32_t vocab
         s->tokens[r] = (int32_t)((run.slot * 31 + (run.first + i) * 17 + 5) % vocab);
         s->positions[r] = run.first + i;
         s->slots[r] = run.slot;
-        s->wants[r] =
+        bool wanted =
             wants == WANT_ALL || (wants == WANT_LAST && i + 1 == run.n) || (wants == WANT_SOME && r % 3 == 1);
+        s->wants[r] = wanted ? LOGITS_ALL : LOGITS_NONE;
     }
 }
 
@@ -333,7 +334,7 @@ static void step_check(struct rig *rig, const struct batch *batch, const char *w
     ck_ok(rig->backend->wait(rig->prepared));
     exact_run(rig, batch);
     for (uint32_t r = 0; r < batch->n_rows; r++) {
-        if (!batch->wants_logits[r])
+        if (batch->wants_logits[r] == LOGITS_NONE)
             continue;
         const float *logits;
         ck_ok(rig->backend->logits(rig->prepared, n_logits++, &logits));

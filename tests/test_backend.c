@@ -268,6 +268,21 @@ START_TEST(batches)
 }
 END_TEST
 
+START_TEST(kinds_of_wants)
+{
+    ck_assert_uint_eq(top_k_of(LOGITS_NONE), 0);
+    ck_assert_uint_eq(top_k_of(LOGITS_ALL), 0);
+    for (uint32_t k = 1; k <= PICK_MAX; k++)
+        ck_assert_uint_eq(top_k_of(logits_top_k(k)), k);
+    struct program p = program_of(NULL, 0);
+    uint8_t wants = logits_top_k(PICK_MAX);
+    struct batch b = { 1, &(int32_t){ 0 }, &(uint32_t){ 0 }, &(uint32_t){ 0 }, &wants };
+    ck_ok(batch_check(&b, &p, 1, 1));
+    wants++;
+    ck_fails(batch_check(&b, &p, 1, 1), CINF_EINVAL, "the 66 best logits, of at most 65");
+}
+END_TEST
+
 START_TEST(each_of_many)
 {
     ck_assert_uint_eq(attoseconds_each(1, 1), 1000000000);
@@ -408,6 +423,7 @@ Suite *suite(void)
     tcase_add_loop_test(t, bad_operations, 0, sizeof bad_ops / sizeof bad_ops[0]);
     tcase_add_test(t, bad_shapes);
     tcase_add_test(t, batches);
+    tcase_add_test(t, kinds_of_wants);
     suite_add_tcase(s, t);
     t = tcase_create("completeness");
     tcase_add_test(t, every_backend_file_has_a_line_and_a_test_program);

@@ -306,15 +306,15 @@ static void check_step(struct rig *rig, const uint8_t *wants, uint32_t n_wants, 
         s.wants[r] = wants[r % n_wants];
     ck_ok(rig->backend->run(rig->prepared, &s.batch));
     for (uint32_t r = 0, i = 0; r<HEAD_ROWS; i += s.wants[r++]> 0) {
-        if (s.wants[r] == 1) {
+        if (s.wants[r] == LOGITS_ALL) {
             ck_ok(rig->backend->logits(rig->prepared, i, &logits));
             ck_assert(memcmp(logits, all[r], sizeof all[r]) == 0);
         }
-        if (s.wants[r] < 2)
+        if (top_k_of(s.wants[r]) == 0)
             continue;
         ck_fails(rig->backend->logits(rig->prepared, i, &logits), CINF_EINVAL, "wanted the best");
         ck_ok(rig->backend->picked(rig->prepared, i, &picked));
-        uint32_t n = s.wants[r] - 1u, better = 0;
+        uint32_t n = top_k_of(s.wants[r]), better = 0;
         ck_assert_uint_eq(picked.n, n);
         for (uint32_t k = 0; k < n; k++) {
             int32_t id = picked.ids[k];

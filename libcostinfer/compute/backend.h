@@ -105,10 +105,24 @@ struct batch {
     const int32_t *tokens;       /* [R] */
     const uint32_t *positions;   /* [R] */
     const uint32_t *slots;       /* [R] */
-    const uint8_t *wants_logits; /* [R] 0: none; 1: all; 1 + n: the n best, where prepared.picks */
+    const uint8_t *wants_logits; /* [R] LOGITS_NONE, LOGITS_ALL or, where prepared.picks, logits_top_k() */
 };
 
 enum { PICK_MAX = 65 };
+
+enum { LOGITS_NONE = 0, LOGITS_ALL = 1 };
+
+/* Only the k best, k being 1 to PICK_MAX. */
+static inline uint8_t logits_top_k(uint32_t k)
+{
+    return (uint8_t)(LOGITS_ALL + k);
+}
+
+/* The k of logits_top_k(); 0 for the others. */
+static inline uint32_t top_k_of(uint8_t wants)
+{
+    return wants > LOGITS_ALL ? wants - (uint32_t)LOGITS_ALL : 0;
+}
 
 /* The best of a row's logits, best first, the smaller id first among equals.  Tokens that allow() excludes
  * and logits that are NaN or positive infinity are left out. */

@@ -301,7 +301,7 @@ static void logits(struct cpu_prepared *p, const struct op *op, const struct bat
     float *in = p->rows[op->in];
     /* The wanted rows move to the front; no operation reads the buffer after this one. */
     for (uint32_t r = 0; r < batch->n_rows; r++) {
-        if (batch->wants_logits[r])
+        if (batch->wants_logits[r] != LOGITS_NONE)
             memmove(in + p->n_logits++ * width, in + r * width, width * sizeof *in);
     }
     transposed_product(p->logits, in, w, (int)p->n_logits, (int)p->program->vocab, (int)width);

@@ -145,7 +145,7 @@ static void logits(struct cpu_prepared *p, const struct op *op, const struct bat
     const float *w = p->weights->matrices[op->weight];
     size_t width = row_width(p->program, op->in), vocab = p->program->vocab;
     for (uint32_t r = 0; r < batch->n_rows; r++) {
-        if (!batch->wants_logits[r])
+        if (batch->wants_logits[r] == LOGITS_NONE)
             continue;
         for (size_t v = 0; v < vocab; v++)
             p->logits[p->n_logits * vocab + v] =

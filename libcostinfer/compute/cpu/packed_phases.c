@@ -276,7 +276,7 @@ static void shortlist_threshold_tile(const void *argument, uint32_t row, uint32_
 {
     (void)worker;
     const struct packed_prepared *p = ((const struct packed_task *)argument)->p;
-    shortlist_threshold(&p->bounds, row, p->shortlist, p->wants[row] - 1);
+    shortlist_threshold(&p->bounds, row, p->shortlist, top_k_of(p->wants[row]));
 }
 
 /* Computes the logits of the panels on the shortlist. */

@@ -80,7 +80,7 @@ static bool shortlists(struct packed_prepared *p)
 {
     bool best = p->shortlist != NULL;
     for (uint32_t i = 0; i < p->n_logits && best; i++)
-        best = p->wants[i] > 1;
+        best = top_k_of(p->wants[i]) > 0;
     if (best && p->full_steps > 0) {
         p->full_steps--;
         return false;
@@ -209,7 +209,7 @@ enum cinf_status packed_run(struct prepared *prepared, const struct batch *batch
     p->n_logits = 0;
     TRY(batch_check(batch, p->program, p->rows_max, p->kv->slots));
     for (uint32_t r = 0; r < batch->n_rows && p->has_logits; r++) {
-        if (!batch->wants_logits[r])
+        if (batch->wants_logits[r] == LOGITS_NONE)
             continue;
         p->wanted[p->n_logits] = r;
         p->wants[p->n_logits] = batch->wants_logits[r];
@@ -239,7 +239,7 @@ enum cinf_status packed_logits(struct prepared *prepared, uint32_t i, const floa
     struct packed_prepared *p = (struct packed_prepared *)prepared;
     if (i >= p->n_logits)
         return cinf_fail(CINF_EINVAL, "logits %u of a step that made %u", i, p->n_logits);
-    if (p->shortlist && p->wants[i] > 1)
+    if (p->shortlist && top_k_of(p->wants[i]) > 0)
         return cinf_fail(CINF_EINVAL, "all logits of row %u, which wanted the best", i);
     *out = p->logits + (size_t)i * p->ld_logits;
     return CINF_OK;
@@ -258,9 +258,10 @@ enum cinf_status packed_allow(struct prepared *prepared, const uint8_t *allowed)
 enum cinf_status packed_picked(struct prepared *prepared, uint32_t i, struct picked *out)
 {
     struct packed_prepared *p = (struct packed_prepared *)prepared;
-    if (i >= p->n_logits || !p->shortlist || p->wants[i] < 2)
+    if (i >= p->n_logits || !p->shortlist || top_k_of(p->wants[i]) == 0)
         return cinf_fail(CINF_EINVAL, "the best logits of row %u of %u, which did not want them", i,
                          p->n_logits);
-    shortlist_top_k(out, &p->bounds, i, p->shortlist, p->logits + (size_t)i * p->ld_logits, p->wants[i] - 1);
+    shortlist_top_k(out, &p->bounds, i, p->shortlist, p->logits + (size_t)i * p->ld_logits,
+                    top_k_of(p->wants[i]));
     return CINF_OK;
 }
