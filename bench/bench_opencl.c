@@ -184,7 +184,7 @@ static double step_ns(struct prepared *prepared, uint32_t streams, uint32_t prom
     static uint32_t positions[ROWS_MAX], slots[ROWS_MAX];
     static uint8_t wants[ROWS_MAX];
     const uint32_t n = prompt ? prompt : streams;
-    struct picked picked;
+    struct top_k picked;
     for (uint32_t r = 0; r < n; r++) {
         tokens[r] = (int32_t)((r * 7919 + position) % vocab);
         positions[r] = prompt ? r : position;
@@ -193,7 +193,7 @@ static double step_ns(struct prepared *prepared, uint32_t streams, uint32_t prom
     }
     uint64_t start = clock_monotonic_ns();
     check(backend_opencl.run(prepared, &(struct batch){ n, tokens, positions, slots, wants }));
-    check(backend_opencl.picked(prepared, 0, &picked));
+    check(backend_opencl.top_k(prepared, 0, &picked));
     return (double)(clock_monotonic_ns() - start);
 }
 
@@ -265,7 +265,7 @@ int main(int argc, char **argv)
     struct device_info info;
     struct device_speed speed;
     uint64_t start = clock_monotonic_ns();
-    check(device_open(&device, choice, &(struct device_options){ .half_cache = true }, NULL));
+    check(device_open(&device, choice, &(struct device_options){ .kv_f16 = true }, NULL));
     if (device->backend != &backend_opencl) {
         fprintf(stderr, "bench_opencl: %s is not an OpenCL device\n", choice);
         return EXIT_FAILURE;

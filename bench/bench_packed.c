@@ -292,7 +292,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--best") == 0)
             b.best = true;
         else if (strcmp(argv[i], "--kv-f16") == 0)
-            options.half_cache = true;
+            options.kv_f16 = true;
         else {
             fprintf(stderr,
                     "usage: bench_packed [--types f32,f16,bf16,int8,int4] [--threads N] [--model gpt2] "
@@ -318,7 +318,7 @@ int main(int argc, char **argv)
         uint64_t start = clock_monotonic_ns();
         b.type = names[t];
         b.model = load(device, model, (enum weights_type)t);
-        b.best = b.best && model_picks(b.model);
+        b.best = b.best && model_has_top_k(b.model);
         b.weight_bytes = model_work_of(b.model, 0, 1, 1, b.best).weight_bytes;
         printf("{\"case\":\"load\",\"weights\":\"%s\",\"seconds\":%.2f,\"weight_mb\":%.1f}\n", b.type,
                (double)(clock_monotonic_ns() - start) / 1e9, (double)b.weight_bytes / 1e6);

@@ -10,22 +10,22 @@ enum { KEPT_MAX = 8 };
 
 static struct kept {
     const struct opencl_tuning *tuning; /* NULL: by the device's type */
-    bool half_cache;
+    bool kv_f16;
     struct device *device;
 } kept[KEPT_MAX];
 
 /* Returns a device of that tuning and type of cache, opened when it is first asked for. */
-static struct device *kept_device(const struct opencl_tuning *tuning, bool half_cache)
+static struct device *kept_device(const struct opencl_tuning *tuning, bool kv_f16)
 {
     struct kept *k = kept;
-    while (k->device && (k->tuning != tuning || k->half_cache != half_cache))
+    while (k->device && (k->tuning != tuning || k->kv_f16 != kv_f16))
         k++;
     ck_assert(k < kept + KEPT_MAX - 1);
     if (!k->device) {
-        const struct device_options options = { .half_cache = half_cache };
+        const struct device_options options = { .kv_f16 = kv_f16 };
         ck_ok(opencl_open(&k->device, &backend_opencl, &options, tuning));
         k->tuning = tuning;
-        k->half_cache = half_cache;
+        k->kv_f16 = kv_f16;
     }
     return k->device;
 }

@@ -75,17 +75,17 @@ END_TEST
 START_TEST(a_cache_that_cannot_be_had_is_refused)
 {
     struct device *device = NULL;
-    struct device_options half = { .threads = 1, .half_cache = true };
+    struct device_options half = { .threads = 1, .kv_f16 = true };
     struct device_info info;
     ck_fails(device_open(&device, "cpu-reference", &half, NULL), CINF_EUNSUPPORTED, "f16");
     ck_assert_ptr_null(device);
     ck_ok(device_open(&device, "cpu", &half, NULL)); /* the refusal has taken nothing */
     device->backend->info(device, &info);
-    ck_assert(info.half_cache);
+    ck_assert(info.kv_f16);
     device_close(device);
     ck_ok(device_open(&device, "cpu", NULL, NULL));
     device->backend->info(device, &info);
-    ck_assert(!info.half_cache);
+    ck_assert(!info.kv_f16);
     device_close(device);
 }
 END_TEST
@@ -272,10 +272,10 @@ START_TEST(kinds_of_wants)
 {
     ck_assert_uint_eq(top_k_of(LOGITS_NONE), 0);
     ck_assert_uint_eq(top_k_of(LOGITS_ALL), 0);
-    for (uint32_t k = 1; k <= PICK_MAX; k++)
+    for (uint32_t k = 1; k <= TOP_K_MAX; k++)
         ck_assert_uint_eq(top_k_of(logits_top_k(k)), k);
     struct program p = program_of(NULL, 0);
-    uint8_t wants = logits_top_k(PICK_MAX);
+    uint8_t wants = logits_top_k(TOP_K_MAX);
     struct batch b = { 1, &(int32_t){ 0 }, &(uint32_t){ 0 }, &(uint32_t){ 0 }, &wants };
     ck_ok(batch_check(&b, &p, 1, 1));
     wants++;

@@ -30,12 +30,12 @@ static const struct opencl_tuning as_cpu = { .lanes = 1, .tile_rows = 4, .split_
 static const struct opencl_tuning as_gpu = { .lanes = 16, .tile_rows = 8, .split_length = 16 };
 static const struct opencl_tuning *tuning;
 static enum weights_type weights_as;
-static bool half_cache;
+static bool kv_f16;
 
 static enum cinf_status open_kept(struct device **out, const struct device_options *options)
 {
     (void)options;
-    *out = kept_device(tuning, half_cache);
+    *out = kept_device(tuning, kv_f16);
     return CINF_OK;
 }
 
@@ -161,12 +161,12 @@ START_TEST(half_the_cache)
     struct step_rows s;
     rig_begin(&rig, (struct shape){ 192, 3, 400, 200, 64, 2 });
     add_program(&rig, PROGRAM_GPT2);
-    half_cache = true;
+    kv_f16 = true;
     rig_start(&rig, backend_as(_i ? &as_gpu : &as_cpu, WEIGHTS_F32), 64);
-    half_cache = false;
+    kv_f16 = false;
     struct device_info info;
     rig.backend->info(rig.device, &info);
-    ck_assert(info.half_cache);
+    ck_assert(info.kv_f16);
     ck_assert_uint_eq(rig.backend->kv_slot_bytes(rig.device, &rig.program), 2 * 2 * 192 * 64 * 2);
     double error = 0, square = 0;
     static const struct run_of_rows runs[] = { { 0, 0, 40 }, { 0, 40, 1 }, { 1, 41, 5 }, { 1, 46, 1 } };
@@ -206,9 +206,9 @@ START_TEST(batches_are_singles)
     struct rig rig;
     rig_begin(&rig, shape);
     add_program(&rig, PROGRAM_GPT2);
-    half_cache = half;
+    kv_f16 = half;
     rig_start(&rig, backend_as(_i % 2 ? &as_gpu : &as_cpu, type), 64);
-    half_cache = false;
+    kv_f16 = false;
     float *together = array_new((size_t)64 * shape.v, sizeof *together);
     double error = 0, square = 0;
     for (uint32_t k = 0; k <= AFTER; k++) {
@@ -269,9 +269,9 @@ static size_t numbers_of_steps(float *out, const struct opencl_tuning *as, enum 
     random_state = 1; /* the same weights each time */
     rig_begin(&rig, shape);
     add_program(&rig, PROGRAM_GPT2);
-    half_cache = half;
+    kv_f16 = half;
     rig_start(&rig, backend_as(as, type), STEP_ROWS_MAX);
-    half_cache = false;
+    kv_f16 = false;
     for (int i = 0; i < RUNS; i++) {
         if (i == 1)
             ck_ok(rig.backend->kv_copy(rig.kv, 1, 0, 40));
@@ -283,7 +283,7 @@ static size_t numbers_of_steps(float *out, const struct opencl_tuning *as, enum 
         ck_ok(rig.backend->run(rig.prepared, &s.batch));
         for (uint32_t r = 0; r < s.batch.n_rows; r++, to += shape.v) {
             const float *logits;
-            struct picked picked;
+            struct top_k picked;
             ck_assert_uint_le((size_t)(to - out) + shape.v, OUT_MAX);
             memset(to, 0, shape.v * sizeof *to);
             if (i < RUNS - 1) {
@@ -291,7 +291,7 @@ static size_t numbers_of_steps(float *out, const struct opencl_tuning *as, enum 
                 memcpy(to, logits, shape.v * sizeof *to);
                 continue;
             }
-            ck_ok(rig.backend->picked(rig.prepared, r, &picked));
+            ck_ok(rig.backend->top_k(rig.prepared, r, &picked));
             ck_assert_uint_eq(picked.n, 20);
             memcpy(to, picked.logits, 20 * sizeof *to);
             memcpy(to + 20, picked.ids, 20 * sizeof *picked.ids);
@@ -345,7 +345,7 @@ static void rig_with_odd_logits(struct rig *rig)
 }
 
 /* Asserts that what was picked from a row agrees with all of its logits. */
-static void check_pick(const struct picked *picked, uint32_t n, const float *all, const uint8_t *allowed)
+static void check_pick(const struct top_k *picked, uint32_t n, const float *all, const uint8_t *allowed)
 {
     static bool taken[PICK_V];
     double max = -INFINITY, sum = 0;
@@ -380,7 +380,7 @@ START_TEST(picks)
     static const uint8_t counts[] = { 1, 2, 0, 0, 41, 65, 1, 0, 9 };
     struct rig rig;
     struct step_rows s;
-    struct picked picked;
+    struct top_k picked;
     const float *logits;
     uint8_t allowed[PICK_V / 8 + 1];
     rig_with_odd_logits(&rig);
@@ -407,18 +407,18 @@ START_TEST(picks)
         for (uint32_t r = 0; r < PICK_ROWS; r++) {
             uint32_t n = s.wants[r] - 1u;
             if (n == 0) {
-                ck_fails(rig.backend->picked(rig.prepared, r, &picked), CINF_EINVAL, "no best logits");
+                ck_fails(rig.backend->top_k(rig.prepared, r, &picked), CINF_EINVAL, "no best logits");
                 ck_ok(rig.backend->logits(rig.prepared, r, &logits));
                 ck_assert(memcmp(logits, all + (size_t)r * PICK_V, PICK_V * sizeof *all) == 0);
                 continue;
             }
             ck_fails(rig.backend->logits(rig.prepared, r, &logits), CINF_EINVAL, "only for the best");
-            ck_ok(rig.backend->picked(rig.prepared, r, &picked));
+            ck_ok(rig.backend->top_k(rig.prepared, r, &picked));
             check_pick(&picked, n, all + (size_t)r * PICK_V, allowed);
         }
-        ck_fails(rig.backend->picked(rig.prepared, PICK_ROWS, &picked), CINF_EINVAL, "row 100 of 100");
+        ck_fails(rig.backend->top_k(rig.prepared, PICK_ROWS, &picked), CINF_EINVAL, "row 100 of 100");
     }
-    s.wants[3] = 2 + PICK_MAX;
+    s.wants[3] = 2 + TOP_K_MAX;
     ck_fails(rig.backend->run(rig.prepared, &s.batch), CINF_EINVAL, "row 3: the 66 best");
     free(all);
     rig_end(&rig);
@@ -917,7 +917,7 @@ static enum cinf_status use(struct device *device)
     step_add(&s, (struct run_of_rows){ 0, 0, 20 }, rig->program.vocab, WANT_ALL);
     step_add(&s, (struct run_of_rows){ 1, 0, 1 }, rig->program.vocab, WANT_ALL);
     s.wants[3] = 1 + 4;
-    struct picked picked = { .n = 0 };
+    struct top_k picked = { .n = 0 };
     enum cinf_status status =
         b->weights_new(&weights, device, rig->specs, rig->program.n_specs, WEIGHTS_INT8);
     for (uint32_t w = 0; status == CINF_OK && w < rig->program.n_specs; w++)
@@ -939,7 +939,7 @@ static enum cinf_status use(struct device *device)
     if (status == CINF_OK)
         status = b->logits(prepared, 20, &logits);
     if (status == CINF_OK)
-        status = b->picked(prepared, 3, &picked);
+        status = b->top_k(prepared, 3, &picked);
     if (status == CINF_OK)
         status = b->allow(prepared, (const uint8_t[4]){ 0 });
     ck_assert(status != CINF_OK || (logits && picked.n == 4));

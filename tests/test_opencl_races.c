@@ -27,7 +27,7 @@ enum { TUNINGS = sizeof tunings / sizeof *tunings };
 /* What is kept in fewer bits.  test_opencl.c checks the results of caches in f16. */
 static const struct kind {
     enum weights_type type;
-    bool half_cache;
+    bool kv_f16;
 } kinds[] = {
     { WEIGHTS_F32, false }, { WEIGHTS_F16, false }, { WEIGHTS_INT8, false }, { WEIGHTS_F32, true }
 };
@@ -39,7 +39,7 @@ static const struct kind *kind;
 static enum cinf_status open_tuned(struct device **out, const struct device_options *options)
 {
     struct device_options its = *options;
-    its.half_cache = kind->half_cache;
+    its.kv_f16 = kind->kv_f16;
     return opencl_open(out, &backend_opencl, &its, tuning);
 }
 
@@ -86,7 +86,7 @@ static void check_small_steps(struct rig *rig, const char *what)
         step_begin(&s);
         for (size_t k = 0; k < SLOTS; k++)
             step_add(&s, steps[i].runs[k], rig->program.vocab, steps[i].wants);
-        if (kind->half_cache)
+        if (kind->kv_f16)
             ck_ok(rig->backend->run(rig->prepared, &s.batch));
         else
             step_check(rig, &s.batch, what);
@@ -97,8 +97,8 @@ static void check_small_steps(struct rig *rig, const char *what)
         }
         ck_ok(rig->backend->run(rig->prepared, &s.batch)); /* again, with the same keys and values */
         for (uint32_t i_wanted = 0; i_wanted < n_wanted; i_wanted++) {
-            struct picked picked;
-            ck_ok(rig->backend->picked(rig->prepared, i_wanted, &picked));
+            struct top_k picked;
+            ck_ok(rig->backend->top_k(rig->prepared, i_wanted, &picked));
             ck_assert_uint_eq(picked.n, PICKS);
         }
     }

@@ -233,7 +233,7 @@ START_TEST(cache_of_halves)
                                        : (float)((int)(rig.values[w][i] * 8) % 64) / 8;
         }
     }
-    start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = 2, .half_cache = true }, WEIGHTS_F32);
+    start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = 2, .kv_f16 = true }, WEIGHTS_F32);
     struct cpu_kv *kv = (struct cpu_kv *)rig.kv;
     ck_assert(kv->format.f16);
     ck_assert_uint_eq(packed_kv_slot_bytes(rig.device, &rig.program), 160 * 5 * 2 * 32 * 2);
@@ -293,15 +293,14 @@ enum { DEPTH = 280, VOCAB = 97 };
 
 /* Logits of each position of a request in slot 1, fed `pieces` positions a step (0: odd pieces, with rows of
  * other requests before and behind). */
-static void logits_of_request(float *all, enum weights_type type, bool half_cache, uint32_t threads,
+static void logits_of_request(float *all, enum weights_type type, bool kv_f16, uint32_t threads,
                               uint32_t pieces)
 {
     struct rig rig;
     random_state = 7;
     rig_begin(&rig, (struct shape){ 70, 2, 140, VOCAB, DEPTH, 2 });
     add_program(&rig, PROGRAM_GPT2);
-    start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = threads, .half_cache = half_cache },
-             type);
+    start_as(&rig, STEP_ROWS_MAX, (struct device_options){ .threads = threads, .kv_f16 = kv_f16 }, type);
     uint32_t others = 0;
     for (uint32_t at = 0, step = 0; at < DEPTH; step++) {
         struct step_rows s;
@@ -336,18 +335,18 @@ START_TEST(rows_do_not_depend_on_other_rows_or_threads)
         uint32_t threads, pieces;
     } ways[] = { { 1, 150 }, { 2, 31 }, { 3, 0 }, { 4, 7 } };
     enum weights_type type = (enum weights_type)(_i % 5);
-    bool half_cache = _i / 5 % 2;
+    bool kv_f16 = _i / 5 % 2;
     if (!use_set(_i / 10))
         return;
     float *alone = array_new(DEPTH * VOCAB, sizeof *alone), *other = array_new(DEPTH * VOCAB, sizeof *other);
-    logits_of_request(alone, type, half_cache, 1, 1);
+    logits_of_request(alone, type, kv_f16, 1, 1);
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
-        logits_of_request(other, type, half_cache, ways[w].threads, ways[w].pieces);
+        logits_of_request(other, type, kv_f16, ways[w].threads, ways[w].pieces);
         for (size_t i = 0; i < DEPTH * VOCAB; i++)
             if (!(bits_of_f32(alone[i]) == bits_of_f32(other[i])))
                 ck_abort_msg("set %d, type %d, half cache %d, %u threads, pieces of %u: position %zu: %.9g, "
                              "alone %.9g",
-                             _i / 10, (int)type, half_cache, ways[w].threads, ways[w].pieces, i / VOCAB,
+                             _i / 10, (int)type, kv_f16, ways[w].threads, ways[w].pieces, i / VOCAB,
                              (double)other[i], (double)alone[i]);
     }
     free(alone);

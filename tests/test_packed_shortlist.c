@@ -131,7 +131,7 @@ static bool may_be_picked(const float *logits, uint32_t id)
 }
 
 /* Checks the n best against a search through all logits. */
-static void check_best(const struct picked *picked, const float *logits, uint32_t n)
+static void check_best(const struct top_k *picked, const float *logits, uint32_t n)
 {
     static bool taken[N_PANELS * PANEL];
     memset(taken, 0, sizeof taken);
@@ -165,9 +165,9 @@ static void check_bed(const char *what)
             ck_abort_msg("%s, K=%u, row %u, panel %u: %.9g is not in %.9g to %.9g", what, bed.k, r, p,
                          (double)most, (double)bed.lower[r][p], (double)bed.upper[r][p]);
         }
-        static const uint32_t counts[] = { 1, 2, 9, 50, PICK_MAX };
+        static const uint32_t counts[] = { 1, 2, 9, 50, TOP_K_MAX };
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-            struct picked picked;
+            struct top_k picked;
             shortlist_threshold(&bed.rows, r, &bed.shortlist, counts[i]);
             /* Only kept panels may be read. */
             static float seen[N_PANELS * PANEL];
@@ -292,7 +292,7 @@ static void check_step(struct rig *rig, const uint8_t *wants, uint32_t n_wants, 
 {
     static float all[HEAD_ROWS][HEAD_V];
     struct step_rows s;
-    struct picked picked;
+    struct top_k picked;
     const float *logits;
     step_begin(&s);
     step_add(&s, (struct run_of_rows){ 0, 0, HEAD_ROWS }, HEAD_V, WANT_ALL);
@@ -300,7 +300,7 @@ static void check_step(struct rig *rig, const uint8_t *wants, uint32_t n_wants, 
     for (uint32_t r = 0; r < HEAD_ROWS; r++) {
         ck_ok(rig->backend->logits(rig->prepared, r, &logits));
         memcpy(all[r], logits, sizeof all[r]);
-        ck_fails(rig->backend->picked(rig->prepared, r, &picked), CINF_EINVAL, "did not want");
+        ck_fails(rig->backend->top_k(rig->prepared, r, &picked), CINF_EINVAL, "did not want");
     }
     for (uint32_t r = 0; r < HEAD_ROWS; r++)
         s.wants[r] = wants[r % n_wants];
@@ -313,7 +313,7 @@ static void check_step(struct rig *rig, const uint8_t *wants, uint32_t n_wants, 
         if (top_k_of(s.wants[r]) == 0)
             continue;
         ck_fails(rig->backend->logits(rig->prepared, i, &logits), CINF_EINVAL, "wanted the best");
-        ck_ok(rig->backend->picked(rig->prepared, i, &picked));
+        ck_ok(rig->backend->top_k(rig->prepared, i, &picked));
         uint32_t n = top_k_of(s.wants[r]), better = 0;
         ck_assert_uint_eq(picked.n, n);
         for (uint32_t k = 0; k < n; k++) {
@@ -347,9 +347,9 @@ START_TEST(picks_are_what_all_logits_say)
     add_program(&rig, PROGRAM_EMBED);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         start_with(&rig, cases[i].type, cases[i].threads);
-        ck_assert(rig.prepared->picks);
+        ck_assert(rig.prepared->has_top_k);
         ck_assert(!rig.prepared->log_sums);
-        ck_assert_uint_gt(rig.prepared->pick_spares, 0);
+        ck_assert_uint_gt(rig.prepared->top_k_saved_bytes, 0);
         check_step(&rig, greedy, 1, NULL);
         check_step(&rig, some, sizeof some, NULL);
         check_step(&rig, mixed, sizeof mixed, NULL);
@@ -389,15 +389,15 @@ START_TEST(heads_without_a_shortlist)
 {
     static const uint8_t allowed[HEAD_V / 8 + 1] = { 1 };
     struct rig rig;
-    struct picked picked;
+    struct top_k picked;
     for (int i = 0; i < 2; i++) {
         rig_begin(&rig, (struct shape){ i ? 32 : HEAD_D, 8, 16, HEAD_V, HEAD_ROWS, 1 });
         add_program(&rig, PROGRAM_EMBED);
         start_with(&rig, i ? WEIGHTS_F32 : WEIGHTS_INT8, 2);
-        ck_assert(!rig.prepared->picks);
-        ck_assert_uint_eq(rig.prepared->pick_spares, 0);
+        ck_assert(!rig.prepared->has_top_k);
+        ck_assert_uint_eq(rig.prepared->top_k_saved_bytes, 0);
         ck_fails(rig.backend->allow(rig.prepared, allowed), CINF_EINVAL, "not picked");
-        ck_fails(rig.backend->picked(rig.prepared, 0, &picked), CINF_EINVAL, "did not want");
+        ck_fails(rig.backend->top_k(rig.prepared, 0, &picked), CINF_EINVAL, "did not want");
         stop(&rig);
         for (uint32_t w = 0; w < SPECS_MAX; w++)
             free(rig.values[w]);

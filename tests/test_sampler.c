@@ -231,7 +231,7 @@ START_TEST(random_numbers_are_uniform)
 END_TEST
 
 /* The n largest logits of allowed ids, and the log-sum a device returns with them, from the full row. */
-static void best_of(struct picked *out, uint32_t n, const float *all, uint32_t vocab, const uint8_t *allowed)
+static void best_of(struct top_k *out, uint32_t n, const float *all, uint32_t vocab, const uint8_t *allowed)
 {
     bool taken[V] = { false };
     double max = -INFINITY, sum = 0;
@@ -286,8 +286,8 @@ START_TEST(the_top_logits_are_enough)
         how.min_p = shares[RANDOM(6)];
         uint32_t needs = sampler_needs(&how);
         ck_assert_uint_eq(needs, how.temperature <= 0 || how.top_k == 1 ? 1 : how.top_k + 1);
-        struct picked best;
-        uint32_t more = trial % 2 ? 0 : RANDOM(PICK_MAX - needs + 1);
+        struct top_k best;
+        uint32_t more = trial % 2 ? 0 : RANDOM(TOP_K_MAX - needs + 1);
         best_of(&best, needs + more, all, vocab, only);
         for (uint32_t choice = 0; choice < 3; choice++) {
             int32_t token = sampler_pick(&sampler, all, vocab, only, &how, choice, NULL, trial, 0);
@@ -309,7 +309,7 @@ START_TEST(options_that_need_every_logit)
     const struct sampling how[] = {
         { .temperature = 1 },
         { .temperature = 1, .top_p = 0.9f },
-        { .temperature = 1, .top_k = PICK_MAX },
+        { .temperature = 1, .top_k = TOP_K_MAX },
         { .bias = &bias, .n_bias = 1 },
         { .repetition_penalty = 1.1f },
         { .presence_penalty = 0.1f, .top_k = 5 },
@@ -317,14 +317,15 @@ START_TEST(options_that_need_every_logit)
     };
     for (size_t i = 0; i < sizeof how / sizeof *how; i++)
         ck_assert_uint_eq(sampler_needs(&how[i]), 0);
-    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .temperature = 1, .top_k = PICK_MAX - 1 }), PICK_MAX);
+    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .temperature = 1, .top_k = TOP_K_MAX - 1 }),
+                      TOP_K_MAX);
     ck_assert_uint_eq(sampler_needs(&(struct sampling){ .repetition_penalty = 1 }), 1);
 }
 END_TEST
 
 START_TEST(logprobs_of_the_top_logits)
 {
-    struct picked best;
+    struct top_k best;
     struct cinf_logprob all_top[20], top[20];
     float all_logprob, logprob;
     best_of(&best, 20, logits, V, NULL);

@@ -101,18 +101,19 @@ struct program {
 /* One step's rows.  Rows of one slot stand together and in ascending, consecutive positions, and every
  * position before the first of them is in the cache already (by an earlier step or a copy). */
 struct batch {
-    uint32_t n_rows;             /* 1 … rows_max of prepare() */
-    const int32_t *tokens;       /* [R] */
-    const uint32_t *positions;   /* [R] */
-    const uint32_t *slots;       /* [R] */
-    const uint8_t *wants_logits; /* [R] LOGITS_NONE, LOGITS_ALL or, where prepared.picks, logits_top_k() */
+    uint32_t n_rows;           /* 1 … rows_max of prepare() */
+    const int32_t *tokens;     /* [R] */
+    const uint32_t *positions; /* [R] */
+    const uint32_t *slots;     /* [R] */
+    const uint8_t
+        *wants_logits; /* [R] LOGITS_NONE, LOGITS_ALL or, where prepared.has_top_k, logits_top_k() */
 };
 
-enum { PICK_MAX = 65 };
+enum { TOP_K_MAX = 65 };
 
 enum { LOGITS_NONE = 0, LOGITS_ALL = 1 };
 
-/* Only the k best, k being 1 to PICK_MAX. */
+/* Only the k best, k being 1 to TOP_K_MAX. */
 static inline uint8_t logits_top_k(uint32_t k)
 {
     return (uint8_t)(LOGITS_ALL + k);
@@ -126,10 +127,10 @@ static inline uint32_t top_k_of(uint8_t wants)
 
 /* The best of a row's logits, best first, the smaller id first among equals.  Tokens that allow() excludes
  * and logits that are NaN or positive infinity are left out. */
-struct picked {
+struct top_k {
     uint32_t n; /* as many as were asked for, or all there are */
-    int32_t ids[PICK_MAX];
-    float logits[PICK_MAX];
+    int32_t ids[TOP_K_MAX];
+    float logits[TOP_K_MAX];
     double log_sum; /* where prepared.log_sums: the logarithm of the sum of exp() of all logits, which turns a
                        logit into a log-probability */
 };
@@ -139,7 +140,7 @@ struct picked {
 struct device_options {
     uint32_t threads;  /* workers of the backend; 0: its own choice */
     const char *which; /* for a backend with find(): a device_info's name; NULL: the best it has */
-    bool half_cache;   /* keys and values in f16; CINF_EUNSUPPORTED where info() then denies it */
+    bool kv_f16;       /* keys and values in f16; CINF_EUNSUPPORTED where info() then denies it */
     bool profile;      /* time every kernel or phase of a step, where the backend can: profile() */
 };
 
@@ -154,7 +155,7 @@ struct device_info {
     char description[160]; /* hardware and library: "AMD EPYC …, OpenBLAS 0.3.21, 2 threads" */
     bool is_gpu;
     bool shows_memory;     /* in the gpu_* metrics, whether it is a GPU or not */
-    bool half_cache;       /* keys and values are kept in f16 */
+    bool kv_f16;           /* keys and values are kept in f16 */
     bool rows_independent; /* a row's result has the same bits whatever other rows are in its step */
     bool shares_cpu;       /* it computes on the processor that the CPU's own backends use */
     uint32_t threads;      /* 0: unknown */
@@ -182,9 +183,10 @@ struct kv {
 };
 struct prepared {
     struct device *device;
-    bool picks;           /* batches may ask for the best logits: allow(), picked() */
-    bool log_sums;        /* and picked() gives log_sum */
-    uint64_t pick_spares; /* bytes of weights that a row need not read when it wants only the best logits */
+    bool has_top_k; /* batches may ask for the best logits: allow(), top_k() */
+    bool log_sums;  /* and top_k() gives log_sum */
+    uint64_t
+        top_k_saved_bytes; /* bytes of weights that a row need not read when it wants only the best logits */
 };
 
 struct backend {
@@ -255,12 +257,12 @@ struct backend {
     /* Logits [V] of the i-th row that wanted them, in host memory, valid until the next run. */
     enum cinf_status (*logits)(struct prepared *prepared, uint32_t i, const float **out);
 
-    /* These two are called only where prepared.picks.  allow() says which tokens may be picked from now on:
-     * those whose bit id % 8 of allowed[id / 8] is set; before the first call, all.  picked() gives the best
-     * logits of the i-th row that wanted logits, if it wanted only the best: it is CINF_EINVAL for other
+    /* These two are called only where prepared.has_top_k.  allow() says which tokens may be picked from now
+     * on: those whose bit id % 8 of allowed[id / 8] is set; before the first call, all.  top_k() gives the
+     * best logits of the i-th row that wanted logits, if it wanted only the best: it is CINF_EINVAL for other
      * rows, as logits() is for such rows. */
     enum cinf_status (*allow)(struct prepared *prepared, const uint8_t *allowed);
-    enum cinf_status (*picked)(struct prepared *prepared, uint32_t i, struct picked *out);
+    enum cinf_status (*top_k)(struct prepared *prepared, uint32_t i, struct top_k *out);
 
     /* Lends the device's own threads to other work between two steps: calls work(argument, i, …) for each i
      * below n, concurrently and in any order, and returns when all is done.  NULL: it has none to lend. */

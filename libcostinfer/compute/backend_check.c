@@ -96,9 +96,9 @@ enum cinf_status batch_check(const struct batch *b, const struct program *p, uin
             return cinf_fail(CINF_EINVAL, "row %u: position %u of %u", r, b->positions[r], p->positions);
         if (b->slots[r] >= slots)
             return cinf_fail(CINF_EINVAL, "row %u: slot %u of %u", r, b->slots[r], slots);
-        if (top_k_of(b->wants_logits[r]) > PICK_MAX)
+        if (top_k_of(b->wants_logits[r]) > TOP_K_MAX)
             return cinf_fail(CINF_EINVAL, "row %u: the %u best logits, of at most %u", r,
-                             top_k_of(b->wants_logits[r]), PICK_MAX);
+                             top_k_of(b->wants_logits[r]), TOP_K_MAX);
         if (r > 0 && b->slots[r] == b->slots[r - 1] && b->positions[r] != b->positions[r - 1] + 1)
             return cinf_fail(CINF_EINVAL, "row %u: position %u follows %u in slot %u", r, b->positions[r],
                              b->positions[r - 1], b->slots[r]);

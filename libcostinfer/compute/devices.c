@@ -220,7 +220,7 @@ static enum cinf_status open_candidate(struct device **out, const struct candida
     }
     struct device_info info;
     its->backend->info(device, &info);
-    if (options->half_cache && !info.half_cache) {
+    if (options->kv_f16 && !info.kv_f16) {
         its->backend->close(device);
         atomic_store(its->taken, false);
         return cinf_fail(CINF_EUNSUPPORTED, "device %s keeps keys and values as f32, not as f16", info.name);

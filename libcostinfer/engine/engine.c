@@ -25,7 +25,7 @@ enum {
 static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_engine_options *o)
 {
     struct device_options device_options = { .threads = o->threads,
-                                             .half_cache = o->kv == CINF_KV_F16,
+                                             .kv_f16 = o->kv == CINF_KV_F16,
                                              .profile = o->profile };
     struct device_info info;
     struct device_speed speed;
@@ -43,7 +43,7 @@ static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_eng
     d->memory_total = info.memory_total;
     d->as_per_flop = speed.as_per_flop;
     d->as_per_byte = speed.as_per_byte;
-    d->kv = info.half_cache ? CINF_KV_F16 : CINF_KV_F32;
+    d->kv = info.kv_f16 ? CINF_KV_F16 : CINF_KV_F32;
     d->speculation = info.rows_independent && !o->no_speculation;
     atomic_store(&e->memory_used, info.memory_used);
     uint32_t lent = e->device->backend->parallel ? info.threads : 1;

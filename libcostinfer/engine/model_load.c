@@ -48,7 +48,7 @@ static enum cinf_status time_step(struct model_load *load, bool *done)
     static const uint32_t positions[1 + TIMED_ROWS] = { 0, 1, 2, 3, 4 }, slots[1 + TIMED_ROWS] = { 0 };
     struct model *runtime = load->model->runtime;
     uint8_t wants[1 + TIMED_ROWS];
-    memset(wants, model_picks(runtime) ? logits_top(1) : LOGITS_ALL, sizeof wants);
+    memset(wants, model_has_top_k(runtime) ? logits_top_k(1) : LOGITS_ALL, sizeof wants);
     uint32_t more = load->n_timed % 2;
     struct batch batch = { 1 + more * TIMED_ROWS, tokens, positions, slots, wants };
     uint64_t start = clock_monotonic_ns();
@@ -74,7 +74,7 @@ static enum cinf_status make_runtime(struct cinf_engine *e, struct model_load *l
     pthread_mutex_unlock(&e->lock);
     TRY(slots_new(model));
     TRY(step_reserve(&e->step, e->prefill_rows + model->n_slots, model->config.vocab_size));
-    if (model->allowed && model_picks(model->runtime))
+    if (model->allowed && model_has_top_k(model->runtime))
         TRY(model_allow(model->runtime, model->allowed));
     model->weights = (enum cinf_weights)(model_weights_type(model->runtime) - WEIGHTS_F32 + CINF_WEIGHTS_F32);
     model->parameters = model_parameters(model->runtime);

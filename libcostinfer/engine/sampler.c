@@ -440,10 +440,10 @@ uint32_t sampler_needs(const struct sampling *sampling)
         return 0;
     if (is_greedy(sampling))
         return 1;
-    return sampling->top_k > 0 && sampling->top_k < PICK_MAX ? sampling->top_k + 1 : 0;
+    return sampling->top_k > 0 && sampling->top_k < TOP_K_MAX ? sampling->top_k + 1 : 0;
 }
 
-int32_t sampler_pick_best(struct sampler *s, const struct picked *best, const struct sampling *sampling,
+int32_t sampler_pick_best(struct sampler *s, const struct top_k *best, const struct sampling *sampling,
                           uint32_t choice, uint32_t n_tokens)
 {
     if (best->n == 0 || !isfinite(best->logits[0]))
@@ -454,7 +454,7 @@ int32_t sampler_pick_best(struct sampler *s, const struct picked *best, const st
     float first = best->logits[0], floor = cuts_p(sampling) ? -FLT_MAX : floor_of(sampling, first);
     struct sampler_candidate *c = s->candidates;
     float weights[SCAN_BLOCK];
-    _Static_assert((int)SCAN_BLOCK >= (int)PICK_MAX, "the top logits fit a block");
+    _Static_assert((int)SCAN_BLOCK >= (int)TOP_K_MAX, "the top logits fit a block");
     s->scan->weights(weights, best->logits, max, &(struct weighing){ first, sampling->temperature, floor });
     for (uint32_t i = 0; i < max && best->logits[i] >= floor; i++) {
         struct sampler_candidate next = { best->logits[i], weights[i], best->ids[i] };
@@ -488,7 +488,7 @@ void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, in
     }
 }
 
-void sampler_logprobs_best(const struct picked *best, int32_t token, float *logprob, struct cinf_logprob *top,
+void sampler_logprobs_best(const struct top_k *best, int32_t token, float *logprob, struct cinf_logprob *top,
                            uint32_t n_top)
 {
     for (uint32_t i = 0; i < best->n; i++) {

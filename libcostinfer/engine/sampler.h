@@ -50,7 +50,7 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
 /* How many top logits suffice for sampler_pick_best() to return what sampler_pick() would; 0 if it needs the
  * full row. */
 uint32_t sampler_needs(const struct sampling *sampling);
-int32_t sampler_pick_best(struct sampler *sampler, const struct picked *best, const struct sampling *sampling,
+int32_t sampler_pick_best(struct sampler *sampler, const struct top_k *best, const struct sampling *sampling,
                           uint32_t choice, uint32_t n_tokens);
 
 /* log-softmax of the unmodified logits [vocab]: of `token` in *logprob, and of the n_top most likely tokens,
@@ -59,7 +59,7 @@ void sampler_logprobs(struct sampler *s, const float *logits, uint32_t vocab, in
                       struct cinf_logprob *top, uint32_t n_top);
 
 /* The same from the top logits: `token` is one of them, and n_top is at most their number. */
-void sampler_logprobs_best(const struct picked *best, int32_t token, float *logprob, struct cinf_logprob *top,
+void sampler_logprobs_best(const struct top_k *best, int32_t token, float *logprob, struct cinf_logprob *top,
                            uint32_t n_top);
 
 /* Returns a number in [0, 1) that depends on its arguments alone. */

@@ -103,13 +103,13 @@ static bool is_prefilling(const struct cinf_request *r)
  * what the sampler and the log-probabilities need. */
 static uint8_t logits_for_sampling(const struct cinf_request *r)
 {
-    uint32_t k = model_picks(r->model->runtime) ? sampler_needs(&r->sampling) : 0;
+    uint32_t k = model_has_top_k(r->model->runtime) ? sampler_needs(&r->sampling) : 0;
     uint32_t n_top = r->logprobs ? r->n_top : 0;
     /* The top log-probabilities include tokens that must not be sampled; the device's top k does not. */
-    if (k == 0 || (r->logprobs && !model_picks_log_sums(r->model->runtime)) || n_top > PICK_MAX ||
+    if (k == 0 || (r->logprobs && !model_has_top_k_log_sums(r->model->runtime)) || n_top > TOP_K_MAX ||
         (n_top > 0 && r->model->allowed))
         return LOGITS_ALL;
-    return logits_top(k > n_top ? k : n_top);
+    return logits_top_k(k > n_top ? k : n_top);
 }
 
 static void add_prompt_rows(struct step *step, struct cinf_request *r, uint32_t n)
@@ -122,7 +122,7 @@ static void add_prompt_rows(struct step *step, struct cinf_request *r, uint32_t 
         n_logits += wants != LOGITS_NONE;
     }
     r->step_rows = n;
-    bool only_top = !r->wants_all && logits_are_top(logits_for_sampling(r));
+    bool only_top = !r->wants_all && top_k_of(logits_for_sampling(r)) > 0;
     add_work(r, model_work_of(step->model->runtime, first, n, n_logits, only_top));
 }
 
@@ -140,7 +140,7 @@ static void add_decode_rows(struct step *step, struct sequence *seq, uint32_t ro
     for (uint32_t i = 0; i < seq->n_drafted; i++)
         add_row(step, seq, seq->draft.tokens[i], last + 1 + i, wants);
     uint32_t n = 1 + seq->n_drafted;
-    add_work(r, model_work_of(step->model->runtime, last, n, n, logits_are_top(wants)));
+    add_work(r, model_work_of(step->model->runtime, last, n, n, top_k_of(wants) > 0));
     r->step_rows += n;
 }
 
@@ -282,8 +282,8 @@ static enum cinf_status append_token(struct sequence *seq, int32_t token)
 
 /* What the device returned of a row's logits. */
 struct row_logits {
-    const float *all;  /* [V], or NULL: */
-    struct picked top; /* only the top k */
+    const float *all; /* [V], or NULL: */
+    struct top_k top; /* only the top k */
 };
 
 /* The sequence's next token, whose log-probabilities are written to their places; -1 when the logits are
@@ -407,8 +407,8 @@ static enum cinf_status take_logits(struct cinf_engine *e)
         if (wants == LOGITS_NONE)
             continue;
         struct row_logits row = { .all = NULL };
-        if (logits_are_top(wants))
-            TRY(model_picked(step->model->runtime, nth, &row.top));
+        if (top_k_of(wants) > 0)
+            TRY(model_top_k(step->model->runtime, nth, &row.top));
         else
             TRY(model_logits(step->model->runtime, nth, &row.all));
         if (position < r->n_prompt && r->wants_all)

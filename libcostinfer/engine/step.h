@@ -15,17 +15,6 @@ struct sequence;
 
 enum { SAMPLERS_MAX = 16 };
 
-/* The values of batch.wants_logits, see there. */
-enum { LOGITS_NONE = 0, LOGITS_ALL = 1 };
-static inline uint8_t logits_top(uint32_t k) /* the k largest, k <= PICK_MAX */
-{
-    return (uint8_t)(1 + k);
-}
-static inline bool logits_are_top(uint8_t wants_logits)
-{
-    return wants_logits > LOGITS_ALL;
-}
-
 /* A row's next token, where it was sampled before the rows were gone through in order. */
 struct sampled_ahead {
     const float *logits; /* NULL: it was not */
@@ -39,7 +28,7 @@ struct step {
     uint32_t n_rows, rows_cap;
     int32_t *tokens;                     /* [rows_cap], and so are the next ones */
     uint32_t *positions, *slots;         /* of the row's token, and of its sequence */
-    uint8_t *wants_logits;               /* LOGITS_NONE, LOGITS_ALL or logits_top() */
+    uint8_t *wants_logits;               /* LOGITS_NONE, LOGITS_ALL or logits_top_k() */
     struct sequence **sequences;         /* whose row it is */
     struct sampled_ahead *sampled_ahead; /* after the run */
     struct cinf_share *shares;           /* one a request */

@@ -132,7 +132,7 @@ struct model_work model_work_of(const struct model *m, uint32_t first_position, 
 {
     uint64_t first = first_position, n = n_rows;
     uint64_t attended = n * first + n * (n + 1) / 2; /* the sum of (position + 1) */
-    uint64_t unread = n_logits == 0 ? m->head_bytes : only_best ? m->prepared->pick_spares : 0;
+    uint64_t unread = n_logits == 0 ? m->head_bytes : only_best ? m->prepared->top_k_saved_bytes : 0;
     return (struct model_work){
         .flops =
             2 * n * m->matrix_parameters + m->attend_flops * attended + 2 * m->head_parameters * n_logits,
@@ -178,12 +178,12 @@ enum cinf_status model_logits(struct model *m, uint32_t i, const float **out)
     return m->prepared->device->backend->logits(m->prepared, i, out);
 }
 
-bool model_picks(const struct model *m)
+bool model_has_top_k(const struct model *m)
 {
-    return m->prepared->picks;
+    return m->prepared->has_top_k;
 }
 
-bool model_picks_log_sums(const struct model *m)
+bool model_has_top_k_log_sums(const struct model *m)
 {
     return m->prepared->log_sums;
 }
@@ -193,9 +193,9 @@ enum cinf_status model_allow(struct model *m, const uint8_t *allowed)
     return m->prepared->device->backend->allow(m->prepared, allowed);
 }
 
-enum cinf_status model_picked(struct model *m, uint32_t i, struct picked *out)
+enum cinf_status model_top_k(struct model *m, uint32_t i, struct top_k *out)
 {
-    return m->prepared->device->backend->picked(m->prepared, i, out);
+    return m->prepared->device->backend->top_k(m->prepared, i, out);
 }
 
 enum cinf_status model_copy_prefix(struct model *m, uint32_t to_slot, uint32_t from_slot, uint32_t n)

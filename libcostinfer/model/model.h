@@ -27,10 +27,10 @@ enum cinf_status model_wait(struct model *model);
 enum cinf_status model_logits(struct model *model, uint32_t i, const float **out);
 
 /* Whether the device picks the best logits, and the calls for devices that do: see struct backend. */
-bool model_picks(const struct model *model);
-bool model_picks_log_sums(const struct model *model);
+bool model_has_top_k(const struct model *model);
+bool model_has_top_k_log_sums(const struct model *model);
 enum cinf_status model_allow(struct model *model, const uint8_t *allowed);
-enum cinf_status model_picked(struct model *model, uint32_t i, struct picked *out);
+enum cinf_status model_top_k(struct model *model, uint32_t i, struct top_k *out);
 
 /* Positions [0, n) of one slot become those of another, different slot (asserted). */
 enum cinf_status model_copy_prefix(struct model *model, uint32_t to_slot, uint32_t from_slot, uint32_t n);

@@ -27,6 +27,6 @@ const struct backend backend_cpu_packed = {
     .wait = packed_wait,
     .logits = packed_logits,
     .allow = packed_allow,
-    .picked = packed_picked,
+    .top_k = packed_top_k,
     .parallel = packed_parallel,
 };

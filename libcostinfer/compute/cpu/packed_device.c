@@ -23,7 +23,7 @@ enum cinf_status packed_open(struct device **out, const struct device_options *o
     char what[64];
     const long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
     device->kernels = packed_kernels_best();
-    device->half_cache = options->half_cache;
+    device->kv_f16 = options->kv_f16;
     device->cache_bytes = cache > 0 ? (size_t)cache : 512 << 10;
     snprintf(what, sizeof what, "packed %s kernels", device->kernels->name);
     cpu_device_init(&device->cpu, &backend_cpu_packed, what, pool_threads(device->pool));
@@ -42,7 +42,7 @@ void packed_close(struct device *base)
 void packed_info(const struct device *device, struct device_info *out)
 {
     cpu_device_info(device, out);
-    out->half_cache = ((const struct packed_device *)device)->half_cache;
+    out->kv_f16 = ((const struct packed_device *)device)->kv_f16;
     out->rows_independent = true;
 }
 

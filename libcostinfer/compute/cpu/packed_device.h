@@ -12,7 +12,7 @@ struct packed_device {
     struct pool *pool;
     const struct packed_kernels *kernels;
     size_t cache_bytes;      /* second-level cache of a core */
-    bool half_cache;         /* keys and values in f16 */
+    bool kv_f16;             /* keys and values in f16 */
     struct profile *profile; /* NULL: phases are not timed */
 };
 

@@ -6,7 +6,7 @@
 
 static struct cpu_kv_format format_of(const struct device *device)
 {
-    return (struct cpu_kv_format){ PANEL, ((const struct packed_device *)device)->half_cache };
+    return (struct cpu_kv_format){ PANEL, ((const struct packed_device *)device)->kv_f16 };
 }
 
 uint64_t packed_kv_slot_bytes(const struct device *device, const struct program *program)

@@ -96,8 +96,8 @@ static void find_shortlist(struct packed_prepared *p)
         return;
     const struct packed_matrix *head = &w->matrices[w->head];
     p->shortlist = &w->shortlist;
-    p->base.picks = true;
-    p->base.pick_spares = head->n_panels * (head->panel_bytes - p->shortlist->panel_bytes);
+    p->base.has_top_k = true;
+    p->base.top_k_saved_bytes = head->n_panels * (head->panel_bytes - p->shortlist->panel_bytes);
 }
 
 /* The operation behind the last one that every row must go through: those that embed rows or fill the

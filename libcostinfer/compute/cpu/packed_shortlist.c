@@ -114,9 +114,9 @@ void shortlist_threshold(const struct shortlist_rows *rows, uint32_t row, const 
                          uint32_t n)
 {
     const float *lower = rows->lower + (size_t)row * shortlist->n_panels;
-    float best[PICK_MAX];
+    float best[TOP_K_MAX];
     uint32_t found = 0;
-    assert(n > 0 && n <= PICK_MAX);
+    assert(n > 0 && n <= TOP_K_MAX);
     rows->threshold[row] = -INFINITY;
     if (atomic_load(&shortlist->unusable) || !(rows->a[row] < norm_max) || !(rows->b[row] < norm_max))
         return;
@@ -133,7 +133,7 @@ void shortlist_threshold(const struct shortlist_rows *rows, uint32_t row, const 
         rows->threshold[row] = best[n - 1];
 }
 
-void shortlist_top_k(struct picked *out, const struct shortlist_rows *rows, uint32_t row,
+void shortlist_top_k(struct top_k *out, const struct shortlist_rows *rows, uint32_t row,
                      const struct shortlist *shortlist, const float *logits, uint32_t n)
 {
     out->n = 0;

@@ -58,7 +58,7 @@ static inline bool shortlist_keeps(const struct shortlist_rows *rows, uint32_t r
 }
 
 /* The n best of the kept panels of logits[n_panels * PANEL]; log_sum stays as it is. */
-void shortlist_top_k(struct picked *out, const struct shortlist_rows *rows, uint32_t row,
+void shortlist_top_k(struct top_k *out, const struct shortlist_rows *rows, uint32_t row,
                      const struct shortlist *shortlist, const float *logits, uint32_t n);
 
 #endif

@@ -255,7 +255,7 @@ enum cinf_status packed_allow(struct prepared *prepared, const uint8_t *allowed)
     return CINF_OK;
 }
 
-enum cinf_status packed_picked(struct prepared *prepared, uint32_t i, struct picked *out)
+enum cinf_status packed_top_k(struct prepared *prepared, uint32_t i, struct top_k *out)
 {
     struct packed_prepared *p = (struct packed_prepared *)prepared;
     if (i >= p->n_logits || !p->shortlist || top_k_of(p->wants[i]) == 0)

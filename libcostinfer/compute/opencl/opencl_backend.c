@@ -37,5 +37,5 @@ const struct backend backend_opencl = {
     .wait = opencl_wait,
     .logits = opencl_logits,
     .allow = opencl_allow,
-    .picked = opencl_picked,
+    .top_k = opencl_top_k,
 };

@@ -144,10 +144,10 @@ static enum cinf_status check_picks(struct side *s, const float *logits)
     struct batch batch = batch_of(&rows, STEPS - 1, 1 + PICKS);
     TRY(s->backend->run(s->prepared, &batch));
     for (uint32_t r = 0; r < batch.n_rows; r++, logits += VOCAB) {
-        struct picked picked;
+        struct top_k picked;
         int32_t best = 0;
         double sum = 0;
-        TRY(s->backend->picked(s->prepared, r, &picked));
+        TRY(s->backend->top_k(s->prepared, r, &picked));
         for (int32_t v = 0; v < VOCAB; v++) {
             best = logits[v] > logits[best] ? v : best;
             sum += exp((double)logits[v]);
@@ -178,7 +178,7 @@ static enum cinf_status run_steps(struct side *s, float *logits)
             memcpy(logits, row, VOCAB * sizeof *row);
         }
     }
-    return s->backend->picked ? check_picks(s, last) : CINF_OK;
+    return s->backend->top_k ? check_picks(s, last) : CINF_OK;
 }
 
 static enum cinf_status run_all(float *logits, struct device *device, enum weights_type type, float *numbers)

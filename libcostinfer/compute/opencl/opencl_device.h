@@ -38,7 +38,7 @@ struct opencl_device {
     cl_program attend; /* attend.cl for heads of `attend_width`, the latest that was asked for; or NULL */
     uint32_t attend_width;
     struct opencl_tuning tuning;
-    bool half_cache;     /* keys and values in f16 */
+    bool kv_f16;         /* keys and values in f16 */
     bool mad;            /* the driver could not build fma(), so kernels call mad() */
     bool has_blas;       /* opencl_blas_begin() has counted it */
     bool is_gpu, sleeps; /* sleeps: waiting for an event costs no processor time */

@@ -12,7 +12,7 @@
 /* Bytes of one slot in one layer; UINT64_MAX if they do not fit a uint64_t. */
 static uint64_t layer_bytes(const struct device *device, const struct program *p)
 {
-    bool half = ((const struct opencl_device *)device)->half_cache;
+    bool half = ((const struct opencl_device *)device)->kv_f16;
     uint64_t n = 2 * (half ? sizeof(cl_half) : sizeof(float)) * (uint64_t)p->heads;
     if (!mul_u64(&n, n, round_up(p->width / p->heads, VECTOR)) || !mul_u64(&n, n, p->positions))
         return UINT64_MAX;

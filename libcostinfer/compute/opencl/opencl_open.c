@@ -121,7 +121,7 @@ enum cinf_status opencl_open(struct device **out, const struct backend *backend,
     device->base.backend = backend;
     device->id = id;
     device->is_gpu = info.is_gpu;
-    device->half_cache = options->half_cache;
+    device->kv_f16 = options->kv_f16;
     device->sleeps = info.shares_cpu;
     device->units = info.threads;
     device->memory_total = info.memory_total;
@@ -174,7 +174,7 @@ void opencl_info(const struct device *base, struct device_info *out)
     const struct opencl_device *device = (const struct opencl_device *)base;
     *out = (struct device_info){ .is_gpu = device->is_gpu,
                                  .shows_memory = true,
-                                 .half_cache = device->half_cache,
+                                 .kv_f16 = device->kv_f16,
                                  .shares_cpu = device->sleeps,
                                  .threads = device->units,
                                  .memory_total = device->memory_total,

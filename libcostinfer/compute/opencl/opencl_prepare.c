@@ -55,7 +55,7 @@ static enum cinf_status allocate_picks(struct opencl_prepared *p)
     };
     struct opencl_device *device = prepared_device(p);
     uint64_t n = p->rows_max < LOGITS_ROWS ? p->rows_max : LOGITS_ROWS;
-    uint64_t words = PICK_WORDS(PICK_MAX) * sizeof(cl_uint), bits = round_up(p->program->vocab / 8 + 1, 4);
+    uint64_t words = PICK_WORDS(TOP_K_MAX) * sizeof(cl_uint), bits = round_up(p->program->vocab / 8 + 1, 4);
     TRY(opencl_buffer_new(&p->allowed, device, bits, 0, false, "allowed tokens"));
     TRY(opencl_buffer_new(&p->pick_parts, device, n * prepared_pieces(p) * words, 0, false, "picks"));
     TRY(opencl_buffer_new(&p->picks, device, p->rows_max * words, 0, false, "picks"));
@@ -328,7 +328,7 @@ enum cinf_status opencl_prepare(struct prepared **out, struct weights *weights, 
         return cinf_fail(CINF_EINVAL, "the program needs a cache of another shape");
     struct opencl_prepared *p = mem_new(1, sizeof *p);
     if (p) {
-        p->base = (struct prepared){ .device = weights->device, .picks = true, .log_sums = true };
+        p->base = (struct prepared){ .device = weights->device, .has_top_k = true, .log_sums = true };
         p->weights = (struct opencl_weights *)weights;
         p->kv = (struct opencl_kv *)kv;
         p->program = program;

@@ -46,7 +46,7 @@ struct opencl_prepared {
     float *logits_first;  /* logits_pinned, mapped: [LOGITS_ROWS, V] */
     float *logits_rest;   /* [rows_max - LOGITS_ROWS, V], for scoring; touched only when used */
     uint32_t n_logits, n_chunks;
-    struct opencl_buffer allowed, pick_parts; /* bits; [LOGITS_ROWS, pieces, PICK_WORDS(PICK_MAX)] */
+    struct opencl_buffer allowed, pick_parts; /* bits; [LOGITS_ROWS, pieces, PICK_WORDS(TOP_K_MAX)] */
     struct opencl_buffer picks, picks_pinned; /* [rows_max, PICK_WORDS(best_max)] */
     const uint32_t *pick_words;               /* picks_pinned, mapped */
     uint8_t *best;                            /* [rows_max] best logits that the i-th wanted row asks for */

@@ -86,8 +86,8 @@ enum cinf_status opencl_program_new(cl_program *out, struct opencl_device *devic
     do {
         snprintf(all, sizeof all,
                  "-cl-std=CL1.2 -cl-mad-enable -DLANES=%u -DTILE_ROWS=%u -DHALF_CACHE=%d -DFMA=%s %s %s",
-                 device->tuning.lanes, device->tuning.tile_rows, device->half_cache,
-                 device->mad ? "mad" : "fma", options, device->tuning.options ? device->tuning.options : "");
+                 device->tuning.lanes, device->tuning.tile_rows, device->kv_f16, device->mad ? "mad" : "fma",
+                 options, device->tuning.options ? device->tuning.options : "");
         status = build(out, &error, device, all, texts, n_sources);
     } while (error == CL_BUILD_PROGRAM_FAILURE && !device->mad && (device->mad = true));
     device->mad = status == CINF_OK ? device->mad : had_mad;

@@ -172,7 +172,8 @@ static enum cinf_status run_picks(struct opencl_prepared *p, const cl_kernel *ke
                       (const size_t[]){ lanes, 1, 1 }));
     TRY(opencl_launch(device, kernels[CHUNK_JOIN], (const size_t[]){ n * lanes, 1, 1 },
                       (const size_t[]){ lanes, 1, 1 }));
-    return read_back(device, p->picks.mem, first * bytes, n * bytes, (char *)p->pick_words + first * bytes);
+    return read_back(device, p->picks.mem, first * bytes, n * bytes,
+                     (char *)p->pick_words + first * bytes);
 }
 
 /* Makes logits in chunks of LOGITS_ROWS rows: gather, multiply, pick from or read back. */
@@ -290,7 +291,7 @@ enum cinf_status opencl_allow(struct prepared *base, const uint8_t *allowed)
     return opencl_status(device, error, "allowed tokens");
 }
 
-enum cinf_status opencl_picked(struct prepared *base, uint32_t i, struct picked *out)
+enum cinf_status opencl_top_k(struct prepared *base, uint32_t i, struct top_k *out)
 {
     struct opencl_prepared *p = (struct opencl_prepared *)base;
     if (i >= p->n_logits || p->best[i] == 0)

@@ -9,6 +9,6 @@ enum cinf_status opencl_run(struct prepared *prepared, const struct batch *batch
 enum cinf_status opencl_wait(struct prepared *prepared);
 enum cinf_status opencl_logits(struct prepared *prepared, uint32_t i, const float **out);
 enum cinf_status opencl_allow(struct prepared *prepared, const uint8_t *allowed);
-enum cinf_status opencl_picked(struct prepared *prepared, uint32_t i, struct picked *out);
+enum cinf_status opencl_top_k(struct prepared *prepared, uint32_t i, struct top_k *out);
 
 #endif
