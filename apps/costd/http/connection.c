@@ -92,7 +92,6 @@ void connection_answer(struct connection *c, uint32_t seconds)
 
 void connection_idle(struct connection *c)
 {
-    target_free(&c->target);
     begin_phase(c, IDLE, c->rules->idle_seconds);
 }
 

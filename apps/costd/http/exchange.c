@@ -284,7 +284,9 @@ static uint64_t body_bytes(const struct exchange *x)
 
 static void exchange_free(struct exchange *x)
 {
-    connection_of(x->connection)->exchange = NULL;
+    struct connection *c = connection_of(x->connection);
+    c->exchange = NULL;
+    target_free(&c->target);
     strbuf_free(&x->body);
     mem_free(x);
 }
@@ -358,6 +360,8 @@ static void handle(struct exchange *x)
 {
     enum cinf_status unzipped = CINF_OK;
     x->handled = true;
+    /* All of it has come, however long the handler takes. */
+    connection_answer(connection_of(x->connection), 0);
     if (x->coding == CODING_GZIP && x->body.len > 0)
         unzipped = unzip_body(x);
     if (x->coding == CODING_UNKNOWN && x->body_bytes > 0)
@@ -407,11 +411,10 @@ void exchange_complete(void *unused, struct MHD_Connection *connection, void **e
     struct exchange *x = *exchange;
     struct connection *c = connection_of(connection);
     (void)unused, (void)code;
-    if (!x) {
-        if (c)
-            connection_idle(c);
+    if (c)
+        connection_idle(c); /* from here on the deadline does not answer any more */
+    if (!x)
         return;
-    }
     *exchange = NULL;
     assert(c); /* a connection without memory for one has no exchange */
     if (c->timed_out)
@@ -423,7 +426,6 @@ void exchange_complete(void *unused, struct MHD_Connection *connection, void **e
         x->server->options.ended(x);
     }
     exchange_free(x);
-    connection_idle(c);
 }
 
 /* libmicrohttpd's 500 is for a chunk that has no room for itself. */

@@ -194,10 +194,9 @@ void server_stop(struct server *server)
 {
     if (!server)
         return;
-    int fd = MHD_quiesce_daemon(server->daemon);
-    if (fd >= 0)
-        close(fd);
-    server->listener.fd = -1; /* libmicrohttpd has given it back, or will close it */
+    /* Gives the socket back, which its threads use until they have stopped.  If not, stopping closes it. */
+    if (MHD_quiesce_daemon(server->daemon) < 0)
+        server->listener.fd = -1;
     MHD_stop_daemon(server->daemon);
     server_free(server);
 }
