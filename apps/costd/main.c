@@ -50,8 +50,8 @@ const char *const service_endpoints[ENDPOINT_COUNT] = { "/v1/generate", "/v1/com
 
 static atomic_bool load_failed;
 
-/* Signals that have come and were not taken yet.  A second request to end means something (see drain()); a
- * second SIGHUP before the first is taken does not. */
+/* Signals that have come and were not taken yet.  A second SIGTERM means something (see drain()); a second
+ * SIGHUP before the first is taken does not. */
 static atomic_uint ends_wanted;
 static atomic_bool reload_wanted;
 static int signal_pipe[2];
@@ -92,8 +92,8 @@ static bool catch_signals(void)
     return take_signals();
 }
 
-/* Waits at most so long for a signal (-1: without a limit) and returns SIGTERM (also for SIGINT), SIGHUP, or
- * 0. However many SIGHUPs have come, SIGTERM is looked at first and they are one. */
+/* Waits at most so long for a signal (-1: without a limit).  Returns SIGTERM, also for SIGINT; SIGHUP; or 0
+ * for none.  SIGTERM is looked at first, and any number of SIGHUPs is one. */
 static int next_signal(int timeout_ms)
 {
     struct pollfd fd = { .fd = signal_pipe[0], .events = POLLIN };

@@ -53,15 +53,15 @@ struct connection {
 struct connection *connection_open(struct connection_rules *rules, int fd);
 void connection_close(struct connection *connection); /* accepts NULL */
 
-/* A request's first line has come, with the target as it was sent, its head, it is being answered (for at
- * most so many seconds; 0: without a limit), and it is over. */
+/* The phases of a request.  connection_answer() is called when all of it has come, and again with the seconds
+ * that sending may take once the answer is known; 0: without a limit. */
 void connection_first_line(struct connection *c, const char *target);
 void connection_head(struct connection *c);
 void connection_answer(struct connection *c, uint32_t seconds);
 void connection_idle(struct connection *c);
 
-/* Calls tell(context) once, when the client closes its side or immediately if it has: on the watcher's thread
- * or the caller's.  NULL: no more; after that returns, tell() is not running. */
+/* Calls tell(context) once, on the watcher's thread, when the client closes its side, or here if it has
+ * already. NULL revokes; after that returns, tell() is not running. */
 void connection_tell(struct connection *c, void (*tell)(void *context), void *context);
 
 /* Whether the peer has acknowledged neither data nor probes for too long. */

@@ -41,8 +41,7 @@ struct server_options {
     void (*handle)(struct exchange *x);
     /* Answers a request that HTTP itself refuses; `why` is a sentence without a full stop. */
     void (*refuse)(struct exchange *x, unsigned status, const char *why);
-    /* Writes the body, JSON, of such an answer.  Called once, for the 408 that is sent without an exchange.
-     */
+    /* Writes the body, JSON, of such an answer.  Called once, for the 408 that comes without an exchange. */
     void (*write_refusal)(struct strbuf *out, unsigned status, const char *why);
     /* The exchange is about to go.  For one that has a task, its over() is called instead. */
     void (*ended)(struct exchange *x);

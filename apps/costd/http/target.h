@@ -15,9 +15,7 @@ struct target {
     const char *query;     /* its pairs, each ending in '\0', then an empty one */
 };
 
-/* False: no memory.  A target of the absolute form with a scheme other than http and https has an authority
- * of
- * "", which is not a host. */
+/* False: no memory.  With a scheme other than http and https the authority is "", which is not a host. */
 bool target_read(struct target *out, const char *sent);
 void target_free(struct target *target);
 
