@@ -16,8 +16,7 @@
 #include "watcher.h"
 
 enum {
-    /* What the kernel keeps for a client that does not read: enough for a network, little enough to notice.
-     */
+    /* What the kernel keeps for a client that does not read: enough for a network, and soon noticed. */
     UNSENT_BYTES = 32 * 1024,
     /* A peer that vanished without a word is noticed within 15 seconds: by these probes while nothing is on
      * its way to it, else by connection_is_lost(). */

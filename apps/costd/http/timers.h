@@ -13,8 +13,7 @@
 struct timers;
 
 struct timer {
-    /* Called on the timers' thread.  Returns in how many nanoseconds it wants to be called again; 0: never.
-     */
+    /* Called on the timers' thread.  Returns after how many nanoseconds to call it again; 0: never. */
     uint64_t (*fire)(void *context);
     void *context;
     uint64_t at_ns;

@@ -24,8 +24,7 @@ void watcher_stop(struct watcher *watcher);
  * number holds a generation, so that an event in flight cannot hit the next owner of the descriptor. */
 uint64_t watcher_add(struct watcher *watcher, int fd, void (*gone)(void *context), void *context);
 
-/* After it returns, gone() is not running and will not be called.  Call it before `fd` is closed.  Ignores 0.
- */
+/* After it returns, gone() is not running and will not be called.  Call it before closing `fd`; ignores 0. */
 void watcher_remove(struct watcher *watcher, uint64_t watch);
 
 /* An orphan has work under way and no connection any more.  `poll` is called on the watcher's thread,
