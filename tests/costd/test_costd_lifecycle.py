@@ -251,7 +251,8 @@ def sighup_changes_prices_and_models():
             # While requests run: they end before their model goes.
             results = []
             threads = [threading.Thread(target=lambda: results.append(
-                server.post("/v1/generate/b", {"prompt": "Hello", "max_tokens": 100, "ignore_eos": True}))) for _ in range(4)]
+                server.post("/v1/generate/b", {"prompt": "Hello", "max_tokens": 100, "ignore_eos": True})))
+                for _ in range(4)]
             for thread in threads:
                 thread.start()
             end = time.monotonic() + 10
@@ -293,7 +294,7 @@ def balancers_have_time_to_look_away():
 
 def sigterm_comes_before_sighups():
     drivers = "/etc/OpenCL/vendors"  # which take signals for themselves
-    environments = [{"OCL_ICD_VENDORS": drivers}] * 3 if os.path.exists(drivers) else []
+    environments = [{"OCL_ICD_VENDORS": drivers}] * 8 if os.path.exists(drivers) else []
     with temp_folder() as folder:
         keys = os.path.join(folder, "keys")
         with open(keys, "w") as f:

@@ -68,7 +68,8 @@ def unknown_fields_are_told():
                                              "stream_options": {"include_usage": True, "chunks": 1}})
     equal(nested.headers["x-ignored-fields"], "stream_options.chunks")
     # Other servers' fields are named in the log, and what a client has made up is not.
-    reply = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "service_tier": "x", "Zebra": 1, "top-k": 1})
+    reply = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "service_tier": "x", "Zebra": 1,
+                                            "top-k": 1})
     equal(reply.headers["x-ignored-fields"], "service_tier, Zebra, top-k")
     line = server.await_log(lambda l: l.get("id") == reply.headers["x-request-id"])
     equal(line["ignored_fields"], "service_tier, ?, top-k")
@@ -123,7 +124,8 @@ def overflow_is_told_in_the_words_that_clients_look_for():
     error = reply.error
     equal((reply.status, error["code"], error["type"], error["param"]),
           (400, "context_length_exceeded", "invalid_request_error", "prompt"))
-    check(re.match(r"This model's maximum context length is 256 tokens\. However, .* 3001 tokens", error["message"]), error)
+    words = r"This model's maximum context length is 256 tokens\. However, .* 3001 tokens"
+    check(re.match(words, error["message"]), error)
     reply = server.post("/v1/generate/small", {"prompt": "Once upon a time " * 400})
     check(reply.error["message"].startswith("This model's maximum context length is 256 tokens. However, "), reply.body)
     reply = server.post("/v1/completions", {"prompt": ["a", "Once upon a time " * 400], "max_tokens": 1})
@@ -177,7 +179,8 @@ def limits_agree():
 
 def what_is_not_there_says_what_is():
     for path, word in (("/v1/chat/completions", "/v1/completions"), ("/v1/responses", "/v1/completions"),
-                       ("/v1/embeddings", "/v1/completions"), ("/v1/embedings", "/openapi.json"), ("/x", "/openapi.json")):
+                       ("/v1/embeddings", "/v1/completions"), ("/v1/embedings", "/openapi.json"),
+                       ("/x", "/openapi.json")):
         for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
             reply = server.ask(method, path, b"" if method in ("POST", "PUT") else None)
             equal((reply.status, reply.error["code"]), (404, "not_found"), (method, path))
@@ -188,7 +191,8 @@ def what_is_not_there_says_what_is():
 def ids_are_taken_over():
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     body = json.dumps({"prompt": "a", "max_tokens": 1})
-    for path, sent in (("/v1/completions", body), ("/v1/generate/small", body), ("/v1/models", None), ("/nothing", None)):
+    for path, sent in (("/v1/completions", body), ("/v1/generate/small", body), ("/v1/models", None),
+                       ("/nothing", None)):
         reply = plain(path, sent, {"X-Request-Id": "abc-DEF_1.2:3", "Traceparent": trace})
         equal((reply["x-request-id"], reply["traceparent"]), ("abc-DEF_1.2:3", trace), path)
         line = server.await_log(lambda l: l.get("request_id") == "abc-DEF_1.2:3" and l["path"] == path)
@@ -196,7 +200,8 @@ def ids_are_taken_over():
         check(line["id"].startswith("req-"), line)
     for bad in ("x" * 129, "a b", "a\"b", "a\x7f", "", "é".encode().decode("latin-1"), "req-1,2;3"):
         check(plain("/health", None, {"X-Request-Id": bad})["x-request-id"].startswith("req-"), repr(bad))
-    for bad in (trace[:-1], trace.upper(), "ff" + trace[2:], trace.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32),
+    for bad in (trace[:-1], trace.upper(), "ff" + trace[2:],
+                trace.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32),
                 trace.replace("00f067aa0ba902b7", "0" * 16), trace + "-00", "01" + trace[2:] + "x", "x"):
         check("traceparent" not in plain("/health", None, {"Traceparent": bad}), bad)
     # A later version may have more to say, after another dash.
