@@ -108,13 +108,18 @@ def strict_refuses_them():
         equal(strict.ask("POST", "/v1/generate/small?prompt=a&max_token=1").status, 400)
 
 
-def a_missing_prompt_is_an_error():
+def a_misspelt_prompt_is_an_error():
     for path in ROUTES:
-        for fields in ({}, {"promt": "x"}, {"prompt": None}):
-            reply = server.post(path, fields)
-            equal((reply.status, reply.error["param"]), (400, "prompt"), (path, fields, reply.body))
+        reply = server.post(path, {"promt": "x"})
+        equal((reply.status, reply.error["param"]), (400, "prompt"), (path, reply.body))
         equal(server.post(path, {"prompt": "", "max_tokens": 1}).status, 200)
-    equal(server.ask("POST", "/v1/generate/small", b"").status, 400)
+    equal(server.ask("POST", "/v1/generate/small?promt=a").status, 400)
+    for fields in ({}, {"prompt": None}):
+        equal(server.post("/v1/completions", fields).status, 400)
+        # The tutorial's API has a default.
+        reply = server.post("/v1/generate/small", {**fields, "max_tokens": 1})
+        check(reply.status == 200 and reply.json["text"].startswith("Hello"), reply.body)
+    equal(server.ask("POST", "/v1/generate/small?max_tokens=1", b"").status, 200)
     equal(server.ask("POST", "/v1/generate/small?prompt=a&max_tokens=1").status, 200)
 
 
@@ -241,5 +246,5 @@ if __name__ == "__main__":
     with Costd(*MODEL) as server:
         run(fields_that_would_change_the_answer_are_refused, unknown_fields_are_told,
             parameters_of_the_query_are_judged_too, strict_refuses_them,
-            a_missing_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
+            a_misspelt_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
             limits_agree, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "access_log.h"
 #include "fail.h"
 #include "fields.h"
 #include "handlers.h"
@@ -101,7 +102,15 @@ static enum cinf_status read_fields(struct exchange *x, struct fields *f, char *
     TRY(field_bool(f, "stream", stream));
     TRY(fields_sampling(f));
     f->param = "prompt";
-    return f->options.prompt ? CINF_OK : cinf_fail(CINF_EINVAL, "\"prompt\" is missing");
+    if (f->options.prompt)
+        return CINF_OK;
+    /* The default is part of the tutorial's API.  A field that we do not know is likelier to be a misspelt
+     * prompt, and a text that was not asked for is not billed. */
+    if (access_of(x)->ignored[0])
+        return cinf_fail(CINF_EINVAL, "\"prompt\" is missing, and unknown fields are present: %s",
+                         access_of(x)->ignored);
+    f->options.prompt = "Hello";
+    return CINF_OK;
 }
 
 static enum cinf_status new_generate(struct generate **out, const struct fields *f, struct cinf_model *model,
