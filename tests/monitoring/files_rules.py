@@ -1,5 +1,6 @@
 """What is wrong with the files below dashboards/ that are not dashboards: Prometheus' rules, Grafana's provisioning,
 Alertmanager, compose.  Each function takes the folder and answers a list of findings."""
+import json
 import os
 import re
 import subprocess
@@ -44,7 +45,9 @@ def alert_findings(rule, anchors):
     if not rule["annotations"].get("summary"):
         out.append(f"alert: {name} has no summary")
     page, _, anchor = rule["annotations"].get("runbook_url", "").partition("#")
-    if page != "docs/runbook.md" or anchor not in anchors or anchor != name.lower():
+    if not re.fullmatch(r"https://\S+/runbook\.md", page):
+        out.append(f"alert: {name}: runbook_url must be an absolute URL; Grafana and Alertmanager make a link of it")
+    if anchor not in anchors or anchor != name.lower():
         out.append(f"alert: {name}: the runbook has no entry {anchor!r}")
     for n, parents in promql.selectors(expr):
         call = next((p.name for p in reversed(parents) if p.kind == "call"), None)
@@ -66,7 +69,7 @@ def prometheus_findings(folder, runbook, unit_tests=True):
         out += alert_findings(rule, anchors)
     watched = " ".join(one_line(r["expr"]) for r in rules)
     if f"absent({COST}" not in watched or "up{" not in watched:
-        out.append("alert: nobody would notice that the metrics are gone: absent() and up are missing")
+        out.append("alert: none fires when the metrics are gone: absent() and up are missing")
     for g in load(at, "recording-rules.yml")["groups"]:
         for r in g["rules"]:
             # A division of two records has its guard, and matches on their label.
@@ -103,7 +106,8 @@ SPECS = {
         "orgId": int, "name": str, "folder": str, "interval": str, "rules": [{
             "uid": str, "title": str, "condition": str, "for": str, "noDataState": ("OK", "NoData", "Alerting", "KeepLast"),
             "execErrState": ("OK", "Error", "Alerting", "KeepLast"), "labels": dict,
-            "annotations": {"summary": str, "description?": str, "runbook_url": str},
+            "dashboardUid": str, "panelId": int,
+            "annotations": {"summary": str, "description?": str, "runbook_url": str, "__dashboardUid__": str, "__panelId__": str},
             "notification_settings?": {"receiver": str},
             "data": [{"refId": str, "datasourceUid": str, "relativeTimeRange": {"from": int, "to": int}, "model": dict}]}]}]},
     "contact": {"apiVersion": (1,), "contactPoints": [{
@@ -150,6 +154,28 @@ def duration(text):
     return int(m[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]] if m else 0
 
 
+def panel_findings(rule, at, panels):
+    """An alert leads to its panel by two fields, which Grafana's pages read as annotations."""
+    uid, panel = rule["dashboardUid"], rule["panelId"]
+    out = []
+    if panel not in panels.get(uid, ()):
+        out.append(f"{at}: no panel {panel} in a dashboard {uid!r}")
+    if (rule["annotations"]["__dashboardUid__"], rule["annotations"]["__panelId__"]) != (uid, str(panel)):
+        out.append(f"{at}: its annotations lead to another panel than {panel}")
+    return out
+
+
+def dashboards(folder):
+    """The dashboards of the folder, by the name of their file."""
+    at = os.path.join(folder, "grafana")
+    out = {}
+    for name in sorted(os.listdir(at)):
+        if name.endswith(".json"):
+            with open(os.path.join(at, name), encoding="utf-8") as f:
+                out[name] = json.load(f)
+    return out
+
+
 def rule_findings(rule, at, sources):
     out = literal_findings(f"{at}.title", rule["title"])
     for k, v in rule["labels"].items():
@@ -172,7 +198,7 @@ def rule_findings(rule, at, sources):
         if part["relativeTimeRange"].get("from", 0) <= part["relativeTimeRange"].get("to", 0):
             out.append(f"{ref}: an empty time range stops the provisioning")
         if expression and model.get("expression") not in seen:
-            out.append(f"{ref}: {model.get('expression')!r} comes from nowhere")
+            out.append(f"{ref}: {model.get('expression')!r} is not an earlier query")
         if not expression and part["datasourceUid"] not in sources:
             out.append(f"{ref}: no data source {part['datasourceUid']!r} is provisioned")
         if not expression and model.get("instant") is not True:
@@ -233,13 +259,14 @@ def provisioning_findings(folder):
     sources = {d["uid"] for d in loaded["datasources"]["datasources"]}
     for provider in loaded["dashboards"]["providers"]:
         out += literal_findings("provider.folder", provider["folder"])
+    panels = {d["uid"]: {p["id"] for p in d["panels"] if p["type"] != "row"} for d in dashboards(folder).values()}
     rules, uids = [], []
     for g in loaded["alerting"]["groups"]:
         out += literal_findings("group.name", g["name"]) + literal_findings("group.folder", g["folder"])
         if not duration(g["interval"]):
             out.append(f"group {g['name']}: interval {g['interval']!r}")
         for r in g["rules"]:
-            out += rule_findings(r, r["uid"], sources)
+            out += rule_findings(r, r["uid"], sources) + panel_findings(r, r["uid"], panels)
             rules.append(r)
             uids.append(r["uid"])
     if len(set(uids)) != len(uids):
@@ -249,6 +276,18 @@ def provisioning_findings(folder):
     if interval != scrape:
         out.append(f"datasource: timeInterval {interval} is not the scrape interval {scrape}")
     return out + same_rules_findings(rules, alert_rules(folder))
+
+
+# ---- Links to the documentation
+
+def link_findings(folder):
+    """One base for every link, so that one command replaces it."""
+    bases = {}
+    for path in sorted(os.path.join(at, f) for at, _, files in os.walk(folder) for f in files):
+        with open(path, encoding="utf-8") as f:
+            for base in re.findall(r"(https://[^\s\"'|]*/)(?:runbook|METRICS|troubleshooting)\.md", f.read()):
+                bases.setdefault(base, path)
+    return [f"links: {path} has {base}, others have {sorted(bases)[0]}" for base, path in sorted(bases.items())[1:]]
 
 
 # ---- The others

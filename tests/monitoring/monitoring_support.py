@@ -6,7 +6,6 @@ import sys
 SOURCE = os.environ.get("CINF_SOURCE", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 BUILD = os.environ.get("CINF_BUILD", os.path.join(SOURCE, "build"))
 DASHBOARDS = os.path.join(SOURCE, "dashboards")
-DASHBOARD = os.path.join(DASHBOARDS, "grafana", "model-cost.json")
 RUNBOOK = os.path.join(SOURCE, "docs", "runbook.md")
 COSTD = os.path.join(BUILD, "bin", "costd")
 

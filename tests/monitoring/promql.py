@@ -8,7 +8,7 @@ PRECEDENCE = {"or": 1, "and": 2, "unless": 2, "==": 3, "!=": 3, ">": 3, "<": 3, 
               "*": 5, "/": 5, "%": 5, "^": 6}
 COMPARISONS = {op for op, p in PRECEDENCE.items() if p == 3}
 TOKEN = re.compile(r"""\s*(?:(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<range>\[[^\]]*\])
-                        |(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?:[smhdwy])?|\$\w+)|(?P<name>[A-Za-z_:][\w:]*)
+                        |(?P<number>0?\$\w+|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?:[smhdwy])?)|(?P<name>[A-Za-z_:][\w:]*)
                         |(?P<op>==|!=|>=|<=|=~|!~|[-+*/%^<>=(){},]))""", re.X)
 
 
@@ -37,6 +37,8 @@ class Node:
     @property
     def labels(self):
         """The labels of the answer where the text says so, else None."""
+        if self.kind == "sum" and self.name in ("topk", "bottomk"):
+            return self.args[1].labels
         if self.kind == "sum":
             if self.without is not None:
                 return ("without", frozenset(self.without))

@@ -35,4 +35,4 @@ ports = [int(p) for p in re.findall(r"^\w+ +http://127\.0\.0\.1:(\d+)", said, re
 check(len(ports) == 4, "addresses:", ports)
 for port in ports:
     with socket.socket() as s:
-        check(s.connect_ex(("127.0.0.1", port)) != 0, "somebody still listens on", port)
+        check(s.connect_ex(("127.0.0.1", port)) != 0, "a server still listens on", port)

@@ -33,6 +33,22 @@ def board(folder):
         return dashboard_rules.findings(json.load(f))
 
 
+def damaged(damage):
+    """A check of the dashboard after damage that is more than another word."""
+    def judge(folder):
+        with open(os.path.join(folder, BOARD), encoding="utf-8") as f:
+            d = json.load(f)
+        damage({p["title"]: p for p in d["panels"]})
+        return dashboard_rules.findings(d)
+    return judge
+
+
+no_rest = damaged(lambda panels: panels["Cost by model"]["targets"].pop())
+table_of_quantiles = damaged(lambda panels: panels["Request latency"]["options"]["legend"].update(
+    displayMode="table", sortBy="Last *", sortDesc=True))
+mean_of_counter = damaged(lambda panels: panels["Cumulative cost by model"]["options"]["legend"]["calcs"].append("mean"))
+
+
 def rules(folder):
     return files_rules.prometheus_findings(folder, RUNBOOK, unit_tests=False)
 
@@ -56,7 +72,9 @@ TRAPS = [
     (board, BOARD, f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))",
      f"60 * sum by (model_name) (rate({COST}{{{S}}}[15s]))", "rate-interval"),
     (board, BOARD, f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))", f"{COST}{{{S}}}", "raw-counter"),
-    (board, BOARD, f"sum(increase({COST}{{{S}}}[24h])) or vector(0)", f"sum(increase({COST}{{{S}}}[24h]))", "no-data"),
+    (board, BOARD, f"sum(increase({COST}{{{S}}}[24h])) or 0 * sum(model_loaded{{{S}}})", f"sum(increase({COST}{{{S}}}[24h]))", "no-data"),
+    (board, BOARD, f"or 0 * sum(model_loaded{{{S}}})", "or vector(0)", "no-data"),
+    (board, BOARD, "vector(0$reference_price)", "vector($reference_price)", "template-reference_price"),
     (board, BOARD, f"24 * sum(increase({COST}{{{S}}}[1h]))", f"86400 * sum(rate({COST}{{{S}}}[$__rate_interval]))",
      "projection"),
     (board, BOARD, "model_tokens_total{" + S + ", direction", "model_tokens_total{direction", "target-job"),
@@ -76,12 +94,39 @@ TRAPS = [
     (board, BOARD, '"allValue": ".+"', '"allValue": null', "allValue"),
     (board, BOARD, '"refresh": 2', '"refresh": 1', "refresh"),
     (board, BOARD, '"value": null', '"value": 0', "thresholds"),
-    (board, BOARD, '"value": 100', '"value": 10', "thresholds"),
-    (board, BOARD, '"x": 5', '"x": 4', "layout"),
+    (board, BOARD, '"value": 0.8', '"value": 8', "thresholds"),
+    (board, BOARD, '"x": 4', '"x": 3', "layout"),
     (board, BOARD, '"w": 8,', '"w": 28,', "layout"),
     (board, BOARD, '"type": "timeseries"', '"type": "graph"', "panel-type"),
     (board, BOARD, '"unit": "currencyUSD"', '"unit": "dollars"', "panel-unit"),
     (board, BOARD, '"id": 3,', '"id": 2,', "panel-id"),
+    # --- what the dashboard looks like
+    (board, BOARD, '"color": "text",\n                "value": null\n              }',
+     '"color": "text",\n                "value": null\n              },\n              {\n                "color": "red",\n'
+     '                "value": 100\n              }', "threshold-dollars"),
+    (board, BOARD, '"pluginVersion": "11.6.0"', '"pluginVersion": ""', "panel-version"),
+    (board, BOARD, '"No data, or no price"', '"no price is set"', "panel-empty"),
+    (board, BOARD, '"title": "Last hour\'s pace"', '"title": "Projected from the last hour"', "title-width"),
+    (board, BOARD, '"expr": "sort_desc(topk(8,', '"expr": "sort(topk(8,', "bar-order"),
+    (board, BOARD, '"expr": "sort_desc(\\n  sum by (account)', '"expr": "(\\n  sum by (account)', "bar-order"),
+    (board, BOARD, '"expr": "sort_desc(topk(8,', '"expr": "sort_desc(max by (model_name) (', "bar-rest"),
+    (board, BOARD, '\\"key\\", \\"other keys\\"', '\\"name\\", \\"other keys\\"', "bar-name"),
+    (board, BOARD, '"displayName": "${__field.labels.key}"', '"displayName": ""', "bar-name"),
+    (board, BOARD, '"displayName": "${__field.labels.key}"', '"displayName": "${__field.labels.name}"', "bar-name"),
+    (no_rest, BOARD, "", "", "bar-rest"),
+    (board, BOARD, '"sortDesc": true', '"sortDesc": false', "legend-order"),
+    (board, BOARD, '"sortBy": "Mean"', '"sortBy": "Max"', "legend-order"),
+    (table_of_quantiles, BOARD, "", "", "legend-height"),
+    (mean_of_counter, BOARD, "", "", "legend-mean"),
+    (board, BOARD, '"type": "log"', '"type": "linear"', "flat"),
+    (board, BOARD, '"viz": true', '"viz": false', "flat"),
+    (board, BOARD, '"http://${__field.labels.instance}/"', '"http://localhost/"', "link"),
+    (board, BOARD, "https://docs.example.com/costd/runbook.md", "docs/runbook.md", "links"),
+    (files_rules.link_findings, BOARD, "https://docs.example.com/costd/", "https://docs.example.com/", "links"),
+    (board, BOARD, '"expr": "1000 * process_start_time_seconds{', '"expr": "1000 * process_open_fds{', "annotation"),
+    (board, BOARD, '"useValueForTime": true', '"useValueForTime": false', "annotation"),
+    (board, BOARD, r'changes(model_loaded{job=~\"$job\", instance=~\"$instance\", model_name=~\"$model_name\"}[$__rate_interval])',
+     r'changes(model_loaded{job=~\"$job\", instance=~\"$instance\", model_name=~\"$model_name\"}[1m])', "annotation"),
     # --- Prometheus
     (rules, CONFIG, "scrape_timeout: 10s", "scrape_timeout: 20s", "promtool"),
     (rules, CONFIG, "rule_files:", "scrape_config_files:", "rule"),
@@ -92,13 +137,14 @@ TRAPS = [
     (units, ALERTS, "> scalar(max(costd_daily_budget_dollars))\n        for: 10m",
      "> scalar(sum(costd_daily_budget_dollars))\n        for: 10m", "DailyCostOverBudget"),
     (units, ALERTS, "          and\n          144 * sum", "          or\n          144 * sum", "CostBurnFast"),
-    (rules, ALERTS, f"absent({COST}", f"count({COST}", "nobody would notice"),
+    (rules, ALERTS, f"absent({COST}", f"count({COST}", "none fires"),
     (health_units, ALERTS, ' or absent(up{job="costd"})', "", "CostdDown"),
     (rules, ALERTS, "            > 0)\n            > 0.05", "            )\n            > 0.05", "divisor"),
     (health_units, ALERTS, '              + sum by (model_name) (rate(model_request_errors_total{code=~"queue_full|unavailable"}[5m]))\n', "",
      "ErrorRateHigh"),
     (rules, ALERTS, "        for: 2m\n", "", "first evaluation"),
     (rules, ALERTS, "runbook.md#costddown", "runbook.md#down", "runbook"),
+    (rules, ALERTS, "runbook_url: https://docs.example.com/costd/", "runbook_url: docs/", "absolute"),
     (rules, RECORDS, '{direction="output"}) > 0)', '{direction="output"}))', "divisor"),
     (rules, RECORDS, "record: account:costinfer", "record: account-costinfer", "promtool"),
     # --- Grafana's provisioning
@@ -121,6 +167,10 @@ TRAPS = [
     (files_rules.provisioning_findings, GRAFANA, "execErrState: Error", "execErrorState: Error", "unknown field"),
     (files_rules.provisioning_findings, GRAFANA, "instant: true", "instant: false", "instant"),
     (files_rules.provisioning_findings, GRAFANA, "[5m]", "[1m]", "same"),
+    (files_rules.provisioning_findings, GRAFANA, "        panelId: 35\n", "", "panelId is missing"),
+    (files_rules.provisioning_findings, GRAFANA, "panelId: 35", "panelId: 99", "no panel 99"),
+    (files_rules.provisioning_findings, GRAFANA, "dashboardUid: costd-model-cost", "dashboardUid: costd", "in a dashboard"),
+    (files_rules.provisioning_findings, GRAFANA, "__panelId__: '35'", "__panelId__: '2'", "another panel"),
     (files_rules.provisioning_findings, SOURCES, "uid: prometheus", "uid: prom", "no data source"),
     (files_rules.provisioning_findings, SOURCES, "timeInterval: 15s", "timeInterval: 1m", "timeInterval"),
     # --- the rest
@@ -159,6 +209,10 @@ def pages():
     if not os.path.exists(demo):
         print(demo + " is absent: no pages")
         return 0
+    try:
+        page_rules.openmetrics_findings(b"# EOF\n")
+    except ImportError:
+        skip("python3-prometheus-client is absent")
     text, openmetrics, new = (subprocess.run([demo, *arguments, "large", "small"], capture_output=True, check=True).stdout
                               for arguments in (("text", "used"), ("openmetrics", "used"), ("text", "new")))
     check(not page_rules.text_findings(text) and not page_rules.openmetrics_findings(openmetrics), "a good page is refused")
@@ -174,10 +228,6 @@ def pages():
     }
     for name, page in broken.items():
         check(page != text and page_rules.text_findings(page), "not found in text:", name)
-    try:
-        page_rules.openmetrics_findings(b"# EOF\n")
-    except ImportError:
-        skip("python3-prometheus-client is absent")
     broken_om = {
         "no end": openmetrics.replace(b"# EOF\n", b""),
         "family with _total": openmetrics.replace(b"# TYPE model_tokens counter", b"# TYPE model_tokens_total counter"),
