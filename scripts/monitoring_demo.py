@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""costd with the two bundled models, Prometheus and Alertmanager on loopback, a lopsided load, and a webhook
-that an alert arrives at.  Runs until Ctrl-C, or for --seconds N."""
+"""Runs costd with the two bundled models, Prometheus and Alertmanager on loopback under a lopsided load, with a webhook
+that receives the alerts, until Ctrl-C or for --seconds N."""
 import argparse
 import os
 import shutil
@@ -61,7 +61,8 @@ def main():
                       f"Prometheus    {prometheus.url}/alerts   {prometheus.url}/graph\n"
                       f"Alertmanager  {alertmanager.url}\n"
                       f"webhook       {webhook.url}\n"
-                      "Grafana       add the Prometheus above as a data source, import dashboards/grafana/model-cost.json\n"
+                      "Grafana       add the Prometheus above as a data source and import "
+                      "dashboards/grafana/model-cost.json\n"
                       f"The budget is ${BUDGET} a day, and alerts wait 2 s instead of minutes.\n", flush=True)
                 end = time.monotonic() + options.seconds
                 # A counter's rise is seen from its first scrape on.

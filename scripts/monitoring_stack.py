@@ -25,7 +25,7 @@ def replaced(text, *pairs):
     for pattern, new in pairs:
         text, n = re.subn(pattern, lambda m, new=new: new, text)
         if n == 0:
-            raise SystemExit(f"monitoring: {pattern} stands in no file any more")
+            raise SystemExit(f"monitoring: no file contains {pattern} any more")
     return text
 
 
@@ -34,7 +34,7 @@ class Program:
 
     def __init__(self, name, port, *command):
         self.name, self.port, self.url = name, port, f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is for whoever uses it
+        self.process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C stops its user, which stops it
 
     def __enter__(self):
         return self
@@ -63,7 +63,7 @@ class Program:
                 return self
             except (urllib.error.URLError, ConnectionError):
                 if time.monotonic() > end:
-                    raise SystemExit(f"monitoring: {self.name} did not get ready") from None
+                    raise SystemExit(f"monitoring: {self.name} did not become ready") from None
                 time.sleep(0.1)
 
 
@@ -90,7 +90,8 @@ class Prometheus(Program):
                 f.write(rules)
         super().__init__("prometheus", port, "prometheus", "--config.file=" + os.path.join(folder, "prometheus.yml"),
                          "--storage.tsdb.path=" + os.path.join(folder, "prometheus"),
-                         f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=1d", "--log.level=error")
+                         f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=1d",
+                         "--log.level=error")
 
     def query(self, expression, at=None):
         """[(labels, value)]; ValueError with what Prometheus says when it refuses."""
@@ -128,7 +129,7 @@ class Alertmanager(Program):
 
 
 class Webhook:
-    """Takes what Alertmanager posts; received: [(status, alertname, severity, summary)]."""
+    """Receives what Alertmanager posts; received: [(status, alertname, severity, summary)]."""
 
     def __init__(self, tell=lambda alert: None):
         self.received = received = []
@@ -139,7 +140,8 @@ class Webhook:
                 self.send_response(200)
                 self.end_headers()
                 for a in body["alerts"]:
-                    alert = (a["status"], a["labels"]["alertname"], a["labels"]["severity"], a["annotations"]["summary"])
+                    alert = (a["status"], a["labels"]["alertname"], a["labels"]["severity"],
+                             a["annotations"]["summary"])
                     received.append(alert)
                     tell(alert)
 

@@ -112,7 +112,8 @@ def panel_findings(p):
     refs = [t.get("refId") for t in p.get("targets", [])]
     if len(set(refs)) != len(refs) or None in refs:
         out.append(f"panel-targets: {title}: refIds {refs}")
-    if any("histogram_quantile" in t["expr"] for t in p.get("targets", [])) and "bucket" not in p.get("description", ""):
+    quantiles = any("histogram_quantile" in t["expr"] for t in p.get("targets", []))
+    if quantiles and "bucket" not in p.get("description", ""):
         out.append(f"quantile: {title} does not say where its last bucket ends")
     wrong = []
     for t in p.get("targets", []):
@@ -158,7 +159,8 @@ def target_findings(title, expr):
         out.append(f"projection: {title}: a short rate times a day shows nonsense after a start")
     tree = promql.parse(expr)
     if tree.kind == "sum" and not tree.by and any(n.range == "24h" for n, _ in found):
-        out.append(f"no-data: {title}: increase() has no value before the second scrape; needs \"or 0 * sum(…)\" of a gauge")
+        out.append(f"no-data: {title}: increase() has no value before the second scrape; "
+                   "needs \"or 0 * sum(…)\" of a gauge")
     if tree.kind == "op" and tree.name == "or" and "vector(" in expr:
         out.append(f"no-data: {title}: a vector() shows a number when nothing is scraped")
     return out
@@ -211,8 +213,9 @@ def line_findings(title, p):
             asked = promql.metrics(t["expr"])
             if (asked <= CONSTANTS if asked else tree.name == "vector") and not set_apart(p, t["legendFormat"]):
                 out.append(f"flat: {title}: the line {t['legendFormat']!r} may flatten the others")
+    links = [link.get("url", "") for link in p["fieldConfig"]["defaults"].get("links", [])]
     if any("{{instance}}" in t["legendFormat"] for t in p["targets"]) and not any(
-            "${__field.labels.instance}" in link.get("url", "") for link in p["fieldConfig"]["defaults"].get("links", [])):
+            "${__field.labels.instance}" in url for url in links):
         out.append(f"link: {title} does not lead to the page of its instance")
     return out
 
@@ -221,7 +224,8 @@ def set_apart(p, name):
     """A line far from the others does no harm on a logarithmic axis, on an axis of its own, or when it is not drawn."""
     if p["fieldConfig"]["defaults"]["custom"].get("scaleDistribution", {}).get("type") == "log":
         return True
-    properties = {q["id"]: q["value"] for o in p["fieldConfig"]["overrides"] if o["matcher"] == {"id": "byName", "options": name}
+    matcher = {"id": "byName", "options": name}
+    properties = {q["id"]: q["value"] for o in p["fieldConfig"]["overrides"] if o["matcher"] == matcher
                   for q in o["properties"]}
     return properties.get("custom.axisPlacement") == "right" or bool(properties.get("custom.hideFrom", {}).get("viz"))
 

@@ -61,7 +61,8 @@ def alert_findings(rule, anchors):
 def prometheus_findings(folder, runbook, unit_tests=True):
     at = os.path.join(folder, "prometheus")
     out = tool("promtool", "check", "config", os.path.join(at, "prometheus.yml"))
-    out += tool("promtool", "check", "rules", os.path.join(at, "alert-rules.yml"), os.path.join(at, "recording-rules.yml"))
+    out += tool("promtool", "check", "rules", os.path.join(at, "alert-rules.yml"),
+                os.path.join(at, "recording-rules.yml"))
     with open(runbook, encoding="utf-8") as f:
         anchors = {line[3:].strip().lower() for line in f if line.startswith("## ")}
     rules = alert_rules(folder)
@@ -93,23 +94,30 @@ def count_scenarios(folder):
 
 MODEL_QUERY = {"refId": str, "expr": str, "instant": bool, "range": bool, "intervalMs": int, "maxDataPoints": int}
 MODEL_EXPRESSION = {"refId": str, "type": ("reduce", "threshold", "math"), "expression": str,
-                    "reducer?": ("last", "mean", "max", "min", "sum", "count"), "settings?": {"mode": ("dropNN", "replaceNN")},
-                    "conditions?": [{"evaluator": {"type": ("gt", "lt", "within_range", "outside_range"), "params": [(int, float)]}}]}
+                    "reducer?": ("last", "mean", "max", "min", "sum", "count"),
+                    "settings?": {"mode": ("dropNN", "replaceNN")},
+                    "conditions?": [{"evaluator": {"type": ("gt", "lt", "within_range", "outside_range"),
+                                                   "params": [(int, float)]}}]}
 SPECS = {
     "datasources": {"apiVersion": (1,), "datasources": [{
-        "name": str, "uid": str, "type": ("prometheus",), "access": ("proxy",), "orgId": int, "url": str, "isDefault": bool,
+        "name": str, "uid": str, "type": ("prometheus",), "access": ("proxy",), "orgId": int, "url": str,
+        "isDefault": bool,
         "jsonData": {"timeInterval": str, "httpMethod": ("POST", "GET")}}]},
     "dashboards": {"apiVersion": (1,), "providers": [{
-        "name": str, "orgId": int, "folder": str, "type": ("file",), "allowUiUpdates": bool, "updateIntervalSeconds": int,
+        "name": str, "orgId": int, "folder": str, "type": ("file",), "allowUiUpdates": bool,
+        "updateIntervalSeconds": int,
         "options": {"path": str}}]},
     "alerting": {"apiVersion": (1,), "groups": [{
         "orgId": int, "name": str, "folder": str, "interval": str, "rules": [{
-            "uid": str, "title": str, "condition": str, "for": str, "noDataState": ("OK", "NoData", "Alerting", "KeepLast"),
+            "uid": str, "title": str, "condition": str, "for": str,
+            "noDataState": ("OK", "NoData", "Alerting", "KeepLast"),
             "execErrState": ("OK", "Error", "Alerting", "KeepLast"), "labels": dict,
             "dashboardUid": str, "panelId": int,
-            "annotations": {"summary": str, "description?": str, "runbook_url": str, "__dashboardUid__": str, "__panelId__": str},
+            "annotations": {"summary": str, "description?": str, "runbook_url": str, "__dashboardUid__": str,
+                            "__panelId__": str},
             "notification_settings?": {"receiver": str},
-            "data": [{"refId": str, "datasourceUid": str, "relativeTimeRange": {"from": int, "to": int}, "model": dict}]}]}]},
+            "data": [{"refId": str, "datasourceUid": str, "relativeTimeRange": {"from": int, "to": int},
+                      "model": dict}]}]}]},
     "contact": {"apiVersion": (1,), "contactPoints": [{
         "orgId": int, "name": str, "receivers": [{
             "uid": str, "type": ("webhook", "slack", "pagerduty", "email"), "disableResolveMessage": bool,

@@ -14,8 +14,9 @@ need("prometheus", "prometheus-alertmanager")
 if not os.path.exists(COSTD):
     skip(COSTD + " is absent")
 
-demo = subprocess.Popen([sys.executable, os.path.join(SOURCE, "scripts", "monitoring_demo.py"), "--seconds", "90", "--costd",
-                         COSTD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+demo = subprocess.Popen([sys.executable, os.path.join(SOURCE, "scripts", "monitoring_demo.py"), "--seconds", "90",
+                         "--costd", COSTD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                        start_new_session=True)
 watch = threading.Timer(120, demo.kill)
 watch.start()
 said = ""

@@ -134,7 +134,8 @@ def user(costd, number, end, answers):
     while time.monotonic() < end:
         model, tokens = MIX[turn % len(MIX)]
         turn += 1
-        body = {"prompt": "Once upon a time", "max_tokens": tokens, "temperature": 0.8, "seed": turn, "ignore_eos": True}
+        body = {"prompt": "Once upon a time", "max_tokens": tokens, "temperature": 0.8, "seed": turn,
+                "ignore_eos": True}
         status, text = costd.ask("POST", "/v1/generate/" + model, body)
         check(status == 200, text)
         answers.append(json.loads(text, parse_float=str))
@@ -201,8 +202,9 @@ def agreement(prometheus, daemons, answers):
         check(abs(shares[model] - float(dollars / total)) < 0.01, model, "share", shares[model], float(dollars / total))
     most = max(wanted, key=lambda m: wanted[m][0])
     check(max(shares, key=shares.get) == most == "stories-large", "which model:", shares)
-    for expr in (f'sum by (instance) ({COST}) - sum by (instance) (costinfer_device_cost_dollars_total{{account="serve"}})',
-                 "sum by (instance) (costinfer_device_seconds_total) - sum by (instance) (costinfer_device_uptime_seconds)"):
+    for left, right in ((COST, 'costinfer_device_cost_dollars_total{account="serve"}'),
+                        ("costinfer_device_seconds_total", "costinfer_device_uptime_seconds")):
+        expr = f"sum by (instance) ({left}) - sum by (instance) ({right})"
         for labels, value in prometheus.query(expr):
             check(abs(value) < 1e-9, "audit:", expr, labels, value)
     print("  %d answers; stories-large %.2f %% of $%.6f by the responses, %.2f %% by PromQL" % (
@@ -211,16 +213,19 @@ def agreement(prometheus, daemons, answers):
 
 # What a running Prometheus must show to be wrong: a piece of the dashboard, what is put there, and what comes then.
 S = 'job=~"$job", instance=~"$instance", model_name=~"$model_name"'
+PER_TOKEN = f"1000 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))\n  / (sum by (model_name) "
 TRAPS = [
-    (f"1000 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))", f"1000 * rate({COST}{{{S}}}[$__rate_interval])",
+    (f"1000 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))",
+     f"1000 * rate({COST}{{{S}}}[$__rate_interval])",
      "empty"),
-    (f"1000 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))\n  / (sum by (model_name) (rate(model_tokens_total",
-     f"1000 * rate({COST}{{{S}}}[$__rate_interval])\n  / on (model_name) (sum by (model_name, instance) (rate(model_tokens_total",
+    (PER_TOKEN,
+     f"1000 * rate({COST}{{{S}}}[$__rate_interval])\n  / on (model_name) (sum by (model_name, instance) ",
      "many-to-many"),
     ('direction="output"}[$__rate_interval])) > 0)', 'direction="output"}[$__rate_interval])))', "nan"),
     (f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))",
      f"60 * sum by (model_name) (rate({COST}{{{S}}}[900ms]))", "empty"),
-    (f"60 * sum by (model_name) (rate({COST}{{", "60 * sum by (model_name) (rate(model_estimated_cost_dollars{", "empty"),
+    (f"60 * sum by (model_name) (rate({COST}{{", "60 * sum by (model_name) (rate(model_estimated_cost_dollars{",
+     "empty"),
     ("sum by (le) (rate(model_request_duration", "sum (rate(model_request_duration", "empty"),
     ("model_request_duration_seconds_bucket{", 'model_request_duration_seconds_bucket{le="10", ', "empty"),
 ]
@@ -308,7 +313,8 @@ def main():
     rows = b"" if device else gpu_page()
     slow, gpu = Page(b"slow 1\n", seconds=1.5), Page(rows)
     second = (f"--listen=127.0.0.1:{free_port()}", "--daily-budget=0.0001", "--model=idle=" + SMALL)
-    daemons = [demo_traffic.Costd(COSTD, PRICE, "--daily-budget=0.0001", *device), demo_traffic.Costd(COSTD, PRICE, *second)]
+    daemons = [demo_traffic.Costd(COSTD, PRICE, "--daily-budget=0.0001", *device),
+               demo_traffic.Costd(COSTD, PRICE, *second)]
     targets = [f"127.0.0.1:{d.port}" for d in daemons]
     try:
         fresh = daemons[0].ask("GET", "/metrics")[1]
@@ -320,7 +326,9 @@ def main():
             prometheus.await_answer(f"count by (instance) ({COST}) > 0", lambda a: len(a) == 2)
             answers = load(daemons)
             no(page_rules.start_findings(fresh, daemons[0].ask("GET", "/metrics")[1]))
-            time.sleep(1.5)  # the last scrape and the rules after it
+            for last in (COST, "model_name:model_estimated_cost_dollars:increase24h"):  # a scrape, then the rules
+                ended = time.time()
+                prometheus.await_answer(f"min(timestamp({last}))", lambda a, ended=ended: a and a[0][1] > ended)
             for d in dashboards.values():
                 no(dashboard_answers(prometheus, d, has_gpu))
                 no(bar_answers(prometheus, d))
@@ -329,8 +337,7 @@ def main():
             traps(prometheus, dashboard, has_gpu)
             no(scrape_findings(prometheus, targets))
             check(scrape_findings(prometheus, targets + [slow.address]), "a page that waits is not found")
-            print("  %d panels, %d traps, after %.0f s" % (sum(p["type"] != "row" for p in dashboard["panels"]), len(TRAPS),
-                                                         time.monotonic() - start))
+            print("  %d dashboards, %d traps, after %.0f s" % (len(dashboards), len(TRAPS), time.monotonic() - start))
             agreement(prometheus, daemons, answers)
             killed_and_restarted(prometheus, second, daemons[1], answers[1])
     finally:

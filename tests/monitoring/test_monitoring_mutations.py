@@ -46,7 +46,10 @@ def damaged(damage):
 no_rest = damaged(lambda panels: panels["Cost by model"]["targets"].pop())
 table_of_quantiles = damaged(lambda panels: panels["Request latency"]["options"]["legend"].update(
     displayMode="table", sortBy="Last *", sortDesc=True))
-mean_of_counter = damaged(lambda panels: panels["Cumulative cost by model"]["options"]["legend"]["calcs"].append("mean"))
+mean_of_counter = damaged(lambda panels: panels["Cumulative cost by model"]["options"]["legend"].update(
+    calcs=["mean", "lastNotNull"]))
+dollar_thresholds = damaged(lambda panels: panels["Daily estimated cost"]["fieldConfig"]["defaults"]["thresholds"][
+    "steps"].append({"color": "red", "value": 100}))
 
 
 def rules(folder):
@@ -58,7 +61,8 @@ def units(folder):
 
 
 def health_units(folder):
-    return files_rules.tool("promtool", "test", "rules", os.path.join(folder, "prometheus", "tests", "health-alerts.yml"))
+    return files_rules.tool("promtool", "test", "rules",
+                            os.path.join(folder, "prometheus", "tests", "health-alerts.yml"))
 
 
 # Check, file, what stands there, what is put there, a word of the finding that must come.
@@ -68,18 +72,22 @@ TRAPS = [
      f"1000 * rate({COST}{{{S}}}[$__rate_interval])", "matching"),
     (board, BOARD, f"1000 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))\\n  / (sum",
      f"1000 * {COST}{{{S}}}\\n  / on (model_name) (sum", "two replicas"),
-    (board, BOARD, r'direction=\"output\"}[$__rate_interval])) > 0)', r'direction=\"output\"}[$__rate_interval])))', "divisor"),
+    (board, BOARD, r'direction=\"output\"}[$__rate_interval])) > 0)', r'direction=\"output\"}[$__rate_interval])))',
+     "divisor"),
     (board, BOARD, f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))",
      f"60 * sum by (model_name) (rate({COST}{{{S}}}[15s]))", "rate-interval"),
-    (board, BOARD, f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))", f"{COST}{{{S}}}", "raw-counter"),
-    (board, BOARD, f"sum(increase({COST}{{{S}}}[24h])) or 0 * sum(model_loaded{{{S}}})", f"sum(increase({COST}{{{S}}}[24h]))", "no-data"),
+    (board, BOARD, f"60 * sum by (model_name) (rate({COST}{{{S}}}[$__rate_interval]))", f"{COST}{{{S}}}",
+     "raw-counter"),
+    (board, BOARD, f"sum(increase({COST}{{{S}}}[24h])) or 0 * sum(model_loaded{{{S}}})",
+     f"sum(increase({COST}{{{S}}}[24h]))", "no-data"),
     (board, BOARD, f"or 0 * sum(model_loaded{{{S}}})", "or vector(0)", "no-data"),
     (board, BOARD, "vector(0$reference_price)", "vector($reference_price)", "template-reference_price"),
     (board, BOARD, f"24 * sum(increase({COST}{{{S}}}[1h]))", f"86400 * sum(rate({COST}{{{S}}}[$__rate_interval]))",
      "projection"),
     (board, BOARD, "model_tokens_total{" + S + ", direction", "model_tokens_total{direction", "target-job"),
     (board, BOARD, "sum by (le) (rate(model_request_duration", "sum(rate(model_request_duration", "quantile"),
-    (board, BOARD, r'model_request_duration_seconds_bucket{', r'model_request_duration_seconds_bucket{le=\"10\", ', "le:"),
+    (board, BOARD, r'model_request_duration_seconds_bucket{', r'model_request_duration_seconds_bucket{le=\"10\", ',
+     "le:"),
     (board, BOARD, "A quantile is never above the last bucket", "A quantile", None),  # says "buckets" elsewhere
     (board, BOARD, "last bucket ends at 80 s", "end is 80 s", "quantile"),
     (board, BOARD, "increase(model_estimated", "increase((model_estimated", "promql"),
@@ -101,9 +109,7 @@ TRAPS = [
     (board, BOARD, '"unit": "currencyUSD"', '"unit": "dollars"', "panel-unit"),
     (board, BOARD, '"id": 3,', '"id": 2,', "panel-id"),
     # --- what the dashboard looks like
-    (board, BOARD, '"color": "text",\n                "value": null\n              }',
-     '"color": "text",\n                "value": null\n              },\n              {\n                "color": "red",\n'
-     '                "value": 100\n              }', "threshold-dollars"),
+    (dollar_thresholds, BOARD, "", "", "threshold-dollars"),
     (board, BOARD, '"pluginVersion": "11.6.0"', '"pluginVersion": ""', "panel-version"),
     (board, BOARD, '"No data, or no price"', '"no price is set"', "panel-empty"),
     (board, BOARD, '"title": "Last hour\'s pace"', '"title": "Projected from the last hour"', "title-width"),
@@ -125,7 +131,8 @@ TRAPS = [
     (files_rules.link_findings, BOARD, "https://docs.example.com/costd/", "https://docs.example.com/", "links"),
     (board, BOARD, '"expr": "1000 * process_start_time_seconds{', '"expr": "1000 * process_open_fds{', "annotation"),
     (board, BOARD, '"useValueForTime": true', '"useValueForTime": false', "annotation"),
-    (board, BOARD, r'changes(model_loaded{job=~\"$job\", instance=~\"$instance\", model_name=~\"$model_name\"}[$__rate_interval])',
+    (board, BOARD,
+     r'changes(model_loaded{job=~\"$job\", instance=~\"$instance\", model_name=~\"$model_name\"}[$__rate_interval])',
      r'changes(model_loaded{job=~\"$job\", instance=~\"$instance\", model_name=~\"$model_name\"}[1m])', "annotation"),
     # --- Prometheus
     (rules, CONFIG, "scrape_timeout: 10s", "scrape_timeout: 20s", "promtool"),
@@ -140,7 +147,8 @@ TRAPS = [
     (rules, ALERTS, f"absent({COST}", f"count({COST}", "none fires"),
     (health_units, ALERTS, ' or absent(up{job="costd"})', "", "CostdDown"),
     (rules, ALERTS, "            > 0)\n            > 0.05", "            )\n            > 0.05", "divisor"),
-    (health_units, ALERTS, '              + sum by (model_name) (rate(model_request_errors_total{code=~"queue_full|unavailable"}[5m]))\n', "",
+    (health_units, ALERTS,
+     '              + sum by (model_name) (rate(model_request_errors_total{code=~"queue_full|unavailable"}[5m]))\n', "",
      "ErrorRateHigh"),
     (rules, ALERTS, "        for: 2m\n", "", "first evaluation"),
     (rules, ALERTS, "runbook.md#costddown", "runbook.md#down", "runbook"),
@@ -152,9 +160,11 @@ TRAPS = [
     (files_rules.provisioning_findings, GRAFANA, "labels: {severity: critical, service: costd}",
      "labels: {severity: critical, service: '{{ $labels.job }}'}", "write $$"),
     (files_rules.provisioning_findings, GRAFANA, "cost {{ $values", "cost ${{ $values", "environment"),
-    (files_rules.provisioning_findings, GRAFANA, "            relativeTimeRange: {from: 600, to: 0}\n", "", "relativeTimeRange"),
+    (files_rules.provisioning_findings, GRAFANA, "            relativeTimeRange: {from: 600, to: 0}\n", "",
+     "relativeTimeRange"),
     (files_rules.provisioning_findings, GRAFANA, "{from: 600, to: 0}", "{from: 0, to: 0}", "empty time range"),
-    (files_rules.provisioning_findings, GRAFANA, "apiVersion: 1\n", "apiVersion: 1\npolicies: [{receiver: costd}]\n", "policy tree"),
+    (files_rules.provisioning_findings, GRAFANA, "apiVersion: 1\n", "apiVersion: 1\npolicies: [{receiver: costd}]\n",
+     "policy tree"),
     (files_rules.provisioning_findings, GRAFANA, "condition: C", "condition: D", "condition"),
     (files_rules.provisioning_findings, GRAFANA, "    interval: 1m\n", "", "interval"),
     (files_rules.provisioning_findings, GRAFANA, "    folder: costd\n", "", "folder"),
@@ -169,14 +179,17 @@ TRAPS = [
     (files_rules.provisioning_findings, GRAFANA, "[5m]", "[1m]", "same"),
     (files_rules.provisioning_findings, GRAFANA, "        panelId: 35\n", "", "panelId is missing"),
     (files_rules.provisioning_findings, GRAFANA, "panelId: 35", "panelId: 99", "no panel 99"),
-    (files_rules.provisioning_findings, GRAFANA, "dashboardUid: costd-model-cost", "dashboardUid: costd", "in a dashboard"),
+    (files_rules.provisioning_findings, GRAFANA, "dashboardUid: costd-model-cost", "dashboardUid: costd",
+     "in a dashboard"),
     (files_rules.provisioning_findings, GRAFANA, "__panelId__: '35'", "__panelId__: '2'", "another panel"),
     (files_rules.provisioning_findings, SOURCES, "uid: prometheus", "uid: prom", "no data source"),
     (files_rules.provisioning_findings, SOURCES, "timeInterval: 15s", "timeInterval: 1m", "timeInterval"),
     # --- the rest
-    (files_rules.alertmanager_findings, "alertmanager/alertmanager.yml", "receiver: slack", "receiver: slick", "amtool"),
+    (files_rules.alertmanager_findings, "alertmanager/alertmanager.yml", "receiver: slack", "receiver: slick",
+     "amtool"),
     (files_rules.compose_findings, "docker-compose.yml", "127.0.0.1:9090:9090", "9090:9090", "open to the network"),
-    (files_rules.compose_findings, "docker-compose.yml", "./prometheus/alert-rules.yml", "./prometheus/alerts.yml", "absent"),
+    (files_rules.compose_findings, "docker-compose.yml", "./prometheus/alert-rules.yml", "./prometheus/alerts.yml",
+     "absent"),
 ]
 
 
@@ -213,9 +226,10 @@ def pages():
         page_rules.openmetrics_findings(b"# EOF\n")
     except ImportError:
         skip("python3-prometheus-client is absent")
-    text, openmetrics, new = (subprocess.run([demo, *arguments, "large", "small"], capture_output=True, check=True).stdout
-                              for arguments in (("text", "used"), ("openmetrics", "used"), ("text", "new")))
-    check(not page_rules.text_findings(text) and not page_rules.openmetrics_findings(openmetrics), "a good page is refused")
+    text, openmetrics, new = (subprocess.run([demo, *arguments, "large", "small"], capture_output=True, check=True)
+                              .stdout for arguments in (("text", "used"), ("openmetrics", "used"), ("text", "new")))
+    check(not page_rules.text_findings(text) and not page_rules.openmetrics_findings(openmetrics),
+          "a good page is refused")
     good = b'model_requests_running{model_name="large"} '
     check(text.count(good) == 1, "no such line")
     value = text.partition(good)[2].partition(b"\n")[0]
@@ -241,7 +255,8 @@ def pages():
     late = "\n".join(line for line in new.splitlines() if not line.startswith(COST + '{model_name="large"'))
     check(any("late" in f for f in page_rules.start_findings(late, new)), "a late series is not found")
     stale = new.replace(COST + '{model_name="large"} 0.000000000000', COST + '{model_name="large"} 8.7')
-    check(stale != new and any("restored" in f for f in page_rules.start_findings(stale, new)), "a stale restore is not found")
+    check(stale != new and any("restored" in f for f in page_rules.start_findings(stale, new)),
+          "a stale restore is not found")
     return len(broken) + len(broken_om) + 2
 
 

@@ -40,8 +40,16 @@ def panels(d):
     return {p["title"]: p for p in d["panels"]} if "panels" in d else {}
 
 
+def options(d, title):
+    return panels(d)[title]["options"]
+
+
 def defaults(d, title):
     return panels(d)[title]["fieldConfig"]["defaults"]
+
+
+def hidden(d):
+    return panels(d)["Requests running and waiting"]["fieldConfig"]["overrides"][0]["properties"][0]
 
 
 BROKEN = {  # what the compiler must refuse: each changes a dashboard in place
@@ -49,21 +57,20 @@ BROKEN = {  # what the compiler must refuse: each changes a dashboard in place
     "a width that is text": lambda d: panels(d)["Budget used"]["gridPos"].update(w="8"),
     "a mode of thresholds that is none": lambda d: defaults(d, "Budget used")["thresholds"].update(mode="relative"),
     "an unknown field of a panel": lambda d: panels(d)["Budget used"].update(colour="red"),
-    "a stat's unknown option": lambda d: panels(d)["Budget used"]["options"].update(colour="value"),
-    "a stat's colour mode that is none": lambda d: panels(d)["Budget used"]["options"].update(colorMode="foreground"),
-    "a stat's reducer that is no list": lambda d: panels(d)["Budget used"]["options"]["reduceOptions"].update(calcs="last"),
-    "a bar's name at the bottom": lambda d: panels(d)["Cost by model"]["options"].update(namePlacement="bottom"),
-    "a bar's size as text": lambda d: panels(d)["Cost by model"]["options"].update(maxVizHeight="40"),
-    "a gauge's option of a stat": lambda d: panels(d)["GPU memory"]["options"].update(graphMode="none"),
-    "a legend that is a card": lambda d: panels(d)["Tokens per second"]["options"]["legend"].update(displayMode="card"),
-    "a legend that is sorted by text": lambda d: panels(d)["Tokens per second"]["options"]["legend"].update(sortDesc="yes"),
+    "a stat's unknown option": lambda d: options(d, "Budget used").update(colour="value"),
+    "a stat's colour mode that is none": lambda d: options(d, "Budget used").update(colorMode="foreground"),
+    "a stat's reducer that is no list": lambda d: options(d, "Budget used")["reduceOptions"].update(calcs="last"),
+    "a bar's name at the bottom": lambda d: options(d, "Cost by model").update(namePlacement="bottom"),
+    "a bar's size as text": lambda d: options(d, "Cost by model").update(maxVizHeight="40"),
+    "a gauge's option of a stat": lambda d: options(d, "GPU memory").update(graphMode="none"),
+    "a legend that is a card": lambda d: options(d, "Tokens per second")["legend"].update(displayMode="card"),
+    "a legend that is sorted by text": lambda d: options(d, "Tokens per second")["legend"].update(sortDesc="yes"),
     "a line that is a curve": lambda d: defaults(d, "Tokens per second")["custom"].update(drawStyle="curve"),
     "an unknown custom field": lambda d: defaults(d, "Tokens per second")["custom"].update(lineColour="red"),
-    "a scale without a type": lambda d: defaults(d, "Cost per 1K output tokens")["custom"].update(scaleDistribution={"log": 10}),
-    "an override of an unknown field": lambda d: panels(d)["Requests running and waiting"]["fieldConfig"]["overrides"][0][
-        "properties"][0].update(id="custom.hidden"),
-    "an override of another type": lambda d: panels(d)["Requests running and waiting"]["fieldConfig"]["overrides"][0][
-        "properties"][0].update(value={"viz": "yes"}),
+    "a scale without a type": lambda d: defaults(d,
+                                                 "Tokens per second")["custom"].update(scaleDistribution={"log": 10}),
+    "an override of an unknown field": lambda d: hidden(d).update(id="custom.hidden"),
+    "an override of another type": lambda d: hidden(d).update(value={"viz": "yes"}),
     "an annotation without a colour": lambda d: d["annotations"]["list"][0].pop("iconColor"),
     "an annotation's unknown field": lambda d: d["annotations"]["list"][0].update(textTemplate="x"),
     "a link of no type": lambda d: d["links"][0].update(type="url"),
@@ -71,11 +78,12 @@ BROKEN = {  # what the compiler must refuse: each changes a dashboard in place
 
 
 def source(d, schema):
-    """The dashboard as TypeScript: a constant for it, and one for each part that its type leaves open.  Grafana fills in
-    what an option leaves out at its top, but not what is missing inside of one."""
+    """The dashboard as TypeScript: a constant for it, and one for each part that its type leaves open.  Grafana fills
+    in what options leave out at their top, but not what is missing inside of one."""
     at = os.path.join("./node_modules", schema, "dist", "esm", "raw", "composable")
     out = [HEAD % {"schema": schema}]
-    out += [f"import type * as {name} from '{at}/{kind}/panelcfg/x/{name}PanelCfg_types.gen';" for kind, name in KINDS.items()]
+    out += [f"import type * as {name} from '{at}/{kind}/panelcfg/x/{name}PanelCfg_types.gen';"
+            for kind, name in KINDS.items()]
     out.append(f"export const d: L<Annotated> = {json.dumps(d)};")
 
     def part(name, kind, value):
@@ -90,7 +98,8 @@ def source(d, schema):
             continue
         part(f"custom{p['id']}", f"{kind}.FieldConfig", p["fieldConfig"]["defaults"]["custom"])
         for i, o in enumerate(p["fieldConfig"]["overrides"]):
-            fields = {q["id"].removeprefix("custom."): q["value"] for q in o["properties"] if q["id"].startswith("custom.")}
+            fields = {q["id"].removeprefix("custom."): q["value"] for q in o["properties"]
+                      if q["id"].startswith("custom.")}
             part(f"custom{p['id']}_{i}", f"{kind}.FieldConfig", fields)
     return "\n".join(out) + "\n"
 
@@ -137,4 +146,4 @@ for name in good:
     check(not found[name], name, "\n".join(found[name])[:3000])
 for i, name in enumerate(BROKEN):
     check(found[f"broken{i}.ts"], "the compiler takes", name)
-print(f"{len(dashboards)} dashboards have the types of {' and '.join(SCHEMAS.values())}; {len(BROKEN)} damaged copies have not")
+print(f"{sorted(dashboards)} have the types of {' and '.join(SCHEMAS.values())}; {len(BROKEN)} damaged copies do not")
