@@ -140,7 +140,7 @@ def shape_findings(value, spec, at):
             return [f"{at}: must be a list with something in it"]
         return [f for i, v in enumerate(value) for f in shape_findings(v, spec[0], f"{at}[{i}]")]
     if isinstance(spec, tuple) and not all(isinstance(s, type) for s in spec):
-        return [] if value in spec else [f"{at}: {value!r} is none of {spec}"]
+        return [] if value in spec else [f"{at}: {value!r} is not one of {spec}"]
     if isinstance(value, bool) and spec is not bool or not isinstance(value, spec) or value == "":
         return [f"{at}: {value!r} is not a {spec}"]
     return []
@@ -213,7 +213,7 @@ def rule_findings(rule, at, sources):
             out.append(f"{ref}: the window is in the query already; ask for one instant")
         seen.add(part["refId"])
     if rule["condition"] not in seen:
-        out.append(f"{at}.condition: {rule['condition']!r} is none of the queries")
+        out.append(f"{at}.condition: {rule['condition']!r} is not one of the queries")
     return out
 
 
