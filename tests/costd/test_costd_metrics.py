@@ -1,9 +1,10 @@
-"""The metrics page: promtool has nothing to say, and Debian's own Prometheus client reads the same samples from both
-formats."""
+"""The metrics page: promtool has nothing to say, Debian's own Prometheus client reads the same samples from both formats,
+and what does not change looks the same in every scrape."""
+import os
 import shutil
 import subprocess
 
-from costd_support import TWO, Costd, check, equal, run, skip, total
+from costd_support import SMALL, TWO, Costd, check, equal, run, sanitized, skip, temp_folder
 
 try:
     from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
@@ -99,4 +100,25 @@ def main_test():
         equal((lint.returncode, lint.stdout + lint.stderr), (0, b""))
 
 
-run(main_test)
+def steady_test():
+    """changes() counts a last digit that flickers as a restart, a load or another price."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    with temp_folder() as folder:
+        environment = {}
+        if compiler and not sanitized():
+            environment["LD_PRELOAD"] = os.path.join(folder, "stepping_clock.so")
+            subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", environment["LD_PRELOAD"],
+                            os.path.join(os.path.dirname(os.path.abspath(__file__)), "stepping_clock.c")], check=True)
+        with Costd("--model", "small=" + SMALL, "--cpu-cost-per-hour", "0.10", "--daily-budget", "100",
+                   env=environment) as server:
+            server.generate("small", max_tokens=3)
+            server.settle()
+            pages = [{line for line in server.get("/metrics").body.decode().splitlines()
+                      if line.startswith(("process_start_time", "process_max")) or not line.startswith(MOVING)}
+                     for _ in range(100)]
+    check(any(line.startswith("process_start_time_seconds ") for line in pages[0]), "no start time")
+    for page in pages:
+        equal(page ^ pages[0], set(), "two scrapes")
+
+
+run(steady_test, main_test)

@@ -2,6 +2,7 @@
 #include <costinfer/costinfer.h>
 #include <costinfer/exposition.h>
 #include <dirent.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -45,12 +46,16 @@ static bool read_process(struct process *p)
     return true;
 }
 
-static double boot_time(void)
+static double boot_time;
+
+/* Once: time passes between the two readings and the wall clock is set, and changes() of Prometheus would
+ * count each different last digit as a restart. */
+static void read_boot_time(void)
 {
     struct timespec now, since;
     clock_gettime(CLOCK_REALTIME, &now);
     clock_gettime(CLOCK_BOOTTIME, &since);
-    return (double)(now.tv_sec - since.tv_sec) + (double)(now.tv_nsec - since.tv_nsec) / 1e9;
+    boot_time = (double)(now.tv_sec - since.tv_sec) + (double)(now.tv_nsec - since.tv_nsec) / 1e9;
 }
 
 static uint64_t count_descriptors(void)
@@ -81,14 +86,16 @@ static void integer(struct cinf_exposition *page, const char *name, const char *
 
 static void add_process(struct cinf_exposition *page)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct process p;
     struct rlimit limit;
     double tick = 1.0 / (double)sysconf(_SC_CLK_TCK);
+    pthread_once(&once, read_boot_time);
     if (read_process(&p)) {
         number(page, "process_cpu_seconds_total", CINF_METRIC_COUNTER, "seconds",
                "User and system CPU time of this process.", (double)p.cpu_ticks * tick);
         number(page, "process_start_time_seconds", CINF_METRIC_GAUGE, "seconds",
-               "When this process started, in Unix time.", boot_time() + (double)p.start * tick);
+               "When this process started, in Unix time.", boot_time + (double)p.start * tick);
         integer(page, "process_virtual_memory_bytes", "bytes", "Virtual memory of this process.",
                 p.virtual_bytes);
         integer(page, "process_resident_memory_bytes", "bytes", "Resident memory of this process.",
