@@ -56,7 +56,7 @@ HEADERS = ({}, {"Content-Type": "text/" + SECRET}, {"Authorization": "Bearer wro
            {"OpenAI-Organization": SECRET}, {"Origin": "http://" + SECRET})
 POSTS = ("/v1/completions", "/v1/generate/small", "/tokenize", "/detokenize", "/admin/models",
          "/v1/chat/completions", "/v1/embeddings", "/nothing")
-GETS = ("/", "/page.js", "/v1/models", "/v1/models/small", "/api/history", "/api/recent", "/metrics", "/props",
+GETS = ("/", "/page/start.js", "/v1/models", "/v1/models/small", "/api/history", "/api/recent", "/metrics", "/props",
         "/openapi.json", "/health", "/ready", "/nothing", "/v1/completions")
 
 

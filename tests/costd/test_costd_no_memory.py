@@ -146,7 +146,7 @@ KINDS = {
     "no path": (0, "GET", "/nothing", None, 404, error),
     "bad value": (0, "POST", "/v1/completions", {**GREEDY, "model": "small", "max_tokens": -1}, 400, error),
     "metrics": (1, "GET", "/metrics", None, 200, conserved),
-    "page": (1, "GET", "/page.js", None, 200, plain),
+    "page": (1, "GET", "/page/start.js", None, 200, plain),
     "history": (1, "GET", "/api/history", None, 200, parsed),
     "recent": (1, "GET", "/api/recent", None, 200, parsed),
     "load": (1, "POST", "/admin/models", {"id": "third", "folder": SMALL}, 202, plain),

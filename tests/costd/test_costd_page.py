@@ -3,15 +3,17 @@ import concurrent.futures
 import gzip
 import http.client
 import os
+import pathlib
 import re
 import time
 from decimal import Decimal
 
-from costd_support import CANARY, SMALL, TWO, Costd, check, equal, run, total
+from costd_support import CANARY, SMALL, SOURCE, TWO, Costd, check, equal, run, total
 
-FILES = {"/": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8",
-         "/page.js": "text/javascript; charset=utf-8", "/uPlot.min.css": "text/css; charset=utf-8",
-         "/uPlot.iife.min.js": "text/javascript; charset=utf-8"}
+PAGE = next(pathlib.Path(SOURCE).glob("apps/costd/*/page"))
+FILES = {"/": "text/html; charset=utf-8",
+         **{"/page/" + f.name: "text/css; charset=utf-8" for f in PAGE.rglob("*.css")},
+         **{"/page/" + f.name: "text/javascript; charset=utf-8" for f in PAGE.rglob("*.js")}}
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
           "base-uri 'none'; frame-ancestors 'none'")
 PRICE = ["--cpu-cost-per-hour", "0.10"]
@@ -21,6 +23,7 @@ SCRAPES = 10000
 
 def files_of_the_page():
     compressed = 0
+    check(len(FILES) > 10, FILES)
     with Costd(*TWO, *PRICE) as server:
         for path, content_type in FILES.items():
             plain = server.get(path)
@@ -48,7 +51,8 @@ def files_of_the_page():
         for accept, encoding in (("gzip;q=0", None), ("*", "gzip"), ("*;q=0", None), ("identity", None), ("", None),
                                  ("br;q=1.0, gzip;q=0.8, *;q=0.1", "gzip"), ("gzip;q=0, *", None), ("xgzip", None)):
             equal(server.get("/", **{"Accept-Encoding": accept}).headers.get("content-encoding"), encoding, accept)
-        equal(server.get("/page").status, 404)
+        for path in ("/page", "/page/", "/page/none.js", "/page/index.html", "/page/vendor/uPlot.min.css", "/page.css"):
+            equal(server.get(path).status, 404, path)
         equal(server.get("//").status, 404)
         check("content-security-policy" not in server.get("/metrics").headers, "a policy on data")
     print("the page is %d bytes, compressed" % compressed)

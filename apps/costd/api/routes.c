@@ -46,10 +46,7 @@ const struct route routes[] = {
       "Every route, field and bound, in OpenAPI 3.1", BODY_NONE, 200 },
     /* The page is not secret; the figures it asks for are. */
     { "GET", "/", get_page, OF_THE_PAGE },
-    { "GET", "/page.css", get_page, OF_THE_PAGE },
-    { "GET", "/page.js", get_page, OF_THE_PAGE },
-    { "GET", "/uPlot.min.css", get_page, OF_THE_PAGE },
-    { "GET", "/uPlot.iife.min.js", get_page, OF_THE_PAGE },
+    { "GET", "/page/{file}", get_page, OF_THE_PAGE },
     { "GET", "/api/history", get_history, RIGHT_USE, LISTENER_ADMIN, true, AUDIENCE_PAGE, NULL, BODY_NONE,
       200 },
     { "GET", "/api/recent", get_recent, RIGHT_USE, LISTENER_ADMIN, true, AUDIENCE_PAGE, NULL, BODY_NONE,

@@ -2,7 +2,7 @@
 #
 #   cmake -D OUT=page_data.c -D WORK=FOLDER -D FILES=a;b -P embed.cmake
 #
-# A file's address is its name; index.html is "/".
+# index.html is "/"; every other file is /page/NAME.
 set(type.html "text/html; charset=utf-8")
 set(type.js "text/javascript; charset=utf-8")
 set(type.css "text/css; charset=utf-8")
@@ -21,7 +21,7 @@ set(rows "")
 foreach(path ${FILES})
   get_filename_component(name ${path} NAME)
   get_filename_component(extension ${path} LAST_EXT)
-  set(address "/${name}")
+  set(address "/page/${name}")
   if(name STREQUAL "index.html")
     set(address "/")
   endif()

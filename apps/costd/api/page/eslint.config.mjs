@@ -1,20 +1,15 @@
-// Rules for the page's one script, which runs in the browser without modules.
+// Rules for the page's scripts: ES modules that the browser loads as they are.
+const BROWSER =
+  "AbortSignal Blob ResizeObserver URL URLSearchParams addEventListener document fetch getComputedStyle history " +
+  "localStorage location matchMedia navigator sessionStorage setInterval setTimeout uPlot";
+
 export default [
   {
     files: ["**/*.js"],
     languageOptions: {
       ecmaVersion: 2021,
-      sourceType: "script",
-      globals: Object.fromEntries(
-        (
-          "document window location fetch localStorage sessionStorage setTimeout clearTimeout setInterval " +
-          "clearInterval console URL URLSearchParams Blob AbortController getComputedStyle matchMedia " +
-          "requestAnimationFrame ResizeObserver Intl history navigator uPlot Response Node CSS addEventListener " +
-          "devicePixelRatio innerWidth"
-        )
-          .split(" ")
-          .map((name) => [name, "readonly"]),
-      ),
+      sourceType: "module",
+      globals: Object.fromEntries(BROWSER.split(" ").map((name) => [name, "readonly"])),
     },
     linterOptions: { reportUnusedDisableDirectives: "error" },
     rules: {
@@ -23,11 +18,11 @@ export default [
       "no-var": "error",
       "prefer-const": "error",
       eqeqeq: ["error", "always", { null: "ignore" }],
-      "no-implicit-globals": "off",
       "no-redeclare": "error",
       "no-unreachable": "error",
       "no-fallthrough": "error",
       "no-dupe-keys": "error",
+      "no-duplicate-imports": "error",
       "no-self-compare": "error",
       "no-shadow": "error",
       "no-nested-ternary": "error",

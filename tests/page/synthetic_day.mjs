@@ -1,7 +1,7 @@
 /* An answer of /api/history as a busy day gives it: nine models, one with a hostile name, a restart's gap. */
 export const HOSTILE = '<img src=x onerror=alert(1)>"\'&amp; and a name that goes on for a while, as they do';
 
-export function madeUpDay(real, { unpriced = false } = {}) {
+export function syntheticDay(real, { unpriced = false } = {}) {
   const points = 180, step = 480, now = real.now, price = 2.5;
   const names = ['gpt2-xl', 'gpt2-large', 'stories-large', HOSTILE, 'stories-small', 'distilgpt2', 'support-bot', 'nightly-batch', 'canary'];
   const weights = [0.3, 0.16, 0.08, 0.05, 0.03, 0.02, 0.015, 0.01, 0];
