@@ -45,7 +45,7 @@ async function costd(...options) {
 const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] });
 
 /* A page whose every error and foreign request fails the test; `expected` are messages that a test provokes. */
-async function open(server, { width = 1440, theme = 'light', path = '', expected = null, mock = null, axe = true, until = () => document.querySelector('#tiles .tile'), ...more } = {}) {
+async function open(server, { width = 1440, theme = 'light', path = '', expected = null, mock = null, init = null, axe = true, until = () => document.querySelector('#tiles .tile'), ...more } = {}) {
   const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: theme, bypassCSP: axe, acceptDownloads: true, ...more });
   const page = await context.newPage();
   page.faults = [];
@@ -53,6 +53,7 @@ async function open(server, { width = 1440, theme = 'light', path = '', expected
   page.on('pageerror', (e) => page.faults.push(e.stack));
   page.on('dialog', (d) => { page.faults.push('a dialog: ' + d.message()); d.dismiss(); });
   page.on('request', (r) => { if (!r.url().startsWith(server.url) && !/^(data|blob):/.test(r.url())) page.faults.push('a foreign request: ' + r.url()); });
+  if (init) await page.addInitScript(init);
   if (mock) await page.route('**/api/history*', async (route) => route.fulfill({ json: await mock() }));
   await page.goto(server.url + path);
   await page.waitForFunction(until);
@@ -85,6 +86,9 @@ async function geometry(page, what) {
     }
     for (const e of document.querySelectorAll('.tile, .tile *, .card, .head, #headline, #subline, #shares, .legend, header, footer'))
       if (e.offsetParent && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline' && getComputedStyle(e).overflowX === 'visible') out.push('cut off: ' + (e.id || e.className || e.tagName) + ' ' + e.textContent.slice(0, 40));
+    if (innerWidth >= 1024)
+      for (const table of document.querySelectorAll('#models, #recent'))
+        if (table.parentElement.scrollWidth > table.parentElement.clientWidth) out.push('#' + table.id + ' is ' + table.parentElement.scrollWidth + ' wide in ' + table.parentElement.clientWidth);
     for (const b of document.querySelectorAll('button, select, input, summary'))
       if (b.offsetParent && (box(b).height < 23.5 || box(b).width < 23.5)) out.push('a small target: ' + b.textContent + ' ' + box(b).width + 'x' + box(b).height);
     return out;
@@ -232,8 +236,16 @@ async function exports(server) {
   assert.deepEqual([csvName, jsonName], ['costd-15m.csv', 'costd-15m.json']);
   const lines = csv.trim().split('\r\n'), data = JSON.parse(json);
   assert.equal(lines.length, 1 + data.times.length * (data.models.length + 2));
-  assert.match(lines[0], /^time,model,serve_seconds,serve_cost/);
-  for (const line of lines) assert.equal(line.split(',').length <= 13, true);
+  assert.match(lines[0], /^time,model,device_seconds,cost,input_tokens,/);
+  for (const line of lines) assert.equal(line.split(',').length, 13, line);
+  const cells = lines.slice(1).map((line) => line.split(','));
+  for (const name of ['"(load)"', '"(idle)"'])
+    for (const row of cells.filter((c) => c[1] === name)) {
+      assert.match(row[2] + row[3], /^[\d.]+$/, 'the time and cost of ' + name);
+      assert.deepEqual(row.slice(4), Array(9).fill(''));
+    }
+  const covered = cells.reduce((s, c) => s + Number(c[2]), 0);
+  assert.ok(Math.abs(covered - 10 * data.times.length) < 1, 'device time of all rows: ' + covered);
   assert.equal(data.requests.length, 40);
   await page.end();
 }
@@ -349,17 +361,66 @@ async function noPrice() {
   await server.stop();
 }
 
+/* Headline, the line below it, the bar and both tables state shares of the bill, and the forecast is of what was served. */
+async function oneDenominator(page, day) {
+  const share = (name) => page.$$eval('#shares tbody tr', (trs, n) => trs.find((tr) => tr.cells[0].textContent === n).cells[2].textContent, name);
+  const number = (text) => Number(text.match(/[\d.]+/)[0]);
+  assert.match(await page.textContent('#headline'), new RegExp('^gpt2-xl used ' + await share('gpt2-xl') + ' of the bill'));
+  const t = day.range_total, used = 100 * t.serve_cost / t.cost;
+  const below = await page.textContent('#subline');
+  assert.ok(Math.abs(number(below) - used) < 0.6, below + ' ' + used);
+  assert.match(below, /^The models together used \d+ % of the bill; the rest is loading \(0\.\d %\), idle time \(\d+ %\), lost time \(\d.*%\), and overhead \(\d.*%\)\.$/);
+  for (const name of ['Loading', 'Idle time', 'Lost time', 'Overhead']) assert.match(await share(name), /%$/);
+  const shares = await page.$$eval('#shares tbody tr', (trs) => trs.map((tr) => tr.cells[2].textContent));
+  assert.ok(Math.abs(shares.reduce((s, x) => s + number(x), 0) - 100) < 3, 'shares add up: ' + shares);
+  assert.equal(await page.$eval('#models tbody tr td', (td) => td.textContent), await share('gpt2-xl'));
+  const forecast = await page.textContent('#money .tile:nth-child(2)');
+  assert.match(forecast, /^Serving, at this pace\$[\d.]+ a day/);
+  assert.ok(Math.abs(number(forecast) - t.serve_cost) < 0.01, forecast + ' ' + t.serve_cost);
+  const legend = await page.$$eval('#charts > :first-child .legend .label', (all) => all.map((e) => e.textContent));
+  assert.deepEqual(legend.slice(-4), ['loading', 'idle time', 'lost time', 'overhead']);
+}
+
+/* What lines are compared with does not flatten them: a price far above leaves the scale alone, and is said to be there. */
+async function referencePrices(server, mock) {
+  const page = await open(server, { mock, path: '?range=24h' , init: () => {
+    /* Keeps every plot that is made, to look at its scales. */
+    let made;
+    window.plots = new Set();
+    Object.defineProperty(window, 'uPlot', { configurable: true, get: () => made, set: (Plot) => {
+      made = new Proxy(Plot, { construct: (P, given) => { const u = new P(...given); window.plots.add(u); return u; } });
+    } });
+  } });
+  const card = page.locator('#charts .card', { hasText: 'per 1K output tokens' });
+  const top = () => page.evaluate(() => [...window.plots].find((u) => document.contains(u.root) && u.series.some((s) => /reference/.test(s.label))).scales.y.max);
+  const highest = Math.max(...mock().models.slice(0, 6).flatMap((m) => m.points.output_tokens.map((n, i) => n ? 1000 * m.points.serve_cost[i] / n : 0)));
+  await sleep(300);
+  const low = await top();
+  assert.ok(low > highest && low < 1.2 * highest, 'a low price: ' + low + ' of ' + highest);
+  assert.doesNotMatch(await card.textContent(), /above the plot/);
+  for (const [price, wanted, above] of [['5', 1.08 * highest, true], [String(1.5 * highest), 1.62 * highest, false]]) {
+    await page.fill('#reference', price);
+    await sleep(300);
+    assert.ok(Math.abs((await top()) / wanted - 1) < 0.02, price + ': ' + await top() + ' for ' + wanted);
+    assert.equal(/reference API price\$[\d.]+ \(above the plot\)/.test(await card.textContent()), above);
+  }
+  assert.match(await page.locator('#charts .card', { hasText: 'Output tokens a second' }).textContent(), /input, all models\d+ \(above the plot\)/);
+  await page.end();
+}
+
 /* Nine models, one of them with markup for a name, and a gap. */
 async function aBusyDay() {
   const server = await costd(...TWO, ...PRICE);
   const real = await server.history();
   const mock = () => syntheticDay(real);
+  await referencePrices(server, mock);
   await everywhere(server, 'day', { mock, path: '?range=24h' });
   const page = await open(server, { mock, path: '?range=24h' });
   assert.ok((await page.textContent('#shares')).includes(HOSTILE), 'the name is text');
   assert.match(await page.textContent('#headline'), /^gpt2-xl used 1\d % of the bill: \$\d+\.\d\d of \$60\.00 in the last 24 hours\.$/);
   assert.match(await page.textContent('.banner.bad'), /Over budget: serving cost \$\d\d\.\d\d in/);
   assert.match(await page.textContent('#shares'), /3 other models/);
+  await oneDenominator(page, mock());
   assert.match(await page.textContent('#models'), /≥ 100 s/);
   assert.equal((await page.$$('#models tbody tr')).length, 9);
   const dashes = await page.$$eval('#charts > :first-child .legend line', (l) => l.map((e) => e.getAttribute('stroke-dasharray')));

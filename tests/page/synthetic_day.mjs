@@ -28,16 +28,18 @@ export function syntheticDay(real, { unpriced = false } = {}) {
   });
   const busy = (i) => models.reduce((s, m) => s + m.points.serve_seconds[i], 0);
   const line = (f) => Array.from({ length: points }, (_, i) => gap(i) ? null : f(i));
-  const load = line((i) => i < 2 ? 60 : 0), idle = line((i) => Math.max(0, step - busy(i) - (i < 2 ? 60 : 0)));
+  const load = line((i) => i < 2 ? 60 : 0), idle = line((i) => Math.max(0, step - busy(i) - (i < 2 ? 60 : 0) - (i === 40 ? 300 : 0) - 2));
+  const account = (name, values) => ({ [name + '_seconds']: values, [name + '_cost']: values.map((x) => x == null ? null : cost(x)) });
   const serveAll = models.reduce((s, m) => s + m.range.serve_seconds, 0), loadAll = models.reduce((s, m) => s + m.range.load_seconds, 0);
-  const idleAll = 86400 - serveAll - loadAll;
-  const total = { serve_seconds: serveAll, load_seconds: loadAll, idle_seconds: idleAll, unpriced_seconds: unpriced ? 86400 : 0,
-    serve_cost: text(cost(serveAll)), load_cost: text(cost(loadAll)), idle_cost: text(cost(idleAll)), cost: text(cost(86400)) };
+  const lost = line((i) => i === 40 ? 300 : 0), overhead = line(() => 2);
+  const lostAll = sumOf(lost), overheadAll = sumOf(overhead), idleAll = 86400 - serveAll - loadAll - lostAll - overheadAll;
+  const total = { serve_seconds: serveAll, load_seconds: loadAll, idle_seconds: idleAll, lost_seconds: lostAll, overhead_seconds: overheadAll,
+    unpriced_seconds: unpriced ? 86400 : 0, serve_cost: text(cost(serveAll)), load_cost: text(cost(loadAll)), idle_cost: text(cost(idleAll)),
+    lost_cost: text(cost(lostAll)), overhead_cost: text(cost(overheadAll)), cost: text(cost(86400)) };
   return { ...real, run: 'feedfacefeedface', range: '24h', range_seconds: 86400, uptime_seconds: 400000, covered_seconds: 86400, step_seconds: step,
     device: { name: 'opencl:0:0', description: 'An accelerator', gpu: true, memory_total_bytes: 24 * 2 ** 30, memory_used_bytes: 9.5 * 2 ** 30, process_bytes: 1.4e9 },
     dollars_per_hour: unpriced ? null : '2.500000000000', daily_budget: text(0.8 * serveAll * price / 3600), since_start: total, range_total: total, day_total: total,
     times: Array.from({ length: points }, (_, i) => Math.round(now - (points - 1 - i) * step)),
-    points: { serve_seconds: line(busy), load_seconds: load, idle_seconds: idle, idle_cost: idle.map((x) => x == null ? null : cost(x)),
-      load_cost: load.map((x) => x == null ? null : cost(x)), device_bytes: line((i) => 9.5 * 2 ** 30 * Math.min(1, i / 12)), process_bytes: line(() => 1.4e9) },
+    points: { serve_seconds: line(busy), ...account('load', load), ...account('idle', idle), ...account('lost', lost), ...account('overhead', overhead), device_bytes: line((i) => 9.5 * 2 ** 30 * Math.min(1, i / 12)), process_bytes: line(() => 1.4e9) },
     models };
 }

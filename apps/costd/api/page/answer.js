@@ -44,15 +44,15 @@ function slice(part, total) {
             style: { flexGrow: share, flexBasis: 0, ...(part.kind ? {} : { background: "var(--" + part.color + ")" }) },
             title: part.name + ": " + percent(share),
         },
-        el("span", {}, part.label + " " + percent(share)),
+        el("span", {}, percent(share) + " " + part.label),
     );
 }
 
-function row(name, value, time, total) {
+function row(name, about, value, time, total) {
     return el(
         "tr",
         {},
-        el("th", { scope: "row" }, ...name),
+        el("th", { scope: "row", title: about }, ...name),
         el("td", {}, priced() ? money(value) : "no price set"),
         el("td", {}, percent(value / total)),
         el("td", {}, seconds(time)),
@@ -70,7 +70,7 @@ export function showAnswer() {
     const shares = $("shares");
     shares.hidden = false;
     shares.tBodies[0].replaceChildren(
-        ...list.map((p) => row([swatch(p.kind, p.color), p.name], p.value, p.time, total)),
+        ...list.map((p) => row([swatch(p.kind, p.color), p.name], p.about, p.value, p.time, total)),
     );
-    shares.tFoot.replaceChildren(row([priced() ? "The bill" : "All time"], total, time, total));
+    shares.tFoot.replaceChildren(row([priced() ? "The bill" : "All time"], null, total, time, total));
 }

@@ -7,11 +7,14 @@ import { state } from "./state.js";
 /* How many models have a colour of their own (--m0 to --m5 in page.css). */
 const OWN_COLORS = 6;
 
-/* Accounts of the device besides serving.  /api/history gives KEY_seconds and KEY_cost of each in every total; an
- * account that it does not give is not shown.  Colour and pattern are --KEY and .KEY in page.css. */
+/* Accounts of the device besides serving, in the order of the page.  /api/history gives KEY_seconds and KEY_cost of
+ * each in its totals and points; an account that it does not give is not shown.  Colour and pattern are --KEY and .KEY
+ * in page.css. */
 const ACCOUNTS = [
-    { key: "load", name: "loading", dash: [3, 3] },
-    { key: "idle", name: "idle time", dash: [1, 3] },
+    { key: "load", name: "loading", about: "reading models", dash: [3, 3], fill: 0.45 },
+    { key: "idle", name: "idle time", about: "no request was active", dash: [1, 3], fill: 0.14 },
+    { key: "lost", name: "lost time", about: "the device could not run", dash: [6, 2], fill: 0.45 },
+    { key: "overhead", name: "overhead", about: "CPU time outside the models’ steps", dash: [1, 2], fill: 0.45 },
 ];
 
 export const accounts = () => ACCOUNTS.filter((a) => a.key + "_seconds" in state.data.range_total);
@@ -71,6 +74,7 @@ function partOfModels(name, models, color) {
         label: name,
         color,
         kind: null,
+        about: null,
         time: models.reduce((s, m) => s + m.range.serve_seconds, 0),
         value: models.reduce((s, m) => s + served(m), 0),
     };
@@ -90,6 +94,7 @@ export function parts() {
             label: a.name,
             color: a.key,
             kind: a.key,
+            about: a.about,
             time: total[a.key + "_seconds"],
             value: amountOf(total[a.key + "_cost"], total[a.key + "_seconds"]),
         })),

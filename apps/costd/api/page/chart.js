@@ -26,7 +26,7 @@ function stack(series) {
     );
 }
 
-const fillOf = (stroke, faint) => stroke.replace("rgb(", "rgba(").replace(")", faint ? ", .14)" : ", .45)");
+const fillOf = (stroke, opacity) => stroke.replace("rgb(", "rgba(").replace(")", ", " + opacity + ")");
 
 function timeAxis() {
     return {
@@ -132,7 +132,7 @@ export class Chart {
             bands: this.spec.stacked ? order.slice(1).map((_, k) => ({ series: [k + 1, k + 2] })) : [],
             hooks: {
                 setCursor: [(u) => this.showValues(u.cursor.idx)],
-                setScale: [(u, key) => key === "x" && this.noteZoom(u)],
+                setScale: [(u, key) => this.noteScale(u, key)],
             },
         };
         this.u = new uPlot(options, points, this.plot);
@@ -145,7 +145,15 @@ export class Chart {
             const { times, step_seconds: step } = state.data;
             return times.length < 2 ? [times[0] - step, times[0] + step] : [low, high];
         };
-        return { x: { range: x }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } };
+        return { x: { range: x }, y: { range: (u, low, high) => [0, this.top(high ?? 0) * 1.08 || 1] } };
+    }
+
+    /* A line that stands aside is included while it at most halves the height of the others, which have `high` for
+     * their largest value.  Beyond that it is above the plot, and its legend says so. */
+    top(high) {
+        const aside = this.series.filter((s) => s.aside && this.isShown(s)).flatMap((s) => s.values);
+        const compared = Math.max(0, ...aside);
+        return high === 0 || compared <= 2 * high ? Math.max(high, compared) : high;
     }
 
     axes() {
@@ -173,22 +181,28 @@ export class Chart {
             stroke,
             width: series.width,
             dash: series.dash,
-            show: !hiddenSeries.has(this.nameOf(series)),
+            show: this.isShown(series),
+            auto: !series.aside,
             spanGaps: false,
             points: { show: dots, size: 5 },
-            ...(this.spec.stacked ? { fill: fillOf(stroke, series.color === "idle") } : {}),
+            ...(this.spec.stacked ? { fill: fillOf(stroke, series.fill) } : {}),
         };
     }
 
-    noteZoom(u) {
+    noteScale(u, key) {
         const times = u.data[0];
-        this.zoomed = u.scales.x.min > times[0] || u.scales.x.max < times[times.length - 1];
+        if (key === "y") this.showValues(u.cursor.idx);
+        else this.zoomed = u.scales.x.min > times[0] || u.scales.x.max < times[times.length - 1];
     }
 
     /* ---- The legend ---- */
 
     nameOf(series) {
         return this.at + " " + series.label;
+    }
+
+    isShown(series) {
+        return !hiddenSeries.has(this.nameOf(series));
     }
 
     /* Adds a series' button; returns where its value is shown. */
@@ -200,7 +214,7 @@ export class Chart {
             this.u.setSeries(place, { show });
             e.currentTarget.setAttribute("aria-pressed", String(show));
         };
-        const pressed = String(this.u.series[place].show);
+        const pressed = String(this.isShown(series));
         this.legend.append(
             el(
                 "button",
@@ -216,9 +230,11 @@ export class Chart {
     /* Values under the cursor, or the latest ones. */
     showValues(at) {
         if (!this.outputs) return;
+        const top = this.u.scales.y.max;
         this.series.forEach((s, i) => {
             const x = s.values[at ?? s.values.length - 1];
-            put(this.outputs[i], x == null ? "–" : this.spec.format(x));
+            const above = s.aside && top != null && x > top ? " (above the plot)" : "";
+            put(this.outputs[i], x == null ? "–" : this.spec.format(x) + above);
         });
     }
 

@@ -17,7 +17,8 @@ const ratio = (a, b, scale) => a.map((x, i) => (x == null || !b[i] ? null : (sca
 const add = (lists) =>
     lists[0].map((_, i) => (lists.some((l) => l[i] == null) ? null : lists.reduce((s, l) => s + l[i], 0)));
 
-const line = (label, color, dash, width, values) => ({ label, color, dash, width, values });
+/* `aside`: the line is there to compare with, so it does not decide the scale. */
+const line = (label, color, dash, width, values) => ({ label, color, dash, width, values, fill: 0.45, aside: false });
 
 /* A line for each model that has a colour; `others`: and one for the sum of the rest. */
 function modelLines(pick, others = true) {
@@ -29,9 +30,9 @@ function modelLines(pick, others = true) {
 }
 
 /* A line for the sum of all models, once there is one. */
-function sumLine(label, color, dash, width, pick) {
+function sumLine(label, color, dash, width, pick, aside) {
     const lists = state.data.models.map((m) => pick(m.points));
-    return lists.length ? [line(label, color, dash, width, add(lists))] : [];
+    return lists.length ? [{ ...line(label, color, dash, width, add(lists)), aside }] : [];
 }
 
 /* ---- The charts ------------------------------------------------------------------------------------ */
@@ -41,7 +42,10 @@ function costLines() {
         priced() ? rate(numbers(points[account + "_cost"]), 3600) : rate(points[account + "_seconds"]);
     return [
         ...modelLines((p) => of(p, "serve")),
-        ...accounts().map((a) => line(a.name, a.key, a.dash, 1, of(state.data.points, a.key))),
+        ...accounts().map((a) => ({
+            ...line(a.name, a.key, a.dash, 1, of(state.data.points, a.key)),
+            fill: a.fill,
+        })),
     ];
 }
 
@@ -50,16 +54,9 @@ function tokenCostLines() {
         (p) => ratio(priced() ? numbers(p.serve_cost) : p.serve_seconds, p.output_tokens, 1000),
         false,
     );
+    const reference = state.data.times.map(() => state.reference);
     if (priced() && state.reference > 0)
-        lines.push(
-            line(
-                "reference API price",
-                "soft",
-                [12, 6],
-                1.5,
-                state.data.times.map(() => state.reference),
-            ),
-        );
+        lines.push({ ...line("reference API price", "soft", [12, 6], 1.5, reference), aside: true });
     return lines;
 }
 
@@ -103,7 +100,7 @@ const CHARTS = [
         format: number,
         series: () => [
             ...modelLines((p) => rate(p.output_tokens)),
-            ...sumLine("input, all models", "soft", [2, 4], 1.5, (p) => rate(p.input_tokens)),
+            ...sumLine("input, all models", "soft", [2, 4], 1.5, (p) => rate(p.input_tokens), true),
         ],
         promql: () => "sum by (model_name, direction) (rate(model_tokens_total[5m]))",
     },
@@ -112,8 +109,8 @@ const CHARTS = [
         format: number,
         series: () => [
             ...modelLines((p) => rate(p.requests, 60)),
-            ...sumLine("errors, all models", "bad", [3, 3], 2, (p) => rate(p.errors, 60)),
-            ...sumLine("waiting now", "soft", [1, 4], 1.5, (p) => p.waiting),
+            ...sumLine("errors, all models", "bad", [3, 3], 2, (p) => rate(p.errors, 60), false),
+            ...sumLine("waiting now", "soft", [1, 4], 1.5, (p) => p.waiting, true),
         ],
         promql: () => "sum by (model_name) (rate(model_request_total[5m])) * 60",
     },

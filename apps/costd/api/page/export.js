@@ -11,9 +11,8 @@ function save(name, type, text) {
     setTimeout(() => URL.revokeObjectURL(a.href), 10000);
 }
 
+/* Columns after time, model, device time and cost; only models have them. */
 const MODEL_POINTS = [
-    "serve_seconds",
-    "serve_cost",
     "input_tokens",
     "output_tokens",
     "requests",
@@ -30,19 +29,17 @@ const quote = (s) => '"' + (/^[=+\-@\t\r]/.test(s) ? "'" : "") + s.replace(/"/g,
 
 function csv() {
     const { models, points, times } = state.data;
-    const lines = [["time", "model", ...MODEL_POINTS].join(",")];
-    const row = (t, name, values) =>
-        lines.push([new Date(t * 1000).toISOString(), quote(name), ...values.map((x) => x ?? "")].join(","));
+    const lines = [["time", "model", "device_seconds", "cost", ...MODEL_POINTS]];
     times.forEach((t, i) => {
-        for (const m of models)
-            row(
-                t,
-                m.name,
-                MODEL_POINTS.map((k) => m.points[k][i]),
-            );
-        for (const { key } of accounts()) row(t, `(${key})`, [points[key + "_seconds"][i], points[key + "_cost"][i]]);
+        const row = (label, of, account, pick) => {
+            const device = [of[account + "_seconds"][i], of[account + "_cost"][i]];
+            const values = [...device, ...MODEL_POINTS.map(pick)].map((x) => x ?? "");
+            lines.push([new Date(t * 1000).toISOString(), quote(label), ...values]);
+        };
+        for (const m of models) row(m.name, m.points, "serve", (key) => m.points[key][i]);
+        for (const { key } of accounts()) row(`(${key})`, points, key, () => "");
     });
-    return lines.join("\r\n") + "\r\n";
+    return lines.map((line) => line.join(",") + "\r\n").join("");
 }
 
 const name = (extension) => "costd-" + state.range + "." + extension;

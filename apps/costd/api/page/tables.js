@@ -6,7 +6,11 @@ import { clock, count, money, number, percent, quantile, seconds } from "./forma
 import { state } from "./state.js";
 
 const per1k = (m) => (m.range.output_tokens ? (1000 * served(m)) / m.range.output_tokens : null);
-const timesReference = (m) => (priced() && state.reference > 0 && per1k(m) != null ? per1k(m) / state.reference : null);
+
+/* A second line of a cell, for what needs no column of its own. */
+const under = (text) => el("small", {}, text);
+const withReference = (x) =>
+    priced() && state.reference > 0 ? [amount(x), under(number(x / state.reference) + " × ref.")] : [amount(x)];
 
 /* ---- Models ---------------------------------------------------------------------------------------- */
 
@@ -15,19 +19,22 @@ const COLUMNS = [
     { key: "share", title: () => "Share of " + theWhole(), value: (m) => served(m) / (whole() || 1), show: percent },
     { key: "cost", title: () => "Cost", value: served, show: (x) => (priced() ? money(x) : "no price set") },
     { key: "seconds", title: () => "Device time", value: (m) => m.range.serve_seconds, show: seconds },
-    { key: "per1k", title: () => "Per 1K output", value: per1k, show: amount },
-    { key: "reference", title: () => "× reference", value: timesReference, show: number },
+    { key: "per1k", title: () => "Per 1K output", value: per1k, show: withReference },
     { key: "requests", title: () => "Requests", value: (m) => m.range.requests, show: count },
     { key: "errors", title: () => "Errors", value: (m) => m.range.errors, show: count },
     {
         key: "input",
-        title: () => "Input tokens (cached)",
+        title: () => "Input tokens",
         value: (m) => m.range.input_tokens,
-        show: (x, m) => count(x) + " (" + count(m.range.cached_tokens) + ")",
+        show: (x, m) => [count(x), under(count(m.range.cached_tokens) + " cached")],
     },
     { key: "output", title: () => "Output tokens", value: (m) => m.range.output_tokens, show: count },
-    { key: "p50", title: () => "Latency p50", value: (m) => m.latency && m.latency.p50, show: quantile },
-    { key: "p95", title: () => "Latency p95", value: (m) => m.latency && m.latency.p95, show: quantile },
+    {
+        key: "p95",
+        title: () => "Latency p95",
+        value: (m) => m.latency && m.latency.p95,
+        show: (x, m) => [quantile(x), under("p50 " + quantile(m.latency.p50))],
+    },
     { key: "first", title: () => "First token p95", value: (m) => m.first_token && m.first_token.p95, show: quantile },
     { key: "load", title: () => "Loading", value: (m) => m.range.load_seconds, show: seconds },
 ];
@@ -77,7 +84,7 @@ function cell(column, m) {
     if (column.key === "name") return nameCell(m);
     const x = column.value(m);
     const bad = column.key === "errors" && x > 0;
-    return el("td", { class: bad ? "bad-text" : null }, x == null ? "–" : column.show(x, m));
+    return el("td", { class: bad ? "bad-text" : null }, ...[x == null ? "–" : column.show(x, m)].flat());
 }
 
 const emptyRow = (columns, text) => el("tr", {}, el("td", { class: "none", colspan: columns }, text));
@@ -99,10 +106,10 @@ const failed = (r) => r.finish !== "stop" && r.finish !== "length";
 const withCached = (r) => count(r.input_tokens) + (r.cached_tokens ? " (" + count(r.cached_tokens) + ")" : "");
 
 const REQUEST_COLUMNS = [
-    { title: "Ended", show: (r) => clock(r.ended), hint: (r) => r.id },
-    { title: "Model", show: (r) => r.model, hint: (r) => r.model + " on " + r.endpoint, class: () => "text name" },
-    { title: "Tokens in (cached)", show: withCached },
-    { title: "out", show: (r) => count(r.output_tokens) },
+    { title: "Ended", show: (r) => [clock(r.ended), under(r.id)] },
+    { title: "Model", show: (r) => [r.model, under(r.endpoint)], hint: (r) => r.model, class: () => "text name" },
+    { title: "Input tokens (cached)", show: withCached },
+    { title: "Output tokens", show: (r) => count(r.output_tokens) },
     { title: "Queue", show: (r) => seconds(r.queue_seconds) },
     { title: "Prefill", show: (r) => seconds(r.prefill_seconds) },
     { title: "Decode", show: (r) => seconds(r.decode_seconds) },
@@ -117,6 +124,7 @@ const REQUEST_COLUMNS = [
         show: (r) => r.finish.replace("_", " "),
         class: (r) => "text" + (r && failed(r) ? " bad-text" : ""),
     },
+    { title: "Status", show: (r) => String(r.status) },
 ];
 
 /* `r`: a request, or null for the head. */
@@ -132,7 +140,7 @@ export function showRecent() {
             "tr",
             {},
             ...REQUEST_COLUMNS.map((c) =>
-                el("td", { class: classOf(c, r), title: c.hint ? c.hint(r) : null }, c.show(r)),
+                el("td", { class: classOf(c, r), title: c.hint ? c.hint(r) : null }, ...[c.show(r)].flat()),
             ),
         ),
     );

@@ -1,6 +1,6 @@
 /* tiles.js - single figures of the range: money beside the answer, then tokens, latency, requests and memory.  Among
  * several models the slowest one stands for latency, because a client waited for it. */
-import { amount, amountOf, deviceSeconds, perDay, priced } from "./bill.js";
+import { amount, amountOf, deviceSeconds, perDay, priced, theWhole } from "./bill.js";
 import { $, el } from "./dom.js";
 import { bytes, count, money, number, percent, quantile, seconds, span } from "./format.js";
 import { RANGES, state } from "./state.js";
@@ -41,18 +41,17 @@ function billTile() {
 /* The whole bill of a device that is paid by the hour is price × 24 whatever is served, so it is not the forecast. */
 function forecastTile() {
     const total = state.data.range_total,
-        all = deviceSeconds(total);
-    if (!priced()) {
-        const busy = all - total.idle_seconds;
-        return tile("Busy", percent(busy / all), "", seconds(busy) + " of " + seconds(all));
-    }
+        all = deviceSeconds(total),
+        served = total.serve_seconds;
+    if (!priced())
+        return tile("Serving", percent(served / all), "of the time", seconds(served) + " of " + seconds(all));
     const pace = perDay(total.serve_cost);
     return tile(
         "Serving, at this pace",
         money(pace),
         "a day",
         money(pace * 30) + " in 30 days",
-        money(perDay(total.cost)) + " a day with loading and idle time",
+        money(perDay(total.cost)) + " a day with the rest of the bill",
     );
 }
 
@@ -92,7 +91,7 @@ function tokenCostTile() {
         "Per 1K output tokens",
         amount(serving),
         "",
-        amount(all) + " with loading and idle time",
+        amount(all) + " with the rest of " + theWhole(),
         compared ? number(all / state.reference) + " × the reference " + money(state.reference) : null,
     );
 }
