@@ -38,7 +38,7 @@ if have npm; then
         npm install --prefix build-lint --no-audit --no-fund --silent prettier@3.10.1 eslint@9.39.1
     fi
     page=apps/costd/api/page
-    $tools/prettier --check --log-level warn $page/*.js
+    $tools/prettier --check --log-level warn $page/*.js tests/page/*.mjs
     $tools/eslint --max-warnings 0 --config $page/eslint.config.mjs $page/*.js
     echo "lint: prettier and eslint have no finding in the page"
 fi

@@ -47,7 +47,8 @@ def files_of_the_page():
             equal(server.post(path, {}).status, 405)
             # Nothing is loaded from elsewhere: the only addresses are uPlot's home in its comment and a namespace.
             for address in re.findall(rb"https?://[^\s'\"]+", plain.body):
-                check(address.startswith((b"https://github.com/leeoniya/uPlot", b"http://www.w3.org/2000/svg")), address)
+                known = (b"https://github.com/leeoniya/uPlot", b"http://www.w3.org/2000/svg")
+                check(address.startswith(known), address)
         for accept, encoding in (("gzip;q=0", None), ("*", "gzip"), ("*;q=0", None), ("identity", None), ("", None),
                                  ("br;q=1.0, gzip;q=0.8, *;q=0.1", "gzip"), ("gzip;q=0, *", None), ("xgzip", None)):
             equal(server.get("/", **{"Accept-Encoding": accept}).headers.get("content-encoding"), encoding, accept)
@@ -67,7 +68,7 @@ def history(server, span="1h"):
 
 
 def amounts_add(h):
-    """Everything adds to the bill: to the last digit in nanoseconds, to its rounding in dollars."""
+    """The accounts add up to the bill: exactly in nanoseconds, and within their rounding in dollars."""
     for part in (h["since_start"], h["range_total"], h["day_total"]):
         costs = [Decimal(part[k + "_cost"]) for k in ("serve", "load", "idle")]
         check(abs(sum(costs) - Decimal(part["cost"])) <= Decimal("3e-12"), part)
@@ -112,7 +113,8 @@ def figures_are_the_metrics_own():
             responses = sum(Decimal(a["estimated_cost_usd"]) for a in answers[name])
             check(abs(responses - Decimal(t["serve_cost"])) <= 41 * Decimal("1e-12"), responses, t)
             share = Decimal(t["serve_cost"]) / Decimal(h["since_start"]["serve_cost"])
-            check(abs(share - total(m, "model_estimated_cost_dollars_total", model_name=name) / served) < Decimal("0.01"))
+            cost = total(m, "model_estimated_cost_dollars_total", model_name=name)
+            check(abs(share - cost / served) < Decimal("0.01"), share, cost, served)
             equal(model["latency"]["n"], t["requests"])
             check(0 < model["latency"]["p50"] <= model["latency"]["p95"], model["latency"])
         later = total(server.metrics(), "costinfer_device_cost_dollars_total")
@@ -154,7 +156,7 @@ def ranges_and_restarts():
             equal(history(server, span)["range_seconds"], length)
         server.generate("small", max_tokens=3)
         server.settle()
-        # Without a price there is no money, not no cost.
+        # Without a price the cost is unknown, which is not the same as zero.
         h = history(server)
         equal((h["dollars_per_hour"], h["daily_budget"]), (None, None))
         t = h["range_total"]
@@ -172,9 +174,10 @@ def resident(server):
 
 
 def many_scrapes():
-    """Ten thousand readings change no figure and take no memory; meanwhile a sample becomes a point."""
-    # Under AddressSanitizer what was freed would count for a while.
-    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1:thread_local_quarantine_size_kb=64"}
+    """Ten thousand readings change no figure and take no memory; a sample taken during them becomes a point."""
+    # AddressSanitizer would keep freed memory for a while, and it would count.
+    quarantine = ":quarantine_size_mb=1:thread_local_quarantine_size_kb=64"
+    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + quarantine}
     with Costd(*TWO, *PRICE, env=env) as server:
         server.generate("large", max_tokens=20)
         before = server.settle()

@@ -23,7 +23,7 @@ if not browser:
 if not shutil.which("node") or not shutil.which("npm"):
     skip("node and npm are not installed")
 os.makedirs(os.path.join(WORK, "shots"), exist_ok=True)
-for name in ("package.json", "check_page.mjs", "synthetic_day.mjs"):
+for name in ("package.json", "check_page.mjs", "harness.mjs", "synthetic_day.mjs"):
     shutil.copy(os.path.join(HERE, name), WORK)
 if not os.path.isdir(os.path.join(WORK, "node_modules", "axe-core")):
     install = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=WORK,
