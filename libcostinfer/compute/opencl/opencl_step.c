@@ -172,8 +172,7 @@ static enum cinf_status run_picks(struct opencl_prepared *p, const cl_kernel *ke
                       (const size_t[]){ lanes, 1, 1 }));
     TRY(opencl_launch(device, kernels[CHUNK_JOIN], (const size_t[]){ n * lanes, 1, 1 },
                       (const size_t[]){ lanes, 1, 1 }));
-    return read_back(device, p->picks.mem, first * bytes, n * bytes,
-                     (char *)p->pick_words + first * bytes);
+    return read_back(device, p->picks.mem, first * bytes, n * bytes, (char *)p->pick_words + first * bytes);
 }
 
 /* Makes logits in chunks of LOGITS_ROWS rows: gather, multiply, pick from or read back. */
