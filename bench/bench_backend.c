@@ -57,9 +57,16 @@ static void build_program(void)
         uint32_t w = FIRST_LAYER + l * LAYER_SPECS;
         memcpy(specs + w, layer, sizeof layer);
         *op++ = (struct op){ OP_NORM, ROWS_X, ROWS_H, .weight = w, .bias = w + 1, .epsilon = epsilon };
-        *op++ = (struct op){
-            OP_LINEAR, ROWS_H, ROWS_Q, .weight = w + 2, .bias = w + 3, .layer = l, .epilogue = EPILOGUE_QKV
-        };
+        *op++ = (struct op){ OP_LINEAR,
+                             ROWS_H,
+                             ROWS_Q,
+                             .weight = w + 2,
+                             .bias = w + 3,
+                             .layer = l,
+                             .epilogue = EPILOGUE_QKV,
+                             .q_cols = D,
+                             .k_cols = D,
+                             .v_cols = D };
         *op++ = (struct op){ OP_ATTEND, ROWS_Q, ROWS_A, .layer = l, .scale = scale };
         *op++ = (struct op){ OP_LINEAR,       ROWS_A,        ROWS_X,
                              .weight = w + 4, .bias = w + 5, .epilogue = EPILOGUE_ADD };

@@ -65,9 +65,16 @@ static struct program program_of(const struct shape *s)
         const uint32_t w = FIRST_LAYER + l * LAYER_SPECS;
         memcpy(specs + w, layer, sizeof layer);
         *op++ = (struct op){ OP_NORM, ROWS_X, ROWS_H, .weight = w, .bias = w + 1, .epsilon = 1e-5f };
-        *op++ = (struct op){
-            OP_LINEAR, ROWS_H, ROWS_Q, .weight = w + 2, .bias = w + 3, .layer = l, .epilogue = EPILOGUE_QKV
-        };
+        *op++ = (struct op){ OP_LINEAR,
+                             ROWS_H,
+                             ROWS_Q,
+                             .weight = w + 2,
+                             .bias = w + 3,
+                             .layer = l,
+                             .epilogue = EPILOGUE_QKV,
+                             .q_cols = d,
+                             .k_cols = d,
+                             .v_cols = d };
         *op++ = (struct op){ OP_ATTEND, ROWS_Q, ROWS_A, .layer = l, .scale = 0.125f };
         *op++ = (struct op){ OP_LINEAR,       ROWS_A,        ROWS_X,
                              .weight = w + 4, .bias = w + 5, .epilogue = EPILOGUE_ADD };

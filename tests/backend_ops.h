@@ -88,6 +88,8 @@ static void rig_add_op(struct rig *rig, struct op op)
     ck_assert_uint_lt(rig->program.n_ops, OPS_MAX);
     op.epsilon = 1e-5f;
     op.scale = (float)(1 / sqrt((double)(rig->program.width / rig->program.heads)));
+    if (op.epilogue == EPILOGUE_QKV)
+        op.q_cols = op.k_cols = op.v_cols = rig->program.width;
     rig->ops[rig->program.n_ops++] = op;
 }
 
@@ -208,15 +210,17 @@ static void exact_linear(struct rig *rig, const struct op *op, const struct batc
         double y = (double)rig->values[op->bias][c];
         for (uint32_t k = 0; k < spec->rows; k++)
             y += in[k] * (double)rig->values[op->weight][(size_t)k * spec->cols + c];
-        if (op->epilogue == EPILOGUE_NONE || (op->epilogue == EPILOGUE_QKV && c < p->width))
+        if (op->epilogue == EPILOGUE_NONE || (op->epilogue == EPILOGUE_QKV && c < op->q_cols))
             out[c] = y;
         else if (op->epilogue == EPILOGUE_ACTIVATION)
             out[c] = exact_activation(op->activation, y);
         else if (op->epilogue == EPILOGUE_ADD)
             out[c] += y;
+        else if (c < op->q_cols + op->k_cols)
+            exact_cache(rig, rig->keys, op->layer, b->slots[r], b->positions[r])[c - op->q_cols] = y;
         else
-            exact_cache(rig, c < 2 * p->width ? rig->keys : rig->cached, op->layer, b->slots[r],
-                        b->positions[r])[c % p->width] = y;
+            exact_cache(rig, rig->cached, op->layer, b->slots[r],
+                        b->positions[r])[c - op->q_cols - op->k_cols] = y;
     }
 }
 

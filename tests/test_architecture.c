@@ -79,6 +79,9 @@ static struct op *write_ops(struct op *op, const struct cinf_config *c, uint32_t
                              .weight = layer_spec(&plain, layer, QKV),
                              .bias = ZEROS_3D,
                              .epilogue = EPILOGUE_QKV,
+                             .q_cols = c->n_embd,
+                             .k_cols = c->n_embd,
+                             .v_cols = c->n_embd,
                              .layer = layer };
         *op++ = (struct op){ .kind = OP_ATTEND,
                              .in = ROWS_Q,

@@ -144,13 +144,14 @@ END_TEST
 
 /* ---- Checks ------------------------------------------------------------------------------- */
 
-enum { TOKENS, POSITIONS, GAIN, BIAS, UP, UP_BIAS, QKV, QKV_BIAS, N_SPECS };
+enum { TOKENS, POSITIONS, GAIN, BIAS, UP, UP_BIAS, QKV, QKV_BIAS, NARROW_QKV, NARROW_QKV_BIAS, N_SPECS };
 
 static const struct weight_spec specs[N_SPECS] = {
-    [TOKENS] = { WEIGHT_TOKENS, 9, 6 }, [POSITIONS] = { WEIGHT_TABLE, 5, 6 },
-    [GAIN] = { WEIGHT_VECTOR, 1, 6 },   [BIAS] = { WEIGHT_VECTOR, 1, 6 },
-    [UP] = { WEIGHT_MATRIX, 6, 10 },    [UP_BIAS] = { WEIGHT_VECTOR, 1, 10 },
-    [QKV] = { WEIGHT_MATRIX, 6, 18 },   [QKV_BIAS] = { WEIGHT_VECTOR, 1, 18 },
+    [TOKENS] = { WEIGHT_TOKENS, 9, 6 },      [POSITIONS] = { WEIGHT_TABLE, 5, 6 },
+    [GAIN] = { WEIGHT_VECTOR, 1, 6 },        [BIAS] = { WEIGHT_VECTOR, 1, 6 },
+    [UP] = { WEIGHT_MATRIX, 6, 10 },         [UP_BIAS] = { WEIGHT_VECTOR, 1, 10 },
+    [QKV] = { WEIGHT_MATRIX, 6, 18 },        [QKV_BIAS] = { WEIGHT_VECTOR, 1, 18 },
+    [NARROW_QKV] = { WEIGHT_MATRIX, 6, 10 }, [NARROW_QKV_BIAS] = { WEIGHT_VECTOR, 1, 10 },
 };
 
 static struct program program_of(const struct op *ops, uint32_t n)
@@ -178,7 +179,10 @@ START_TEST(good_operations)
           .weight = QKV,
           .bias = QKV_BIAS,
           .layer = 1,
-          .epilogue = EPILOGUE_QKV },
+          .epilogue = EPILOGUE_QKV,
+          .q_cols = 6,
+          .k_cols = 6,
+          .v_cols = 6 },
         { .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_A, .layer = 1 },
         { .kind = OP_LINEAR, .in = ROWS_A, .out = ROWS_F, .weight = UP, .bias = UP_BIAS },
         { .kind = OP_LOGITS, .in = ROWS_H, .weight = TOKENS },
@@ -191,6 +195,13 @@ START_TEST(good_operations)
     ck_ok(program_check(&p));
 }
 END_TEST
+
+/* A product whose columns go to the cache of layer 0, with the bias behind its matrix. */
+#define TO_CACHE(MATRIX, Q, K, V)                                                                            \
+    {                                                                                                        \
+        .kind = OP_LINEAR, .in = ROWS_X, .out = ROWS_Q, .weight = (MATRIX), .bias = (MATRIX) + 1,            \
+        .epilogue = EPILOGUE_QKV, .q_cols = (Q), .k_cols = (K), .v_cols = (V)                                \
+    }
 
 static const struct {
     struct op op;
@@ -213,8 +224,17 @@ static const struct {
         .weight = QKV,
         .bias = QKV_BIAS,
         .layer = 2,
-        .epilogue = EPILOGUE_QKV },
+        .epilogue = EPILOGUE_QKV,
+        .q_cols = 6,
+        .k_cols = 6,
+        .v_cols = 6 },
       "place" },
+    { TO_CACHE(QKV, 0, 0, 0), "D columns of queries" },
+    { TO_CACHE(QKV, 12, 3, 3), "D columns of queries" },
+    { TO_CACHE(NARROW_QKV, 6, 2, 2), "as wide as the queries" }, /* three query heads share one key head */
+    { TO_CACHE(QKV, 6, 6, 0), "as wide as the queries" },
+    { TO_CACHE(NARROW_QKV, 6, 6, 6), "matrix" },
+    { TO_CACHE(QKV, 6, UINT32_MAX, 13), "as wide as the queries" }, /* 18 in 32 bits */
     { { .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_Q }, "one buffer" },
     { { .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_A, .layer = 2 }, "layer" },
     { { .kind = OP_LOGITS, .in = ROWS_F, .weight = TOKENS }, "head" },

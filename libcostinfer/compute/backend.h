@@ -60,8 +60,8 @@ enum op_epilogue {
     EPILOGUE_NONE = 0,
     EPILOGUE_ACTIVATION, /* out = activation(y) */
     EPILOGUE_ADD,        /* out = out + y, the residual */
-    EPILOGUE_QKV,        /* y[R,3D]: the first D columns to out (q), the others are the row's key and value
-                            and go to its slot and position in the cache of `layer` */
+    EPILOGUE_QKV,        /* y[R,q_cols+k_cols+v_cols]: the queries go to out; the row's key and value go to
+                            its slot and position in the cache of `layer` */
 };
 
 /* Buffers of rows, each [R, width]; a backend allocates what its program names. */
@@ -80,6 +80,7 @@ struct op {
     uint32_t weight, weight2, bias; /* indexes of weight_spec */
     uint32_t layer;
     enum op_epilogue epilogue;
+    uint32_t q_cols, k_cols, v_cols; /* EPILOGUE_QKV; each is D, because caches and OP_ATTEND know no other */
     enum cinf_activation activation;
     float epsilon;
     float scale; /* OP_ATTEND: factor of q * k */

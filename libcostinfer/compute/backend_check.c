@@ -7,17 +7,35 @@
 enum { ROWS_MAX = 1 << 20 }; /* of a step */
 
 static bool has_spec(const struct program *p, uint32_t index, enum weight_role role, uint32_t rows,
-                     uint32_t cols)
+                     uint64_t cols)
 {
     return index < p->n_specs && p->specs[index].role == role && p->specs[index].rows == rows &&
            p->specs[index].cols == cols;
 }
 
+static const char *linear_fault(const struct program *p, const struct op *op)
+{
+    bool qkv = op->epilogue == EPILOGUE_QKV;
+    uint64_t cols = qkv ? (uint64_t)op->q_cols + op->k_cols + op->v_cols : row_width(p, op->out);
+    if (op->in == op->out)
+        return "a product cannot overwrite its input";
+    if (qkv && op->q_cols != p->width)
+        return "attention takes D columns of queries";
+    if (qkv && (op->k_cols != op->q_cols || op->v_cols != op->q_cols))
+        return "keys and values must be as wide as the queries";
+    if (!has_spec(p, op->weight, WEIGHT_MATRIX, row_width(p, op->in), cols))
+        return "the matrix does not fit its input and output";
+    if (!has_spec(p, op->bias, WEIGHT_VECTOR, 1, cols))
+        return "the bias does not fit the output";
+    if (qkv && (op->layer >= p->layers || op->out == ROWS_F))
+        return "queries, keys and values have no place to go";
+    return NULL;
+}
+
 /* What is wrong with an operation; NULL: nothing. */
 static const char *op_fault(const struct program *p, const struct op *op, bool last)
 {
-    uint32_t d = p->width;
-    uint32_t in, cols;
+    uint32_t d = p->width, in;
     if (op->kind == OP_LOGITS) {
         if (!last)
             return "logits are not the last operation";
@@ -45,16 +63,7 @@ static const char *op_fault(const struct program *p, const struct op *op, bool l
             return "gain and bias are not [D]";
         return NULL;
     case OP_LINEAR:
-        cols = op->epilogue == EPILOGUE_QKV ? 3 * d : row_width(p, op->out);
-        if (op->in == op->out)
-            return "a product cannot overwrite its input";
-        if (!has_spec(p, op->weight, WEIGHT_MATRIX, row_width(p, op->in), cols))
-            return "the matrix does not fit its input and output";
-        if (!has_spec(p, op->bias, WEIGHT_VECTOR, 1, cols))
-            return "the bias does not fit the output";
-        if (op->epilogue == EPILOGUE_QKV && (op->layer >= p->layers || op->out == ROWS_F))
-            return "queries, keys and values have no place to go";
-        return NULL;
+        return linear_fault(p, op);
     case OP_ATTEND:
         if (op->in == op->out || op->in == ROWS_F || op->out == ROWS_F)
             return "attention goes from one buffer of width D to another";

@@ -101,6 +101,7 @@ static struct op *write_layer(struct op *op, const struct cinf_config *c, uint32
 {
     *op++ = norm(c, spec_of(layer, NORM1_GAIN));
     *op = linear(ROWS_Q, ROWS_H, spec_of(layer, QKV_WEIGHT), EPILOGUE_QKV);
+    op->q_cols = op->k_cols = op->v_cols = c->n_embd;
     op++->layer = layer;
     *op++ = (struct op){
         .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_A, .layer = layer, .scale = attention_scale(c, layer)

@@ -177,7 +177,7 @@ static void linear(const struct cpu_prepared *p, const struct op *op, const stru
     const struct weight_spec *spec = &p->weights->specs[op->weight];
     const struct scratch *scratch = p->scratch;
     const float *bias = p->weights->matrices[op->bias];
-    size_t cols = spec->cols, d = p->program->width;
+    size_t cols = spec->cols;
     float *y = op->epilogue == EPILOGUE_QKV ? scratch->qkv : p->rows[op->out];
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         float *row = y + r * cols;
@@ -194,9 +194,9 @@ static void linear(const struct cpu_prepared *p, const struct op *op, const stru
         activate(op->activation, y, batch->n_rows * cols);
     if (op->epilogue == EPILOGUE_QKV) {
         for (uint32_t r = 0; r < batch->n_rows; r++) {
-            const float *qkv = y + r * cols;
-            memcpy(p->rows[op->out] + r * d, qkv, d * sizeof *qkv);
-            copy_heads(p, op->layer, batch->slots[r], batch->positions[r], qkv + d, qkv + 2 * d);
+            const float *query = y + r * cols, *key = query + op->q_cols, *value = key + op->k_cols;
+            memcpy(p->rows[op->out] + r * row_width(p->program, op->out), query, op->q_cols * sizeof *query);
+            copy_heads(p, op->layer, batch->slots[r], batch->positions[r], key, value);
         }
     }
 }

@@ -55,7 +55,7 @@ static void linear(const struct cpu_prepared *p, const struct op *op, const stru
     const struct weight_spec *spec = &p->weights->specs[op->weight];
     const float *w = p->weights->matrices[op->weight];
     const float *bias = p->weights->matrices[op->bias];
-    size_t rows = spec->rows, cols = spec->cols, d = p->program->width, d_head = p->kv->head_width;
+    size_t rows = spec->rows, cols = spec->cols, d_head = p->kv->head_width;
     double *y = p->scratch; /* [cols] */
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         const float *in = p->rows[op->in] + r * rows;
@@ -80,13 +80,16 @@ static void linear(const struct cpu_prepared *p, const struct op *op, const stru
                 out[c] = (float)(out[c] + y[c]);
             break;
         case EPILOGUE_QKV:
-            /* y is query[D], key[D], value[D]; column c of each belongs to head c / (D/H). */
-            for (size_t c = 0; c < d; c++) {
-                uint32_t head = (uint32_t)(c / d_head);
-                size_t at = batch->positions[r] * d_head + c % d_head;
+            /* y is query[q_cols], key[k_cols], value[v_cols]; column c of each belongs to head c / (D/H). */
+            for (size_t c = 0; c < op->q_cols; c++)
                 out[c] = (float)y[c];
-                cpu_keys(p->kv, batch->slots[r], op->layer, head)[at] = (float)y[d + c];
-                cpu_values(p->kv, batch->slots[r], op->layer, head)[at] = (float)y[2 * d + c];
+            for (size_t c = 0; c < op->k_cols; c++) {
+                float *keys = cpu_keys(p->kv, batch->slots[r], op->layer, (uint32_t)(c / d_head));
+                keys[batch->positions[r] * d_head + c % d_head] = (float)y[op->q_cols + c];
+            }
+            for (size_t c = 0; c < op->v_cols; c++) {
+                float *values = cpu_values(p->kv, batch->slots[r], op->layer, (uint32_t)(c / d_head));
+                values[batch->positions[r] * d_head + c % d_head] = (float)y[op->q_cols + op->k_cols + c];
             }
             break;
         }

@@ -139,25 +139,27 @@ static void multiply(const struct packed_task *task, uint32_t panel, uint32_t ro
     }
 }
 
-/* Puts columns [column, column + PANEL) of the n rows' query, key and value [3D], y[n][PANEL], where they
- * belong. */
+/* Puts columns [column, column + PANEL) of the n rows' query, key and value, y[n][PANEL], where they belong.
+ */
 static void put_qkv(const struct packed_task *task, uint32_t column, uint32_t row, uint32_t n, const float *y)
 {
     const struct packed_prepared *p = task->p;
+    const struct op *op = task->op;
     const struct cpu_kv *kv = p->kv;
-    const uint32_t d = p->program->width, width = kv->head_width, layer = task->op->layer;
-    const uint32_t end = smaller(column + PANEL, 3 * d);
+    const uint32_t width = kv->head_width, keys = op->q_cols, values = keys + op->k_cols;
+    const uint32_t end = smaller(column + PANEL, values + op->v_cols);
     for (uint32_t c = column, run; c < end; c += run) { /* run: columns of one head */
-        const uint32_t head = c % d / width, i = c % d % width;
+        const uint32_t first = c < keys ? 0 : c < values ? keys : values;
+        const uint32_t head = (c - first) / width, i = (c - first) % width;
         const float *from = y + (c - column);
         run = smaller(end - c, width - i);
         for (uint32_t r = row; r < row + n; r++, from += PANEL) {
-            if (c < d) {
-                memcpy(row_of(p, task->op->out, r) + c, from, run * sizeof *from);
+            if (c < keys) {
+                memcpy(row_of(p, op->out, r) + c, from, run * sizeof *from);
                 continue;
             }
-            unsigned char *to = c < 2 * d ? cpu_kv_keys(kv, task->slots[r], layer, head)
-                                          : cpu_kv_values(kv, task->slots[r], layer, head);
+            unsigned char *to = c < values ? cpu_kv_keys(kv, task->slots[r], op->layer, head)
+                                           : cpu_kv_values(kv, task->slots[r], op->layer, head);
             to += cpu_kv_bytes(kv, (size_t)task->positions[r] * kv->line + i);
             if (kv->format.f16)
                 p->device->kernels->convert_to_f16((uint16_t *)(void *)to, from, run);
@@ -222,7 +224,7 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
             continue;
         }
         const float *bias = vector(p, op->bias) + column;
-        if (op->epilogue == EPILOGUE_QKV && column + PANEL > p->program->width) {
+        if (op->epilogue == EPILOGUE_QKV && column + PANEL > op->q_cols) {
             kernels->finish(acc, PANEL, acc, n, scale, bias, FINISH_STORE, op->activation);
             put_qkv(task, (uint32_t)column, row, n, acc);
             continue;

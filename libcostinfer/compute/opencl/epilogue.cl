@@ -2,11 +2,11 @@
 
 #define EPILOGUE_PARAMETERS                                                                                  \
     __global const float *bias, __global float *out, __global CACHE *cache, __global const uint *step,       \
-        uint rows_max, uint out_stride, uint epilogue, uint activation, uint d, uint head_width, uint wide,  \
-        uint positions, ulong values_at
+        uint rows_max, uint out_stride, uint epilogue, uint activation, uint q_cols, uint k_cols,            \
+        uint head_width, uint wide, uint positions, ulong values_at
 #define EPILOGUE_ARGUMENTS                                                                                   \
-    bias, out, cache, step, rows_max, out_stride, epilogue, activation, d, head_width, wide, positions,      \
-        values_at
+    bias, out, cache, step, rows_max, out_stride, epilogue, activation, q_cols, k_cols, head_width, wide,    \
+        positions, values_at
 
 /* Kept apart from finish(), so that no compiler computes two activations to choose one. */
 float activate(uint activation, float x)
@@ -34,13 +34,14 @@ void finish(uint r, uint c, float y, EPILOGUE_PARAMETERS)
         out[at] = activate(activation, y);
     } else if (epilogue == EPILOGUE_ADD) {
         out[at] += y;
-    } else if (epilogue == EPILOGUE_QKV && c >= d) {
+    } else if (epilogue == EPILOGUE_QKV && c >= q_cols) {
         /* The cache is [2, slots, H, P, wide]: `column` of keys and of values belongs to head
          * column / head_width. */
         uint slot = STEP_ARRAY(step, STEP_SLOTS, rows_max)[r];
         uint position = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r];
-        uint column = c % d, heads = d / head_width;
-        size_t place = (c < 2 * d ? 0 : values_at) +
+        bool is_key = c - q_cols < k_cols;
+        uint column = is_key ? c - q_cols : c - q_cols - k_cols, heads = k_cols / head_width;
+        size_t place = (is_key ? 0 : values_at) +
                        (((size_t)slot * heads + column / head_width) * positions + position) * wide +
                        column % head_width;
         CACHE_STORE(y, place, cache);

@@ -22,8 +22,8 @@ const char *product_kernel_name(enum product_kernel which, enum weights_type typ
 #define EPILOGUE_ARGUMENTS(p)                                                                                \
     ARGUMENT((p)->bias), ARGUMENT((p)->out), ARGUMENT((p)->cache), ARGUMENT((p)->step),                      \
         ARGUMENT((p)->rows_max), ARGUMENT((p)->out_stride), ARGUMENT((p)->epilogue),                         \
-        ARGUMENT((p)->activation), ARGUMENT((p)->d), ARGUMENT((p)->head_width), ARGUMENT((p)->wide),         \
-        ARGUMENT((p)->positions), ARGUMENT((p)->values_at)
+        ARGUMENT((p)->activation), ARGUMENT((p)->q_cols), ARGUMENT((p)->k_cols), ARGUMENT((p)->head_width),  \
+        ARGUMENT((p)->wide), ARGUMENT((p)->positions), ARGUMENT((p)->values_at)
 
 enum cinf_status product_bind(const struct opencl_device *device, cl_kernel kernel, const struct product *p)
 {

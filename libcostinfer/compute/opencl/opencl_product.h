@@ -20,7 +20,8 @@ enum product_kernel {
 /* The arguments of the first four, named as in the kernels.  rows = 0: as many as the step has. */
 struct product {
     cl_mem w, scales, in, bias, out, cache, step;
-    cl_uint n, k, rows, rows_max, out_stride, epilogue, activation, d, head_width, wide, positions;
+    cl_uint n, k, rows, rows_max, out_stride, epilogue, activation, q_cols, k_cols, head_width, wide,
+        positions;
     cl_ulong values_at;
 };
 
