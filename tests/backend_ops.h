@@ -5,6 +5,7 @@
 #define BACKEND_OPS_H
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,6 +201,11 @@ static double exact_activation(enum cinf_activation activation, double y)
     ck_abort_msg("no such activation");
 }
 
+static double exact_bias(const struct rig *rig, const struct op *op, uint32_t c)
+{
+    return op->bias == NO_WEIGHT ? 0 : (double)rig->values[op->bias][c];
+}
+
 static void exact_linear(struct rig *rig, const struct op *op, const struct batch *b, uint32_t r)
 {
     const struct program *p = &rig->program;
@@ -207,7 +213,7 @@ static void exact_linear(struct rig *rig, const struct op *op, const struct batc
     const double *in = rig->rows[op->in] + (size_t)r * spec->rows;
     double *out = rig->rows[op->out] + (size_t)r * row_width(p, op->out);
     for (uint32_t c = 0; c < spec->cols; c++) {
-        double y = (double)rig->values[op->bias][c];
+        double y = exact_bias(rig, op, c);
         for (uint32_t k = 0; k < spec->rows; k++)
             y += in[k] * (double)rig->values[op->weight][(size_t)k * spec->cols + c];
         if (op->epilogue == EPILOGUE_NONE || (op->epilogue == EPILOGUE_QKV && c < op->q_cols))
@@ -263,7 +269,7 @@ static void exact_norm(struct rig *rig, const struct op *op, uint32_t r)
         variance += (in[c] - mean) * (in[c] - mean) / d;
     for (uint32_t c = 0; c < d; c++)
         out[c] = (in[c] - mean) / sqrt(variance + (double)op->epsilon) * (double)rig->values[op->weight][c] +
-                 (double)rig->values[op->bias][c];
+                 exact_bias(rig, op, c);
 }
 
 /* All operations but the last; the logits are computed as they are compared. */
@@ -274,10 +280,12 @@ static void exact_run(struct rig *rig, const struct batch *b)
         const struct op *op = &rig->ops[i];
         for (uint32_t r = 0; r < b->n_rows; r++) {
             if (op->kind == OP_EMBED) {
-                for (uint32_t c = 0; c < d; c++)
-                    rig->rows[op->out][(size_t)r * d + c] =
-                        (double)rig->values[op->weight][(size_t)b->tokens[r] * d + c] +
-                        (double)rig->values[op->weight2][(size_t)b->positions[r] * d + c];
+                for (uint32_t c = 0; c < d; c++) {
+                    double x = (double)rig->values[op->weight][(size_t)b->tokens[r] * d + c];
+                    if (op->weight2 != NO_WEIGHT)
+                        x += (double)rig->values[op->weight2][(size_t)b->positions[r] * d + c];
+                    rig->rows[op->out][(size_t)r * d + c] = x;
+                }
             } else if (op->kind == OP_NORM) {
                 exact_norm(rig, op, r);
             } else if (op->kind == OP_LINEAR) {
@@ -438,11 +446,26 @@ enum {
     PROGRAM_ATTEND,
     PROGRAM_GPT2,
     PROGRAM_ACTIVATION, /* and four more: enum cinf_activation */
-    PROGRAMS = PROGRAM_ACTIVATION + CINF_ACTIVATION_TANH + 1
+    PROGRAM_SOME_BIASES = PROGRAM_ACTIVATION + CINF_ACTIVATION_TANH + 1,
+    PROGRAM_BARE, /* the first of these programs again, to PROGRAM_ACTIVATION, without biases and positions */
+    PROGRAMS = PROGRAM_BARE + PROGRAM_ACTIVATION + 1
 };
 
 static const char *add_program(struct rig *rig, int which)
 {
+    if (which >= PROGRAM_BARE) {
+        static char name[32];
+        snprintf(name, sizeof name, "bare %s", add_program(rig, which - PROGRAM_BARE));
+        for (uint32_t i = 0; i < rig->program.n_ops; i++)
+            rig->ops[i].weight2 = rig->ops[i].bias = NO_WEIGHT;
+        return name;
+    }
+    if (which == PROGRAM_SOME_BIASES) { /* of each kind of operation, some have one and some do not */
+        add_gpt2(rig);
+        for (uint32_t i = 1; i < rig->program.n_ops; i += 2)
+            rig->ops[i].bias = NO_WEIGHT;
+        return "some biases";
+    }
     static const char *const activations[] = { "gelu_new", "gelu", "relu", "silu", "tanh" };
     if (which == PROGRAM_GPT2) {
         add_gpt2(rig);
@@ -645,7 +668,7 @@ static __attribute__((unused)) void check_allocations(const struct backend *back
 {
     struct rig rig;
     rig_begin(&rig, (struct shape){ 6, 3, 10, 20, 30, 1 });
-    add_program(&rig, PROGRAM_GPT2);
+    add_program(&rig, PROGRAM_SOME_BIASES);
     uint64_t n = 0;
     bool hit = true;
     while (hit) {

@@ -185,9 +185,12 @@ START_TEST(good_operations)
           .v_cols = 6 },
         { .kind = OP_ATTEND, .in = ROWS_Q, .out = ROWS_A, .layer = 1 },
         { .kind = OP_LINEAR, .in = ROWS_A, .out = ROWS_F, .weight = UP, .bias = UP_BIAS },
+        { .kind = OP_EMBED, .out = ROWS_X, .weight = TOKENS, .weight2 = NO_WEIGHT },
+        { .kind = OP_NORM, .in = ROWS_X, .out = ROWS_H, .weight = GAIN, .bias = NO_WEIGHT },
+        { .kind = OP_LINEAR, .in = ROWS_A, .out = ROWS_F, .weight = UP, .bias = NO_WEIGHT },
         { .kind = OP_LOGITS, .in = ROWS_H, .weight = TOKENS },
     };
-    struct program p = program_of(ops, 6);
+    struct program p = program_of(ops, sizeof ops / sizeof *ops);
     ck_ok(program_check(&p));
     ck_assert_uint_eq(row_width(&p, ROWS_F), 10);
     ck_assert_uint_eq(row_width(&p, ROWS_A), 6);
@@ -212,6 +215,10 @@ static const struct {
     { { .kind = OP_EMBED, .out = ROWS_F, .weight = TOKENS, .weight2 = POSITIONS }, "width D" },
     { { .kind = OP_EMBED, .out = ROWS_X, .weight = POSITIONS, .weight2 = POSITIONS }, "[V, D]" },
     { { .kind = OP_EMBED, .out = ROWS_X, .weight = TOKENS, .weight2 = N_SPECS }, "[P, D]" },
+    { { .kind = OP_EMBED, .out = ROWS_X, .weight = NO_WEIGHT, .weight2 = POSITIONS }, "[V, D]" },
+    { { .kind = OP_NORM, .in = ROWS_X, .out = ROWS_H, .weight = NO_WEIGHT, .bias = BIAS }, "[D]" },
+    { { .kind = OP_LINEAR, .in = ROWS_X, .out = ROWS_F, .weight = NO_WEIGHT, .bias = UP_BIAS }, "matrix" },
+    { { .kind = OP_LOGITS, .in = ROWS_X, .weight = NO_WEIGHT }, "head" },
     { { .kind = OP_NORM, .in = ROWS_F, .out = ROWS_X, .weight = GAIN, .bias = BIAS }, "width D" },
     { { .kind = OP_NORM, .in = ROWS_X, .out = ROWS_H, .weight = GAIN, .bias = UP_BIAS }, "[D]" },
     { { .kind = OP_NORM, .in = ROWS_COUNT, .out = ROWS_H, .weight = GAIN, .bias = BIAS }, "row buffer" },

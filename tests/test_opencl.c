@@ -129,15 +129,15 @@ static void add_squares(const struct rig *rig, uint32_t n, double *error, double
 }
 
 /* Over all logits the error is near that of float32, with weights of every type (whose rounding the rig
- * repeats) and with any number of rows. */
+ * repeats), with biases and positions or without, and with any number of rows. */
 START_TEST(precision)
 {
     struct rig rig;
     struct step_rows s;
     rig_begin(&rig, (struct shape){ 192, 3, 400, 200, 64, 2 });
-    add_program(&rig, PROGRAM_GPT2);
-    round_values(&rig, types[_i / 2]);
-    rig_start(&rig, backend_as(_i % 2 ? &as_gpu : &as_cpu, types[_i / 2]), 64);
+    add_program(&rig, _i / (2 * TYPES) ? PROGRAM_BARE + PROGRAM_GPT2 : PROGRAM_GPT2);
+    round_values(&rig, types[_i / 2 % TYPES]);
+    rig_start(&rig, backend_as(_i % 2 ? &as_gpu : &as_cpu, types[_i / 2 % TYPES]), 64);
     double error = 0, square = 0;
     static const uint32_t counts[] = { 1, 3, 8, 16, 17, 19 }; /* each takes another kernel */
     uint32_t position = 0;
@@ -989,7 +989,7 @@ START_TEST(calls_fail)
                                          "clEnqueueMarkerWithWaitList",
                                          "clGetEventInfo" };
     rig_begin(&fault_rig, (struct shape){ 6, 3, 10, 20, 30, 1 });
-    add_program(&fault_rig, PROGRAM_GPT2);
+    add_program(&fault_rig, PROGRAM_SOME_BIASES);
     ck_assert_int_eq(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0); /* programs come from source */
     struct device *device = NULL;
     uint64_t n_failed = 0, n_tried = 0, before = shim.calls;
@@ -1183,7 +1183,7 @@ Suite *suite(void)
     Suite *s = opencl_suite("opencl", &t, "", true);
 #if CINF_HAVE_OPENCL
     tcase_add_loop_test(t, programs, 0, PROGRAMS);
-    tcase_add_loop_test(t, precision, 0, 2 * TYPES);
+    tcase_add_loop_test(t, precision, 0, 2 * 2 * TYPES);
     tcase_add_loop_test(t, half_the_cache, 0, 2);
     tcase_add_loop_test(t, batches_are_singles, 0, 4);
     tcase_add_loop_test(t, waiting_after_every_launch_changes_nothing, 0, 2 * (TYPES + 1));

@@ -109,6 +109,7 @@ START_TEST(programs)
     type = WEIGHTS_F32;
     check_program(with_clblast(), PROGRAM_GPT2);
     check_program(with_clblast(), PROGRAM_RESIDUAL);
+    check_program(with_clblast(), PROGRAM_BARE + PROGRAM_RESIDUAL);
 }
 END_TEST
 

@@ -46,10 +46,12 @@ struct weight_spec {
     uint32_t rows, cols;
 };
 
+#define NO_WEIGHT UINT32_MAX /* in the place of an index, where an operation can do without that weight */
+
 /* ---- A program ---------------------------------------------------------------------------- */
 
 enum op_kind {
-    OP_EMBED,  /* x[R,D] = tokens[token] + positions[position]: weight, weight2 */
+    OP_EMBED,  /* x[R,D] = tokens[token] + positions[position]: weight, weight2, which may be NO_WEIGHT */
     OP_NORM,   /* out[R,D] = layer norm of x[R,D] with gain `weight`, bias `bias`, `epsilon` */
     OP_LINEAR, /* out[R,cols] = epilogue(in[R,rows] * weight[rows,cols] + bias[cols]) */
     OP_ATTEND, /* out[R,D] = attention of q[R,D] over the row's slot of `layer`, positions 0..its own */
@@ -77,7 +79,7 @@ enum row_buffer {
 struct op {
     enum op_kind kind;
     enum row_buffer in, out;
-    uint32_t weight, weight2, bias; /* indexes of weight_spec */
+    uint32_t weight, weight2, bias; /* indexes of weight_spec; bias may be NO_WEIGHT */
     uint32_t layer;
     enum op_epilogue epilogue;
     uint32_t q_cols, k_cols, v_cols; /* EPILOGUE_QKV; each is D, because caches and OP_ATTEND know no other */

@@ -13,6 +13,11 @@ static bool has_spec(const struct program *p, uint32_t index, enum weight_role r
            p->specs[index].cols == cols;
 }
 
+static bool has_bias(const struct program *p, const struct op *op, uint64_t cols)
+{
+    return op->bias == NO_WEIGHT || has_spec(p, op->bias, WEIGHT_VECTOR, 1, cols);
+}
+
 static const char *linear_fault(const struct program *p, const struct op *op)
 {
     bool qkv = op->epilogue == EPILOGUE_QKV;
@@ -25,7 +30,7 @@ static const char *linear_fault(const struct program *p, const struct op *op)
         return "keys and values must be as wide as the queries";
     if (!has_spec(p, op->weight, WEIGHT_MATRIX, row_width(p, op->in), cols))
         return "the matrix does not fit its input and output";
-    if (!has_spec(p, op->bias, WEIGHT_VECTOR, 1, cols))
+    if (!has_bias(p, op, cols))
         return "the bias does not fit the output";
     if (qkv && (op->layer >= p->layers || op->out == ROWS_F))
         return "queries, keys and values have no place to go";
@@ -53,13 +58,13 @@ static const char *op_fault(const struct program *p, const struct op *op, bool l
     case OP_EMBED:
         if (!has_spec(p, op->weight, WEIGHT_TOKENS, p->vocab, d))
             return "the token embeddings are not [V, D]";
-        if (!has_spec(p, op->weight2, WEIGHT_TABLE, p->positions, d))
+        if (op->weight2 != NO_WEIGHT && !has_spec(p, op->weight2, WEIGHT_TABLE, p->positions, d))
             return "the position embeddings are not [P, D]";
         return op->out == ROWS_F ? "embeddings go to a buffer of width D" : NULL;
     case OP_NORM:
         if (op->in == ROWS_F || op->out == ROWS_F)
             return "norm works on buffers of width D";
-        if (!has_spec(p, op->weight, WEIGHT_VECTOR, 1, d) || !has_spec(p, op->bias, WEIGHT_VECTOR, 1, d))
+        if (!has_spec(p, op->weight, WEIGHT_VECTOR, 1, d) || !has_bias(p, op, d))
             return "gain and bias are not [D]";
         return NULL;
     case OP_LINEAR:

@@ -49,7 +49,7 @@ static float dot(const float *a, const float *b, size_t n)
     return sum_of(sum);
 }
 
-/* out[D] = (in - mean) / sqrt(variance + epsilon) * gain + bias */
+/* out[D] = (in - mean) / sqrt(variance + epsilon) * gain + bias, which may be NULL */
 static void norm_row(float *out, const float *in, const float *gain, const float *bias, size_t d,
                      float epsilon)
 {
@@ -69,16 +69,21 @@ static void norm_row(float *out, const float *in, const float *gain, const float
     for (size_t i = whole; i < d; i++)
         squares[i - whole] += (in[i] - mean) * (in[i] - mean);
     float scale = 1 / sqrtf(sum_of(squares) / (float)d + epsilon);
-    for (size_t i = 0; i < d; i++)
-        out[i] = (in[i] - mean) * scale * gain[i] + bias[i];
+    if (bias) {
+        for (size_t i = 0; i < d; i++)
+            out[i] = (in[i] - mean) * scale * gain[i] + bias[i];
+    } else {
+        for (size_t i = 0; i < d; i++)
+            out[i] = (in[i] - mean) * scale * gain[i];
+    }
 }
 
 static void norm(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
     size_t d = p->program->width;
     for (uint32_t r = 0; r < batch->n_rows; r++)
-        norm_row(p->rows[op->out] + r * d, p->rows[op->in] + r * d, p->weights->matrices[op->weight],
-                 p->weights->matrices[op->bias], d, op->epsilon);
+        norm_row(p->rows[op->out] + r * d, p->rows[op->in] + r * d, cpu_weight(p, op->weight),
+                 cpu_weight(p, op->bias), d, op->epsilon);
 }
 
 /* y[n] = activation(y[n])
@@ -176,19 +181,21 @@ static void linear(const struct cpu_prepared *p, const struct op *op, const stru
 {
     const struct weight_spec *spec = &p->weights->specs[op->weight];
     const struct scratch *scratch = p->scratch;
-    const float *bias = p->weights->matrices[op->bias];
+    const float *bias = cpu_weight(p, op->bias);
     size_t cols = spec->cols;
     float *y = op->epilogue == EPILOGUE_QKV ? scratch->qkv : p->rows[op->out];
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         float *row = y + r * cols;
-        if (op->epilogue == EPILOGUE_ADD) {
+        if (op->epilogue == EPILOGUE_ADD && bias) {
             for (size_t c = 0; c < cols; c++)
                 row[c] += bias[c];
-        } else {
+        } else if (bias) {
             memcpy(row, bias, cols * sizeof *row);
+        } else if (op->epilogue != EPILOGUE_ADD) {
+            memset(row, 0, cols * sizeof *row);
         }
     }
-    add_product(y, p->rows[op->in], p->weights->matrices[op->weight], (int)batch->n_rows, (int)spec->rows,
+    add_product(y, p->rows[op->in], cpu_weight(p, op->weight), (int)batch->n_rows, (int)spec->rows,
                 (int)cols);
     if (op->epilogue == EPILOGUE_ACTIVATION)
         activate(op->activation, y, batch->n_rows * cols);
@@ -296,7 +303,7 @@ static void attend(const struct cpu_prepared *p, const struct op *op, const stru
 /* logits[wanted rows, V] = in[wanted rows, D] * w[V,D]^T */
 static void logits(struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
-    const float *w = p->weights->matrices[op->weight];
+    const float *w = cpu_weight(p, op->weight);
     size_t width = row_width(p->program, op->in);
     float *in = p->rows[op->in];
     /* The wanted rows move to the front; no operation reads the buffer after this one. */

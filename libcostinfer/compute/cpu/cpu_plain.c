@@ -164,12 +164,15 @@ void cpu_prepared_free(struct prepared *base)
 static void embed(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
     size_t d = p->program->width;
+    const float *tokens = cpu_weight(p, op->weight), *positions = cpu_weight(p, op->weight2);
     for (uint32_t r = 0; r < batch->n_rows; r++) {
-        const float *token = p->weights->matrices[op->weight] + (size_t)batch->tokens[r] * d;
-        const float *position = p->weights->matrices[op->weight2] + batch->positions[r] * d;
         float *out = p->rows[op->out] + r * d;
+        memcpy(out, tokens + (size_t)batch->tokens[r] * d, d * sizeof *out);
+        if (!positions)
+            continue;
+        const float *position = positions + batch->positions[r] * d;
         for (size_t i = 0; i < d; i++)
-            out[i] = token[i] + position[i];
+            out[i] += position[i];
     }
 }
 

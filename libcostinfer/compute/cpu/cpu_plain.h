@@ -59,6 +59,12 @@ enum cinf_status cpu_logits(struct prepared *prepared, uint32_t i, const float *
 
 /* ---- For the operations ------------------------------------------------------------------- */
 
+/* The weight, row-major; NULL for NO_WEIGHT. */
+static inline const float *cpu_weight(const struct cpu_prepared *p, uint32_t index)
+{
+    return index == NO_WEIGHT ? NULL : p->weights->matrices[index];
+}
+
 /* [positions, D/H] of one head. */
 static inline float *cpu_keys(const struct cpu_kv *kv, uint32_t slot, uint32_t layer, uint32_t head)
 {

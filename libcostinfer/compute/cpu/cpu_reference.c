@@ -14,8 +14,7 @@
 static void norm(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
     size_t d = p->program->width;
-    const float *gain = p->weights->matrices[op->weight];
-    const float *bias = p->weights->matrices[op->bias];
+    const float *gain = cpu_weight(p, op->weight), *bias = cpu_weight(p, op->bias);
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         const float *in = p->rows[op->in] + r * d;
         float *out = p->rows[op->out] + r * d;
@@ -28,7 +27,7 @@ static void norm(const struct cpu_prepared *p, const struct op *op, const struct
         variance /= (double)d;
         double scale = 1 / sqrt(variance + (double)op->epsilon);
         for (size_t i = 0; i < d; i++)
-            out[i] = (float)((in[i] - mean) * scale * gain[i] + bias[i]);
+            out[i] = (float)((in[i] - mean) * scale * gain[i] + (bias ? bias[i] : 0));
     }
 }
 
@@ -53,14 +52,13 @@ static double activate(enum cinf_activation activation, double x)
 static void linear(const struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
     const struct weight_spec *spec = &p->weights->specs[op->weight];
-    const float *w = p->weights->matrices[op->weight];
-    const float *bias = p->weights->matrices[op->bias];
+    const float *w = cpu_weight(p, op->weight), *bias = cpu_weight(p, op->bias);
     size_t rows = spec->rows, cols = spec->cols, d_head = p->kv->head_width;
     double *y = p->scratch; /* [cols] */
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         const float *in = p->rows[op->in] + r * rows;
         for (size_t c = 0; c < cols; c++)
-            y[c] = bias[c];
+            y[c] = bias ? bias[c] : 0;
         for (size_t i = 0; i < rows; i++) {
             for (size_t c = 0; c < cols; c++)
                 y[c] += (double)in[i] * w[i * cols + c];
@@ -145,7 +143,7 @@ static void attend(const struct cpu_prepared *p, const struct op *op, const stru
 /* logits[wanted rows, V] = in[wanted rows, D] * w[V,D]^T: how well a row fits each token */
 static void logits(struct cpu_prepared *p, const struct op *op, const struct batch *batch)
 {
-    const float *w = p->weights->matrices[op->weight];
+    const float *w = cpu_weight(p, op->weight);
     size_t width = row_width(p->program, op->in), vocab = p->program->vocab;
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         if (batch->wants_logits[r] == LOGITS_NONE)

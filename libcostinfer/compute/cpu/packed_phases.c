@@ -25,6 +25,12 @@ static const float *vector(const struct packed_prepared *p, uint32_t index)
     return (const float *)(const void *)p->weights->matrices[index].elements;
 }
 
+/* The bias of outputs [column, column + PANEL) of a product. */
+static const float *product_bias(const struct packed_prepared *p, const struct op *op, size_t column)
+{
+    return op->kind == OP_LOGITS || op->bias == NO_WEIGHT ? zeros : vector(p, op->bias) + column;
+}
+
 /* The row behind a row-wise tile. */
 static uint32_t end_of_tile(const struct packed_task *task, uint32_t tile)
 {
@@ -42,6 +48,8 @@ static void embed_tile(const void *argument, uint32_t tile, uint32_t worker)
     for (uint32_t r = tile * ROWWISE_ROWS; r < end_of_tile(task, tile); r++) {
         float *out = row_of(p, op->out, r);
         packed_row(out, p->weights, op->weight, (uint32_t)p->batch->tokens[r]);
+        if (op->weight2 == NO_WEIGHT)
+            continue;
         packed_row(position, p->weights, op->weight2, task->positions[r]);
         for (uint32_t i = 0; i < p->program->width; i++)
             out[i] += position[i];
@@ -63,9 +71,10 @@ static void norm_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct packed_task *task = argument;
     const struct packed_prepared *p = task->p;
     const struct op *op = task->op;
+    const float *bias = op->bias == NO_WEIGHT ? p->no_bias : vector(p, op->bias);
     for (uint32_t r = tile * ROWWISE_ROWS; r < end_of_tile(task, tile); r++) {
-        p->device->kernels->norm(row_of(p, op->out, r), row_of(p, op->in, r), vector(p, op->weight),
-                                 vector(p, op->bias), p->program->width, op->epsilon);
+        p->device->kernels->norm(row_of(p, op->out, r), row_of(p, op->in, r), vector(p, op->weight), bias,
+                                 p->program->width, op->epsilon);
         if (task->then_quantise)
             quantise_row(p, op->out, r);
     }
@@ -216,14 +225,13 @@ static void product_tile(const void *argument, uint32_t tile, uint32_t worker)
     const struct range panels = units_of(task, tile);
     for (uint32_t panel = panels.begin; panel < panels.end; panel++) {
         size_t column = (size_t)panel * PANEL;
-        const float *scale = m->scales ? m->scales + column : ones;
+        const float *scale = m->scales ? m->scales + column : ones, *bias = product_bias(p, op, column);
         multiply(task, panel, row, n, acc, converted);
         if (op->kind == OP_LOGITS) {
-            kernels->finish(p->logits + row * p->ld_logits + column, p->ld_logits, acc, n, scale, zeros,
+            kernels->finish(p->logits + row * p->ld_logits + column, p->ld_logits, acc, n, scale, bias,
                             FINISH_STORE, op->activation);
             continue;
         }
-        const float *bias = vector(p, op->bias) + column;
         if (op->epilogue == EPILOGUE_QKV && column + PANEL > op->q_cols) {
             kernels->finish(acc, PANEL, acc, n, scale, bias, FINISH_STORE, op->activation);
             put_qkv(task, (uint32_t)column, row, n, acc);

@@ -42,6 +42,15 @@ static void find_sizes(struct packed_prepared *p)
     p->attend_parts_size = 4 * pool_threads(p->device->pool) * chunks * attend_part_size(p->kv);
 }
 
+static bool has_norm_without_bias(const struct program *program)
+{
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        if (program->ops[i].kind == OP_NORM && program->ops[i].bias == NO_WEIGHT)
+            return true;
+    }
+    return false;
+}
+
 static void lay_out_shortlist(struct arena *arena, struct packed_prepared *p)
 {
     struct shortlist_rows *bounds = &p->bounds;
@@ -71,6 +80,8 @@ static void lay_out(struct arena *arena, struct packed_prepared *p)
     p->q_out_at = arena_take(arena, rows * OUTLIERS_MAX, sizeof *p->q_out_at, CACHE_LINE);
     p->q_out_number = arena_take(arena, rows * OUTLIERS_MAX, sizeof *p->q_out_number, CACHE_LINE);
 
+    if (has_norm_without_bias(p->program))
+        p->no_bias = arena_take(arena, p->program->width, sizeof *p->no_bias, CACHE_LINE);
     p->scratch = arena_take(arena, threads * p->scratch_size, sizeof *p->scratch, CACHE_LINE);
     p->attend_parts = arena_take(arena, p->attend_parts_size, sizeof *p->attend_parts, CACHE_LINE);
 

@@ -51,6 +51,7 @@ struct packed_prepared {
     uint32_t full_steps;       /* steps left to run without the shortlist */
     _Atomic uint32_t products; /* of a row and a panel, after the bounds */
 
+    float *no_bias; /* [D] zeros, for a norm without one; NULL: each has one */
     float *scratch; /* [threads][scratch_size] */
     size_t scratch_size;
     float *attend_parts; /* of steps whose attention is split over chunks */

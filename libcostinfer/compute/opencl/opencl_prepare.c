@@ -79,6 +79,22 @@ static enum cinf_status allocate_picks(struct opencl_prepared *p)
     return CINF_OK;
 }
 
+/* Allocates as many zeros as the widest of the norms and products without a bias has columns, if there are
+ * any: kernels always add a bias. */
+static enum cinf_status allocate_no_bias(struct opencl_prepared *p)
+{
+    const struct program *program = p->program;
+    uint64_t cols = 0;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const struct op *op = &program->ops[i];
+        if ((op->kind != OP_NORM && op->kind != OP_LINEAR) || op->bias != NO_WEIGHT)
+            continue;
+        cols = program->specs[op->weight].cols > cols ? program->specs[op->weight].cols : cols;
+    }
+    return cols ? opencl_buffer_new(&p->no_bias, prepared_device(p), cols * sizeof(float), 0, true, "zeros")
+                : CINF_OK;
+}
+
 static enum cinf_status allocate(struct opencl_prepared *p)
 {
     struct opencl_device *device = prepared_device(p);
@@ -124,6 +140,7 @@ static enum cinf_status allocate(struct opencl_prepared *p)
         uint64_t n = SPLIT_ROWS_MAX * (uint64_t)p->splits_max * program->heads * (p->kv->wide + 16u);
         TRY(opencl_buffer_new(&p->parts, device, n * sizeof(float), 0, false, "parts of attention"));
     }
+    TRY(allocate_no_bias(p));
     return device->tuning.clblast ? allocate_blas(p) : CINF_OK;
 }
 
@@ -133,6 +150,11 @@ static enum cinf_status allocate(struct opencl_prepared *p)
 static cl_mem scales_of(const struct opencl_weight *w)
 {
     return w->scales.mem ? w->scales.mem : w->buffer.mem;
+}
+
+static cl_mem bias_of(const struct opencl_prepared *p, const struct op *op)
+{
+    return op->bias == NO_WEIGHT ? p->no_bias.mem : p->weights->parts[op->bias].buffer.mem;
 }
 
 static enum cinf_status bind_chunks(struct opencl_prepared *p, const struct op *op)
@@ -196,7 +218,7 @@ static enum cinf_status bind_linear(struct opencl_prepared *p, const struct op *
         .w = w->buffer.mem,
         .scales = scales_of(w),
         .in = in,
-        .bias = head ? in : p->weights->parts[op->bias].buffer.mem,
+        .bias = head ? in : bias_of(p, op),
         .out = head ? p->logits.mem : p->rows[op->out].mem,
         .cache = op->epilogue == EPILOGUE_QKV ? kv->caches[op->layer].mem : in,
         .step = p->step.mem,
@@ -279,9 +301,12 @@ static enum cinf_status bind_op(struct opencl_prepared *p, const struct op *op, 
         };
         TRY(opencl_kernel_new(&kernels->simple, device, device->program, names[p->weights->type]));
         const cl_mem scales = scales_of(&parts[op->weight]);
+        const cl_uint has_positions = op->weight2 != NO_WEIGHT;
+        const cl_mem positions = parts[has_positions ? op->weight2 : op->weight].buffer.mem;
         const struct opencl_argument arguments[] = { ARGUMENT(parts[op->weight].buffer.mem),
                                                      ARGUMENT(scales),
-                                                     ARGUMENT(parts[op->weight2].buffer.mem),
+                                                     ARGUMENT(positions),
+                                                     ARGUMENT(has_positions),
                                                      ARGUMENT(p->rows[op->out].mem),
                                                      ARGUMENT(p->step.mem),
                                                      ARGUMENT(p->rows_max),
@@ -291,11 +316,12 @@ static enum cinf_status bind_op(struct opencl_prepared *p, const struct op *op, 
         return opencl_arguments(device, kernels->simple, arguments);
     }
     const cl_float epsilon = op->epsilon;
+    const cl_mem bias = bias_of(p, op);
     TRY(opencl_kernel_new(&kernels->simple, device, device->program, "norm"));
     const struct opencl_argument arguments[] = { ARGUMENT(p->rows[op->in].mem),
                                                  ARGUMENT(p->rows[op->out].mem),
                                                  ARGUMENT(parts[op->weight].buffer.mem),
-                                                 ARGUMENT(parts[op->bias].buffer.mem),
+                                                 ARGUMENT(bias),
                                                  ARGUMENT(d),
                                                  ARGUMENT(stride),
                                                  ARGUMENT(epsilon),
@@ -377,7 +403,7 @@ void opencl_prepared_free(struct prepared *base)
     struct opencl_buffer *const buffers[] = { &p->wanted,        &p->logits,  &p->parts,      &p->product,
                                               &p->panel,         &p->temp,    &p->step,       &p->step_pinned,
                                               &p->logits_pinned, &p->allowed, &p->pick_parts, &p->picks,
-                                              &p->picks_pinned };
+                                              &p->picks_pinned,  &p->no_bias };
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         opencl_buffer_free(device, buffers[i]);
     for (int b = 0; b < ROWS_COUNT; b++)

@@ -38,6 +38,7 @@ struct opencl_prepared {
     struct opencl_buffer wanted;           /* [LOGITS_ROWS, stride] the head's input */
     struct opencl_buffer logits;           /* [LOGITS_ROWS, V] */
     struct opencl_buffer parts;            /* of split attention */
+    struct opencl_buffer no_bias;          /* zeros, for operations without one; if all have one, nothing */
     struct opencl_buffer product, panel,
         temp; /* for CLBlast: [rows_max, n]; float32 weights; its own memory */
 

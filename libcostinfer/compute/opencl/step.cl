@@ -24,11 +24,12 @@ float lanes_sum(float x, __local float *shared)
 }
 #endif
 
-/* out[R,D] = tokens[token] + positions[position].  Work-item (column, row).  Positions are never int8. */
+/* out[R,D] = tokens[token] + positions[position].  Work-item (column, row).  Positions are never int8; without
+ * them any buffer stands in their place. */
 #define EMBED(NAME, TOKEN, LOAD_TOKEN, POSITION, LOAD)                                                       \
     __kernel void NAME(__global const TOKEN *tokens, __global const float *scales,                           \
-                       __global const POSITION *positions, __global float *out, __global const uint *step,   \
-                       uint rows_max, uint d, uint stride)                                                   \
+                       __global const POSITION *positions, uint has_positions, __global float *out,          \
+                       __global const uint *step, uint rows_max, uint d, uint stride)                        \
     {                                                                                                        \
         uint c = get_global_id(0), r = get_global_id(1);                                                     \
         if (c >= d || r >= step[STEP_ROWS])                                                                  \
@@ -36,7 +37,8 @@ float lanes_sum(float x, __local float *shared)
         size_t token = STEP_ARRAY(step, STEP_TOKENS, rows_max)[r];                                           \
         size_t position = STEP_ARRAY(step, STEP_POSITIONS, rows_max)[r];                                     \
         out[(size_t)r * stride + c] =                                                                        \
-            LOAD_TOKEN(token * stride + c, tokens) + LOAD(position * stride + c, positions);                 \
+            has_positions ? LOAD_TOKEN(token * stride + c, tokens) + LOAD(position * stride + c, positions)  \
+                          : LOAD_TOKEN(token * stride + c, tokens);                                          \
     }
 #define LOAD_FLOAT(at, from)  (from)[at]
 #define LOAD_SCALED(at, from) ((from)[at] * scales[token])
