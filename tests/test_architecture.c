@@ -18,16 +18,12 @@
 
 /* ---- The architecture --------------------------------------------------------------------- */
 
-/* Operations need a bias: it is one vector of zeros for each width, which the checkpoint has, too. */
-enum { TOKENS, ZEROS_D, ZEROS_3D, POSITIONS, ZEROS_I, FIRST_TENSORS };
+enum { TOKENS, POSITIONS, FIRST_TENSORS };
 enum { MLP_OUT, MLP_IN, NORM_B, ATTN_OUT, QKV, NORM_A, LAYER_TENSORS };
 
 static const struct model_tensor first_tensors[FIRST_TENSORS] = {
     [TOKENS] = { .name = "embed.tokens", .role = WEIGHT_TOKENS, .rows = DIM_V, .cols = DIM_D },
-    [ZEROS_D] = { .name = "zeros_d", .role = WEIGHT_VECTOR, .cols = DIM_D },
-    [ZEROS_3D] = { .name = "zeros_3d", .role = WEIGHT_VECTOR, .cols = DIM_3D },
     [POSITIONS] = { .name = "embed.positions", .role = WEIGHT_TABLE, .rows = DIM_P, .cols = DIM_D },
-    [ZEROS_I] = { .name = "zeros_i", .role = WEIGHT_VECTOR, .cols = DIM_I },
 };
 static const struct model_tensor layer_tensors[LAYER_TENSORS] = {
     [MLP_OUT] = { .name = "mlp.out", .role = WEIGHT_MATRIX, .rows = DIM_I, .cols = DIM_D },
@@ -64,7 +60,7 @@ static struct op norm(const struct cinf_config *c, uint32_t gain)
                         .in = ROWS_X,
                         .out = ROWS_H,
                         .weight = gain,
-                        .bias = ZEROS_D,
+                        .bias = NO_WEIGHT,
                         .epsilon = c->layer_norm_epsilon };
 }
 
@@ -77,7 +73,7 @@ static struct op *write_ops(struct op *op, const struct cinf_config *c, uint32_t
                              .in = ROWS_H,
                              .out = ROWS_Q,
                              .weight = layer_spec(&plain, layer, QKV),
-                             .bias = ZEROS_3D,
+                             .bias = NO_WEIGHT,
                              .epilogue = EPILOGUE_QKV,
                              .q_cols = c->n_embd,
                              .k_cols = c->n_embd,
@@ -92,21 +88,21 @@ static struct op *write_ops(struct op *op, const struct cinf_config *c, uint32_t
                              .in = ROWS_A,
                              .out = ROWS_X,
                              .weight = layer_spec(&plain, layer, ATTN_OUT),
-                             .bias = ZEROS_D,
+                             .bias = NO_WEIGHT,
                              .epilogue = EPILOGUE_ADD };
         *op++ = norm(c, layer_spec(&plain, layer, NORM_B));
         *op++ = (struct op){ .kind = OP_LINEAR,
                              .in = ROWS_H,
                              .out = ROWS_F,
                              .weight = layer_spec(&plain, layer, MLP_IN),
-                             .bias = ZEROS_I,
+                             .bias = NO_WEIGHT,
                              .epilogue = EPILOGUE_ACTIVATION,
                              .activation = c->activation };
         *op++ = (struct op){ .kind = OP_LINEAR,
                              .in = ROWS_F,
                              .out = ROWS_X,
                              .weight = layer_spec(&plain, layer, MLP_OUT),
-                             .bias = ZEROS_D,
+                             .bias = NO_WEIGHT,
                              .epilogue = EPILOGUE_ADD };
     }
     *op++ = norm(c, last_spec(&plain, c, 0));
@@ -138,11 +134,6 @@ static struct made *without_biases(const char *folder)
     return m;
 }
 
-static void add_zeros(struct made *m, const char *name, const char *bias)
-{
-    memset(made_add(m, name, bias)->bytes, 0, made_find(m, bias)->n_bytes);
-}
-
 /* The same model under plain's names, each after `prefix`. */
 static struct made *as_plain(const char *folder, const char *prefix)
 {
@@ -158,9 +149,6 @@ static struct made *as_plain(const char *folder, const char *prefix)
         { "mlp.c_proj.weight", "mlp.out" },
     };
     struct made *m = made_from(folder);
-    add_zeros(m, "zeros_d", "h.0.ln_1.bias");
-    add_zeros(m, "zeros_3d", "h.0.attn.c_attn.bias");
-    add_zeros(m, "zeros_i", "h.0.mlp.c_fc.bias");
     uint32_t n = 0;
     for (uint32_t i = 0; i < m->n; i++) {
         struct made_tensor t = m->tensors[i];
@@ -210,7 +198,7 @@ START_TEST(every_spec_has_a_name_that_is_bound)
     };
     const struct architecture *a = __wrap_architectures()[_i];
     uint32_t n = (uint32_t)architecture_count_specs(a, &c, true), n_gains = 0;
-    ck_assert_uint_eq(n, a == &plain ? 5 + 12 * 6 + 1 + 1 : 2 + 12 * 12 + 2 + 1);
+    ck_assert_uint_eq(n, a == &plain ? 2 + 12 * 6 + 1 + 1 : 2 + 12 * 12 + 2 + 1);
     ck_assert_uint_eq(architecture_count_specs(a, &c, false), n - 1);
     struct weight_spec *specs = calloc(n, sizeof *specs);
     architecture_fill_specs(specs, a, &c, true);
@@ -310,7 +298,7 @@ START_TEST(its_names_are_checked_like_gpt2s)
     assert_refused(m,
                    ": there is no tensor unembed, which tie_word_embeddings false in config.json asks for");
 
-    /* Of another architecture, an extra, a head that is a copy. */
+    /* A tensor of another architecture, an extra, and a head that is a copy. */
     m = as_plain(golden_path("plain"), "net.");
     made_add(m, "net.h.0.ln_1.weight", "net.norm");
     made_add(m, "net.block_0.attn.bias", "net.norm");
@@ -371,8 +359,8 @@ START_TEST(its_logits_are_those_of_a_gpt2_without_biases)
         ck_assert_uint_eq(work[1].flops, work[0].flops);
         ck_assert_uint_eq(work[1].kv_bytes, work[0].kv_bytes);
         ck_assert_uint_lt(work[1].weight_bytes, work[0].weight_bytes);
-        /* Seven widths of biases in each of two layers and one at the end are now one of each size. */
-        ck_assert_uint_eq(parameters[0] - parameters[1], 2 * (7 * width + inner) + width - 4 * width - inner);
+        /* The biases of two norms and four products in each of two layers, and that of the last norm. */
+        ck_assert_uint_eq(parameters[0] - parameters[1], 2 * (7 * width + inner) + width);
     }
     device_close(device);
 }

@@ -54,10 +54,10 @@ uint32_t row_width(const struct program *program, enum row_buffer buffer);
 /* "f32", "int8" … */
 const char *weights_type_name(enum weights_type type);
 
-/* For measure(): what each of n takes in attoseconds when all of them take `ns`; at least 1. */
+/* measure() needs it: what each of n takes in attoseconds when all of them take `ns`; at least 1. */
 uint64_t attoseconds_each(uint64_t ns, uint64_t n);
 
-/* For weights_bytes(): bytes of weights, by how a step uses them. */
+/* weights_bytes() needs it: bytes of weights, by how a step uses them. */
 struct weights_sum {
     uint64_t layers, head, tokens;
 };
