@@ -23,6 +23,8 @@
 
 static _Atomic uint64_t world_clock;
 
+static _Atomic uint64_t world_stalled;
+
 static inline uint64_t world_now(void *context)
 {
     (void)context;
@@ -34,13 +36,28 @@ static inline void world_pass(uint64_t ns)
     atomic_fetch_add(&world_clock, ns);
 }
 
+static inline uint64_t world_lost(void *context)
+{
+    (void)context;
+    return atomic_load(&world_stalled);
+}
+
+/* Time in which nothing could run. */
+static inline void world_stall(uint64_t ns)
+{
+    atomic_fetch_add(&world_clock, ns);
+    atomic_fetch_add(&world_stalled, ns);
+}
+
 /* Starts the clock at a time other than 0. */
 static inline struct cinf_meter *world_meter(const char *price)
 {
     struct cinf_meter *meter;
     atomic_store(&world_clock, 1234567890123);
-    ck_ok(cinf_meter_new(&meter, &(struct cinf_meter_options){ CINF_METER_OPTIONS, .dollars_per_hour = price,
-                                                               .clock_ns = world_now }));
+    atomic_store(&world_stalled, 0);
+    ck_ok(cinf_meter_new(&meter,
+                         &(struct cinf_meter_options){ CINF_METER_OPTIONS, .dollars_per_hour = price,
+                                                       .clock_ns = world_now, .stalled_ns = world_lost }));
     return meter;
 }
 
@@ -80,7 +97,7 @@ static inline void same_cost(struct cinf_cost a, struct cinf_cost b)
 /* Checks what must hold within one snapshot, whatever happened before it. */
 static inline void check_snapshot(const struct cinf_snapshot *s)
 {
-    same(s->serve_ns + s->load_ns + s->idle_ns, s->as_of_ns);
+    same(s->serve_ns + s->load_ns + s->idle_ns + s->lost_ns, s->as_of_ns);
 
     uint64_t serve = 0, load = 0;
     struct cinf_cost serve_cost = { 0 }, load_cost = { 0 };
@@ -110,12 +127,13 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
 
     /* The periods by price give the same sums, the same costs, and leave no gap in time. */
     uint64_t at = 0, unpriced = 0;
-    struct cinf_cost costs[3] = { { 0 } };
+    struct cinf_cost costs[4] = { { 0 } };
     for (uint32_t p = 0; p < s->n_prices; p++) {
         const struct cinf_price_period *period = &s->prices[p];
         uint64_t model_serve = 0, model_load = 0, rate = period->nanodollars_per_hour;
         same(period->from_ns, at);
-        at += period->serve_ns + period->load_ns + period->idle_ns;
+        uint64_t whole = period->serve_ns + period->load_ns + period->idle_ns + s->price_lost_ns[p];
+        at += whole;
         for (uint32_t m = 0; m < s->n_models; m++) {
             model_serve += period->model_serve_ns[m];
             model_load += period->model_load_ns[m];
@@ -124,17 +142,19 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
         same(model_load, period->load_ns);
         if (!period->priced) {
             same(rate, 0);
-            unpriced += period->serve_ns + period->load_ns + period->idle_ns;
+            unpriced += whole;
         }
         costs[0] = cinf_cost_add(costs[0], cinf_cost_of(period->serve_ns, rate));
         costs[1] = cinf_cost_add(costs[1], cinf_cost_of(period->load_ns, rate));
         costs[2] = cinf_cost_add(costs[2], cinf_cost_of(period->idle_ns, rate));
+        costs[3] = cinf_cost_add(costs[3], cinf_cost_of(s->price_lost_ns[p], rate));
     }
     same(at, s->as_of_ns);
     same(unpriced, s->unpriced_ns);
     same_cost(costs[0], s->serve_cost);
     same_cost(costs[1], s->load_cost);
     same_cost(costs[2], s->idle_cost);
+    same_cost(costs[3], s->lost_cost);
 }
 
 #endif

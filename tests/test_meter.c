@@ -43,7 +43,7 @@ struct ledger {
     struct cinf_meter *meter;
     struct cinf_bill *bills[BILLS_MAX];
     bool served[BILLS_MAX];
-    uint64_t opened_at, boundary;
+    uint64_t opened_at, boundary, boundary_stalled;
     bool idle;
     uint32_t n_models;
     struct ended { /* by model */
@@ -72,6 +72,7 @@ static void check(struct ledger *l)
     struct cinf_snapshot s = snapshot(l->meter);
     uint64_t as_of = l->idle ? world_clock : l->boundary;
     same(s.as_of_ns, as_of - l->opened_at);
+    same(s.lost_ns, l->idle ? world_stalled : l->boundary_stalled);
     same(s.n_models, l->n_models);
 
     struct ended sums[MODELS];
@@ -108,6 +109,12 @@ static void check(struct ledger *l)
     cinf_snapshot_free(&s);
 }
 
+static void pass_boundary(struct ledger *l)
+{
+    l->boundary = world_clock;
+    l->boundary_stalled = world_stalled;
+}
+
 static void charge_some(struct ledger *l)
 {
     struct cinf_share shares[BILLS_MAX];
@@ -130,19 +137,22 @@ static void charge_some(struct ledger *l)
         sum += shares[n].prefill_weight + shares[n].decode_weight;
         before[n++] = world_report(l->bills[b]);
     }
-    uint64_t expected = l->idle ? 0 : world_clock - l->boundary;
+    uint64_t lost = world_stalled - l->boundary_stalled;
+    uint64_t expected = l->idle ? 0 : world_clock - l->boundary - lost;
     uint64_t interval = cinf_meter_charge(l->meter, shares, n);
     if (n == 0) {
         same(interval, 0);
         return;
     }
     same(interval, expected);
+    pass_boundary(l);
     l->idle = false;
-    l->boundary = world_clock;
     uint64_t charged = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct cinf_report r = world_report(shares[i].bill);
         uint64_t part = r.device_ns - before[i].device_ns;
+        at_most(r.lost_ns - before[i].lost_ns, lost);
+        at_most(r.lost_ns, r.latency_ns);
         uint64_t weight = shares[i].prefill_weight + shares[i].decode_weight;
         charged += part;
         if (sum > 0 && weight == 0)
@@ -179,6 +189,8 @@ static void random_step(struct ledger *l)
     uint32_t model = (uint32_t)below(l->n_models);
     int b = (int)below(BILLS_MAX);
     world_pass(below(20) == 0 ? below(5 * HOUR) : below(4) == 0 ? below(3) : below(50000000));
+    if (below(10) == 0)
+        world_stall(below(HOUR));
     switch (below(10)) {
     case 0:
     case 1:
@@ -191,7 +203,7 @@ static void random_step(struct ledger *l)
         break;
     case 3:
         cinf_meter_charge_load(l->meter, model);
-        l->boundary = world_clock;
+        pass_boundary(l);
         l->idle = false;
         break;
     case 4:
@@ -200,7 +212,7 @@ static void random_step(struct ledger *l)
         break;
     case 5:
         if (l->idle)
-            l->boundary = world_clock;
+            pass_boundary(l);
         cinf_meter_busy(l->meter);
         l->idle = false;
         break;

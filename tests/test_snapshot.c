@@ -36,6 +36,7 @@ static void *read_snapshots(void *unused)
         at_most(last.serve_ns, s.serve_ns);
         at_most(last.load_ns, s.load_ns);
         at_most(last.idle_ns, s.idle_ns);
+        at_most(last.lost_ns, s.lost_ns);
         at_most(last.n_models, s.n_models);
         at_most(last.n_prices, s.n_prices);
         for (uint32_t m = 0; m < last.n_models; m++)
@@ -174,11 +175,16 @@ START_TEST(a_reader_of_a_stretch_that_has_ended_gets_its_end)
 {
     meter = world_meter("1");
     world_pass(100);
-    ck_assert_uint_eq(idle_until(meter), 100);
-    world_pass(100);
-    ck_assert_uint_eq(idle_seal(meter), 200);
-    world_pass(100);
-    ck_assert_uint_eq(idle_until(meter), 200);
+    ck_assert_uint_eq(idle_until(meter).ns, 100);
+    world_stall(70);
+    world_pass(30);
+    struct moment end = idle_seal(meter);
+    ck_assert_uint_eq(end.ns, 200);
+    ck_assert_uint_eq(end.lost_ns, 70);
+    world_stall(100);
+    end = idle_until(meter);
+    ck_assert_uint_eq(end.ns, 200);
+    ck_assert_uint_eq(end.lost_ns, 70);
     cinf_meter_free(meter);
 }
 END_TEST

@@ -23,9 +23,16 @@
  *
  * What always holds, as integers (the invariants):
  *
- *   serve + load + idle = as_of - opened              no nanosecond is lost or counted twice
+ *   serve + load + idle + lost = as_of - opened       no nanosecond is missed or counted twice
  *   sum of all reports' device_ns = serve             finished and running ones
- *   alone on the device: device_ns = latency_ns       so cost = latency x hourly rate / 3600
+ *   alone on the device:
+ *     device_ns + lost_ns = latency_ns                so cost = latency x hourly rate / 3600, if none was
+ * lost
+ *
+ * Lost time is time in which no thread of the process could run for more than 0.25 s at a stretch: the
+ * process was stopped (SIGSTOP, a debugger), its virtual machine was paused, or no processor was given to it.
+ * No request and no model pays for it.  A shorter stretch cannot be told apart from ordinary waiting for a
+ * processor and stays in the step that it delays.  Waiting for a device or a disk is not lost.
  *
  * Time enters an account in one way only: a charge takes everything since the last boundary and
  * moves the boundary to now.  Counters are integers (nanoseconds, tokens, requests); money is derived
@@ -90,16 +97,22 @@ struct cinf_meter_options {
     uint32_t n_endpoints;          /* at most CINF_ENDPOINTS_MAX */
     const double *latency_buckets; /* seconds, ascending; NULL: 0.05 0.1 0.25 0.5 1 2.5 5 10 */
     uint32_t n_latency_buckets;    /* at most 32 */
-    /* Replaces the clocks, for tests and simulations.  It returns nanoseconds that never go back, and every
-     * thread that calls the meter calls it.  NULL: the host's clocks. */
+    /* Replaces the clocks, for tests and simulations.  It returns nanoseconds, and every thread that calls
+     * the meter calls it.  A clock that goes back counts as a step; time goes on from where it was.  NULL:
+     * the host's clocks. */
     uint64_t (*clock_ns)(void *context);
-    void *clock_context; /* passed to clock_ns */
+    void *clock_context; /* passed to clock_ns and stalled_ns */
+    /* Returns how many nanoseconds of the clock were lost so far, and never goes back; any thread may call
+     * it. NULL: a thread of the meter's own watches the host's wall clock; with clock_ns or CINF_BASIS_CPU
+     * nothing is lost. */
+    uint64_t (*stalled_ns)(void *context);
 };
 #define CINF_METER_OPTIONS .struct_size = sizeof(struct cinf_meter_options) /* begins an initializer */
 
 struct cinf_meter; /* a timeline and its accounts */
 
-/* Starts a timeline now, in idle.  `options` may be NULL.  Free the meter after all of its bills. */
+/* Starts a timeline now, in idle.  `options` may be NULL.  Free the meter after all of its bills.  The child
+ * of a fork() must not use its parent's meter. */
 CINF_API enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter_options *options);
 CINF_API void cinf_meter_free(struct cinf_meter *meter); /* accepts NULL */
 
@@ -135,14 +148,15 @@ struct cinf_share {
     uint32_t output_tokens;  /* tokens sampled */
 };
 
-/* Charges the time since the last boundary to the requests that used it, and returns that time.  A bill
- * may stand in at most one share.  The split is by largest remainder, ties rotating from interval to
- * interval: the parts add up to the whole exactly, parts of equal weights differ by at most 1 ns, and a
- * weight of 0 gets nothing (unless all weights are 0: then the parts are equal).  n = 0 does nothing.  If
- * the device is idle, the call first does what cinf_meter_busy() does. */
+/* Charges the time since the last boundary, without what was lost of it, to the requests that used it, and
+ * returns that time.  A bill may stand in at most one share.  The split is by largest remainder, ties
+ * rotating from interval to interval: the parts add up to the whole exactly, parts of equal weights differ by
+ * at most 1 ns, and a weight of 0 gets nothing (unless all weights are 0: then the parts are equal).  n = 0
+ * does nothing.  If the device is idle, the call first does what cinf_meter_busy() does. */
 CINF_API uint64_t cinf_meter_charge(struct cinf_meter *meter, const struct cinf_share *shares, uint32_t n);
 
-/* Charges the time since the last boundary to loading `model`, and returns it. */
+/* Charges the time since the last boundary, without what was lost of it, to loading `model`, and returns it.
+ */
 CINF_API uint64_t cinf_meter_charge_load(struct cinf_meter *meter, uint32_t model);
 
 /* ---- Bills: one request each -------------------------------------------------------------- */
@@ -171,8 +185,8 @@ struct cinf_report {
     uint32_t cached_tokens;  /* of these, copied from an earlier request */
     uint32_t output_tokens;  /* tokens sampled */
     uint64_t queue_ns; /* from submission to the start of its first interval, or to its end if it had none */
-    /* From the start of its first interval, or from its submission if that was later, to the end of its last.
-     */
+    /* From the start of its first interval, or from its submission if that was later, to the end of its last,
+     * by the wall clock: what its client waited, lost time included. */
     uint64_t latency_ns;
     uint64_t first_token_ns;  /* from submission to its first token; 0: none yet */
     uint64_t device_ns;       /* its part of the device's time; the sum of the next two */
@@ -182,6 +196,7 @@ struct cinf_report {
     struct cinf_cost cost;    /* of the priced part */
     uint32_t drafted_tokens;  /* draft tokens that speculation computed; their time is in decode_ns */
     uint32_t accepted_tokens; /* of these, accepted: output tokens that took no step of their own */
+    uint64_t lost_ns; /* part of latency_ns in which the process could not run; charged to no request */
 };
 #define CINF_REPORT .struct_size = sizeof(struct cinf_report) /* begins an initializer */
 
@@ -281,10 +296,10 @@ struct cinf_snapshot {
     const char *device;           /* its label */
     enum cinf_basis basis;        /* which time is charged */
     uint64_t as_of_ns;            /* since the meter was opened: now while idle, else the last boundary */
-    uint64_t serve_ns;            /* charged to requests; with the next two it adds up to as_of_ns */
+    uint64_t serve_ns;            /* charged to requests; with load, idle and lost it adds up to as_of_ns */
     uint64_t load_ns;             /* charged to models that were being loaded */
-    uint64_t idle_ns;             /* charged to neither */
-    uint64_t unpriced_ns;         /* of these three, without a price */
+    uint64_t idle_ns;             /* without work */
+    uint64_t unpriced_ns;         /* of all accounts, without a price */
     struct cinf_cost serve_cost;  /* of the priced part of serve_ns */
     struct cinf_cost load_cost;   /* likewise */
     struct cinf_cost idle_cost;   /* likewise */
@@ -294,7 +309,12 @@ struct cinf_snapshot {
     const struct cinf_model_totals *models; /* [n_models], in the order they were added */
     uint32_t n_prices;                      /* how many */
     const struct cinf_price_period *prices; /* oldest first; the last one is in force */
-    void *memory;                           /* what the pointers above point into */
+    void *memory;                           /* what the pointers point into */
+    uint64_t lost_ns;                       /* in which the process could not run */
+    struct cinf_cost lost_cost;             /* of its priced part */
+    uint64_t stalls;                        /* stretches of lost time that this meter has noticed itself */
+    uint64_t clock_steps;          /* how often the clock went back; time goes on from where it was */
+    const uint64_t *price_lost_ns; /* [n_prices] lost time in each period */
 };
 #define CINF_SNAPSHOT .struct_size = sizeof(struct cinf_snapshot) /* begins an initializer */
 

@@ -91,7 +91,7 @@ static void add_tokens(struct cinf_bill *bill, const struct cinf_share *share)
     m->output_tokens += share->output_tokens;
 }
 
-void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns)
+void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns, uint64_t lost_ns)
 {
     struct cinf_bill *bill = share->bill;
     struct bill_counters *b = &bill->counters;
@@ -107,6 +107,9 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns)
         m->running++;
     }
     b->latency_ns = bill->meter->boundary_wall_ns - bill->start_wall_ns;
+    uint64_t waited_ns = since(start_wall_ns > bill->start_wall_ns ? start_wall_ns : bill->start_wall_ns,
+                               bill->meter->boundary_wall_ns);
+    b->lost_ns += lost_ns < waited_ns ? lost_ns : waited_ns;
 
     uint64_t ns = bill->part.ns, prefill_ns = prefill_of(share, ns);
     b->prefill_ns += prefill_ns;
@@ -190,6 +193,7 @@ void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
         .cost = c.cost,
         .drafted_tokens = (uint32_t)c.drafted_tokens,
         .accepted_tokens = (uint32_t)c.accepted_tokens,
+        .lost_ns = c.lost_ns,
     };
     memcpy(report, &r, report->struct_size < sizeof r ? report->struct_size : sizeof r);
 }

@@ -4,7 +4,8 @@
 
 #include "meter_state.h"
 
-/* Adds one request's part of the interval that has just ended, which began at `start_wall_ns`. */
-void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns);
+/* Adds one request's part of the interval that has just ended, which began at `start_wall_ns` and of which
+ * `lost_ns` were charged to no request. */
+void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns, uint64_t lost_ns);
 
 #endif

@@ -184,16 +184,17 @@ static void device_families(struct view *v)
     struct cinf_exposition *page = v->page;
     const struct device_counters *d = &v->snapshot.device;
     struct cinf_label labels[2] = { { "device", v->meter->device }, { "account", NULL } };
-    static const char *const accounts[3] = { "serve", "load", "idle" };
-    const uint64_t ns[3] = { d->serve_ns, d->load_ns, d->idle_ns };
-    const struct cinf_cost costs[3] = { d->serve_cost, d->load_cost, d->idle_cost };
+    static const char *const accounts[ACCOUNT_KINDS] = {
+        [ACCOUNT_SERVE] = "serve", [ACCOUNT_LOAD] = "load", [ACCOUNT_IDLE] = "idle", [ACCOUNT_LOST] = "lost"
+    };
 
     cinf_exposition_family(
         page, "costinfer_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
-        "All time of the device since it was opened: the three accounts add up to it exactly.");
-    for (int i = 0; i < 3; i++) {
+        "All time of the device since it was opened: the accounts add up to it exactly. In lost time its "
+        "threads could not run.");
+    for (int i = 0; i < ACCOUNT_KINDS; i++) {
         labels[1].value = accounts[i];
-        cinf_exposition_seconds(page, "costinfer_device_seconds_total", labels, 2, ns[i]);
+        cinf_exposition_seconds(page, "costinfer_device_seconds_total", labels, 2, d->ns[i]);
     }
     cinf_exposition_family(
         page, "costinfer_device_uptime_seconds", CINF_METRIC_GAUGE, "seconds",
@@ -201,13 +202,23 @@ static void device_families(struct view *v)
     cinf_exposition_seconds(page, "costinfer_device_uptime_seconds", labels, 1, d->boundary_ns);
     cinf_exposition_family(page, "costinfer_device_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
                            "The priced part of that time, at the price of that time.");
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < ACCOUNT_KINDS; i++) {
         labels[1].value = accounts[i];
-        cinf_exposition_cost(page, "costinfer_device_cost_dollars_total", labels, 2, costs[i]);
+        cinf_exposition_cost(page, "costinfer_device_cost_dollars_total", labels, 2, d->cost[i]);
     }
     cinf_exposition_family(page, "costinfer_unpriced_seconds_total", CINF_METRIC_COUNTER, "seconds",
                            "The part of that time during which no price was known.");
     cinf_exposition_seconds(page, "costinfer_unpriced_seconds_total", labels, 1, d->unpriced_ns);
+
+    cinf_exposition_family(
+        page, "costinfer_stalls_total", CINF_METRIC_COUNTER, NULL,
+        "Stretches of more than 0.25 seconds in which no thread of the process could run.");
+    cinf_exposition_integer(page, "costinfer_stalls_total", labels, 1,
+                            atomic_load(&v->meter->pulse.n_stalls));
+    cinf_exposition_family(page, "costinfer_clock_steps_total", CINF_METRIC_COUNTER, NULL,
+                           "How often the monotonic clock went back; time goes on from where it was.");
+    cinf_exposition_integer(page, "costinfer_clock_steps_total", labels, 1,
+                            atomic_load(&v->meter->pulse.n_steps));
 
     if (d->price.priced) {
         cinf_exposition_family(page, "costinfer_price_dollars_per_hour", CINF_METRIC_GAUGE, NULL,

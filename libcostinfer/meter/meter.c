@@ -2,7 +2,8 @@
  *
  * The timeline is a state machine of two states over one clock.  It remembers the last boundary; a
  * transition takes all time since then, adds it to exactly one account and makes now the boundary.
- * There is no other way to add time, so no time can be lost or counted twice.
+ * There is no other way to add time, so no time can be missed or counted twice.  What the pulse says was
+ * lost since the last boundary is taken off first, in every transition, for the account `lost`.
  *
  *                  busy: [boundary, now) -> idle account
  *            .-----------------------------------------------.
@@ -35,28 +36,19 @@
 
 /* ---- The timeline -------------------------------------------------------------------------- */
 
-/* Moves the boundary and returns the time passed.  Where both clocks are the same, one reading serves
- * both, so that a request alone on the device has taken exactly the time it is charged for. */
-static uint64_t move_boundary(struct cinf_meter *meter, uint64_t to_ns)
+/* Moves the boundary, and returns the time passed that is left to charge.  Where both clocks are the same,
+ * one reading serves both, so that a request alone on the device has taken exactly the time it is charged
+ * for, unless some of it was lost. */
+static uint64_t move_boundary(struct cinf_meter *meter, struct moment to)
 {
-    uint64_t interval = to_ns - meter->counters.boundary_ns;
-    meter->counters.boundary_ns = to_ns;
-    meter->boundary_wall_ns = meter->one_clock ? to_ns : wall_now(meter);
+    uint64_t interval = device_pass(&meter->counters, to);
+    meter->boundary_wall_ns = meter->one_clock ? to.ns : wall_now(meter);
     return interval;
 }
 
 static uint64_t end_interval(struct cinf_meter *meter)
 {
-    /* The boundary may be ahead of this thread's clock: where a reader was shown idle time up to a
-     * later moment, the idle stretch ended there. */
-    uint64_t now = timeline_now(meter), boundary = meter->counters.boundary_ns;
-    return move_boundary(meter, now > boundary ? now : boundary);
-}
-
-static void add_idle(struct cinf_meter *meter, uint64_t interval)
-{
-    struct device_counters *d = &meter->counters;
-    device_add(d, &d->idle_ns, &d->price.idle_ns, &d->idle_cost, interval);
+    return move_boundary(meter, timeline_now(meter));
 }
 
 static void enter_idle(struct cinf_meter *meter)
@@ -68,7 +60,7 @@ static void enter_idle(struct cinf_meter *meter)
 
 static void leave_idle(struct cinf_meter *meter)
 {
-    add_idle(meter, move_boundary(meter, idle_seal(meter)));
+    device_add(&meter->counters, ACCOUNT_IDLE, move_boundary(meter, idle_seal(meter)));
     meter->counters.idle = 0;
     publish(meter);
 }
@@ -104,7 +96,7 @@ void cinf_meter_idle(struct cinf_meter *meter)
     if (meter->counters.idle)
         return;
     if (meter->next_price) {
-        add_idle(meter, end_interval(meter));
+        device_add(&meter->counters, ACCOUNT_IDLE, end_interval(meter));
         change_price(meter);
     }
     enter_idle(meter);
@@ -122,10 +114,10 @@ uint64_t cinf_meter_charge(struct cinf_meter *meter, const struct cinf_share *sh
     if (n == 0)
         return 0;
     cinf_meter_busy(meter);
-    uint64_t start_wall_ns = meter->boundary_wall_ns;
-    uint64_t interval = end_interval(meter);
     struct device_counters *d = &meter->counters;
-    device_add(d, &d->serve_ns, &d->price.serve_ns, &d->serve_cost, interval);
+    uint64_t start_wall_ns = meter->boundary_wall_ns, lost_before = d->ns[ACCOUNT_LOST];
+    uint64_t interval = end_interval(meter), lost = d->ns[ACCOUNT_LOST] - lost_before;
+    device_add(d, ACCOUNT_SERVE, interval);
 
     struct split_part *parts = NULL;
     for (uint32_t i = n; i-- > 0;) {
@@ -137,7 +129,7 @@ uint64_t cinf_meter_charge(struct cinf_meter *meter, const struct cinf_share *sh
     }
     split_interval(parts, interval, &meter->split_turn);
     for (uint32_t i = 0; i < n; i++)
-        bill_settle(&shares[i], start_wall_ns);
+        bill_settle(&shares[i], start_wall_ns, lost);
     settle(meter);
     return interval;
 }
@@ -149,7 +141,7 @@ uint64_t cinf_meter_charge_load(struct cinf_meter *meter, uint32_t model)
     cinf_meter_busy(meter);
     uint64_t interval = end_interval(meter);
     struct device_counters *d = &meter->counters;
-    device_add(d, &d->load_ns, &d->price.load_ns, &d->load_cost, interval);
+    device_add(d, ACCOUNT_LOAD, interval);
     struct account *account = meter->models[model];
     struct model_counters *c = &account->counters;
     c->load_ns += interval;
@@ -377,7 +369,11 @@ enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter
     }
     meter->basis = o.basis;
     meter->latency_bounds = latency;
-    timeline_open(meter, &o);
+    enum cinf_status status = timeline_open(meter, &o);
+    if (status != CINF_OK) {
+        cinf_meter_free(meter);
+        return status;
+    }
     meter->counters.n_prices = 1;
     meter->counters.price = price;
     enter_idle(meter);
@@ -389,6 +385,7 @@ void cinf_meter_free(struct cinf_meter *meter)
 {
     if (!meter)
         return;
+    timeline_close(meter);
     for (uint32_t m = 0; m < meter->n_models; m++)
         account_free(meter->models[m]);
     for (uint64_t i = 0; i + 1 < meter->counters.n_prices; i++)

@@ -23,9 +23,13 @@
 #include <stdatomic.h>
 
 #include "histogram.h"
+#include "pulse.h"
 #include "split.h"
 
 enum { ACCOUNTS_MAX = 1024, PRICES_MAX = 4096, LABEL_BYTES_MAX = 256 };
+
+/* Where a device's time goes.  The first two belong to models, the others to the device alone. */
+enum account_kind { ACCOUNT_SERVE, ACCOUNT_LOAD, ACCOUNT_IDLE, ACCOUNT_LOST, ACCOUNT_KINDS };
 
 /* Every struct named _counters consists of uint64_t words only. */
 #define WORDS(type) (sizeof(type) / sizeof(uint64_t))
@@ -34,15 +38,16 @@ struct price_counters { /* the time under one price */
     uint64_t from_ns;
     uint64_t priced; /* 0 or 1 */
     uint64_t nanodollars_per_hour;
-    uint64_t serve_ns, load_ns, idle_ns;
+    uint64_t ns[ACCOUNT_KINDS];
 };
 
 struct device_counters {
     uint64_t idle; /* 1: since the boundary */
     uint64_t boundary_ns;
-    uint64_t serve_ns, load_ns, idle_ns;
+    uint64_t boundary_lost_ns; /* as the pulse had it at the boundary */
+    uint64_t ns[ACCOUNT_KINDS];
     uint64_t unpriced_ns;
-    struct cinf_cost serve_cost, load_cost, idle_cost;
+    struct cinf_cost cost[ACCOUNT_KINDS];
     uint64_t n_prices;
     struct price_counters price; /* the one in force, number n_prices - 1 */
 };
@@ -68,6 +73,7 @@ struct bill_counters {
     uint64_t input_tokens, cached_tokens, output_tokens;
     uint64_t drafted_tokens, accepted_tokens;
     uint64_t queue_ns, latency_ns, first_token_ns;
+    uint64_t lost_ns;
     uint64_t prefill_ns, decode_ns;
     uint64_t unpriced_ns;
     struct cinf_cost cost;
@@ -115,10 +121,9 @@ struct old_price {
 struct cinf_meter {
     char *device;
     enum cinf_basis basis;
-    uint64_t (*clock_ns)(void *context); /* of the timeline */
-    void *clock_context;
-    bool one_clock; /* the wall clock is the timeline's */
-    uint64_t opened_ns, opened_wall_ns;
+    struct pulse pulse; /* the timeline's clock */
+    struct pulse wall;  /* not opened if the timeline's clock is the wall clock */
+    bool one_clock;
     uint32_t n_endpoints;
     char *endpoints[CINF_ENDPOINTS_MAX];
     struct histogram_bounds latency_bounds;
@@ -139,6 +144,7 @@ struct cinf_meter {
     struct old_price *old_prices[PRICES_MAX]; /* [n_prices - 1] */
     _Atomic uint64_t phase;
     _Atomic uint64_t idle_seen; /* see mirror.h */
+    _Atomic uint64_t idle_seen_lost_ns;
     _Atomic uint64_t mirror[2][WORDS(struct device_counters)];
     _Atomic uint64_t gpu_used_bytes, gpu_total_bytes, gpu_taken_bytes, split_flop_as, split_byte_as;
     atomic_bool has_gpu, has_split;

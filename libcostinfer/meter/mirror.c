@@ -75,25 +75,28 @@ void idle_open(struct cinf_meter *meter)
     atomic_store(&meter->idle_seen, meter->counters.boundary_ns);
 }
 
-uint64_t idle_until(const struct cinf_meter *meter)
+/* The clock never goes back, so once it is read again it is past everything that was shown before. */
+struct moment idle_until(const struct cinf_meter *meter)
 {
     /* The one word that readers write. */
     _Atomic uint64_t *word = &((struct cinf_meter *)meter)->idle_seen;
-    uint64_t now = timeline_now(meter);
-    uint64_t seen = atomic_load(word);
-    while (seen < now) /* sealed is above every time */
-        if (atomic_compare_exchange_weak(word, &seen, now))
+    for (;;) {
+        uint64_t seen = atomic_load(word);
+        if (seen & IDLE_SEALED)
+            return (struct moment){ seen & ~IDLE_SEALED, atomic_load(&meter->idle_seen_lost_ns) };
+        struct moment now = timeline_now(meter);
+        if (now.ns >= seen && atomic_compare_exchange_weak(word, &seen, now.ns))
             return now;
-    return seen & ~IDLE_SEALED;
+    }
 }
 
-uint64_t idle_seal(struct cinf_meter *meter)
+struct moment idle_seal(struct cinf_meter *meter)
 {
-    uint64_t now = timeline_now(meter);
-    uint64_t seen = atomic_load(&meter->idle_seen);
-    uint64_t end;
-    do
-        end = seen > now ? seen : now;
-    while (!atomic_compare_exchange_weak(&meter->idle_seen, &seen, end | IDLE_SEALED));
-    return end;
+    for (;;) {
+        uint64_t seen = atomic_load(&meter->idle_seen);
+        struct moment end = timeline_now(meter);
+        atomic_store(&meter->idle_seen_lost_ns, end.lost_ns);
+        if (end.ns >= seen && atomic_compare_exchange_weak(&meter->idle_seen, &seen, end.ns | IDLE_SEALED))
+            return end;
+    }
 }

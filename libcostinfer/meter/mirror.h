@@ -26,7 +26,7 @@ bool mirror_moved(const struct cinf_meter *meter, uint64_t phase);
  * idle_seal() returns its end to the writer, idle_until() to a reader. */
 #define IDLE_SEALED (UINT64_C(1) << 63)
 void idle_open(struct cinf_meter *meter);
-uint64_t idle_seal(struct cinf_meter *meter);
-uint64_t idle_until(const struct cinf_meter *meter);
+struct moment idle_seal(struct cinf_meter *meter);
+struct moment idle_until(const struct cinf_meter *meter);
 
 #endif

@@ -19,7 +19,9 @@ static bool snapshot_try(struct snapshot *s, const struct cinf_meter *meter)
     uint64_t phase = mirror_phase(meter);
     unsigned mirror = phase & 1;
     load_mirror(&s->device, meter->mirror[mirror], WORDS(struct device_counters));
-    uint64_t idle_end = s->device.idle ? idle_until(meter) : 0;
+    struct moment idle_end = { 0 };
+    if (s->device.idle)
+        idle_end = idle_until(meter);
     for (uint32_t m = 0; m < s->n_models; m++) {
         const struct account *a = meter->models[m];
         struct model_snapshot *copy = &s->models[m];
@@ -31,11 +33,8 @@ static bool snapshot_try(struct snapshot *s, const struct cinf_meter *meter)
     if (mirror_moved(meter, phase))
         return false;
 
-    struct device_counters *d = &s->device;
-    if (d->idle) {
-        device_add(d, &d->idle_ns, &d->price.idle_ns, &d->idle_cost, idle_end - d->boundary_ns);
-        d->boundary_ns = idle_end;
-    }
+    if (s->device.idle)
+        device_add(&s->device, ACCOUNT_IDLE, device_pass(&s->device, idle_end));
     return true;
 }
 
@@ -102,9 +101,9 @@ static struct cinf_price_period period_of(const struct price_counters *c)
         .from_ns = c->from_ns,
         .priced = c->priced,
         .nanodollars_per_hour = c->nanodollars_per_hour,
-        .serve_ns = c->serve_ns,
-        .load_ns = c->load_ns,
-        .idle_ns = c->idle_ns,
+        .serve_ns = c->ns[ACCOUNT_SERVE],
+        .load_ns = c->ns[ACCOUNT_LOAD],
+        .idle_ns = c->ns[ACCOUNT_IDLE],
     };
 }
 
@@ -141,7 +140,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         text_bytes += strlen(meter->models[m]->name) + 1;
     char *memory =
         mem_new(1, n_models * sizeof(struct cinf_model_totals) +
-                       n_prices * (sizeof(struct cinf_price_period) + 2 * n_models * sizeof(uint64_t)) +
+                       n_prices * (sizeof(struct cinf_price_period) + (1 + 2 * n_models) * sizeof(uint64_t)) +
                        meter->n_endpoints * sizeof(char *) + text_bytes);
     if (!memory) {
         snapshot_free(&s);
@@ -152,6 +151,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
     char *block = memory;
     struct cinf_model_totals *models = cut(&block, n_models * sizeof *models);
     struct cinf_price_period *prices = cut(&block, n_prices * sizeof *prices);
+    uint64_t *price_lost = cut(&block, n_prices * sizeof *price_lost);
     uint64_t *ns = cut(&block, n_prices * 2 * n_models * sizeof *ns); /* [n_prices][2][n_models] */
     const char **endpoints = cut(&block, meter->n_endpoints * sizeof *endpoints);
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
@@ -163,7 +163,9 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
     for (size_t i = 0; i < n_prices; i++) {
         const struct old_price *old = i + 1 < n_prices ? meter->old_prices[i] : NULL;
         uint64_t *serve = ns + i * 2 * n_models, *load = serve + n_models;
-        prices[i] = period_of(old ? &old->counters : &s.device.price);
+        const struct price_counters *price = old ? &old->counters : &s.device.price;
+        prices[i] = period_of(price);
+        price_lost[i] = price->ns[ACCOUNT_LOST];
         prices[i].model_serve_ns = serve;
         prices[i].model_load_ns = load;
         for (size_t m = 0; m < n_models; m++) {
@@ -182,13 +184,13 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         .device = cut_text(&block, meter->device),
         .basis = meter->basis,
         .as_of_ns = d->boundary_ns,
-        .serve_ns = d->serve_ns,
-        .load_ns = d->load_ns,
-        .idle_ns = d->idle_ns,
+        .serve_ns = d->ns[ACCOUNT_SERVE],
+        .load_ns = d->ns[ACCOUNT_LOAD],
+        .idle_ns = d->ns[ACCOUNT_IDLE],
         .unpriced_ns = d->unpriced_ns,
-        .serve_cost = d->serve_cost,
-        .load_cost = d->load_cost,
-        .idle_cost = d->idle_cost,
+        .serve_cost = d->cost[ACCOUNT_SERVE],
+        .load_cost = d->cost[ACCOUNT_LOAD],
+        .idle_cost = d->cost[ACCOUNT_IDLE],
         .n_endpoints = meter->n_endpoints,
         .endpoints = endpoints,
         .n_models = s.n_models,
@@ -196,6 +198,11 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         .n_prices = (uint32_t)n_prices,
         .prices = prices,
         .memory = memory,
+        .lost_ns = d->ns[ACCOUNT_LOST],
+        .lost_cost = d->cost[ACCOUNT_LOST],
+        .stalls = atomic_load(&meter->pulse.n_stalls),
+        .clock_steps = atomic_load(&meter->pulse.n_steps),
+        .price_lost_ns = price_lost,
     };
     memcpy(out, &filled, out->struct_size < sizeof filled ? out->struct_size : sizeof filled);
     snapshot_free(&s);

@@ -1,19 +1,23 @@
-/* timeline.h - a meter's clocks, and adding an interval to one of the device's accounts. */
+/* timeline.h - a meter's clocks, and adding an interval to the device's accounts. */
 #ifndef TIMELINE_H
 #define TIMELINE_H
 
 #include "meter_state.h"
 
-/* Chooses the clocks that the options ask for and reads them once: the timeline begins now. */
-void timeline_open(struct cinf_meter *meter, const struct cinf_meter_options *options);
+/* Chooses the clocks that the options ask for and starts them: the timeline begins now. */
+enum cinf_status timeline_open(struct cinf_meter *meter, const struct cinf_meter_options *options);
+void timeline_close(struct cinf_meter *meter);
 
-/* Nanoseconds since the meter was opened, by the clock that is charged and by the wall clock.  Any thread
- * may call both. */
-uint64_t timeline_now(const struct cinf_meter *meter);
+/* The time since the meter was opened, by the clock that is charged and by the wall clock.  Any thread may
+ * call both; readings are signs of life (pulse.h), which is why they change a meter that is only read. */
+struct moment timeline_now(const struct cinf_meter *meter);
 uint64_t wall_now(const struct cinf_meter *meter);
 
-/* Adds an interval to one of the device's three accounts at the price in force. */
-void device_add(struct device_counters *d, uint64_t *ns, uint64_t *price_ns, struct cinf_cost *cost,
-                uint64_t interval);
+/* Adds an interval to one of the device's accounts at the price in force. */
+void device_add(struct device_counters *d, enum account_kind kind, uint64_t interval);
+
+/* Moves the boundary.  Adds what was lost since the last boundary to its account, and returns the rest, which
+ * is left to add. */
+uint64_t device_pass(struct device_counters *d, struct moment to);
 
 #endif
