@@ -97,7 +97,7 @@ static inline void same_cost(struct cinf_cost a, struct cinf_cost b)
 /* Checks what must hold within one snapshot, whatever happened before it. */
 static inline void check_snapshot(const struct cinf_snapshot *s)
 {
-    same(s->serve_ns + s->load_ns + s->idle_ns + s->lost_ns, s->as_of_ns);
+    same(s->serve_ns + s->load_ns + s->idle_ns + s->lost_ns + s->overhead_ns, s->as_of_ns);
 
     uint64_t serve = 0, load = 0;
     struct cinf_cost serve_cost = { 0 }, load_cost = { 0 };
@@ -127,12 +127,13 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
 
     /* The periods by price give the same sums, the same costs, and leave no gap in time. */
     uint64_t at = 0, unpriced = 0;
-    struct cinf_cost costs[4] = { { 0 } };
+    struct cinf_cost costs[5] = { { 0 } };
     for (uint32_t p = 0; p < s->n_prices; p++) {
         const struct cinf_price_period *period = &s->prices[p];
         uint64_t model_serve = 0, model_load = 0, rate = period->nanodollars_per_hour;
         same(period->from_ns, at);
-        uint64_t whole = period->serve_ns + period->load_ns + period->idle_ns + s->price_lost_ns[p];
+        uint64_t whole = period->serve_ns + period->load_ns + period->idle_ns + s->price_lost_ns[p] +
+                         s->price_overhead_ns[p];
         at += whole;
         for (uint32_t m = 0; m < s->n_models; m++) {
             model_serve += period->model_serve_ns[m];
@@ -148,6 +149,7 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
         costs[1] = cinf_cost_add(costs[1], cinf_cost_of(period->load_ns, rate));
         costs[2] = cinf_cost_add(costs[2], cinf_cost_of(period->idle_ns, rate));
         costs[3] = cinf_cost_add(costs[3], cinf_cost_of(s->price_lost_ns[p], rate));
+        costs[4] = cinf_cost_add(costs[4], cinf_cost_of(s->price_overhead_ns[p], rate));
     }
     same(at, s->as_of_ns);
     same(unpriced, s->unpriced_ns);
@@ -155,6 +157,7 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
     same_cost(costs[1], s->load_cost);
     same_cost(costs[2], s->idle_cost);
     same_cost(costs[3], s->lost_cost);
+    same_cost(costs[4], s->overhead_cost);
 }
 
 #endif

@@ -99,6 +99,7 @@ START_TEST(what_is_unknown_is_absent)
     has(text, "costinfer_unpriced_seconds_total{device=\"cpu\"} 1.5");
     has(text, "costinfer_device_seconds_total{device=\"cpu\",account=\"lost\"} 0");
     has(text, "costinfer_device_cost_dollars_total{device=\"cpu\",account=\"lost\"} 0.000000000000");
+    has(text, "costinfer_device_seconds_total{device=\"cpu\",account=\"overhead\"} 0");
     has(text, "costinfer_stalls_total{device=\"cpu\"} 0");
     has(text, "costinfer_clock_steps_total{device=\"cpu\"} 0");
     has(text, "costinfer_device_cost_dollars_total{device=\"cpu\",account=\"idle\"} 0.000000000000");

@@ -252,6 +252,64 @@ START_TEST(every_identity_after_every_step)
 }
 END_TEST
 
+/* ---- CPU time -------------------------------------------------------------------------------- */
+
+static uint64_t world_device_cpu;
+
+static uint64_t device_cpu(void *context)
+{
+    (void)context;
+    return world_device_cpu;
+}
+
+/* `device` of `all` nanoseconds of CPU time were the device's. */
+static void use_cpu(uint64_t all, uint64_t device)
+{
+    world_pass(all);
+    world_device_cpu += device;
+}
+
+START_TEST(other_threads_are_overhead)
+{
+    struct cinf_meter *meter;
+    world_clock = 500;
+    world_device_cpu = 77;
+    ck_ok(cinf_meter_new(&meter, &(struct cinf_meter_options){ CINF_METER_OPTIONS, .basis = CINF_BASIS_CPU,
+                                                               .dollars_per_hour = "1", .clock_ns = world_now,
+                                                               .device_cpu_ns = device_cpu }));
+    uint32_t model = world_model(meter, "m");
+    struct cinf_bill *bill = world_bill(meter, model);
+    struct cinf_share share = { .bill = bill, .decode_weight = 1 };
+    use_cpu(1000, 30); /* without work */
+    struct cinf_snapshot s = snapshot(meter);
+    ck_assert_uint_eq(s.overhead_ns, 1000);
+    ck_assert_uint_eq(s.idle_ns, 0);
+    cinf_snapshot_free(&s);
+    cinf_meter_busy(meter);
+    use_cpu(100, 60);
+    ck_assert_uint_eq(cinf_meter_charge(meter, &share, 1), 60);
+    use_cpu(100000, 70); /* a flood of something else */
+    ck_assert_uint_eq(cinf_meter_charge(meter, &share, 1), 70);
+    use_cpu(10, 12); /* read a moment apart: the rest is charged next time */
+    ck_assert_uint_eq(cinf_meter_charge(meter, &share, 1), 10);
+    use_cpu(10, 5);
+    ck_assert_uint_eq(cinf_meter_charge(meter, &share, 1), 7);
+    use_cpu(50, 50);
+    ck_assert_uint_eq(cinf_meter_charge_load(meter, model), 50);
+    cinf_meter_idle(meter);
+    use_cpu(40, 40);
+    s = snapshot(meter);
+    ck_assert_uint_eq(s.serve_ns, 147);
+    ck_assert_uint_eq(s.load_ns, 50);
+    ck_assert_uint_eq(s.idle_ns, 0);
+    ck_assert_uint_eq(s.as_of_ns, 1000 + 100 + 100000 + 10 + 10 + 50 + 40);
+    ck_assert_uint_eq(s.overhead_ns, s.as_of_ns - 147 - 50);
+    cinf_snapshot_free(&s);
+    world_end(bill);
+    cinf_meter_free(meter);
+}
+END_TEST
+
 /* ---- The invariants one by one --------------------------------------------------------------- */
 
 START_TEST(alone_the_cost_is_latency_times_the_hourly_rate)
@@ -721,6 +779,7 @@ Suite *suite(void)
     TCase *t = tcase_create("meter");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, every_identity_after_every_step, 0, 4);
+    tcase_add_test(t, other_threads_are_overhead);
     tcase_add_test(t, alone_the_cost_is_latency_times_the_hourly_rate);
     tcase_add_test(t, overlapping_requests_cost_the_machine_once);
     tcase_add_test(t, a_new_price_while_idle_takes_effect_now);

@@ -23,7 +23,7 @@
  *
  * What always holds, as integers (the invariants):
  *
- *   serve + load + idle + lost = as_of - opened       no nanosecond is missed or counted twice
+ *   serve + load + idle + lost + overhead = as_of     no nanosecond is missed or counted twice
  *   sum of all reports' device_ns = serve             finished and running ones
  *   alone on the device:
  *     device_ns + lost_ns = latency_ns                so cost = latency x hourly rate / 3600, if none was
@@ -33,6 +33,10 @@
  * process was stopped (SIGSTOP, a debugger), its virtual machine was paused, or no processor was given to it.
  * No request and no model pays for it.  A shorter stretch cannot be told apart from ordinary waiting for a
  * processor and stays in the step that it delays.  Waiting for a device or a disk is not lost.
+ *
+ * Overhead exists only where CPU time is charged (CINF_BASIS_CPU) and the device's threads are known
+ * (device_cpu_ns): it is the CPU time of all other threads.  As_of is then the CPU time that the process has
+ * used since the meter was opened.
  *
  * Time enters an account in one way only: a charge takes everything since the last boundary and
  * moves the boundary to now.  Counters are integers (nanoseconds, tokens, requests); money is derived
@@ -84,7 +88,7 @@ CINF_API enum cinf_status cinf_price_parse(uint64_t *nanodollars_per_hour, const
 /* Which time is charged. */
 enum cinf_basis {
     CINF_BASIS_WALL = 0, /* the machine is rented by the hour: monotonic wall time */
-    CINF_BASIS_CPU,      /* a shared box: CPU time of this process, the rate is per core-hour */
+    CINF_BASIS_CPU,      /* a shared machine: CPU time of this process, the rate is per core-hour */
 };
 
 /* How to open a meter.  Zero means the default, in every field. */
@@ -106,6 +110,11 @@ struct cinf_meter_options {
      * it. NULL: a thread of the meter's own watches the host's wall clock; with clock_ns or CINF_BASIS_CPU
      * nothing is lost. */
     uint64_t (*stalled_ns)(void *context);
+    /* With CINF_BASIS_CPU: returns the CPU time that the device's threads have used so far, in nanoseconds;
+     * the thread that moves time calls it.  What the other threads of the process use is then overhead. NULL:
+     * all CPU time of the process is the device's. */
+    uint64_t (*device_cpu_ns)(void *context);
+    void *device_cpu_context; /* passed to device_cpu_ns */
 };
 #define CINF_METER_OPTIONS .struct_size = sizeof(struct cinf_meter_options) /* begins an initializer */
 
@@ -296,7 +305,7 @@ struct cinf_snapshot {
     const char *device;           /* its label */
     enum cinf_basis basis;        /* which time is charged */
     uint64_t as_of_ns;            /* since the meter was opened: now while idle, else the last boundary */
-    uint64_t serve_ns;            /* charged to requests; with load, idle and lost it adds up to as_of_ns */
+    uint64_t serve_ns;            /* charged to requests; all five accounts add up to as_of_ns */
     uint64_t load_ns;             /* charged to models that were being loaded */
     uint64_t idle_ns;             /* without work */
     uint64_t unpriced_ns;         /* of all accounts, without a price */
@@ -313,8 +322,11 @@ struct cinf_snapshot {
     uint64_t lost_ns;                       /* in which the process could not run */
     struct cinf_cost lost_cost;             /* of its priced part */
     uint64_t stalls;                        /* stretches of lost time that this meter has noticed itself */
-    uint64_t clock_steps;          /* how often the clock went back; time goes on from where it was */
-    const uint64_t *price_lost_ns; /* [n_prices] lost time in each period */
+    uint64_t clock_steps;              /* how often the clock went back; time goes on from where it was */
+    const uint64_t *price_lost_ns;     /* [n_prices] lost time in each period */
+    uint64_t overhead_ns;              /* CPU time of threads that are not the device's */
+    struct cinf_cost overhead_cost;    /* of its priced part */
+    const uint64_t *price_overhead_ns; /* [n_prices] overhead in each period */
 };
 #define CINF_SNAPSHOT .struct_size = sizeof(struct cinf_snapshot) /* begins an initializer */
 

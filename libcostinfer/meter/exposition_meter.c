@@ -185,20 +185,21 @@ static void device_families(struct view *v)
     const struct device_counters *d = &v->snapshot.device;
     struct cinf_label labels[2] = { { "device", v->meter->device }, { "account", NULL } };
     static const char *const accounts[ACCOUNT_KINDS] = {
-        [ACCOUNT_SERVE] = "serve", [ACCOUNT_LOAD] = "load", [ACCOUNT_IDLE] = "idle", [ACCOUNT_LOST] = "lost"
+        [ACCOUNT_SERVE] = "serve", [ACCOUNT_LOAD] = "load",         [ACCOUNT_IDLE] = "idle",
+        [ACCOUNT_LOST] = "lost",   [ACCOUNT_OVERHEAD] = "overhead",
     };
 
     cinf_exposition_family(
         page, "costinfer_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
-        "All time of the device since it was opened: the accounts add up to it exactly. In lost time its "
-        "threads could not run.");
+        "All time of the device since it was opened: the accounts add up to it exactly. Lost: no thread "
+        "could run. Overhead, on the basis of CPU time: other threads than the device's.");
     for (int i = 0; i < ACCOUNT_KINDS; i++) {
         labels[1].value = accounts[i];
         cinf_exposition_seconds(page, "costinfer_device_seconds_total", labels, 2, d->ns[i]);
     }
-    cinf_exposition_family(
-        page, "costinfer_device_uptime_seconds", CINF_METRIC_GAUGE, "seconds",
-        "Time since the device was opened, up to the moment that the accounts are settled to.");
+    cinf_exposition_family(page, "costinfer_device_uptime_seconds", CINF_METRIC_GAUGE, "seconds",
+                           "Time since the device was opened, up to the moment that the accounts are settled "
+                           "to: wall time, or CPU time of the process.");
     cinf_exposition_seconds(page, "costinfer_device_uptime_seconds", labels, 1, d->boundary_ns);
     cinf_exposition_family(page, "costinfer_device_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
                            "The priced part of that time, at the price of that time.");

@@ -46,9 +46,26 @@ static uint64_t move_boundary(struct cinf_meter *meter, struct moment to)
     return interval;
 }
 
+static uint64_t device_cpu(const struct cinf_meter *meter)
+{
+    return meter->device_cpu_ns ? meter->device_cpu_ns(meter->device_cpu_context) : 0;
+}
+
+/* Ends a busy interval; what other threads of the process used of it is overhead. */
 static uint64_t end_interval(struct cinf_meter *meter)
 {
-    return move_boundary(meter, timeline_now(meter));
+    /* Read before the boundary, so it is at most what the boundary is past, but for the time between the two
+     * readings.  That is left for the next interval. */
+    uint64_t cpu_ns = device_cpu(meter);
+    uint64_t interval = move_boundary(meter, timeline_now(meter));
+    if (!meter->device_cpu_ns)
+        return interval;
+    uint64_t used = cpu_ns > meter->device_cpu_charged_ns ? cpu_ns - meter->device_cpu_charged_ns : 0;
+    if (used > interval)
+        used = interval;
+    meter->device_cpu_charged_ns += used;
+    device_add(&meter->counters, ACCOUNT_OVERHEAD, interval - used);
+    return used;
 }
 
 static void enter_idle(struct cinf_meter *meter)
@@ -60,7 +77,8 @@ static void enter_idle(struct cinf_meter *meter)
 
 static void leave_idle(struct cinf_meter *meter)
 {
-    device_add(&meter->counters, ACCOUNT_IDLE, move_boundary(meter, idle_seal(meter)));
+    device_add(&meter->counters, idle_account(meter), move_boundary(meter, idle_seal(meter)));
+    meter->device_cpu_charged_ns = device_cpu(meter);
     meter->counters.idle = 0;
     publish(meter);
 }

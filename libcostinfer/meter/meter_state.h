@@ -29,7 +29,14 @@
 enum { ACCOUNTS_MAX = 1024, PRICES_MAX = 4096, LABEL_BYTES_MAX = 256 };
 
 /* Where a device's time goes.  The first two belong to models, the others to the device alone. */
-enum account_kind { ACCOUNT_SERVE, ACCOUNT_LOAD, ACCOUNT_IDLE, ACCOUNT_LOST, ACCOUNT_KINDS };
+enum account_kind {
+    ACCOUNT_SERVE,
+    ACCOUNT_LOAD,
+    ACCOUNT_IDLE,
+    ACCOUNT_LOST,
+    ACCOUNT_OVERHEAD,
+    ACCOUNT_KINDS
+};
 
 /* Every struct named _counters consists of uint64_t words only. */
 #define WORDS(type) (sizeof(type) / sizeof(uint64_t))
@@ -124,6 +131,10 @@ struct cinf_meter {
     struct pulse pulse; /* the timeline's clock */
     struct pulse wall;  /* not opened if the timeline's clock is the wall clock */
     bool one_clock;
+    /* CPU time of the device's own threads; NULL: all of the timeline is theirs. */
+    uint64_t (*device_cpu_ns)(void *context);
+    void *device_cpu_context;
+    uint64_t device_cpu_charged_ns; /* the writing thread's: how much of it the boundary is past */
     uint32_t n_endpoints;
     char *endpoints[CINF_ENDPOINTS_MAX];
     struct histogram_bounds latency_bounds;

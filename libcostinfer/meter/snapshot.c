@@ -34,7 +34,7 @@ static bool snapshot_try(struct snapshot *s, const struct cinf_meter *meter)
         return false;
 
     if (s->device.idle)
-        device_add(&s->device, ACCOUNT_IDLE, device_pass(&s->device, idle_end));
+        device_add(&s->device, idle_account(meter), device_pass(&s->device, idle_end));
     return true;
 }
 
@@ -140,7 +140,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         text_bytes += strlen(meter->models[m]->name) + 1;
     char *memory =
         mem_new(1, n_models * sizeof(struct cinf_model_totals) +
-                       n_prices * (sizeof(struct cinf_price_period) + (1 + 2 * n_models) * sizeof(uint64_t)) +
+                       n_prices * (sizeof(struct cinf_price_period) + (2 + 2 * n_models) * sizeof(uint64_t)) +
                        meter->n_endpoints * sizeof(char *) + text_bytes);
     if (!memory) {
         snapshot_free(&s);
@@ -152,6 +152,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
     struct cinf_model_totals *models = cut(&block, n_models * sizeof *models);
     struct cinf_price_period *prices = cut(&block, n_prices * sizeof *prices);
     uint64_t *price_lost = cut(&block, n_prices * sizeof *price_lost);
+    uint64_t *price_overhead = cut(&block, n_prices * sizeof *price_overhead);
     uint64_t *ns = cut(&block, n_prices * 2 * n_models * sizeof *ns); /* [n_prices][2][n_models] */
     const char **endpoints = cut(&block, meter->n_endpoints * sizeof *endpoints);
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
@@ -166,6 +167,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         const struct price_counters *price = old ? &old->counters : &s.device.price;
         prices[i] = period_of(price);
         price_lost[i] = price->ns[ACCOUNT_LOST];
+        price_overhead[i] = price->ns[ACCOUNT_OVERHEAD];
         prices[i].model_serve_ns = serve;
         prices[i].model_load_ns = load;
         for (size_t m = 0; m < n_models; m++) {
@@ -203,6 +205,9 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         .stalls = atomic_load(&meter->pulse.n_stalls),
         .clock_steps = atomic_load(&meter->pulse.n_steps),
         .price_lost_ns = price_lost,
+        .overhead_ns = d->ns[ACCOUNT_OVERHEAD],
+        .overhead_cost = d->cost[ACCOUNT_OVERHEAD],
+        .price_overhead_ns = price_overhead,
     };
     memcpy(out, &filled, out->struct_size < sizeof filled ? out->struct_size : sizeof filled);
     snapshot_free(&s);

@@ -38,6 +38,8 @@ enum cinf_status timeline_open(struct cinf_meter *meter, const struct cinf_meter
 {
     bool cpu = options->basis == CINF_BASIS_CPU;
     meter->one_clock = options->clock_ns || !cpu;
+    meter->device_cpu_ns = cpu ? options->device_cpu_ns : NULL;
+    meter->device_cpu_context = options->device_cpu_context;
     if (!meter->one_clock)
         TRY(pulse_open(&meter->wall, host_wall, NULL, NULL, false));
     return pulse_open(&meter->pulse,
@@ -62,6 +64,11 @@ void device_add(struct device_counters *d, enum account_kind kind, uint64_t inte
         d->cost[kind] = cinf_cost_add(d->cost[kind], cinf_cost_of(interval, d->price.nanodollars_per_hour));
     else
         d->unpriced_ns += interval;
+}
+
+enum account_kind idle_account(const struct cinf_meter *meter)
+{
+    return meter->device_cpu_ns ? ACCOUNT_OVERHEAD : ACCOUNT_IDLE;
 }
 
 uint64_t device_pass(struct device_counters *d, struct moment to)
