@@ -74,14 +74,16 @@ static inline struct cinf_snapshot snapshot_now(void)
 
 static inline uint64_t sum_of_costs(const struct cinf_snapshot *s)
 {
-    return cinf_cost_add(cinf_cost_add(s->serve_cost, s->load_cost), s->idle_cost).lo;
+    return cinf_cost_add(cinf_cost_add(cinf_cost_add(s->serve_cost, s->load_cost), s->idle_cost),
+                         cinf_cost_add(s->lost_cost, s->overhead_cost))
+        .lo;
 }
 
 /* The identities that hold within every snapshot. */
 static inline void check_identities(const struct cinf_snapshot *s)
 {
     uint64_t serve = 0, load_ns = 0;
-    ck_assert_uint_eq(s->serve_ns + s->load_ns + s->idle_ns, s->as_of_ns);
+    ck_assert_uint_eq(s->serve_ns + s->load_ns + s->idle_ns + s->lost_ns + s->overhead_ns, s->as_of_ns);
     for (uint32_t i = 0; i < s->n_models; i++) {
         const struct cinf_model_totals *m = &s->models[i];
         ck_assert_uint_eq(m->prefill_ns + m->decode_ns, m->serve_ns);

@@ -283,6 +283,69 @@ START_TEST(the_cpu_basis_conserves_cpu_time)
 }
 END_TEST
 
+static atomic_bool flood_over;
+
+static void *flood(void *tokenizer)
+{
+    static const char text[] = "There was once a flood of texts that nobody generated anything from.";
+    while (!atomic_load(&flood_over)) {
+        int32_t *ids;
+        size_t n;
+        ck_ok(cinf_tokenizer_encode(tokenizer, text, sizeof text - 1, 0, &ids, &n));
+        cinf_ids_free(ids);
+    }
+    return NULL;
+}
+
+static uint64_t cost_of_a_text(void)
+{
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        struct cinf_result *result;
+        struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 100,
+                                          .ignore_eos = true };
+        ck_ok(cinf_generate(&result, small, &o, NULL, NULL));
+        least = result->report.device_ns < least ? result->report.device_ns : least;
+        cinf_result_free(result);
+    }
+    return least;
+}
+
+START_TEST(on_the_cpu_basis_a_flood_of_other_work_costs_a_request_nothing)
+{
+    static const char *const devices[] = { "cpu", "cpu-blas", "cpu-reference" };
+    open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .basis = CINF_BASIS_CPU,
+                                               .device = devices[_i], .dollars_per_hour = "2.50" });
+    load(&small, "stories-small");
+    (void)cost_of_a_text();
+    struct cinf_snapshot before = snapshot_now();
+    uint64_t quiet = cost_of_a_text();
+    struct cinf_snapshot after = snapshot_now();
+    uint64_t serve = after.serve_ns - before.serve_ns, overhead = after.overhead_ns - before.overhead_ns;
+    /* The device's own threads are known: what they use is not overhead. */
+    ck_assert_uint_lt(overhead, serve / 2);
+    cinf_snapshot_free(&before);
+    before = after;
+
+    pthread_t threads[3];
+    atomic_store(&flood_over, false);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, flood, (void *)cinf_model_tokenizer(small)), 0);
+    uint64_t flooded = cost_of_a_text();
+    atomic_store(&flood_over, true);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    after = snapshot_now();
+    check_identities(&after);
+    printf("%s: %d us quiet, %d us flooded\n", devices[_i], (int)(quiet / 1000), (int)(flooded / 1000));
+    /* Shared caches make the same work take longer, but not twice as long. */
+    ck_assert_uint_lt(flooded, 2 * quiet);
+    ck_assert_uint_gt(after.overhead_ns - before.overhead_ns, 0);
+    cinf_snapshot_free(&before);
+    cinf_snapshot_free(&after);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("accounts");
@@ -296,6 +359,7 @@ Suite *suite(void)
     if (HAVE_DEMO_MODELS)
         tcase_add_test(t, the_price_follows_the_kind_of_device);
     tcase_add_test(t, the_cpu_basis_conserves_cpu_time);
+    tcase_add_loop_test(t, on_the_cpu_basis_a_flood_of_other_work_costs_a_request_nothing, 0, 3);
     suite_add_tcase(s, t);
     return s;
 }

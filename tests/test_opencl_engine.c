@@ -37,7 +37,7 @@ static void close_model(void)
     struct cinf_snapshot s = { CINF_SNAPSHOT };
     ck_ok(cinf_meter_snapshot(&s, cinf_engine_meter(engine)));
     ck_assert_uint_gt(s.serve_ns, 0);
-    ck_assert_uint_eq(s.serve_ns + s.load_ns + s.idle_ns, s.as_of_ns);
+    ck_assert_uint_eq(s.serve_ns + s.load_ns + s.idle_ns + s.lost_ns + s.overhead_ns, s.as_of_ns);
     ck_assert_uint_eq(cinf_cost_add(cinf_cost_add(s.serve_cost, s.load_cost), s.idle_cost).lo,
                       s.as_of_ns * 1000000000u);
     cinf_snapshot_free(&s);

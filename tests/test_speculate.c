@@ -174,7 +174,7 @@ static void close_engine(void)
 {
     struct cinf_snapshot s = { CINF_SNAPSHOT };
     ck_ok(cinf_meter_snapshot(&s, cinf_engine_meter(engine)));
-    ck_assert_uint_eq(s.serve_ns + s.load_ns + s.idle_ns, s.as_of_ns);
+    ck_assert_uint_eq(s.serve_ns + s.load_ns + s.idle_ns + s.lost_ns + s.overhead_ns, s.as_of_ns);
     ck_assert_uint_eq(s.models[0].serve_ns, s.serve_ns);
     cinf_snapshot_free(&s);
     cinf_model_release(model);

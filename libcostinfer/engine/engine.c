@@ -22,6 +22,17 @@ enum {
     PREFILL_ROWS_MAX = 4096,
 };
 
+/* An own clock is not made of threads. */
+static bool charges_threads(const struct cinf_engine_options *o)
+{
+    return o->basis == CINF_BASIS_CPU && !o->clock_ns;
+}
+
+static uint64_t device_cpu(void *threads)
+{
+    return device_threads_cpu_ns(threads);
+}
+
 static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_engine_options *o)
 {
     struct device_options device_options = { .threads = o->threads,
@@ -31,7 +42,10 @@ static enum cinf_status open_device(struct cinf_engine *e, const struct cinf_eng
     struct device_speed speed;
     char reason[DEVICE_REASON_MAX];
     TRY(device_open(&e->device, o->device, &device_options, reason));
-    TRY(e->device->backend->measure(e->device, &speed));
+    if (charges_threads(o))
+        TRY(device_threads_find(&e->threads, e->device, &speed));
+    else
+        TRY(e->device->backend->measure(e->device, &speed));
     e->device->backend->info(e->device, &info);
     struct cinf_device_info *d = &e->device_info;
     d->struct_size = sizeof *d;
@@ -74,7 +88,9 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
                                     .latency_buckets = o->latency_buckets,
                                     .n_latency_buckets = o->n_latency_buckets,
                                     .clock_ns = o->clock_ns,
-                                    .clock_context = o->clock_context };
+                                    .clock_context = o->clock_context,
+                                    .device_cpu_ns = charges_threads(o) ? device_cpu : NULL,
+                                    .device_cpu_context = &e->threads };
     if (o->cpu_dollars_per_hour || o->gpu_dollars_per_hour)
         m.dollars_per_hour = e->device_info.is_gpu ? o->gpu_dollars_per_hour : o->cpu_dollars_per_hour;
     TRY(cinf_meter_new(&e->meter, &m));

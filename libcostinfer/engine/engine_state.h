@@ -19,6 +19,7 @@
 #include <costinfer/request.h>
 
 #include "backend.h"
+#include "device_threads.h"
 #include "model.h"
 #include "model_stream.h"
 #include "sampler.h"
@@ -150,6 +151,7 @@ struct cinf_engine {
     /* Fixed. */
     struct cinf_device_info device_info; /* as it was opened */
     struct cinf_meter *meter;
+    struct device_threads threads; /* where CPU time is charged; the scheduler's */
     uint64_t kv_memory;
     uint32_t queue_max, prefill_rows;
     bool prefix_reuse;

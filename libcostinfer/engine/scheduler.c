@@ -216,6 +216,7 @@ static void wait_for_files(struct cinf_engine *e)
 void *scheduler_main(void *engine)
 {
     struct cinf_engine *e = engine;
+    device_threads_add_self(&e->threads);
     pthread_mutex_lock(&e->lock);
     for (;;) {
         if (e->gauges_due_ns < UINT64_MAX && clock_monotonic_ns() >= e->gauges_due_ns) {

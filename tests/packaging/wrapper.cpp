@@ -146,7 +146,7 @@ static void charge(const cJSON *c)
     snapshot s = meter.costs();
     CHECK(parts == charged && s->serve_ns == parts && s.begin()->serve_ns == parts &&
           name == s.begin()->name);
-    CHECK(s->serve_ns + s->load_ns + s->idle_ns == s->as_of_ns && text_of(c, "device") == s->device);
+    CHECK(s->serve_ns + s->load_ns + s->idle_ns + s->lost_ns + s->overhead_ns == s->as_of_ns && text_of(c, "device") == s->device);
 }
 
 static void conform(const std::string &folder, const cJSON *scenario)
@@ -247,7 +247,7 @@ static void conform(const std::string &folder, const cJSON *scenario)
         CHECK(seen == text_of(c, "status"));
     }
     snapshot s = e.costs();
-    CHECK(s->serve_ns + s->load_ns + s->idle_ns == s->as_of_ns);
+    CHECK(s->serve_ns + s->load_ns + s->idle_ns + s->lost_ns + s->overhead_ns == s->as_of_ns);
 }
 
 static void own(const std::string &folder)
