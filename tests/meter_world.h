@@ -75,6 +75,13 @@ static inline struct cinf_bill *world_bill(struct cinf_meter *meter, uint32_t mo
     return bill;
 }
 
+static inline struct cinf_bill *world_bill_for(struct cinf_meter *meter, uint32_t model, const char *payer)
+{
+    struct cinf_bill *bill;
+    ck_ok(cinf_bill_open_for(&bill, meter, model, 0, payer));
+    return bill;
+}
+
 static inline struct cinf_report world_report(const struct cinf_bill *bill)
 {
     struct cinf_report r = { CINF_REPORT };
@@ -124,6 +131,37 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
     same(load, s->load_ns);
     same_cost(serve_cost, s->serve_cost);
     same_cost(load_cost, s->load_cost);
+
+    /* What payers paid is what their models took. */
+    uint32_t n_seen = 0;
+    for (uint32_t m = 0; m < s->n_models; m++) {
+        const struct cinf_model_totals *t = &s->models[m];
+        struct cinf_payer_totals sum = { .model = m };
+        for (; n_seen < s->n_payers && s->payers[n_seen].model == m; n_seen++) {
+            const struct cinf_payer_totals *payer = &s->payers[n_seen];
+            same(payer->prefill_ns + payer->decode_ns, payer->serve_ns);
+            sum.prefill_ns += payer->prefill_ns;
+            sum.decode_ns += payer->decode_ns;
+            sum.unpriced_ns += payer->unpriced_ns;
+            sum.cost = cinf_cost_add(sum.cost, payer->cost);
+            sum.input_tokens += payer->input_tokens;
+            sum.cached_tokens += payer->cached_tokens;
+            sum.output_tokens += payer->output_tokens;
+            sum.requests += payer->requests;
+        }
+        uint64_t requests = 0;
+        for (uint32_t e = 0; e < CINF_ENDPOINTS_MAX; e++)
+            requests += t->requests[e];
+        same(sum.prefill_ns, t->prefill_ns);
+        same(sum.decode_ns, t->decode_ns);
+        same(sum.unpriced_ns, t->unpriced_ns);
+        same_cost(sum.cost, t->serve_cost);
+        same(sum.input_tokens, t->input_tokens);
+        same(sum.cached_tokens, t->cached_tokens);
+        same(sum.output_tokens, t->output_tokens);
+        same(sum.requests, requests);
+    }
+    same(n_seen, s->n_payers);
 
     /* The periods by price give the same sums, the same costs, and leave no gap in time. */
     uint64_t at = 0, unpriced = 0;

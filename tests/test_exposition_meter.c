@@ -60,6 +60,25 @@ START_TEST(every_series_of_a_model_is_there_at_once)
 }
 END_TEST
 
+START_TEST(payers_have_series_of_their_own)
+{
+    struct cinf_meter *meter = world_meter("3600");
+    uint32_t model = world_model(meter, "m");
+    struct cinf_bill *bill = world_bill_for(meter, model, "team \"a\"");
+    has(text_of(meter), "model_payer_device_seconds_total{model_name=\"m\",payer=\"team \\\"a\\\"\"} 0");
+    cinf_meter_busy(meter);
+    world_pass(1500000000);
+    cinf_meter_charge(meter, &(struct cinf_share){ .bill = bill, .input_tokens = 7, .output_tokens = 2 }, 1);
+    const char *text = text_of(meter);
+    has(text, "model_payer_device_seconds_total{model_name=\"m\",payer=\"team \\\"a\\\"\"} 1.5");
+    has(text, "model_payer_cost_dollars_total{model_name=\"m\",payer=\"team \\\"a\\\"\"} 1.500000000000");
+    has(text, "model_payer_tokens_total{model_name=\"m\",payer=\"team \\\"a\\\"\",direction=\"input\"} 7");
+    has(text, "model_payer_tokens_total{model_name=\"m\",payer=\"team \\\"a\\\"\",direction=\"output\"} 2");
+    world_end(bill);
+    done(meter);
+}
+END_TEST
+
 START_TEST(buckets_are_cumulated)
 {
     const double seconds[] = { 1e-6, 1, 3 };
@@ -189,6 +208,7 @@ Suite *suite(void)
     Suite *s = suite_create("exposition_meter");
     TCase *t = tcase_create("exposition_meter");
     tcase_add_test(t, every_series_of_a_model_is_there_at_once);
+    tcase_add_test(t, payers_have_series_of_their_own);
     tcase_add_test(t, buckets_are_cumulated);
     tcase_add_test(t, what_is_unknown_is_absent);
     tcase_add_test(t, running_requests_are_in_the_counters);

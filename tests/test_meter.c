@@ -185,6 +185,7 @@ static void end_bill(struct ledger *l, int b, enum cinf_finish finish)
 static void random_step(struct ledger *l)
 {
     static const char *const prices[] = { "0.10", "2.50", "0", "1000000", "0.000000001", NULL };
+    static const char *const payers[] = { "ann", "bob", "anonymous", "a \"third\" one" };
     static const char *const names[MODELS] = { "a", "b", "c", "d", "e" };
     uint32_t model = (uint32_t)below(l->n_models);
     int b = (int)below(BILLS_MAX);
@@ -195,7 +196,7 @@ static void random_step(struct ledger *l)
     case 0:
     case 1:
         if (!l->bills[b])
-            l->bills[b] = world_bill(l->meter, model);
+            l->bills[b] = world_bill_for(l->meter, model, below(3) ? payers[below(4)] : NULL);
         break;
     case 2:
         if (l->bills[b])
@@ -249,6 +250,77 @@ START_TEST(every_identity_after_every_step)
             end_bill(&l, b, CINF_FINISH_CANCELLED);
     check(&l);
     cinf_meter_free(l.meter);
+}
+END_TEST
+
+/* ---- Payers ---------------------------------------------------------------------------------- */
+
+START_TEST(each_payer_pays_for_its_own)
+{
+    struct cinf_meter *meter = world_meter("1");
+    uint32_t a = world_model(meter, "a"), b = world_model(meter, "b");
+    struct cinf_bill *bills[] = { world_bill_for(meter, b, "ann"), world_bill_for(meter, b, "bob"),
+                                  world_bill_for(meter, a, "ann"), world_bill(meter, b) };
+    struct cinf_snapshot s = snapshot(meter); /* there before the first charge */
+    ck_assert_uint_eq(s.n_payers, 4);
+    ck_assert_uint_eq(s.payers[0].model, a);
+    ck_assert_str_eq(s.payers[0].payer, "ann");
+    ck_assert_str_eq(s.payers[2].payer, "bob");
+    ck_assert_str_eq(s.payers[3].payer, "anonymous");
+    ck_assert_uint_eq(s.payers[1].serve_ns, 0);
+    cinf_snapshot_free(&s);
+    cinf_meter_busy(meter);
+    world_pass(600);
+    struct cinf_share shares[4];
+    for (uint64_t i = 0; i < 4; i++)
+        shares[i] = (struct cinf_share){ .bill = bills[i], .decode_weight = i, .output_tokens = 1 };
+    shares[0].prefill_weight = 6;
+    cinf_meter_charge(meter, shares, 4);
+    s = snapshot(meter);
+    const uint64_t ns[] = { 100, 300, 50, 150 }; /* a's ann; b's ann, bob and anonymous */
+    for (int i = 0; i < 4; i++)
+        ck_assert_uint_eq(s.payers[i].serve_ns, ns[i]);
+    ck_assert_uint_eq(s.payers[1].prefill_ns, 300);
+    same_cost(s.payers[2].cost, cinf_cost_of(50, 1000000000));
+    cinf_snapshot_free(&s);
+    for (int i = 0; i < 4; i++)
+        world_end(bills[i]);
+    struct cinf_bill *none = NULL;
+    ck_fails(cinf_bill_open_for(&none, meter, a, 0, ""), CINF_EINVAL, "payer");
+    ck_fails(cinf_bill_open_for(&none, meter, a, 0, "\xff"), CINF_EINVAL, "UTF-8");
+    s = snapshot(meter);
+    ck_assert_uint_eq(s.n_payers, 4);
+    ck_assert_uint_eq(s.payers[2].requests, 1);
+    cinf_snapshot_free(&s);
+    cinf_meter_free(meter);
+}
+END_TEST
+
+START_TEST(payers_beyond_the_limit_share_an_account)
+{
+    enum { LIMIT = 16384 };
+    struct cinf_meter *meter = world_meter("1");
+    uint32_t models[4];
+    for (uint32_t m = 0; m < 4; m++)
+        models[m] = world_model(meter, (char[]){ (char)('a' + (int)m), '\0' });
+    for (int i = 0; i < LIMIT + 20; i++) {
+        char payer[16];
+        snprintf(payer, sizeof payer, "p%d", i);
+        struct cinf_bill *bill = world_bill_for(meter, models[i % 4], payer);
+        if (i >= LIMIT - 4)
+            cinf_meter_charge(meter, &(struct cinf_share){ .bill = bill, .input_tokens = 1 }, 1);
+        world_end(bill);
+    }
+    struct cinf_snapshot s = snapshot(meter);
+    ck_assert_uint_eq(s.n_payers, LIMIT + 4);
+    for (uint32_t p = LIMIT / 4; p < s.n_payers; p += LIMIT / 4 + 1) {
+        ck_assert_str_eq(s.payers[p].payer, "other");
+        ck_assert_uint_eq(s.payers[p].requests, 5);
+        ck_assert_uint_eq(s.payers[p].input_tokens, 5);
+        ck_assert_uint_eq(s.payers[p - 1].input_tokens, 1);
+    }
+    cinf_snapshot_free(&s);
+    cinf_meter_free(meter);
 }
 END_TEST
 
@@ -779,6 +851,8 @@ Suite *suite(void)
     TCase *t = tcase_create("meter");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, every_identity_after_every_step, 0, 4);
+    tcase_add_test(t, each_payer_pays_for_its_own);
+    tcase_add_test(t, payers_beyond_the_limit_share_an_account);
     tcase_add_test(t, other_threads_are_overhead);
     tcase_add_test(t, alone_the_cost_is_latency_times_the_hourly_rate);
     tcase_add_test(t, overlapping_requests_cost_the_machine_once);

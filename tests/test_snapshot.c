@@ -1,5 +1,6 @@
 /* test_snapshot.c - reading while others write.  Run it under ThreadSanitizer as well (preset tsan). */
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -75,7 +76,9 @@ static void *open_bills(void *unused)
 {
     (void)unused;
     for (int i = 0; i < 512; i++) {
-        ck_ok(cinf_bill_open(&given[i], meter, 0, 0));
+        char payer[8];
+        snprintf(payer, sizeof payer, "%d", i % 100);
+        ck_ok(cinf_bill_open_for(&given[i], meter, 0, 0, payer));
         cinf_meter_count_error(meter, 0, CINF_ERROR_QUEUE_FULL);
         cinf_meter_set_gpu_memory(meter, (uint64_t)i, 512);
         cinf_meter_set_split(meter, (uint64_t)i, 2);
@@ -106,7 +109,9 @@ static void write_step(uint64_t step)
         char name[2] = { (char)('0' + meter->n_models), '\0' };
         cinf_meter_set_loaded(meter, world_model(meter, name), true);
     }
-    struct cinf_bill *short_one = world_bill(meter, 0);
+    char payer[8];
+    snprintf(payer, sizeof payer, "%d", (int)(step % 150));
+    struct cinf_bill *short_one = world_bill_for(meter, 0, payer);
     cinf_meter_charge(meter, &(struct cinf_share){ .bill = short_one }, 1);
     world_end(short_one);
 }

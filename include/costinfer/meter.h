@@ -25,6 +25,7 @@
  *
  *   serve + load + idle + lost + overhead = as_of     no nanosecond is missed or counted twice
  *   sum of all reports' device_ns = serve             finished and running ones
+ *   sum over a model's payers = the model's serve     time, cost and tokens
  *   alone on the device:
  *     device_ns + lost_ns = latency_ns                so cost = latency x hourly rate / 3600, if none was
  * lost
@@ -216,6 +217,13 @@ struct cinf_bill; /* one request's side of a meter */
 CINF_API enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,
                                          uint32_t endpoint);
 
+/* The same for a payer: a name known before the request, such as that of an API key; UTF-8 of 1 to 256 bytes,
+ * NULL: "anonymous".  Each payer has an account with each model it asks, and they add up to the model's.  A
+ * meter keeps at most 16384 of these accounts apart; further payers share their model's account of the payer
+ * "other". */
+CINF_API enum cinf_status cinf_bill_open_for(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,
+                                             uint32_t endpoint, const char *payer);
+
 /* Counts draft tokens; the charging thread calls it before the charge.  The charged work computed `drafted`
  * draft tokens, and `accepted` of them are among its output tokens, each in one step with the token before
  * it. */
@@ -287,6 +295,21 @@ struct cinf_model_totals {
     uint64_t waiting;                        /* requests that wait for their first interval */
 };
 
+/* The totals of one payer with one model. */
+struct cinf_payer_totals {
+    uint32_t model;         /* an index into the snapshot's models */
+    const char *payer;      /* its name */
+    uint64_t serve_ns;      /* = prefill_ns + decode_ns */
+    uint64_t prefill_ns;    /* for prompts */
+    uint64_t decode_ns;     /* for generated tokens */
+    uint64_t unpriced_ns;   /* of serve_ns, without a price */
+    struct cinf_cost cost;  /* of the priced part */
+    uint64_t input_tokens;  /* of prompts, computed or cached */
+    uint64_t cached_tokens; /* of these, copied instead of computed */
+    uint64_t output_tokens; /* sampled */
+    uint64_t requests;      /* that have ended */
+};
+
 /* The time under one price, so that any other price can be applied to it later. */
 struct cinf_price_period {
     uint64_t from_ns;               /* when it took effect, since the meter was opened */
@@ -327,6 +350,8 @@ struct cinf_snapshot {
     uint64_t overhead_ns;              /* CPU time of threads that are not the device's */
     struct cinf_cost overhead_cost;    /* of its priced part */
     const uint64_t *price_overhead_ns; /* [n_prices] overhead in each period */
+    uint32_t n_payers;                 /* how many */
+    const struct cinf_payer_totals *payers; /* [n_payers]; those of a model stand together */
 };
 #define CINF_SNAPSHOT .struct_size = sizeof(struct cinf_snapshot) /* begins an initializer */
 

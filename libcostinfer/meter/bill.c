@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "accounts.h"
 #include "fail.h"
 #include "mem.h"
 #include "mirror.h"
@@ -28,16 +29,25 @@ const char *cinf_finish_name(enum cinf_finish finish)
 enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,
                                 uint32_t endpoint)
 {
+    return cinf_bill_open_for(out, meter, model, endpoint, NULL);
+}
+
+enum cinf_status cinf_bill_open_for(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,
+                                    uint32_t endpoint, const char *payer)
+{
     uint32_t n_models = atomic_load_explicit(&meter->n_models, memory_order_acquire);
     if (model >= n_models)
         return cinf_fail(CINF_EINVAL, "unknown model %u: the meter has %u", model, n_models);
     if (endpoint >= meter->n_endpoints)
         return cinf_fail(CINF_EINVAL, "unknown endpoint %u: the meter has %u", endpoint, meter->n_endpoints);
+    struct payer_account *account;
+    TRY(payer_find(&account, meter, meter->models[model], payer ? payer : "anonymous"));
     struct cinf_bill *bill = mem_new(1, sizeof *bill);
     if (!bill)
         return cinf_fail(CINF_ENOMEM, "no memory for a bill");
     bill->meter = meter;
     bill->account = meter->models[model];
+    bill->payer = account;
     bill->model = model;
     bill->endpoint = endpoint;
     bill->submitted_wall_ns = wall_now(meter);
@@ -74,6 +84,7 @@ static void add_tokens(struct cinf_bill *bill, const struct cinf_share *share)
 {
     struct bill_counters *b = &bill->counters;
     struct model_counters *m = &bill->account->counters;
+    struct payer_counters *p = &bill->payer->counters;
     uint64_t now = bill->meter->boundary_wall_ns;
     if (share->output_tokens > 0) {
         if (b->output_tokens == 0)
@@ -89,6 +100,9 @@ static void add_tokens(struct cinf_bill *bill, const struct cinf_share *share)
     m->input_tokens += share->input_tokens;
     m->cached_tokens += share->cached_tokens;
     m->output_tokens += share->output_tokens;
+    p->input_tokens += share->input_tokens;
+    p->cached_tokens += share->cached_tokens;
+    p->output_tokens += share->output_tokens;
 }
 
 void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns, uint64_t lost_ns)
@@ -96,6 +110,7 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns, uint64_
     struct cinf_bill *bill = share->bill;
     struct bill_counters *b = &bill->counters;
     struct model_counters *m = &bill->account->counters;
+    struct payer_counters *p = &bill->payer->counters;
     const struct price_counters *price = &bill->meter->counters.price;
     if (!bill->started) {
         /* The request may have been submitted after the interval that serves it had begun. */
@@ -116,17 +131,22 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns, uint64_
     b->decode_ns += ns - prefill_ns;
     m->prefill_ns += prefill_ns;
     m->decode_ns += ns - prefill_ns;
+    p->prefill_ns += prefill_ns;
+    p->decode_ns += ns - prefill_ns;
     m->price_serve_ns += ns;
     if (price->priced) {
         struct cinf_cost cost = cinf_cost_of(ns, price->nanodollars_per_hour);
         b->cost = cinf_cost_add(b->cost, cost);
         m->serve_cost = cinf_cost_add(m->serve_cost, cost);
+        p->cost = cinf_cost_add(p->cost, cost);
     } else {
         b->unpriced_ns += ns;
         m->unpriced_ns += ns;
+        p->unpriced_ns += ns;
     }
     add_tokens(bill, share);
     mark_account_dirty(bill->meter, bill->account);
+    mark_payer_dirty(bill->meter, bill->payer);
     mark_bill_dirty(bill->meter, bill);
 }
 
@@ -162,7 +182,9 @@ void cinf_bill_close(struct cinf_bill *bill, enum cinf_finish finish)
     m->requests[bill->endpoint]++;
     m->finished[finish]++;
     m->finished_ns[finish] += b->prefill_ns + b->decode_ns;
+    bill->payer->counters.requests++;
     mark_account_dirty(meter, bill->account);
+    mark_payer_dirty(meter, bill->payer);
     mark_bill_dirty(meter, bill);
     publish(meter);
 }

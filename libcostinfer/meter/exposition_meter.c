@@ -141,6 +141,44 @@ static void model_time(struct view *v)
     }
 }
 
+static void payer_families(struct view *v)
+{
+    struct cinf_exposition *page = v->page;
+    const struct payer_snapshot *payers = v->snapshot.payers;
+    uint32_t n = v->snapshot.n_payers;
+    struct cinf_label labels[3] = { { "model_name", NULL }, { "payer", NULL }, { "direction", NULL } };
+    cinf_exposition_family(
+        page, "model_payer_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
+        "Device time that served the payer's requests to the model: over all payers it adds "
+        "up to the model's prefill and decode.");
+    for (uint32_t i = 0; i < n; i++) {
+        labels[0].value = v->meter->models[payers[i].model]->name;
+        labels[1].value = payers[i].account->name;
+        cinf_exposition_seconds(page, "model_payer_device_seconds_total", labels, 2,
+                                payers[i].counters.prefill_ns + payers[i].counters.decode_ns);
+    }
+    cinf_exposition_family(
+        page, "model_payer_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
+        "The priced part of that time, at the price of that time: over all payers it adds up "
+        "to model_estimated_cost_dollars_total.");
+    for (uint32_t i = 0; i < n; i++) {
+        labels[0].value = v->meter->models[payers[i].model]->name;
+        labels[1].value = payers[i].account->name;
+        cinf_exposition_cost(page, "model_payer_cost_dollars_total", labels, 2, payers[i].counters.cost);
+    }
+    cinf_exposition_family(page, "model_payer_tokens_total", CINF_METRIC_COUNTER, NULL,
+                           "The payer's prompt tokens processed (input) and tokens sampled (output).");
+    for (uint32_t i = 0; i < n; i++) {
+        labels[0].value = v->meter->models[payers[i].model]->name;
+        labels[1].value = payers[i].account->name;
+        labels[2].value = "input";
+        cinf_exposition_integer(page, "model_payer_tokens_total", labels, 3, payers[i].counters.input_tokens);
+        labels[2].value = "output";
+        cinf_exposition_integer(page, "model_payer_tokens_total", labels, 3,
+                                payers[i].counters.output_tokens);
+    }
+}
+
 /* The histogram that lies at `offset` in each model's counters. */
 static void histogram(struct view *v, const char *family, const char *help,
                       const struct histogram_bounds *bounds, size_t offset)
@@ -282,6 +320,7 @@ enum cinf_status cinf_exposition_meter(struct cinf_exposition *page, const struc
     TRY(snapshot_take(&v.snapshot, meter));
     model_counts(&v);
     model_time(&v);
+    payer_families(&v);
     model_histograms(&v);
     device_families(&v);
     gpu_families(&v);

@@ -27,12 +27,13 @@
 #include <assert.h>
 #include <string.h>
 
+#include "accounts.h"
 #include "bill.h"
 #include "fail.h"
 #include "mem.h"
 #include "mirror.h"
+#include "price_history.h"
 #include "timeline.h"
-#include "utf8.h"
 
 /* ---- The timeline -------------------------------------------------------------------------- */
 
@@ -83,26 +84,6 @@ static void leave_idle(struct cinf_meter *meter)
     publish(meter);
 }
 
-/* The waiting price takes effect at the boundary; the price before it becomes history. */
-static void change_price(struct cinf_meter *meter)
-{
-    struct old_price *old = meter->next_price;
-    struct price_counters next = old->counters;
-    meter->next_price = NULL;
-    old->counters = meter->counters.price;
-    for (uint32_t m = 0; m < old->n_models; m++) {
-        struct model_counters *c = &meter->models[m]->counters;
-        old->ns[m].serve = c->price_serve_ns;
-        old->ns[m].load = c->price_load_ns;
-        c->price_serve_ns = c->price_load_ns = 0;
-        mark_account_dirty(meter, meter->models[m]);
-    }
-    meter->old_prices[meter->counters.n_prices - 1] = old;
-    meter->counters.n_prices++;
-    meter->counters.price = next;
-    meter->counters.price.from_ns = meter->counters.boundary_ns;
-}
-
 void cinf_meter_busy(struct cinf_meter *meter)
 {
     if (meter->counters.idle)
@@ -115,7 +96,7 @@ void cinf_meter_idle(struct cinf_meter *meter)
         return;
     if (meter->next_price) {
         device_add(&meter->counters, ACCOUNT_IDLE, end_interval(meter));
-        change_price(meter);
+        price_change(meter);
     }
     enter_idle(meter);
 }
@@ -123,7 +104,7 @@ void cinf_meter_idle(struct cinf_meter *meter)
 static void settle(struct cinf_meter *meter)
 {
     if (meter->next_price)
-        change_price(meter);
+        price_change(meter);
     publish(meter);
 }
 
@@ -182,14 +163,6 @@ static enum cinf_status read_price(struct price_counters *out, const char *dolla
     return CINF_OK;
 }
 
-static struct old_price *old_price_new(uint32_t n_models)
-{
-    struct old_price *old = mem_new(1, sizeof *old + n_models * sizeof old->ns[0]);
-    if (old)
-        old->n_models = n_models;
-    return old;
-}
-
 enum cinf_status cinf_meter_set_price(struct cinf_meter *meter, const char *dollars_per_hour)
 {
     struct price_counters next;
@@ -211,74 +184,10 @@ enum cinf_status cinf_meter_set_price(struct cinf_meter *meter, const char *doll
     meter->next_price->counters = next;
     if (meter->counters.idle) {
         leave_idle(meter);
-        change_price(meter);
+        price_change(meter);
         enter_idle(meter);
     }
     return CINF_OK;
-}
-
-/* ---- Models -------------------------------------------------------------------------------- */
-
-static enum cinf_status check_label(const char *what, const char *text)
-{
-    size_t n = strlen(text);
-    if (n < 1 || n > LABEL_BYTES_MAX)
-        return cinf_fail(CINF_EINVAL, "the name of a %s must have 1 to %d bytes, not %zu", what,
-                         LABEL_BYTES_MAX, n);
-    if (!utf8_valid(text, n))
-        return cinf_fail(CINF_EINVAL, "the name of a %s is not UTF-8", what);
-    return CINF_OK;
-}
-
-static void account_free(struct account *account)
-{
-    if (account)
-        mem_free(account->name);
-    mem_free(account);
-}
-
-enum cinf_status cinf_meter_add_model(struct cinf_meter *meter, const char *name, uint32_t *model)
-{
-    TRY(check_label("model", name));
-    uint32_t n = meter->n_models;
-    for (uint32_t m = 0; m < n; m++) {
-        if (strcmp(meter->models[m]->name, name) == 0) {
-            *model = m;
-            return CINF_OK;
-        }
-    }
-    if (n == ACCOUNTS_MAX)
-        return cinf_fail(CINF_EFULL, "the meter already has accounts for %d models", ACCOUNTS_MAX);
-
-    struct account *account = mem_new(1, sizeof *account);
-    if (account)
-        account->name = mem_copy_text(name);
-    struct old_price *wider = meter->next_price ? old_price_new(n + 1) : NULL;
-    if (!account || !account->name || (meter->next_price && !wider)) {
-        account_free(account);
-        mem_free(wider);
-        return cinf_fail(CINF_ENOMEM, "no memory for the account of a model");
-    }
-    if (wider) {
-        wider->counters = meter->next_price->counters;
-        mem_free(meter->next_price);
-        meter->next_price = wider;
-    }
-    mark_account_dirty(meter, account);
-    publish(meter);
-    meter->models[n] = account;
-    atomic_store_explicit(&meter->n_models, n + 1, memory_order_release);
-    *model = n;
-    return CINF_OK;
-}
-
-void cinf_meter_set_loaded(struct cinf_meter *meter, uint32_t model, bool loaded)
-{
-    if (model >= meter->n_models)
-        return;
-    meter->models[model]->counters.loaded = loaded;
-    mark_account_dirty(meter, meter->models[model]);
-    publish(meter);
 }
 
 /* ---- Any thread ---------------------------------------------------------------------------- */
@@ -295,12 +204,6 @@ const char *cinf_error_kind_name(enum cinf_error_kind kind)
         [CINF_ERROR_INTERNAL] = "internal",
     };
     return (unsigned)kind < CINF_ERROR_KINDS ? names[kind] : "unknown";
-}
-
-void cinf_meter_count_error(struct cinf_meter *meter, uint32_t model, enum cinf_error_kind kind)
-{
-    if (model < meter->n_models && (unsigned)kind < CINF_ERROR_KINDS)
-        atomic_fetch_add_explicit(&meter->models[model]->errors[kind], 1, memory_order_relaxed);
 }
 
 void cinf_meter_set_gpu_memory(struct cinf_meter *meter, uint64_t used_bytes, uint64_t total_bytes)
@@ -329,7 +232,7 @@ static enum cinf_status check_endpoints(const char *const *endpoints, uint32_t n
     if (n < 1 || n > CINF_ENDPOINTS_MAX)
         return cinf_fail(CINF_EINVAL, "%u endpoints: expected 1 to %d", n, CINF_ENDPOINTS_MAX);
     for (uint32_t e = 0; e < n; e++) {
-        TRY(check_label("endpoint", endpoints[e]));
+        TRY(label_check("endpoint", endpoints[e]));
         for (uint32_t before = 0; before < e; before++)
             if (strcmp(endpoints[before], endpoints[e]) == 0)
                 return cinf_fail(CINF_EINVAL, "endpoints %u and %u have the same name", before, e);
@@ -358,7 +261,7 @@ static enum cinf_status read_options(struct cinf_meter_options *o, struct histog
         return cinf_fail(CINF_EINVAL, "basis %d is neither wall nor cpu", (int)o->basis);
     if (!o->endpoints || (!o->latency_buckets && o->n_latency_buckets > 0))
         return cinf_fail(CINF_EINVAL, "the options have a count without its list");
-    TRY(check_label("device", o->device));
+    TRY(label_check("device", o->device));
     TRY(check_endpoints(o->endpoints, o->n_endpoints));
     TRY(read_price(price, o->dollars_per_hour));
     if (o->latency_buckets)
@@ -375,7 +278,11 @@ enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter
     TRY(read_options(&o, &latency, &price, options));
 
     struct cinf_meter *meter = mem_new(1, sizeof *meter);
-    bool complete = meter && (meter->device = mem_copy_text(o.device));
+    if (!meter)
+        return cinf_fail(CINF_ENOMEM, "no memory for a meter");
+    pthread_mutex_init(&meter->payers_lock, NULL);
+    meter->counters.n_prices = 1;
+    bool complete = (meter->device = mem_copy_text(o.device));
     for (uint32_t e = 0; complete && e < o.n_endpoints; e++) {
         meter->endpoints[e] = mem_copy_text(o.endpoints[e]);
         meter->n_endpoints = e + 1;
@@ -392,7 +299,6 @@ enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter
         cinf_meter_free(meter);
         return status;
     }
-    meter->counters.n_prices = 1;
     meter->counters.price = price;
     enter_idle(meter);
     *out = meter;
@@ -404,13 +310,11 @@ void cinf_meter_free(struct cinf_meter *meter)
     if (!meter)
         return;
     timeline_close(meter);
-    for (uint32_t m = 0; m < meter->n_models; m++)
-        account_free(meter->models[m]);
-    for (uint64_t i = 0; i + 1 < meter->counters.n_prices; i++)
-        mem_free(meter->old_prices[i]);
+    accounts_free(meter);
+    price_history_free(meter);
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
         mem_free(meter->endpoints[e]);
-    mem_free(meter->next_price);
+    pthread_mutex_destroy(&meter->payers_lock);
     mem_free(meter->device);
     mem_free(meter);
 }

@@ -26,7 +26,7 @@
 #include "pulse.h"
 #include "split.h"
 
-enum { ACCOUNTS_MAX = 1024, PRICES_MAX = 4096, LABEL_BYTES_MAX = 256 };
+enum { ACCOUNTS_MAX = 1024, PRICES_MAX = 4096, PAYERS_MAX = 16384, LABEL_BYTES_MAX = 256 };
 
 /* Where a device's time goes.  The first two belong to models, the others to the device alone. */
 enum account_kind {
@@ -75,6 +75,14 @@ struct model_counters {
     struct histogram latency, first_token, inter_token, queue;
 };
 
+struct payer_counters {
+    uint64_t prefill_ns, decode_ns;
+    uint64_t unpriced_ns;
+    struct cinf_cost cost;
+    uint64_t input_tokens, cached_tokens, output_tokens;
+    uint64_t requests; /* that have ended */
+};
+
 struct bill_counters {
     uint64_t finish;
     uint64_t input_tokens, cached_tokens, output_tokens;
@@ -86,12 +94,24 @@ struct bill_counters {
     struct cinf_cost cost;
 };
 
+/* A payer's account with one model.  It changes only in publications in which the model's changes, too. */
+struct payer_account {
+    char *name;
+    struct payer_counters counters;
+    struct payer_account *next_dirty;
+    bool dirty;
+    _Atomic(struct payer_account *) next; /* of the same model */
+    _Atomic uint64_t changed;
+    _Atomic uint64_t mirror[2][WORDS(struct payer_counters)];
+};
+
 /* A model's account. */
 struct account {
     char *name;
     struct model_counters counters;
     struct account *next_dirty;
     bool dirty;
+    _Atomic(struct payer_account *) payers; /* a list that grows at its end */
 
     _Atomic uint64_t changed; /* number of the last publication that copied it */
     _Atomic uint64_t mirror[2][WORDS(struct model_counters)];
@@ -104,6 +124,7 @@ struct account {
 struct cinf_bill {
     struct cinf_meter *meter;
     struct account *account;
+    struct payer_account *payer;
     uint32_t model, endpoint;
     struct bill_counters counters;
     uint64_t submitted_wall_ns;
@@ -146,12 +167,15 @@ struct cinf_meter {
     struct old_price *next_price; /* waits for a boundary: its counters are the new price's, its array is
                                      room for the old one's figures; or NULL */
     struct account *dirty;
+    struct payer_account *dirty_payers;
     struct cinf_bill *dirty_bills;
     uint64_t publications;
 
     /* All threads read these. */
     struct account *models[ACCOUNTS_MAX]; /* [n_models]; an account never moves */
     _Atomic uint32_t n_models;
+    pthread_mutex_t payers_lock;              /* for adding one */
+    _Atomic uint32_t n_payers;                /* of all models */
     struct old_price *old_prices[PRICES_MAX]; /* [n_prices - 1] */
     _Atomic uint64_t phase;
     _Atomic uint64_t idle_seen; /* see mirror.h */

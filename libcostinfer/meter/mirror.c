@@ -32,6 +32,15 @@ void mark_account_dirty(struct cinf_meter *meter, struct account *account)
     meter->dirty = account;
 }
 
+void mark_payer_dirty(struct cinf_meter *meter, struct payer_account *payer)
+{
+    if (payer->dirty)
+        return;
+    payer->dirty = true;
+    payer->next_dirty = meter->dirty_payers;
+    meter->dirty_payers = payer;
+}
+
 void mark_bill_dirty(struct cinf_meter *meter, struct cinf_bill *bill)
 {
     bill->next_dirty = meter->dirty_bills;
@@ -44,17 +53,24 @@ void publish(struct cinf_meter *meter)
     /* Before the words, so that a reader that finds one of them also finds that there was a change. */
     for (struct account *a = meter->dirty; a; a = a->next_dirty)
         atomic_store_explicit(&a->changed, number, memory_order_release);
+    for (struct payer_account *p = meter->dirty_payers; p; p = p->next_dirty)
+        atomic_store_explicit(&p->changed, number, memory_order_release);
     for (unsigned mirror = 0; mirror < 2; mirror++) {
         atomic_store_explicit(&meter->phase, 2 * number - 1 + mirror, memory_order_release);
         store_mirror(meter->mirror[mirror], &meter->counters, WORDS(struct device_counters));
         for (struct account *a = meter->dirty; a; a = a->next_dirty)
             store_mirror(a->mirror[mirror], &a->counters, WORDS(struct model_counters));
+        for (struct payer_account *p = meter->dirty_payers; p; p = p->next_dirty)
+            store_mirror(p->mirror[mirror], &p->counters, WORDS(struct payer_counters));
         for (struct cinf_bill *b = meter->dirty_bills; b; b = b->next_dirty)
             store_mirror(b->mirror[mirror], &b->counters, WORDS(struct bill_counters));
     }
     for (struct account *a = meter->dirty; a; a = a->next_dirty)
         a->dirty = false;
+    for (struct payer_account *p = meter->dirty_payers; p; p = p->next_dirty)
+        p->dirty = false;
     meter->dirty = NULL;
+    meter->dirty_payers = NULL;
     meter->dirty_bills = NULL;
 }
 

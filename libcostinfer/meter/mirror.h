@@ -9,6 +9,7 @@
 
 /* The writing thread: marks what the next publication has to copy. */
 void mark_account_dirty(struct cinf_meter *meter, struct account *account);
+void mark_payer_dirty(struct cinf_meter *meter, struct payer_account *payer);
 void mark_bill_dirty(struct cinf_meter *meter, struct cinf_bill *bill);
 
 /* The writing thread: shows readers the device's counters and everything dirty, as one change. */

@@ -8,6 +8,16 @@
 #include "mirror.h"
 #include "timeline.h"
 
+static void copy_payers(struct payer_snapshot *copies, uint32_t n, uint64_t phase)
+{
+    for (struct payer_snapshot *copy = copies; copy < copies + n; copy++) {
+        if (atomic_load_explicit(&copy->account->changed, memory_order_acquire) > copy->state) {
+            copy->state = phase / 2;
+            load_mirror(&copy->counters, copy->account->mirror[phase & 1], WORDS(struct payer_counters));
+        }
+    }
+}
+
 /* One attempt; false if the writer published during it.
  *
  * An attempt copies only the models that have changed since an earlier attempt copied them.  With a
@@ -28,6 +38,7 @@ static bool snapshot_try(struct snapshot *s, const struct cinf_meter *meter)
         if (atomic_load_explicit(&a->changed, memory_order_acquire) > copy->state) {
             copy->state = phase / 2;
             load_mirror(&copy->counters, a->mirror[mirror], WORDS(struct model_counters));
+            copy_payers(s->payers + copy->first_payer, copy->n_payers, phase);
         }
     }
     if (mirror_moved(meter, phase))
@@ -38,18 +49,42 @@ static bool snapshot_try(struct snapshot *s, const struct cinf_meter *meter)
     return true;
 }
 
+/* Lists the accounts there are now, without their counters. */
+static enum cinf_status snapshot_list(struct snapshot *s, const struct cinf_meter *meter)
+{
+    s->n_models = atomic_load_explicit(&meter->n_models, memory_order_acquire);
+    s->n_payers = atomic_load(&meter->n_payers);
+    s->models = mem_new(s->n_models, sizeof *s->models);
+    s->payers = mem_new(s->n_payers, sizeof *s->payers);
+    if (!s->models || !s->payers)
+        return cinf_fail(CINF_ENOMEM, "no memory for the totals of %u models and %u payers", s->n_models,
+                         s->n_payers);
+    uint32_t n = 0;
+    for (uint32_t m = 0; m < s->n_models; m++) {
+        s->models[m].first_payer = n;
+        for (const struct payer_account *p = atomic_load(&meter->models[m]->payers); p && n < s->n_payers;
+             p = atomic_load(&p->next))
+            s->payers[n++] = (struct payer_snapshot){ .account = p, .model = m };
+        s->models[m].n_payers = n - s->models[m].first_payer;
+    }
+    s->n_payers = n;
+    return CINF_OK;
+}
+
 enum cinf_status snapshot_take(struct snapshot *out, const struct cinf_meter *meter)
 {
     struct snapshot s = { 0 };
-    do { /* Retry if a model was added during the copy: the device's sums may hold its time. */
+    do { /* Retry if an account was added during the copy: the sums may hold its time. */
         snapshot_free(&s);
-        s.n_models = atomic_load_explicit(&meter->n_models, memory_order_acquire);
-        s.models = mem_new(s.n_models, sizeof *s.models);
-        if (!s.models)
-            return cinf_fail(CINF_ENOMEM, "no memory for the totals of %u models", s.n_models);
+        enum cinf_status status = snapshot_list(&s, meter);
+        if (status != CINF_OK) {
+            snapshot_free(&s);
+            return status;
+        }
         while (!snapshot_try(&s, meter))
             ;
-    } while (atomic_load_explicit(&meter->n_models, memory_order_acquire) != s.n_models);
+    } while (atomic_load_explicit(&meter->n_models, memory_order_acquire) != s.n_models ||
+             atomic_load(&meter->n_payers) != s.n_payers);
 
     for (uint32_t m = 0; m < s.n_models; m++) {
         const struct account *a = meter->models[m];
@@ -65,7 +100,9 @@ enum cinf_status snapshot_take(struct snapshot *out, const struct cinf_meter *me
 void snapshot_free(struct snapshot *snapshot)
 {
     mem_free(snapshot->models);
+    mem_free(snapshot->payers);
     snapshot->models = NULL;
+    snapshot->payers = NULL;
 }
 
 /* ---- The public snapshot: one block of memory ---------------------------------------------- */
@@ -93,6 +130,23 @@ static struct cinf_model_totals totals_of(const struct model_snapshot *m)
     memcpy(t.finished_ns, c->finished_ns, sizeof t.finished_ns);
     memcpy(t.errors, m->errors, sizeof t.errors);
     return t;
+}
+
+static struct cinf_payer_totals payer_totals_of(const struct payer_snapshot *p)
+{
+    const struct payer_counters *c = &p->counters;
+    return (struct cinf_payer_totals){
+        .model = p->model,
+        .serve_ns = c->prefill_ns + c->decode_ns,
+        .prefill_ns = c->prefill_ns,
+        .decode_ns = c->decode_ns,
+        .unpriced_ns = c->unpriced_ns,
+        .cost = c->cost,
+        .input_tokens = c->input_tokens,
+        .cached_tokens = c->cached_tokens,
+        .output_tokens = c->output_tokens,
+        .requests = c->requests,
+    };
 }
 
 static struct cinf_price_period period_of(const struct price_counters *c)
@@ -138,10 +192,12 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         text_bytes += strlen(meter->endpoints[e]) + 1;
     for (size_t m = 0; m < n_models; m++)
         text_bytes += strlen(meter->models[m]->name) + 1;
-    char *memory =
-        mem_new(1, n_models * sizeof(struct cinf_model_totals) +
-                       n_prices * (sizeof(struct cinf_price_period) + (2 + 2 * n_models) * sizeof(uint64_t)) +
-                       meter->n_endpoints * sizeof(char *) + text_bytes);
+    for (size_t p = 0; p < s.n_payers; p++)
+        text_bytes += strlen(s.payers[p].account->name) + 1;
+    char *memory = mem_new(
+        1, n_models * sizeof(struct cinf_model_totals) + s.n_payers * sizeof(struct cinf_payer_totals) +
+               n_prices * (sizeof(struct cinf_price_period) + (2 + 2 * n_models) * sizeof(uint64_t)) +
+               meter->n_endpoints * sizeof(char *) + text_bytes);
     if (!memory) {
         snapshot_free(&s);
         return cinf_fail(CINF_ENOMEM, "no memory for a snapshot of %zu models and %zu prices", n_models,
@@ -150,6 +206,7 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
 
     char *block = memory;
     struct cinf_model_totals *models = cut(&block, n_models * sizeof *models);
+    struct cinf_payer_totals *payers = cut(&block, s.n_payers * sizeof *payers);
     struct cinf_price_period *prices = cut(&block, n_prices * sizeof *prices);
     uint64_t *price_lost = cut(&block, n_prices * sizeof *price_lost);
     uint64_t *price_overhead = cut(&block, n_prices * sizeof *price_overhead);
@@ -160,6 +217,10 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
     for (size_t m = 0; m < n_models; m++) {
         models[m] = totals_of(&s.models[m]);
         models[m].name = cut_text(&block, meter->models[m]->name);
+    }
+    for (size_t p = 0; p < s.n_payers; p++) {
+        payers[p] = payer_totals_of(&s.payers[p]);
+        payers[p].payer = cut_text(&block, s.payers[p].account->name);
     }
     for (size_t i = 0; i < n_prices; i++) {
         const struct old_price *old = i + 1 < n_prices ? meter->old_prices[i] : NULL;
@@ -208,6 +269,8 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         .overhead_ns = d->ns[ACCOUNT_OVERHEAD],
         .overhead_cost = d->cost[ACCOUNT_OVERHEAD],
         .price_overhead_ns = price_overhead,
+        .n_payers = s.n_payers,
+        .payers = payers,
     };
     memcpy(out, &filled, out->struct_size < sizeof filled ? out->struct_size : sizeof filled);
     snapshot_free(&s);

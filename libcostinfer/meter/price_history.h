@@ -1,0 +1,15 @@
+/* price_history.h - the time under each price that was in force. */
+#ifndef PRICE_HISTORY_H
+#define PRICE_HISTORY_H
+
+#include "meter_state.h"
+
+/* Room for the figures of a period with `n_models` models; NULL without memory. */
+struct old_price *old_price_new(uint32_t n_models);
+
+/* The price that waits takes effect at the boundary; the price before it becomes history.  Cannot fail. */
+void price_change(struct cinf_meter *meter);
+
+void price_history_free(struct cinf_meter *meter);
+
+#endif
