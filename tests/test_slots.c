@@ -10,12 +10,12 @@
 
 /* Returns how many slots hold tokens after requests with these prompts, one after the other; a prompt of NULL
  * is the text so far and one more letter. */
-static uint32_t slots_used(const char *const *prompts, uint32_t n, bool no_prefix_reuse, uint32_t *cached)
+static uint32_t slots_used_by(const char *const *prompts, const char *const *payers, uint32_t n,
+                              const struct cinf_engine_options *options, uint32_t *cached)
 {
     struct cinf_engine *engine;
     struct cinf_model *model;
-    ck_ok(cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu",
-                                                                   .no_prefix_reuse = no_prefix_reuse }));
+    ck_ok(cinf_engine_open(&engine, options));
     ck_ok(cinf_model_load(&model, engine,
                           &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = tiny_model() }));
     int32_t ids[64];
@@ -31,7 +31,8 @@ static uint32_t slots_used(const char *const *prompts, uint32_t n, bool no_prefi
         ck_ok(cinf_request_submit(&request, model,
                                   &(struct cinf_request_options){ CINF_REQUEST_OPTIONS, .prompt_ids = ids,
                                                                   .n_prompt_ids = n_ids, .max_tokens = 2,
-                                                                  .ignore_eos = true }));
+                                                                  .ignore_eos = true,
+                                                                  .payer = payers ? payers[i] : NULL }));
         struct cinf_event event = { CINF_EVENT };
         while (event.kind != CINF_EVENT_END) {
             ck_ok(cinf_request_next(request, UINT64_MAX, &event));
@@ -50,6 +51,14 @@ static uint32_t slots_used(const char *const *prompts, uint32_t n, bool no_prefi
     cinf_model_release(model);
     cinf_engine_close(engine);
     return used;
+}
+
+static uint32_t slots_used(const char *const *prompts, uint32_t n, bool no_prefix_reuse, uint32_t *cached)
+{
+    return slots_used_by(prompts, NULL, n,
+                         &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu",
+                                                        .no_prefix_reuse = no_prefix_reuse },
+                         cached);
 }
 
 START_TEST(prompts_evict_what_cannot_be_reused_first)
@@ -76,6 +85,37 @@ START_TEST(a_continued_text_stays_in_its_slot)
 }
 END_TEST
 
+START_TEST(a_prefix_is_reused_by_the_payer_that_left_it)
+{
+    static const char *const same[] = { "abcdefgh", "abcdefgh" };
+    static const struct {
+        const char *payers[2];
+        uint32_t cached, cached_when_shared;
+    } cases[] = {
+        { { "ann", "ann" }, 7, 7 }, { { "ann", "bob" }, 0, 7 },      { { NULL, "ann" }, 0, 7 },
+        { { "ann", NULL }, 0, 7 },  { { NULL, "anonymous" }, 7, 7 }, { { "ann", "an" }, 0, 7 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct cinf_engine_options o = { CINF_ENGINE_OPTIONS, .device = "cpu" };
+        uint32_t cached;
+        slots_used_by(same, cases[i].payers, 2, &o, &cached);
+        ck_assert_uint_eq(cached, cases[i].cached);
+        o.share_prefixes = true;
+        slots_used_by(same, cases[i].payers, 2, &o, &cached);
+        ck_assert_uint_eq(cached, cases[i].cached_when_shared);
+    }
+    /* Between two others of the first payer's, another's text continues in no slot of theirs. */
+    static const char *const dialogue[] = { "abcdefgh", NULL, NULL };
+    static const char *const others[] = { "ann", "bob", "ann" };
+    uint32_t cached;
+    ck_assert_uint_eq(slots_used_by(dialogue, others, 3,
+                                    &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu" },
+                                    &cached),
+                      2);
+    ck_assert_uint_eq(cached, 8 + 1);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("slots");
@@ -83,6 +123,7 @@ Suite *suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_test(t, prompts_evict_what_cannot_be_reused_first);
     tcase_add_test(t, a_continued_text_stays_in_its_slot);
+    tcase_add_test(t, a_prefix_is_reused_by_the_payer_that_left_it);
     suite_add_tcase(s, t);
     return s;
 }

@@ -57,6 +57,10 @@ struct cinf_engine_options {
     uint32_t n_latency_buckets;          /* at most 32 */
     uint64_t (*clock_ns)(void *context); /* replaces the clocks; NULL: the host's */
     void *clock_context;                 /* handed to it */
+
+    /* Prompts of different payers that begin alike share what was computed of them.  It saves time, and lets
+     * each see in cached_tokens, and in its time, what the others have asked. */
+    bool share_prefixes;
 };
 #define CINF_ENGINE_OPTIONS .struct_size = sizeof(struct cinf_engine_options) /* begins an initializer */
 

@@ -212,6 +212,8 @@ struct cinf_report {
 
 struct cinf_bill; /* one request's side of a meter */
 
+enum { CINF_PAYER_BYTES_MAX = 256 }; /* bytes of a payer's name, without its NUL */
+
 /* Opens the bill of a request that waits to be served; its time in the queue starts.  `endpoint` indexes
  * the options' list.  Any thread may call it. */
 CINF_API enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,

@@ -89,6 +89,11 @@ struct cinf_request_options {
      * nothing is computed for a reader that has stopped reading; 0: no limit.  A step's events are never
      * split: the last one may exceed the limit. */
     uint32_t unread_max;
+
+    /* Who pays, as for cinf_bill_open_for(); NULL: "anonymous".  A prompt's beginning is taken from the cache
+     * only where the same payer left it there, unless the engine shares it (share_prefixes): otherwise
+     * cached_tokens would tell one payer what another has asked. */
+    const char *payer;
 };
 #define CINF_REQUEST_OPTIONS .struct_size = sizeof(struct cinf_request_options) /* begins an initializer */
 

@@ -75,6 +75,7 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     e->queue_max = o->queue_max ? o->queue_max : QUEUE_DEFAULT;
     e->prefill_rows = o->prefill_rows ? o->prefill_rows : PREFILL_ROWS_DEFAULT;
     e->prefix_reuse = !o->no_prefix_reuse;
+    e->share_prefixes = o->share_prefixes;
     TRY(open_device(e, o));
     uint64_t memory = e->device_info.memory_total;
     e->kv_memory = o->kv_memory ? o->kv_memory : e->device_info.is_gpu ? memory : memory / 4;

@@ -69,6 +69,7 @@ struct cinf_request {
     struct cinf_bill *bill;
     uint64_t submitted_ns;
     uint64_t deadline_ns; /* UINT64_MAX: none */
+    char *payer;
     int32_t *prompt;
     uint32_t n_prompt;
     uint32_t max_new;
@@ -154,7 +155,7 @@ struct cinf_engine {
     struct device_threads threads; /* where CPU time is charged; the scheduler's */
     uint64_t kv_memory;
     uint32_t queue_max, prefill_rows;
-    bool prefix_reuse;
+    bool prefix_reuse, share_prefixes;
     pthread_t thread; /* the scheduler's */
 
     /* engine.lock */

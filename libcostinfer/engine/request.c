@@ -236,9 +236,10 @@ static enum cinf_status fill_request(struct cinf_request *r, const struct cinf_r
     r->wants_all = o->prompt_logprobs || o->prompt_logits;
     r->notify = o->notify;
     r->notify_context = o->notify_context;
+    r->payer = mem_copy_text(o->payer ? o->payer : "anonymous");
     r->unread_max = o->unread_max ? o->unread_max : UINT32_MAX;
     r->deadline_ns = deadline(o->timeout_ns);
-    if (!copy_sampling(r, o) || !copy_stops(r, o) || !make_sequences(r) || !make_queue(r))
+    if (!r->payer || !copy_sampling(r, o) || !copy_stops(r, o) || !make_sequences(r) || !make_queue(r))
         return cinf_fail(CINF_ENOMEM, "no memory for a request of %u tokens", r->n_prompt + r->max_new);
     return decode_prompt(r);
 }
@@ -276,6 +277,7 @@ static void free_request(struct cinf_request *r)
         mem_free((char *)r->stops[i].text);
     mem_free(r->sequences);
     mem_free(r->prompt);
+    mem_free(r->payer);
     mem_free((struct cinf_logit_bias *)r->sampling.bias);
     mem_free(r->events);
     mem_free(r->prompt_logprob);
@@ -300,7 +302,7 @@ static enum cinf_status enqueue(struct cinf_request *r, uint32_t endpoint)
                          model->unloading ? "being unloaded" : "not loaded");
     if (e->n_waiting >= e->queue_max)
         return cinf_fail(CINF_EFULL, "%u requests are waiting already", e->n_waiting);
-    TRY(cinf_bill_open(&r->bill, e->meter, model->account, endpoint));
+    TRY(cinf_bill_open_for(&r->bill, e->meter, model->account, endpoint, r->payer));
     r->submitted_ns = clock_monotonic_ns();
     atomic_store(&r->references, 2);
     *model->waiting_end = r;

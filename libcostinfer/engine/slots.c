@@ -2,10 +2,12 @@
  *
  * The question a reader will ask: why does a slot keep its tokens after its request has ended?  Its keys and
  * values stay valid until they are overwritten, and a later prompt that begins with the same tokens copies
- * them instead of computing them, or goes on in that very slot. */
+ * them instead of computing them, or goes on in that very slot.  Only the same payer's does, or a reader of
+ * cached_tokens could guess another's prompts token by token; `share_prefixes` gives that up for speed. */
 #include "slots.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine_state.h"
@@ -81,6 +83,8 @@ static struct slot *longest_prefix(const struct cinf_request *r, uint32_t *lengt
     *length = 0;
     for (uint32_t i = 0; i < model->n_slots; i++) {
         struct slot *slot = &model->slots[i];
+        if (!model->engine->share_prefixes && strcmp(slot->payer, r->payer) != 0)
+            continue;
         uint32_t max = slot->n_tokens < r->n_prompt - 1 ? slot->n_tokens : r->n_prompt - 1, n = 0;
         while (n < max && slot->tokens[n] == r->prompt[n])
             n++;
@@ -97,6 +101,7 @@ static void give_slot(struct cinf_engine *e, struct sequence *seq, struct slot *
     assert(slot); /* slots_n_free() was asked */
     seq->slot = slot;
     slot->user = seq;
+    snprintf(slot->payer, sizeof slot->payer, "%s", seq->request->payer);
     slot->last_used = e->n_steps;
 }
 

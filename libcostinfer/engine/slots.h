@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include <costinfer/status.h>
+#include <costinfer/meter.h>
 
 struct cinf_engine;
 struct cinf_model;
@@ -17,6 +17,7 @@ struct slot {
     struct sequence *user; /* NULL: free, but its keys and values are still there */
     int32_t *tokens;       /* [P] the tokens whose keys and values it holds */
     uint32_t n_tokens;
+    char payer[CINF_PAYER_BYTES_MAX + 1]; /* of the request that left them */
     uint64_t last_used; /* engine.n_steps then, for choosing which to evict; 0: never */
 };
 
@@ -28,7 +29,7 @@ uint32_t slots_n_free(const struct cinf_model *model);
 uint32_t slot_index(const struct cinf_model *model, const struct slot *slot);
 
 /* Gives each sequence of the request a slot, of which there must be enough, and copies the longest prefix of
- * the prompt that a slot holds. */
+ * the prompt that a slot of the same payer holds, or of any if the engine shares them. */
 void slots_take(struct cinf_engine *e, struct cinf_request *r);
 void slots_release(struct cinf_engine *e, struct cinf_request *r); /* does nothing if it has none */
 

@@ -104,7 +104,7 @@ class RequestOptions(Sized):
                 ("top_k", c_uint32), ("top_p", c_float), ("min_p", c_float), ("seed", c_uint64),
                 ("logprobs", c_bool), ("top_logprobs", c_uint32), ("prompt_logprobs", c_bool),
                 ("prompt_logits", POINTER(c_float)), ("endpoint", c_uint32), ("timeout_ns", c_uint64),
-                ("notify", Notify), ("notify_context", c_void_p), ("unread_max", c_uint32)]
+                ("notify", Notify), ("notify_context", c_void_p), ("unread_max", c_uint32), ("payer", c_char_p)]
 
 
 class Logprob(Structure):
@@ -122,7 +122,7 @@ class Report(Sized):
                 ("cached_tokens", c_uint32), ("output_tokens", c_uint32), ("queue_ns", c_uint64),
                 ("latency_ns", c_uint64), ("first_token_ns", c_uint64), ("device_ns", c_uint64),
                 ("prefill_ns", c_uint64), ("decode_ns", c_uint64), ("unpriced_ns", c_uint64), ("cost", Cost),
-                ("drafted_tokens", c_uint32), ("accepted_tokens", c_uint32)]
+                ("drafted_tokens", c_uint32), ("accepted_tokens", c_uint32), ("lost_ns", c_uint64)]
 
 
 class Share(Checked):
