@@ -168,26 +168,33 @@ static inline void check_snapshot(const struct cinf_snapshot *s)
     struct cinf_cost costs[5] = { { 0 } };
     for (uint32_t p = 0; p < s->n_prices; p++) {
         const struct cinf_price_period *period = &s->prices[p];
+        const struct cinf_price_sums *sums = &s->price_sums[p];
         uint64_t model_serve = 0, model_load = 0, rate = period->nanodollars_per_hour;
+        uint64_t ns[5] = { period->serve_ns, period->load_ns, period->idle_ns, sums->lost_ns,
+                           sums->overhead_ns };
+        struct cinf_cost period_costs[5] = { sums->serve_cost, sums->load_cost, sums->idle_cost,
+                                             sums->lost_cost, sums->overhead_cost };
         same(period->from_ns, at);
-        uint64_t whole = period->serve_ns + period->load_ns + period->idle_ns + s->price_lost_ns[p] +
-                         s->price_overhead_ns[p];
-        at += whole;
         for (uint32_t m = 0; m < s->n_models; m++) {
             model_serve += period->model_serve_ns[m];
             model_load += period->model_load_ns[m];
         }
         same(model_serve, period->serve_ns);
         same(model_load, period->load_ns);
+        uint64_t whole = 0;
+        for (int i = 0; i < 5; i++) {
+            whole += ns[i];
+            if (sums->n_periods == 1)
+                same_cost(period_costs[i], cinf_cost_of(ns[i], rate));
+            costs[i] = cinf_cost_add(costs[i], period_costs[i]);
+        }
         if (!period->priced) {
             same(rate, 0);
-            unpriced += whole;
-        }
-        costs[0] = cinf_cost_add(costs[0], cinf_cost_of(period->serve_ns, rate));
-        costs[1] = cinf_cost_add(costs[1], cinf_cost_of(period->load_ns, rate));
-        costs[2] = cinf_cost_add(costs[2], cinf_cost_of(period->idle_ns, rate));
-        costs[3] = cinf_cost_add(costs[3], cinf_cost_of(s->price_lost_ns[p], rate));
-        costs[4] = cinf_cost_add(costs[4], cinf_cost_of(s->price_overhead_ns[p], rate));
+            same(sums->unpriced_ns, whole);
+        } else if (sums->n_periods == 1)
+            same(sums->unpriced_ns, 0);
+        at += whole;
+        unpriced += sums->unpriced_ns;
     }
     same(at, s->as_of_ns);
     same(unpriced, s->unpriced_ns);

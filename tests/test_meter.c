@@ -757,23 +757,47 @@ START_TEST(a_thousand_and_twenty_four_models)
 }
 END_TEST
 
-START_TEST(four_thousand_and_ninety_six_prices)
+/* The two oldest periods become one, and no sum changes. */
+START_TEST(ten_thousand_prices)
 {
     struct cinf_meter *meter = world_meter("0");
-    uint32_t model = world_model(meter, "m");
-    char price[16];
-    for (int i = 1; i < 4096; i++) {
-        snprintf(price, sizeof price, "%d", i);
-        ck_ok(cinf_meter_set_price(meter, price));
-        world_pass(3);
-        cinf_meter_charge_load(meter, model);
+    uint32_t model = world_model(meter, "m"), late = 0;
+    struct cinf_cost cost = { 0 };
+    uint64_t unpriced = 0;
+    for (uint64_t i = 1; i <= 10000; i++) {
+        char price[16];
+        snprintf(price, sizeof price, "%d", (int)i);
+        ck_ok(cinf_meter_set_price(meter, i % 100 ? price : NULL));
+        if (i == 3000)
+            late = world_model(meter, "late");
+        world_pass(2);
+        world_stall(1);
+        cinf_meter_charge_load(meter, i % 2 && i >= 3000 ? late : model);
         cinf_meter_idle(meter);
+        world_pass(4);
+        if (i % 100)
+            cost = cinf_cost_add(cost, cinf_cost_of(7, i * 1000000000));
+        else
+            unpriced += 7;
+        if (i == 1 || i == 4094 || i == 4095 || i == 4096 || i == 7000 || i == 10000) {
+            struct cinf_snapshot s = snapshot(meter);
+            struct cinf_cost sum = cinf_cost_add(cinf_cost_add(s.load_cost, s.idle_cost), s.lost_cost);
+            uint64_t n = i + 1 > 4096 ? 4096 : i + 1;
+            ck_assert_uint_eq(s.n_prices, n);
+            ck_assert_uint_eq(s.price_sums[0].n_periods, i + 1 - (n - 1));
+            ck_assert_uint_eq(s.prices[n - 1].from_ns, 7 * (i - 1));
+            same_cost(sum, cost);
+            ck_assert_uint_eq(s.unpriced_ns, unpriced);
+            cinf_snapshot_free(&s);
+        }
     }
-    ck_fails(cinf_meter_set_price(meter, "5000"), CINF_EFULL, "4095");
-    ck_ok(cinf_meter_set_price(meter, "4095")); /* no change */
+    ck_ok(cinf_meter_set_price(meter, NULL)); /* no change */
     struct cinf_snapshot s = snapshot(meter);
     ck_assert_uint_eq(s.n_prices, 4096);
-    ck_assert_uint_eq(s.prices[4095].nanodollars_per_hour, 4095000000000);
+    ck_assert(!s.prices[4095].priced);
+    ck_assert_uint_eq(s.prices[4094].nanodollars_per_hour, 9999000000000);
+    ck_assert(s.prices[0].priced);
+    ck_assert_uint_eq(s.prices[0].nanodollars_per_hour, 0);
     cinf_snapshot_free(&s);
     cinf_meter_free(meter);
 }
@@ -867,7 +891,7 @@ Suite *suite(void)
     tcase_add_test(t, options_that_are_refused);
     tcase_add_test(t, names_of_models);
     tcase_add_test(t, a_thousand_and_twenty_four_models);
-    tcase_add_test(t, four_thousand_and_ninety_six_prices);
+    tcase_add_test(t, ten_thousand_prices);
     tcase_add_test(t, memory_may_run_out_anywhere);
     tcase_add_test(t, a_price_refused_for_memory_changes_nothing);
     suite_add_tcase(s, t);

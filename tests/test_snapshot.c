@@ -194,6 +194,28 @@ START_TEST(a_reader_of_a_stretch_that_has_ended_gets_its_end)
 }
 END_TEST
 
+/* ---- Many prices ------------------------------------------------------------------------------ */
+
+START_TEST(the_history_is_consistent_while_it_is_folded)
+{
+    pthread_t reader;
+    ck_ok(cinf_meter_new(&meter, NULL));
+    uint32_t model = world_model(meter, "m");
+    for (int i = 0; i < 4090; i++)
+        ck_ok(cinf_meter_set_price(meter, i % 2 ? "1" : "2"));
+    atomic_store(&stop, false);
+    atomic_store(&snapshots_taken, 0);
+    ck_assert_int_eq(pthread_create(&reader, NULL, read_snapshots, NULL), 0);
+    for (int i = 0; atomic_load(&snapshots_taken) < 5 || i < 2000; i++) {
+        ck_ok(cinf_meter_set_price(meter, i % 2 ? NULL : i % 3 ? "2" : "3"));
+        cinf_meter_charge_load(meter, model);
+    }
+    atomic_store(&stop, true);
+    pthread_join(reader, NULL);
+    cinf_meter_free(meter);
+}
+END_TEST
+
 /* ---- Many models ------------------------------------------------------------------------------ */
 
 static void *charge_without_pause(void *unused)
@@ -265,6 +287,7 @@ Suite *suite(void)
     tcase_add_test(t, readers_see_consistent_snapshots_while_the_writer_writes);
     tcase_add_test(t, idle_time_never_shrinks);
     tcase_add_test(t, a_reader_of_a_stretch_that_has_ended_gets_its_end);
+    tcase_add_test(t, the_history_is_consistent_while_it_is_folded);
     tcase_add_test(t, a_thousand_models_can_be_read_while_charged_without_pause);
     tcase_add_test(t, snapshots_that_are_refused);
     tcase_add_test(t, a_snapshot_outlives_its_meter);

@@ -136,7 +136,8 @@ CINF_API void cinf_meter_set_loaded(struct cinf_meter *meter, uint32_t model, bo
 
 /* Sets a new price from now on.  Time that was measured keeps its price, and the current interval is
  * settled at the old one: a busy device changes price at its next boundary.  NULL: unpriced from then on.
- * Setting the price that is in force changes nothing.  At most 4095 changes are kept: CINF_EFULL. */
+ * Setting the price that is in force changes nothing.  Any number of changes is possible; see
+ * struct cinf_price_sums. */
 CINF_API enum cinf_status cinf_meter_set_price(struct cinf_meter *meter, const char *dollars_per_hour);
 
 /* ---- Moving time -------------------------------------------------------------------------- */
@@ -315,13 +316,28 @@ struct cinf_payer_totals {
 /* The time under one price, so that any other price can be applied to it later. */
 struct cinf_price_period {
     uint64_t from_ns;               /* when it took effect, since the meter was opened */
-    bool priced;                    /* false: no price was known */
-    uint64_t nanodollars_per_hour;  /* 0 when not priced */
+    bool priced;                    /* false: no price was known at any time in it */
+    uint64_t nanodollars_per_hour;  /* 0 when not priced, and when periods of different prices were folded */
     uint64_t serve_ns;              /* each account's time in this period */
     uint64_t load_ns;               /* likewise */
     uint64_t idle_ns;               /* likewise */
     const uint64_t *model_serve_ns; /* [n_models] */
     const uint64_t *model_load_ns;  /* [n_models] */
+};
+
+/* More about the time under one price.  A meter keeps 4096 periods apart; with every further change of price
+ * it folds the two oldest into one.  Its amounts are the sums of both, exactly, and if they had different
+ * prices its nanodollars_per_hour is 0. */
+struct cinf_price_sums {
+    uint64_t n_periods;             /* periods in this one: 1, unless it is the oldest */
+    uint64_t lost_ns;               /* in which the process could not run */
+    uint64_t overhead_ns;           /* CPU time of threads that are not the device's */
+    uint64_t unpriced_ns;           /* of all accounts, without a price */
+    struct cinf_cost serve_cost;    /* of each account's priced part */
+    struct cinf_cost load_cost;     /* likewise */
+    struct cinf_cost idle_cost;     /* likewise */
+    struct cinf_cost lost_cost;     /* likewise */
+    struct cinf_cost overhead_cost; /* likewise */
 };
 
 /* A device's accounts at one moment; its pointers are valid until cinf_snapshot_free(). */
@@ -345,15 +361,14 @@ struct cinf_snapshot {
     const struct cinf_price_period *prices; /* oldest first; the last one is in force */
     void *memory;                           /* what the pointers point into */
     uint64_t lost_ns;                       /* in which the process could not run */
+    uint64_t overhead_ns;                   /* CPU time of threads that are not the device's */
     struct cinf_cost lost_cost;             /* of its priced part */
+    struct cinf_cost overhead_cost;         /* likewise */
     uint64_t stalls;                        /* stretches of lost time that this meter has noticed itself */
-    uint64_t clock_steps;              /* how often the clock went back; time goes on from where it was */
-    const uint64_t *price_lost_ns;     /* [n_prices] lost time in each period */
-    uint64_t overhead_ns;              /* CPU time of threads that are not the device's */
-    struct cinf_cost overhead_cost;    /* of its priced part */
-    const uint64_t *price_overhead_ns; /* [n_prices] overhead in each period */
-    uint32_t n_payers;                 /* how many */
-    const struct cinf_payer_totals *payers; /* [n_payers]; those of a model stand together */
+    uint64_t clock_steps; /* how often the clock went back; time goes on from where it was */
+    const struct cinf_price_sums *price_sums; /* [n_prices] more about each period */
+    uint32_t n_payers;                        /* how many */
+    const struct cinf_payer_totals *payers;   /* [n_payers]; those of a model stand together */
 };
 #define CINF_SNAPSHOT .struct_size = sizeof(struct cinf_snapshot) /* begins an initializer */
 

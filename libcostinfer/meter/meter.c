@@ -173,9 +173,6 @@ enum cinf_status cinf_meter_set_price(struct cinf_meter *meter, const char *doll
         meter->next_price = NULL;
         return CINF_OK;
     }
-    if (meter->counters.n_prices == PRICES_MAX)
-        return cinf_fail(CINF_EFULL, "the price has changed %d times, and no more changes are kept",
-                         PRICES_MAX - 1);
     /* Room for the history of the price in force is made here, because a boundary cannot fail. */
     if (!meter->next_price)
         meter->next_price = old_price_new(meter->n_models);
@@ -281,6 +278,7 @@ enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter
     if (!meter)
         return cinf_fail(CINF_ENOMEM, "no memory for a meter");
     pthread_mutex_init(&meter->payers_lock, NULL);
+    pthread_mutex_init(&meter->history_lock, NULL);
     meter->counters.n_prices = 1;
     bool complete = (meter->device = mem_copy_text(o.device));
     for (uint32_t e = 0; complete && e < o.n_endpoints; e++) {
@@ -315,6 +313,7 @@ void cinf_meter_free(struct cinf_meter *meter)
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
         mem_free(meter->endpoints[e]);
     pthread_mutex_destroy(&meter->payers_lock);
+    pthread_mutex_destroy(&meter->history_lock);
     mem_free(meter->device);
     mem_free(meter);
 }

@@ -48,6 +48,12 @@ struct price_counters { /* the time under one price */
     uint64_t ns[ACCOUNT_KINDS];
 };
 
+struct price_sums { /* what the periods that were folded into one add up to */
+    uint64_t n_periods;
+    uint64_t unpriced_ns;
+    struct cinf_cost cost[ACCOUNT_KINDS];
+};
+
 struct device_counters {
     uint64_t idle; /* 1: since the boundary */
     uint64_t boundary_ns;
@@ -55,7 +61,7 @@ struct device_counters {
     uint64_t ns[ACCOUNT_KINDS];
     uint64_t unpriced_ns;
     struct cinf_cost cost[ACCOUNT_KINDS];
-    uint64_t n_prices;
+    uint64_t n_prices, n_folds;
     struct price_counters price; /* the one in force, number n_prices - 1 */
 };
 
@@ -137,9 +143,10 @@ struct cinf_bill {
     _Atomic uint64_t mirror[2][WORDS(struct bill_counters)];
 };
 
-/* A price that is no longer in force; never changed again. */
+/* A price that is no longer in force.  It changes only under history_lock. */
 struct old_price {
     struct price_counters counters;
+    struct price_sums sums;
     uint32_t n_models;
     struct {
         uint64_t serve, load;
@@ -176,6 +183,7 @@ struct cinf_meter {
     _Atomic uint32_t n_models;
     pthread_mutex_t payers_lock;              /* for adding one */
     _Atomic uint32_t n_payers;                /* of all models */
+    pthread_mutex_t history_lock;             /* for changing what is in old_prices, and for copying it */
     struct old_price *old_prices[PRICES_MAX]; /* [n_prices - 1] */
     _Atomic uint64_t phase;
     _Atomic uint64_t idle_seen; /* see mirror.h */

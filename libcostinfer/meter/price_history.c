@@ -1,5 +1,10 @@
-/* price_history.c - what happened under prices that are no longer in force. */
+/* price_history.c - what happened under prices that are no longer in force.
+ *
+ * A folded period has no single price, so it keeps its amounts beside its times.  A period that was never
+ * folded has them, too, from the moment it ends: money is derived from times at one place only. */
 #include "price_history.h"
+
+#include <string.h>
 
 #include "mem.h"
 #include "mirror.h"
@@ -12,12 +17,62 @@ struct old_price *old_price_new(uint32_t n_models)
     return old;
 }
 
+struct price_sums price_sums_of(const struct price_counters *period)
+{
+    struct price_sums sums = { .n_periods = 1 };
+    for (int kind = 0; kind < ACCOUNT_KINDS; kind++) {
+        if (period->priced)
+            sums.cost[kind] = cinf_cost_of(period->ns[kind], period->nanodollars_per_hour);
+        else
+            sums.unpriced_ns += period->ns[kind];
+    }
+    return sums;
+}
+
+/* Adds `from` to the period after it. */
+static void add_period(struct old_price *to, const struct old_price *from)
+{
+    struct price_counters *c = &to->counters;
+    bool same_price =
+        c->priced == from->counters.priced && c->nanodollars_per_hour == from->counters.nanodollars_per_hour;
+    c->from_ns = from->counters.from_ns;
+    c->priced = c->priced || from->counters.priced;
+    if (!same_price)
+        c->nanodollars_per_hour = 0;
+    to->sums.n_periods += from->sums.n_periods;
+    to->sums.unpriced_ns += from->sums.unpriced_ns;
+    for (int kind = 0; kind < ACCOUNT_KINDS; kind++) {
+        c->ns[kind] += from->counters.ns[kind];
+        to->sums.cost[kind] = cinf_cost_add(to->sums.cost[kind], from->sums.cost[kind]);
+    }
+    for (uint32_t m = 0; m < from->n_models; m++) { /* the later period knows at least as many models */
+        to->ns[m].serve += from->ns[m].serve;
+        to->ns[m].load += from->ns[m].load;
+    }
+}
+
+static void fold_oldest(struct cinf_meter *meter)
+{
+    struct old_price **old = meter->old_prices;
+    pthread_mutex_lock(&meter->history_lock);
+    add_period(old[1], old[0]);
+    mem_free(old[0]);
+    memmove(old, old + 1, (meter->counters.n_prices - 2) * sizeof *old);
+    meter->counters.n_prices--;
+    meter->counters.n_folds++;
+    publish(meter);
+    pthread_mutex_unlock(&meter->history_lock);
+}
+
 void price_change(struct cinf_meter *meter)
 {
+    if (meter->counters.n_prices == PRICES_MAX)
+        fold_oldest(meter);
     struct old_price *old = meter->next_price;
     struct price_counters next = old->counters;
     meter->next_price = NULL;
     old->counters = meter->counters.price;
+    old->sums = price_sums_of(&old->counters);
     for (uint32_t m = 0; m < old->n_models; m++) {
         struct model_counters *c = &meter->models[m]->counters;
         old->ns[m].serve = c->price_serve_ns;

@@ -7,7 +7,12 @@
 /* Room for the figures of a period with `n_models` models; NULL without memory. */
 struct old_price *old_price_new(uint32_t n_models);
 
-/* The price that waits takes effect at the boundary; the price before it becomes history.  Cannot fail. */
+/* The sums of a period of one price. */
+struct price_sums price_sums_of(const struct price_counters *period);
+
+/* The price that waits takes effect at the boundary; the price before it becomes history.  Cannot fail: when
+ * there are PRICES_MAX periods, the two oldest are folded into one first.  It then waits for readers that
+ * copy the history, which they do from memory to memory. */
 void price_change(struct cinf_meter *meter);
 
 void price_history_free(struct cinf_meter *meter);

@@ -6,6 +6,7 @@
 #include "fail.h"
 #include "mem.h"
 #include "mirror.h"
+#include "price_history.h"
 #include "timeline.h"
 
 static void copy_payers(struct payer_snapshot *copies, uint32_t n, uint64_t phase)
@@ -161,6 +162,21 @@ static struct cinf_price_period period_of(const struct price_counters *c)
     };
 }
 
+static struct cinf_price_sums sums_of(const struct price_counters *period, struct price_sums sums)
+{
+    return (struct cinf_price_sums){
+        .n_periods = sums.n_periods,
+        .lost_ns = period->ns[ACCOUNT_LOST],
+        .overhead_ns = period->ns[ACCOUNT_OVERHEAD],
+        .unpriced_ns = sums.unpriced_ns,
+        .serve_cost = sums.cost[ACCOUNT_SERVE],
+        .load_cost = sums.cost[ACCOUNT_LOAD],
+        .idle_cost = sums.cost[ACCOUNT_IDLE],
+        .lost_cost = sums.cost[ACCOUNT_LOST],
+        .overhead_cost = sums.cost[ACCOUNT_OVERHEAD],
+    };
+}
+
 /* Takes n bytes off the front of the block. */
 static void *cut(char **block, size_t n)
 {
@@ -175,74 +191,83 @@ static const char *cut_text(char **block, const char *text)
     return memcpy(cut(block, n), text, n);
 }
 
-enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cinf_meter *meter)
+/* Where the pieces of the block are written. */
+struct pieces {
+    struct cinf_model_totals *models;
+    struct cinf_payer_totals *payers;
+    struct cinf_price_period *prices;
+    struct cinf_price_sums *sums;
+    uint64_t *ns; /* [n_prices][2][n_models] */
+    const char **endpoints;
+};
+
+static size_t block_bytes(const struct snapshot *s, const struct cinf_meter *meter)
 {
-    /* A caller built for an older library may have a shorter struct, but never one that lacks `memory`. */
-    size_t least = offsetof(struct cinf_snapshot, memory) + sizeof out->memory;
-    if (out->struct_size < least)
-        return cinf_fail(CINF_EINVAL, "struct_size of the snapshot is %zu: CINF_SNAPSHOT sets it",
-                         out->struct_size);
-    struct snapshot s;
-    TRY(snapshot_take(&s, meter));
-    size_t n_models = s.n_models, n_prices = s.device.n_prices;
-
-    /* At most 1024 models and 4096 prices: no product comes near 2^64. */
-    size_t text_bytes = strlen(meter->device) + 1;
+    /* At most 1024 models, 4096 prices and 17408 payers: no product comes near 2^64. */
+    size_t n_models = s->n_models, n_prices = s->device.n_prices;
+    size_t bytes = strlen(meter->device) + 1;
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
-        text_bytes += strlen(meter->endpoints[e]) + 1;
+        bytes += strlen(meter->endpoints[e]) + 1;
     for (size_t m = 0; m < n_models; m++)
-        text_bytes += strlen(meter->models[m]->name) + 1;
-    for (size_t p = 0; p < s.n_payers; p++)
-        text_bytes += strlen(s.payers[p].account->name) + 1;
-    char *memory = mem_new(
-        1, n_models * sizeof(struct cinf_model_totals) + s.n_payers * sizeof(struct cinf_payer_totals) +
-               n_prices * (sizeof(struct cinf_price_period) + (2 + 2 * n_models) * sizeof(uint64_t)) +
-               meter->n_endpoints * sizeof(char *) + text_bytes);
-    if (!memory) {
-        snapshot_free(&s);
-        return cinf_fail(CINF_ENOMEM, "no memory for a snapshot of %zu models and %zu prices", n_models,
-                         n_prices);
-    }
+        bytes += strlen(meter->models[m]->name) + 1;
+    for (size_t p = 0; p < s->n_payers; p++)
+        bytes += strlen(s->payers[p].account->name) + 1;
+    return bytes + n_models * sizeof(struct cinf_model_totals) +
+           s->n_payers * sizeof(struct cinf_payer_totals) +
+           n_prices * (sizeof(struct cinf_price_period) + sizeof(struct cinf_price_sums) +
+                       2 * n_models * sizeof(uint64_t)) +
+           meter->n_endpoints * sizeof(char *);
+}
 
-    char *block = memory;
-    struct cinf_model_totals *models = cut(&block, n_models * sizeof *models);
-    struct cinf_payer_totals *payers = cut(&block, s.n_payers * sizeof *payers);
-    struct cinf_price_period *prices = cut(&block, n_prices * sizeof *prices);
-    uint64_t *price_lost = cut(&block, n_prices * sizeof *price_lost);
-    uint64_t *price_overhead = cut(&block, n_prices * sizeof *price_overhead);
-    uint64_t *ns = cut(&block, n_prices * 2 * n_models * sizeof *ns); /* [n_prices][2][n_models] */
-    const char **endpoints = cut(&block, meter->n_endpoints * sizeof *endpoints);
-    for (uint32_t e = 0; e < meter->n_endpoints; e++)
-        endpoints[e] = cut_text(&block, meter->endpoints[e]);
+/* The history is the one that the snapshot was taken with; caller holds history_lock where `old` is used. */
+static void put_price(struct pieces *to, size_t i, const struct snapshot *s, const struct old_price *old)
+{
+    size_t n_models = s->n_models;
+    uint64_t *serve = to->ns + i * 2 * n_models, *load = serve + n_models;
+    const struct price_counters *price = old ? &old->counters : &s->device.price;
+    to->prices[i] = period_of(price);
+    to->prices[i].model_serve_ns = serve;
+    to->prices[i].model_load_ns = load;
+    to->sums[i] = sums_of(price, old ? old->sums : price_sums_of(price));
     for (size_t m = 0; m < n_models; m++) {
-        models[m] = totals_of(&s.models[m]);
-        models[m].name = cut_text(&block, meter->models[m]->name);
-    }
-    for (size_t p = 0; p < s.n_payers; p++) {
-        payers[p] = payer_totals_of(&s.payers[p]);
-        payers[p].payer = cut_text(&block, s.payers[p].account->name);
-    }
-    for (size_t i = 0; i < n_prices; i++) {
-        const struct old_price *old = i + 1 < n_prices ? meter->old_prices[i] : NULL;
-        uint64_t *serve = ns + i * 2 * n_models, *load = serve + n_models;
-        const struct price_counters *price = old ? &old->counters : &s.device.price;
-        prices[i] = period_of(price);
-        price_lost[i] = price->ns[ACCOUNT_LOST];
-        price_overhead[i] = price->ns[ACCOUNT_OVERHEAD];
-        prices[i].model_serve_ns = serve;
-        prices[i].model_load_ns = load;
-        for (size_t m = 0; m < n_models; m++) {
-            if (!old) {
-                serve[m] = s.models[m].counters.price_serve_ns;
-                load[m] = s.models[m].counters.price_load_ns;
-            } else if (m < old->n_models) {
-                serve[m] = old->ns[m].serve;
-                load[m] = old->ns[m].load;
-            }
+        if (!old) {
+            serve[m] = s->models[m].counters.price_serve_ns;
+            load[m] = s->models[m].counters.price_load_ns;
+        } else if (m < old->n_models) {
+            serve[m] = old->ns[m].serve;
+            load[m] = old->ns[m].load;
         }
     }
-    const struct device_counters *d = &s.device;
-    struct cinf_snapshot filled = {
+}
+
+/* False if periods were folded since the snapshot was taken. */
+static bool put_prices(struct pieces *to, const struct snapshot *s, struct cinf_meter *meter)
+{
+    size_t n = s->device.n_prices;
+    pthread_mutex_lock(&meter->history_lock);
+    bool same = meter->counters.n_folds == s->device.n_folds;
+    for (size_t i = 0; same && i + 1 < n; i++)
+        put_price(to, i, s, meter->old_prices[i]);
+    pthread_mutex_unlock(&meter->history_lock);
+    put_price(to, n - 1, s, NULL);
+    return same;
+}
+
+static void put_snapshot(struct cinf_snapshot *out, const struct snapshot *s, const struct cinf_meter *meter,
+                         const struct pieces *pieces, char *block)
+{
+    for (uint32_t e = 0; e < meter->n_endpoints; e++)
+        pieces->endpoints[e] = cut_text(&block, meter->endpoints[e]);
+    for (size_t m = 0; m < s->n_models; m++) {
+        pieces->models[m] = totals_of(&s->models[m]);
+        pieces->models[m].name = cut_text(&block, meter->models[m]->name);
+    }
+    for (size_t p = 0; p < s->n_payers; p++) {
+        pieces->payers[p] = payer_totals_of(&s->payers[p]);
+        pieces->payers[p].payer = cut_text(&block, s->payers[p].account->name);
+    }
+    const struct device_counters *d = &s->device;
+    *out = (struct cinf_snapshot){
         .struct_size = out->struct_size,
         .device = cut_text(&block, meter->device),
         .basis = meter->basis,
@@ -255,23 +280,56 @@ enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cin
         .load_cost = d->cost[ACCOUNT_LOAD],
         .idle_cost = d->cost[ACCOUNT_IDLE],
         .n_endpoints = meter->n_endpoints,
-        .endpoints = endpoints,
-        .n_models = s.n_models,
-        .models = models,
-        .n_prices = (uint32_t)n_prices,
-        .prices = prices,
-        .memory = memory,
+        .endpoints = pieces->endpoints,
+        .n_models = s->n_models,
+        .models = pieces->models,
+        .n_prices = (uint32_t)d->n_prices,
+        .prices = pieces->prices,
         .lost_ns = d->ns[ACCOUNT_LOST],
+        .overhead_ns = d->ns[ACCOUNT_OVERHEAD],
         .lost_cost = d->cost[ACCOUNT_LOST],
+        .overhead_cost = d->cost[ACCOUNT_OVERHEAD],
         .stalls = atomic_load(&meter->pulse.n_stalls),
         .clock_steps = atomic_load(&meter->pulse.n_steps),
-        .price_lost_ns = price_lost,
-        .overhead_ns = d->ns[ACCOUNT_OVERHEAD],
-        .overhead_cost = d->cost[ACCOUNT_OVERHEAD],
-        .price_overhead_ns = price_overhead,
-        .n_payers = s.n_payers,
-        .payers = payers,
+        .price_sums = pieces->sums,
+        .n_payers = s->n_payers,
+        .payers = pieces->payers,
     };
+}
+
+enum cinf_status cinf_meter_snapshot(struct cinf_snapshot *out, const struct cinf_meter *meter)
+{
+    /* A caller built for an older library may have a shorter struct, but never one that lacks `memory`. */
+    size_t least = offsetof(struct cinf_snapshot, memory) + sizeof out->memory;
+    if (out->struct_size < least)
+        return cinf_fail(CINF_EINVAL, "struct_size of the snapshot is %zu: CINF_SNAPSHOT sets it",
+                         out->struct_size);
+    struct snapshot s;
+    struct pieces pieces;
+    char *memory, *block;
+    for (;;) {
+        TRY(snapshot_take(&s, meter));
+        size_t n_models = s.n_models, n_prices = s.device.n_prices;
+        block = memory = mem_new(1, block_bytes(&s, meter));
+        if (!memory) {
+            snapshot_free(&s);
+            return cinf_fail(CINF_ENOMEM, "no memory for a snapshot of %zu models and %zu prices", n_models,
+                             n_prices);
+        }
+        pieces.models = cut(&block, n_models * sizeof *pieces.models);
+        pieces.payers = cut(&block, s.n_payers * sizeof *pieces.payers);
+        pieces.prices = cut(&block, n_prices * sizeof *pieces.prices);
+        pieces.sums = cut(&block, n_prices * sizeof *pieces.sums);
+        pieces.ns = cut(&block, n_prices * 2 * n_models * sizeof *pieces.ns);
+        pieces.endpoints = cut(&block, meter->n_endpoints * sizeof *pieces.endpoints);
+        if (put_prices(&pieces, &s, (struct cinf_meter *)meter))
+            break;
+        mem_free(memory);
+        snapshot_free(&s);
+    }
+    struct cinf_snapshot filled = { .struct_size = out->struct_size };
+    put_snapshot(&filled, &s, meter, &pieces, block);
+    filled.memory = memory;
     memcpy(out, &filled, out->struct_size < sizeof filled ? out->struct_size : sizeof filled);
     snapshot_free(&s);
     return CINF_OK;
