@@ -735,24 +735,103 @@ START_TEST(names_of_models)
 }
 END_TEST
 
-START_TEST(a_thousand_and_twenty_four_models)
+static void use_model(struct cinf_meter *meter, uint32_t model, const char *payer)
 {
+    struct cinf_bill *bill = world_bill_for(meter, model, payer);
+    cinf_meter_busy(meter);
+    world_pass(1000 + model);
+    cinf_meter_charge_load(meter, model);
+    world_pass(10);
+    cinf_meter_charge(meter, &(struct cinf_share){ .bill = bill, .decode_weight = 1, .output_tokens = 1 }, 1);
+    cinf_meter_idle(meter);
+    cinf_meter_count_error(meter, model, CINF_ERROR_TIMEOUT);
+    world_end(bill);
+}
+
+/* Sums over all models, which making room must not change. */
+static struct cinf_model_totals total_of(const struct cinf_snapshot *s)
+{
+    struct cinf_model_totals sum = { 0 };
+    for (uint32_t m = 0; m < s->n_models; m++) {
+        const struct cinf_model_totals *t = &s->models[m];
+        sum.decode_ns += t->decode_ns;
+        sum.load_ns += t->load_ns;
+        sum.output_tokens += t->output_tokens;
+        sum.requests[0] += t->requests[0];
+        sum.finished_ns[CINF_FINISH_STOP] += t->finished_ns[CINF_FINISH_STOP];
+        sum.errors[CINF_ERROR_TIMEOUT] += t->errors[CINF_ERROR_TIMEOUT];
+    }
+    return sum;
+}
+
+START_TEST(models_that_are_no_longer_used_make_room)
+{
+    const uint64_t day = 24 * HOUR;
     struct cinf_meter *meter = world_meter("1");
     char name[16];
-    for (uint32_t i = 0; i < 1024; i++) {
+    for (uint32_t i = 0; i < 1023; i++) {
         snprintf(name, sizeof name, "m%u", i);
         ck_assert_uint_eq(world_model(meter, name), i);
+        use_model(meter, i, i % 2 ? "ann" : "bob");
+        if (i == 500)
+            ck_ok(cinf_meter_set_price(meter, "2"));
     }
     uint32_t model = 77;
-    ck_fails(cinf_meter_add_model(meter, "one more", &model), CINF_EFULL, "1024");
+    cinf_meter_set_loaded(meter, 0, true);
+    struct cinf_bill *waiting = world_bill(meter, 1);
+    world_pass(day - 10000000); /* all have been used within a day */
+    ck_fails(cinf_meter_add_model(meter, "one more", &model), CINF_EFULL, "1024 models, and none");
     ck_assert_uint_eq(model, 77);
-    ck_assert_uint_eq(world_model(meter, "m1023"), 1023);
-    cinf_meter_busy(meter);
-    world_pass(9);
-    cinf_meter_charge_load(meter, 1023);
+    world_pass(day);
+    use_model(meter, 2, "ann");
+    struct cinf_snapshot before = snapshot(meter);
+    ck_assert_uint_eq(before.n_models, 1024);
+    ck_assert_str_eq(before.models[1023].name, "other");
+
+    ck_assert_uint_eq(world_model(meter, "one more"), 3); /* 0 is loaded, 1 is asked for, 2 was used */
+    ck_assert_uint_eq(world_model(meter, "one more"), 3);
+    ck_assert_uint_eq(world_model(meter, "two more"), 4);
     struct cinf_snapshot s = snapshot(meter);
-    ck_assert_uint_eq(s.models[1023].load_ns, 9);
+    ck_assert_str_eq(s.models[3].name, "one more");
+    ck_assert_uint_eq(s.models[3].load_ns + s.models[3].serve_ns + s.models[3].requests[0], 0);
+    ck_assert_uint_eq(s.models[1023].load_ns, 1003 + 1004);
+    ck_assert_uint_eq(s.models[1023].errors[CINF_ERROR_TIMEOUT], 2);
+    ck_assert_uint_eq(s.prices[0].model_load_ns[1023], 1003 + 1004);
+    ck_assert_uint_eq(s.prices[0].model_load_ns[3], 0);
+    ck_assert_uint_eq(s.models[1].waiting, 1);
+    ck_assert_uint_eq(s.models[3].waiting, 0);
     cinf_snapshot_free(&s);
+
+    /* Without memory the room is not made, and nothing has changed. */
+    for (uint64_t n = 1;; n++) {
+        mem_fail_at(n);
+        enum cinf_status status = cinf_meter_add_model(meter, "three more", &model);
+        bool hit = mem_fail_hit();
+        mem_fail_at(0);
+        s = snapshot(meter);
+        struct cinf_model_totals was = total_of(&before), is = total_of(&s);
+        ck_assert_mem_eq(&is, &was, sizeof is);
+        cinf_snapshot_free(&s);
+        if (!hit) {
+            ck_assert_int_eq(status, CINF_OK);
+            break;
+        }
+        ck_assert_int_eq(status, CINF_ENOMEM);
+    }
+    for (int i = 0; i < 3000; i++) {
+        snprintf(name, sizeof name, "later %d", i);
+        world_pass(day / 1000);
+        world_model(meter, name);
+    }
+    s = snapshot(meter);
+    struct cinf_model_totals was = total_of(&before), is = total_of(&s);
+    ck_assert_mem_eq(&is, &was, sizeof is);
+    ck_assert_str_eq(s.models[0].name, "m0");
+    ck_assert_str_eq(s.models[1].name, "m1");
+    ck_assert_uint_eq(s.n_models, 1024);
+    cinf_snapshot_free(&s);
+    cinf_snapshot_free(&before);
+    world_end(waiting);
     cinf_meter_free(meter);
 }
 END_TEST
@@ -890,7 +969,7 @@ Suite *suite(void)
     tcase_add_test(t, wall_basis_has_one_clock);
     tcase_add_test(t, options_that_are_refused);
     tcase_add_test(t, names_of_models);
-    tcase_add_test(t, a_thousand_and_twenty_four_models);
+    tcase_add_test(t, models_that_are_no_longer_used_make_room);
     tcase_add_test(t, ten_thousand_prices);
     tcase_add_test(t, memory_may_run_out_anywhere);
     tcase_add_test(t, a_price_refused_for_memory_changes_nothing);

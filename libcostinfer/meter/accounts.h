@@ -12,6 +12,12 @@ enum cinf_status label_check(const char *what, const char *text);
 enum cinf_status payer_find(struct payer_account **out, struct cinf_meter *meter, struct account *account,
                             const char *payer);
 
+/* The writing thread: the account is in use. */
+void account_touch(struct cinf_meter *meter, struct account *account);
+
+/* The model's name as the counters have it. */
+const char *account_name(const struct model_counters *counters);
+
 void accounts_free(struct cinf_meter *meter);
 
 #endif

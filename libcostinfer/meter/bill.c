@@ -145,6 +145,7 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns, uint64_
         p->unpriced_ns += ns;
     }
     add_tokens(bill, share);
+    account_touch(bill->meter, bill->account);
     mark_account_dirty(bill->meter, bill->account);
     mark_payer_dirty(bill->meter, bill->payer);
     mark_bill_dirty(bill->meter, bill);

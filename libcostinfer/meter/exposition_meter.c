@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "accounts.h"
 #include "exposition_nanos.h"
 #include "fail.h"
 #include "snapshot.h"
@@ -25,8 +26,9 @@ struct model_labels {
 
 static struct model_labels labels_of(const struct view *v, uint32_t m, const char *name, const char *value)
 {
-    return (struct model_labels){ { { "model_name", v->meter->models[m]->name }, { name, value } },
-                                  name ? 2 : 1 };
+    return (struct model_labels){
+        { { "model_name", account_name(&v->snapshot.models[m].counters) }, { name, value } }, name ? 2 : 1
+    };
 }
 
 static void put_count(struct view *v, const char *family, uint32_t m, const char *label, const char *value,
@@ -152,7 +154,7 @@ static void payer_families(struct view *v)
         "Device time that served the payer's requests to the model: over all payers it adds "
         "up to the model's prefill and decode.");
     for (uint32_t i = 0; i < n; i++) {
-        labels[0].value = v->meter->models[payers[i].model]->name;
+        labels[0].value = account_name(&v->snapshot.models[payers[i].model].counters);
         labels[1].value = payers[i].account->name;
         cinf_exposition_seconds(page, "model_payer_device_seconds_total", labels, 2,
                                 payers[i].counters.prefill_ns + payers[i].counters.decode_ns);
@@ -162,14 +164,14 @@ static void payer_families(struct view *v)
         "The priced part of that time, at the price of that time: over all payers it adds up "
         "to model_estimated_cost_dollars_total.");
     for (uint32_t i = 0; i < n; i++) {
-        labels[0].value = v->meter->models[payers[i].model]->name;
+        labels[0].value = account_name(&v->snapshot.models[payers[i].model].counters);
         labels[1].value = payers[i].account->name;
         cinf_exposition_cost(page, "model_payer_cost_dollars_total", labels, 2, payers[i].counters.cost);
     }
     cinf_exposition_family(page, "model_payer_tokens_total", CINF_METRIC_COUNTER, NULL,
                            "The payer's prompt tokens processed (input) and tokens sampled (output).");
     for (uint32_t i = 0; i < n; i++) {
-        labels[0].value = v->meter->models[payers[i].model]->name;
+        labels[0].value = account_name(&v->snapshot.models[payers[i].model].counters);
         labels[1].value = payers[i].account->name;
         labels[2].value = "input";
         cinf_exposition_integer(page, "model_payer_tokens_total", labels, 3, payers[i].counters.input_tokens);

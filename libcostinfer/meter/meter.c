@@ -147,6 +147,7 @@ uint64_t cinf_meter_charge_load(struct cinf_meter *meter, uint32_t model)
     c->price_load_ns += interval;
     if (d->price.priced)
         c->load_cost = cinf_cost_add(c->load_cost, cinf_cost_of(interval, d->price.nanodollars_per_hour));
+    account_touch(meter, account);
     mark_account_dirty(meter, account);
     settle(meter);
     return interval;

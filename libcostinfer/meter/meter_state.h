@@ -66,6 +66,7 @@ struct device_counters {
 };
 
 struct model_counters {
+    uint64_t name;   /* a const char *, so that a name is never seen with another model's sums */
     uint64_t loaded; /* 0 or 1 */
     uint64_t prefill_ns, decode_ns, load_ns;
     uint64_t unpriced_ns;
@@ -111,9 +112,16 @@ struct payer_account {
     _Atomic uint64_t mirror[2][WORDS(struct payer_counters)];
 };
 
+/* A name that an account has had; readers may still look at it. */
+struct account_name {
+    struct account_name *earlier;
+    char text[];
+};
+
 /* A model's account. */
 struct account {
-    char *name;
+    struct account_name *name;
+    uint64_t used_wall_ns; /* when it was charged, loaded or added last; the writing thread's */
     struct model_counters counters;
     struct account *next_dirty;
     bool dirty;
@@ -179,7 +187,7 @@ struct cinf_meter {
     uint64_t publications;
 
     /* All threads read these. */
-    struct account *models[ACCOUNTS_MAX]; /* [n_models]; an account never moves */
+    struct account *models[ACCOUNTS_MAX]; /* [n_models]; an account never moves, but may change its name */
     _Atomic uint32_t n_models;
     pthread_mutex_t payers_lock;              /* for adding one */
     _Atomic uint32_t n_payers;                /* of all models */

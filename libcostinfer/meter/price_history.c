@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "fail.h"
 #include "mem.h"
 #include "mirror.h"
 
@@ -45,7 +46,8 @@ static void add_period(struct old_price *to, const struct old_price *from)
         c->ns[kind] += from->counters.ns[kind];
         to->sums.cost[kind] = cinf_cost_add(to->sums.cost[kind], from->sums.cost[kind]);
     }
-    for (uint32_t m = 0; m < from->n_models; m++) { /* the later period knows at least as many models */
+    uint32_t n = from->n_models < to->n_models ? from->n_models : to->n_models;
+    for (uint32_t m = 0; m < n; m++) { /* a wider one has nothing of the models that came later */
         to->ns[m].serve += from->ns[m].serve;
         to->ns[m].load += from->ns[m].load;
     }
@@ -84,6 +86,46 @@ void price_change(struct cinf_meter *meter)
     meter->counters.n_prices++;
     meter->counters.price = next;
     meter->counters.price.from_ns = meter->counters.boundary_ns;
+}
+
+static bool has_model(const struct old_price *old, uint32_t model)
+{
+    return model < old->n_models && (old->ns[model].serve > 0 || old->ns[model].load > 0);
+}
+
+enum cinf_status price_history_widen(struct cinf_meter *meter, uint32_t to)
+{
+    for (uint64_t i = 0; i + 1 < meter->counters.n_prices; i++) {
+        struct old_price *old = meter->old_prices[i];
+        if (to < old->n_models)
+            continue;
+        struct old_price *wider = old_price_new(meter->n_models);
+        if (!wider)
+            return cinf_fail(CINF_ENOMEM, "no memory for the totals of a price");
+        memcpy(wider, old, sizeof *old + old->n_models * sizeof old->ns[0]);
+        wider->n_models = meter->n_models;
+        pthread_mutex_lock(&meter->history_lock);
+        meter->old_prices[i] = wider;
+        pthread_mutex_unlock(&meter->history_lock);
+        mem_free(old);
+    }
+    return CINF_OK;
+}
+
+void price_history_move(struct cinf_meter *meter, uint32_t from, uint32_t to)
+{
+    pthread_mutex_lock(&meter->history_lock);
+    for (uint64_t i = 0; i + 1 < meter->counters.n_prices; i++) {
+        struct old_price *old = meter->old_prices[i];
+        if (!has_model(old, from))
+            continue;
+        old->ns[to].serve += old->ns[from].serve;
+        old->ns[to].load += old->ns[from].load;
+        old->ns[from].serve = old->ns[from].load = 0;
+    }
+    meter->counters.n_folds++;
+    publish(meter);
+    pthread_mutex_unlock(&meter->history_lock);
 }
 
 void price_history_free(struct cinf_meter *meter)

@@ -15,6 +15,11 @@ struct price_sums price_sums_of(const struct price_counters *period);
  * copy the history, which they do from memory to memory. */
 void price_change(struct cinf_meter *meter);
 
+/* Moves model `from`'s part of every period to model `to` and publishes that with all else that is dirty.
+ * price_history_widen() makes the room that this needs. */
+enum cinf_status price_history_widen(struct cinf_meter *meter, uint32_t to);
+void price_history_move(struct cinf_meter *meter, uint32_t from, uint32_t to);
+
 void price_history_free(struct cinf_meter *meter);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "accounts.h"
 #include "fail.h"
 #include "mem.h"
 #include "mirror.h"
@@ -209,7 +210,7 @@ static size_t block_bytes(const struct snapshot *s, const struct cinf_meter *met
     for (uint32_t e = 0; e < meter->n_endpoints; e++)
         bytes += strlen(meter->endpoints[e]) + 1;
     for (size_t m = 0; m < n_models; m++)
-        bytes += strlen(meter->models[m]->name) + 1;
+        bytes += strlen(account_name(&s->models[m].counters)) + 1;
     for (size_t p = 0; p < s->n_payers; p++)
         bytes += strlen(s->payers[p].account->name) + 1;
     return bytes + n_models * sizeof(struct cinf_model_totals) +
@@ -260,7 +261,7 @@ static void put_snapshot(struct cinf_snapshot *out, const struct snapshot *s, co
         pieces->endpoints[e] = cut_text(&block, meter->endpoints[e]);
     for (size_t m = 0; m < s->n_models; m++) {
         pieces->models[m] = totals_of(&s->models[m]);
-        pieces->models[m].name = cut_text(&block, meter->models[m]->name);
+        pieces->models[m].name = cut_text(&block, account_name(&s->models[m].counters));
     }
     for (size_t p = 0; p < s->n_payers; p++) {
         pieces->payers[p] = payer_totals_of(&s->payers[p]);
