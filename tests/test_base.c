@@ -533,6 +533,23 @@ START_TEST(only_regular_files_are_opened)
 }
 END_TEST
 
+START_TEST(a_link_without_its_file_is_broken)
+{
+    char *folder = support_temp_folder(), path[256];
+    struct file f = { .fd = 12345 };
+    snprintf(path, sizeof path, "%s/link", folder);
+    ck_assert_int_eq(symlink("../blobs/0123", path), 0);
+    ck_assert(path_exists(path) && !path_is_folder(path));
+    ck_fails(file_open(&f, path), CINF_EIO, "/link: is a link to ../blobs/0123, which does not exist");
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert(!path_exists(path));
+    ck_assert_int_eq(symlink("link", path), 0); /* to itself */
+    ck_assert(path_exists(path));
+    ck_fails(file_open(&f, path), CINF_EIO, "/link: ");
+    ck_assert_int_eq(f.fd, 12345);
+}
+END_TEST
+
 START_TEST(whole_files_are_loaded_up_to_a_limit)
 {
     char *folder = support_temp_folder(), *text = folder;
@@ -783,6 +800,48 @@ START_TEST(json_limits)
 }
 END_TEST
 
+/* What Python's json writes and reads, where a caller wants that. */
+START_TEST(json_of_python)
+{
+    static const char *const cases[] = {
+        "Infinity",
+        "-Infinity",
+        "NaN",
+        "\xEF\xBB\xBF{}",
+        "[Infinity,-Infinity , NaN]",
+        "{\"a\":NaN,\"b\":{\"c\":-Infinity}}",
+    };
+    const struct json_limits limits = { .python = true };
+    cJSON *tree;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        size_t n = strlen(cases[i]);
+        ck_ok(json_check(cases[i], n, &limits));
+        ck_ok(json_parse(&tree, cases[i], n, &limits));
+        cJSON_Delete(tree);
+        ck_assert_int_eq(json_check(cases[i], n, NULL), CINF_EFORMAT);
+        ck_assert_int_eq(json_parse(&tree, cases[i], n, NULL), CINF_EFORMAT);
+    }
+    static const char *const bad[] = {
+        "Inf", "-NaN", "nan", "+Infinity", "Infinityx", "\xEF\xBB\xBF", "\xEF\xBB\xBF\xEF\xBB\xBF{}"
+    };
+    for (size_t i = 0; i < COUNT(bad); i++)
+        ck_fails(json_check(bad[i], strlen(bad[i]), &limits), CINF_EFORMAT, "JSON: ");
+    /* Words within strings are text, and a number that is none is refused where one is wanted. */
+    static const char text[] = "\xEF\xBB\xBF{\"NaN\":\"-Infinity\\\"NaN\",\"x\":-Infinity,\"y\":NaN}";
+    double value = 7;
+    ck_ok(json_parse(&tree, text, strlen(text), &limits));
+    ck_assert_str_eq(json_member(tree, "NaN")->valuestring, "-Infinity\"NaN");
+    ck_assert(json_member(tree, "x")->valuedouble < -1e308);
+    ck_fails(json_read_double(&value, tree, "x", 0, 1e300), CINF_EINVAL, "\"x\" must be a number");
+    ck_fails(json_read_double(&value, tree, "y", 0, 1e300), CINF_EINVAL, "\"y\" must be a number");
+    ck_assert(value == 7);
+    cJSON_Delete(tree);
+    mem_fail_at(1);
+    ck_fails(json_parse(&tree, text, strlen(text), &limits), CINF_ENOMEM, "no memory for a copy");
+    mem_fail_at(0);
+}
+END_TEST
+
 START_TEST(json_memory_failures)
 {
     cJSON *tree = NULL;
@@ -940,6 +999,7 @@ Suite *suite(void)
     suite_add_tcase(s, c);
     tcase_add_test(c, files_are_read_at_offsets);
     tcase_add_test(c, only_regular_files_are_opened);
+    tcase_add_test(c, a_link_without_its_file_is_broken);
     tcase_add_test(c, whole_files_are_loaded_up_to_a_limit);
     tcase_add_test(c, paths);
     c = tcase_create("json");
@@ -947,6 +1007,7 @@ Suite *suite(void)
     tcase_add_test(c, json_that_is_accepted);
     tcase_add_test(c, json_that_is_refused);
     tcase_add_test(c, json_limits);
+    tcase_add_test(c, json_of_python);
     tcase_add_test(c, json_memory_failures);
     tcase_add_test(c, json_members_are_read_by_type);
     tcase_add_test(c, json_integers_are_exact);

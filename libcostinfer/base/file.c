@@ -11,13 +11,23 @@
 #include "fail.h"
 #include "mem.h"
 
+/* Why `path` did not open.  A link whose file is gone is a broken model, not an absent file. */
+static enum cinf_status open_failed(const char *path, int error)
+{
+    char target[256];
+    ssize_t n = error == ENOENT ? readlink(path, target, sizeof target) : -1;
+    if (n >= 0)
+        return cinf_fail(CINF_EIO, "%s: is a link to %.*s, which does not exist", path, (int)n, target);
+    return cinf_fail(error == ENOENT || error == ENOTDIR ? CINF_ENOTFOUND : CINF_EIO, "%s: %s", path,
+                     strerror(error));
+}
+
 enum cinf_status file_open(struct file *out, const char *path)
 {
     /* O_NONBLOCK: opening a named pipe without a writer must not hang; regular files ignore the flag. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return cinf_fail(errno == ENOENT || errno == ENOTDIR ? CINF_ENOTFOUND : CINF_EIO, "%s: %s", path,
-                         strerror(errno));
+        return open_failed(path, errno);
     struct stat st;
     if (fstat(fd, &st) != 0) {
         int error = errno;
@@ -114,5 +124,5 @@ int path_is_folder(const char *path)
 int path_exists(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0;
+    return lstat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }

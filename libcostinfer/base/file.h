@@ -17,7 +17,8 @@ struct file {
     char *path; /* for messages */
 };
 
-/* Opens a regular file for reading.  Fails with CINF_ENOTFOUND, CINF_EIO, or CINF_EINVAL for a folder. */
+/* Opens a regular file for reading.  Fails with CINF_ENOTFOUND, CINF_EINVAL for a folder, or CINF_EIO, also for a
+ * link whose file is gone. */
 enum cinf_status file_open(struct file *out, const char *path);
 void file_close(struct file *f); /* accepts a zeroed one */
 
@@ -32,6 +33,9 @@ enum cinf_status file_load(char **out, size_t *size, const char *path, size_t ma
 char *path_join(const char *folder, const char *name);
 
 int path_is_folder(const char *path);
+
+/* False only when there is certainly nothing.  A link whose file is gone exists, and so does what may not be
+ * looked at: opening it says what is wrong. */
 int path_exists(const char *path);
 
 #endif

@@ -20,6 +20,8 @@ struct gate {
     const char *text;
     size_t n, at;
     size_t members_max, values_max, values;
+    size_t python_words; /* NaN, Infinity and -Infinity so far */
+    bool python;
     uint32_t depth, depth_max;
     struct {
         bool object;
@@ -177,13 +179,33 @@ static enum cinf_status check_number(struct gate *g)
     return overflows(g->text + start, g->at - start) ? malformed(g, "number too large") : CINF_OK;
 }
 
-static enum cinf_status check_word(struct gate *g, const char *word)
+static bool take_word(struct gate *g, const char *word)
 {
     size_t n = strlen(word);
     if (g->n - g->at < n || memcmp(g->text + g->at, word, n) != 0)
-        return malformed(g, "unexpected character");
+        return false;
     g->at += n;
-    return CINF_OK;
+    return true;
+}
+
+static enum cinf_status check_word(struct gate *g, const char *word)
+{
+    return take_word(g, word) ? CINF_OK : malformed(g, "unexpected character");
+}
+
+/* What Python's json writes for floats that JSON has no number for. */
+static const struct {
+    const char *word, *json; /* as long as each other */
+} python_words[] = { { "NaN", "\"\" " }, { "Infinity", "1e999   " }, { "-Infinity", "-1e999   " } };
+
+static bool take_python_word(struct gate *g)
+{
+    for (size_t i = 0; i < sizeof python_words / sizeof *python_words; i++)
+        if (g->python && take_word(g, python_words[i].word)) {
+            g->python_words++;
+            return true;
+        }
+    return false;
 }
 
 /* Checks "key": before a member's value. */
@@ -218,6 +240,8 @@ static enum cinf_status check_value(struct gate *g, bool *closed)
         return check_word(g, "false");
     if (c == 'n')
         return check_word(g, "null");
+    if (take_python_word(g))
+        return CINF_OK;
     if (c != '{' && c != '[')
         return c < 0 ? malformed(g, "unexpected end") : check_number(g);
 
@@ -236,7 +260,34 @@ static enum cinf_status check_value(struct gate *g, bool *closed)
     return c == '{' ? check_key(g) : CINF_OK;
 }
 
-enum cinf_status json_check(const char *text, size_t n, const struct json_limits *limits)
+/* The whole text. */
+static enum cinf_status check(struct gate *g)
+{
+    bool closed;
+    do {
+        TRY(check_value(g, &closed));
+        while (closed && g->depth > 0) {
+            bool object = g->stack[g->depth - 1].object;
+            skip_space(g);
+            int c = peek(g);
+            if (c == ',') {
+                g->at++;
+                if (object)
+                    TRY(check_key(g));
+                closed = false;
+            } else if (c == (object ? '}' : ']')) {
+                g->at++;
+                g->depth--;
+            } else {
+                return malformed(g, c < 0 ? "unexpected end" : "expected ',' or a closing bracket");
+            }
+        }
+    } while (!closed);
+    skip_space(g);
+    return g->at == g->n ? CINF_OK : malformed(g, "text after the value");
+}
+
+static struct gate gate_of(const char *text, size_t n, const struct json_limits *limits)
 {
     struct gate g = { .text = text, .n = n, .depth_max = DEPTH_DEFAULT };
     if (limits && limits->depth_max)
@@ -244,30 +295,17 @@ enum cinf_status json_check(const char *text, size_t n, const struct json_limits
     if (limits) {
         g.members_max = limits->members_max;
         g.values_max = limits->values_max;
+        g.python = limits->python;
     }
+    if (g.python && n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+        g.at = 3;
+    return g;
+}
 
-    bool closed;
-    do {
-        TRY(check_value(&g, &closed));
-        while (closed && g.depth > 0) {
-            bool object = g.stack[g.depth - 1].object;
-            skip_space(&g);
-            int c = peek(&g);
-            if (c == ',') {
-                g.at++;
-                if (object)
-                    TRY(check_key(&g));
-                closed = false;
-            } else if (c == (object ? '}' : ']')) {
-                g.at++;
-                g.depth--;
-            } else {
-                return malformed(&g, c < 0 ? "unexpected end" : "expected ',' or a closing bracket");
-            }
-        }
-    } while (!closed);
-    skip_space(&g);
-    return g.at == n ? CINF_OK : malformed(&g, "text after the value");
+enum cinf_status json_check(const char *text, size_t n, const struct json_limits *limits)
+{
+    struct gate g = gate_of(text, n, limits);
+    return check(&g);
 }
 
 static int by_text(const void *a, const void *b)
@@ -368,9 +406,30 @@ static bool integer_of(int64_t *out, const cJSON *number)
     return errno == 0;
 }
 
-enum cinf_status json_parse(cJSON **out, const char *text, size_t n, const struct json_limits *limits)
+/* Replaces Python's words in a text that has passed the gate.  cJSON reads 1e999 as infinity; an empty string
+ * is refused wherever a number is wanted. */
+static void replace_python_words(char *text, size_t n)
 {
-    TRY(json_check(text, n, limits));
+    bool in_string = false;
+    for (size_t at = 0; at < n; at++) {
+        if (text[at] == '\\')
+            at++;
+        else if (text[at] == '"')
+            in_string = !in_string;
+        for (size_t i = 0; !in_string && i < sizeof python_words / sizeof *python_words; i++) {
+            size_t length = strlen(python_words[i].word);
+            if (n - at >= length && memcmp(text + at, python_words[i].word, length) == 0) {
+                memcpy(text + at, python_words[i].json, length);
+                at += length - 1;
+                break;
+            }
+        }
+    }
+}
+
+/* A text that has passed the gate becomes a tree. */
+static enum cinf_status build_tree(cJSON **out, const char *text, size_t n)
+{
     /* The gate accepts what RFC 8259 does, so only memory can fail here. */
     cJSON *tree = cJSON_ParseWithLength(text, n);
     if (!tree)
@@ -384,6 +443,24 @@ enum cinf_status json_parse(cJSON **out, const char *text, size_t n, const struc
     }
     *out = tree;
     return CINF_OK;
+}
+
+enum cinf_status json_parse(cJSON **out, const char *text, size_t n, const struct json_limits *limits)
+{
+    struct gate g = gate_of(text, n, limits);
+    size_t start = g.at;
+    TRY(check(&g));
+    text += start;
+    n -= start;
+    if (g.python_words == 0)
+        return build_tree(out, text, n);
+    char *copy = mem_copy(text, n);
+    if (!copy)
+        return cinf_fail(CINF_ENOMEM, "JSON: no memory for a copy of %zu bytes", n);
+    replace_python_words(copy, n);
+    enum cinf_status status = build_tree(out, copy, n);
+    mem_free(copy);
+    return status;
 }
 
 const cJSON *json_member(const cJSON *object, const char *key)

@@ -2,8 +2,9 @@
  *
  * cJSON builds the tree.  It accepts more than we may, so the gate refuses, before and after: text that
  * is not UTF-8, a NUL or \u0000 (cJSON would cut the string there), lone surrogates, numbers outside a
- * double (1e999) or spelt against RFC 8259 (01, 1.), raw control characters, a BOM, trailing text,
- * duplicate keys, and nesting beyond the caller's limit.
+ * double (1e999) or spelt against RFC 8259 (01, 1.), raw control characters, a byte order mark, trailing
+ * text, duplicate keys, and nesting beyond the caller's limit.  A model's files are read with `python` set:
+ * they may begin with a byte order mark, and Python writes numbers that JSON does not have.
  *
  * A number of more than 15 characters keeps its spelling in valuestring, as its double may be rounded.
  *
@@ -23,6 +24,7 @@ struct json_limits {
     uint32_t depth_max; /* nesting of arrays and objects; 0: 32 */
     size_t members_max; /* keys in one object; 0: limited by the text's length alone */
     size_t values_max;  /* values in all, each about 100 bytes of tree; 0: likewise */
+    bool python;        /* a byte order mark is skipped; Infinity is a number, NaN has no type */
 };
 
 /* Parses text[0..n).  CINF_EFORMAT says what is wrong and at which byte.  `limits` may be NULL.
