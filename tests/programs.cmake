@@ -107,6 +107,7 @@ endif()
 cinf_program_test(transformers_agreement peers/transformers_agreement.py SLOW)
 set_tests_properties(transformers_agreement PROPERTIES TIMEOUT 1200)
 cinf_program_test(added_tokens_agreement peers/added_tokens_agreement.py SLOW)
+cinf_program_test(tokenizers_agreement peers/tokenizers_agreement.py SLOW)
 
 # OpenAI's clients, from PyPI and npm, installed in the build folder when they are not there.
 cinf_program_test(openai_python peers/openai_python.py SLOW)

@@ -70,6 +70,9 @@ static void check_encode(const struct cinf_tokenizer *t, const cJSON *record, co
     if (special)
         n_ids = read_ids(special, ids);
     expect_ids(t, text, n, CINF_TOKENIZE_SPECIAL, ids, n_ids);
+    const cJSON *bare = json_member(record, "ids_bare");
+    n_ids = read_ids(bare ? bare : json_member(record, "ids"), ids);
+    expect_ids(t, text, n, CINF_TOKENIZE_BARE, ids, n_ids);
 }
 
 static void check_decode(const struct cinf_tokenizer *t, const cJSON *record)
@@ -224,11 +227,11 @@ END_TEST
 
 /* ---- with the tiny vocabulary ---- */
 
-/* As one file; `added` is its list of added tokens. */
-static char *tiny_tokenizer_json(char *folder, const char *added)
+/* As one file, whose settings and model begin with these members. */
+static char *tiny_tokenizer_with(char *folder, const char *settings, const char *model)
 {
     struct strbuf b = { 0 };
-    strbuf_printf(&b, "{\"added_tokens\":%s,\"model\":{\"vocab\":", added);
+    strbuf_printf(&b, "{%s,\"model\":{%s\"vocab\":", settings, model);
     tiny_vocab(&b);
     strbuf_puts(&b, ",\"merges\":[");
     for (int i = 0; i < TINY_MERGES; i++)
@@ -238,6 +241,61 @@ static char *tiny_tokenizer_json(char *folder, const char *added)
     strbuf_free(&b);
     return folder;
 }
+
+/* `added` is its list of added tokens. */
+static char *tiny_tokenizer_json(char *folder, const char *added)
+{
+    struct strbuf settings = { 0 };
+    strbuf_printf(&settings, "\"added_tokens\":%s", added);
+    tiny_tokenizer_with(folder, settings.text, "");
+    strbuf_free(&settings);
+    return folder;
+}
+
+/* The members of an object, without its braces and with a comma when there are any and `comma` is set. */
+static char *members(const cJSON *object, bool comma)
+{
+    char *text = cJSON_PrintUnformatted(object);
+    size_t n = strlen(text);
+    memmove(text, text + 1, n - 1);
+    text[n - 2] = '\0';
+    if (comma && n > 2)
+        memcpy(text + n - 2, ",", 2);
+    return text;
+}
+
+/* tests/golden/make_tokenizers.py: every setting that is obeyed, as Hugging Face's tokenizers obeys it. */
+START_TEST(settings_are_obeyed_as_by_hugging_face)
+{
+    char *lines, *line, *rest, *folder = support_temp_folder();
+    size_t n, n_tokenizers = 0, n_texts = 0;
+    ck_ok(file_load(&lines, &n, support_source("tests/golden/tokenizers.jsonl"), 1 << 24));
+    for (line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), n_tokenizers++) {
+        struct cinf_tokenizer *t;
+        cJSON *tree;
+        ck_ok(json_parse(&tree, line, strlen(line), NULL));
+        cJSON *single = cJSON_GetObjectItemCaseSensitive(tree, "tokenizer");
+        cJSON *model = cJSON_DetachItemFromObjectCaseSensitive(single, "model");
+        char *settings = members(single, false), *of_model = members(model, true);
+        ck_ok(cinf_tokenizer_open(&t, tiny_tokenizer_with(folder, settings, of_model)));
+        const cJSON *record;
+        cJSON_ArrayForEach(record, json_member(tree, "texts"))
+        {
+            const char *text = json_member(record, "text")->valuestring;
+            check_encode(t, record, text, strlen(text));
+            n_texts++;
+        }
+        cinf_tokenizer_free(t);
+        cJSON_free(settings);
+        cJSON_free(of_model);
+        cJSON_Delete(model);
+        cJSON_Delete(tree);
+    }
+    ck_assert_uint_ge(n_tokenizers, 100);
+    ck_assert_uint_ge(n_texts, 1000);
+    mem_free(lines);
+}
+END_TEST
 
 /* What Hugging Face's tokenizers makes of them: tests/golden/make_added_tokens.py. */
 START_TEST(added_tokens_are_found_as_by_hugging_face)
@@ -370,7 +428,7 @@ START_TEST(missing_files_are_named)
     ck_fails(cinf_tokenizer_open(&t, "/nonexistent/folder"), CINF_ENOTFOUND, "/nonexistent/folder: no such");
     ck_fails(cinf_tokenizer_open(&t, folder), CINF_ENOTFOUND, "neither vocab.json with merges.txt nor");
     support_write(folder, "vocab.json", "{}", -1);
-    ck_fails(cinf_tokenizer_open(&t, folder), CINF_ENOTFOUND, "neither");
+    ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT, "vocab.json without merges.txt");
     support_write(folder, "merges.txt", "", -1);
     ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT, "/vocab.json: none of the 256 bytes");
     ck_assert_ptr_eq(t, tiny);
@@ -379,11 +437,25 @@ END_TEST
 
 #define ADDED "[{\"id\":300,\"content\":\"<|user|>\",\"special\":true},{\"id\":301,\"content\":\"hat\"}]"
 
+#define SETTINGS                                                                                             \
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFD\"},{\"type\":\"Replace\","       \
+    "\"pattern\":"                                                                                           \
+    "{\"Regex\":\"(?:i|o)n\"},\"content\":\"in \\u00e9\"},{\"type\":\"Prepend\",\"prepend\":\"x\"}]},"       \
+    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{"          \
+    "\"String\":\" \"},"                                                                                     \
+    "\"behavior\":\"MergedWithNext\"},{\"type\":\"ByteLevel\"},{\"type\":\"Digits\"}]},"                     \
+    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"s\"}},"     \
+    "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"s\":{\"ids\":[1,2]}}}"
+
 START_TEST(every_failed_allocation_is_reported_and_let_go_of)
 {
     /* The long run of 'a' needs the memory for long pieces, the many words that for many ids. */
     struct strbuf text = { 0 };
-    char *folder = _i == 0 ? tiny_tokenizer() : tiny_tokenizer_json(support_temp_folder(), ADDED);
+    char *folder = _i == 0 ? tiny_tokenizer() : support_temp_folder();
+    if (_i == 1)
+        tiny_tokenizer_json(folder, ADDED);
+    if (_i == 2)
+        tiny_tokenizer_with(folder, "\"added_tokens\":" ADDED "," SETTINGS, "\"ignore_merges\":true,");
     for (int i = 0; i < 500; i++)
         strbuf_puts(&text, i < 300 ? "a" : " the in");
     for (uint64_t n = 1;; n++) {
@@ -404,7 +476,8 @@ START_TEST(every_failed_allocation_is_reported_and_let_go_of)
             ck_assert_ptr_null(back);
         } else {
             ck_assert_int_eq(status, CINF_OK);
-            ck_assert_str_eq(back, text.text);
+            if (_i < 2) /* the others change the text */
+                ck_assert_str_eq(back, text.text);
             ck_assert_uint_gt(n, 20);
         }
         cinf_text_free(back);
@@ -501,6 +574,7 @@ Suite *suite(void)
     c = tcase_create("added tokens");
     suite_add_tcase(s, c);
     tcase_set_timeout(c, 60);
+    tcase_add_test(c, settings_are_obeyed_as_by_hugging_face);
     tcase_add_test(c, added_tokens_are_found_as_by_hugging_face);
     c = tcase_create("tiny vocabulary");
     suite_add_tcase(s, c);
@@ -512,7 +586,7 @@ Suite *suite(void)
     tcase_add_test(c, any_bytes_come_back);
     tcase_add_test(c, a_text_that_is_too_long_is_refused);
     tcase_add_test(c, missing_files_are_named);
-    tcase_add_loop_test(c, every_failed_allocation_is_reported_and_let_go_of, 0, 2);
+    tcase_add_loop_test(c, every_failed_allocation_is_reported_and_let_go_of, 0, 3);
     tcase_add_test(c, threads_share_a_tokenizer);
     tcase_add_loop_test(c, long_pieces_take_linear_time, 0, 5);
     return s;

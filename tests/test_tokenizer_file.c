@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -77,7 +78,14 @@ START_TEST(merges_are_lines)
         { "a a", 1 },        /* no version line, no last line feed */
         { "# #\na a\n", 2 }, /* not a comment */
         { "#version: 0.2\n# a\n\n\na a\n\n", 2 },
-        { "a a\n#version: a\n", 2 }, /* a comment only as the first line */
+        { "a a\n#version: a\n", 2 }, /* a merge, as its result is in the vocabulary */
+        { "\xEF\xBB\xBF#version: 0.2\na a\n", 1 },
+        { "\xEF\xBB\xBF"
+          "a a\n",
+          1 },
+        { "# trained on a lot of text\n#version: 0.2\n#\n#two words\n# a\na a\n", 2 },
+        { "#version: 0.2\na a\n# the end\n", 1 },
+        { "#version: 0.2\n# \xE2\x82\xAC uro\na a\n", 1 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct vocabulary v;
@@ -132,7 +140,8 @@ START_TEST(faults_of_vocab_and_merges)
 }
 END_TEST
 
-#define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":"
+#define AROUND "{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"b\",1]}"
+#define MODEL  "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":"
 
 START_TEST(tokenizer_json_variants_are_read)
 {
@@ -199,24 +208,126 @@ START_TEST(faults_of_tokenizer_json)
           "T: token \"x\": id 1 is another token's", CINF_EFORMAT },
         { "{\"added_tokens\":[{\"id\":-1,\"content\":\"x\"}]," MODEL "[]}}", "T: the id of token \"x\"",
           CINF_EFORMAT },
-        { "{\"normalizer\":{\"type\":\"NFC\"}," MODEL "[]}}", "T: it has a \"normalizer\"",
-          CINF_EUNSUPPORTED },
-        { "{\"pre_tokenizer\":{\"type\":\"Metaspace\"}," MODEL "[]}}", "T: \"type\" is not ByteLevel",
-          CINF_EUNSUPPORTED },
-        { "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true}," MODEL "[]}}",
-          "T: \"add_prefix_space\" is not off", CINF_EUNSUPPORTED },
-        { "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":false}," MODEL "[]}}", "T: \"use_regex\"",
-          CINF_EUNSUPPORTED },
-        { "{" MODEL "[],\"dropout\":0.1}}", "T: \"dropout\" is not off", CINF_EUNSUPPORTED },
-        { "{" MODEL "[],\"byte_fallback\":true}}", "T: \"byte_fallback\" is not off", CINF_EUNSUPPORTED },
-        { "{" MODEL "[],\"ignore_merges\":true}}", "T: \"ignore_merges\" is not off", CINF_EUNSUPPORTED },
-        { "{" MODEL "[],\"end_of_word_suffix\":\"</w>\"}}", "T: \"end_of_word_suffix\"", CINF_EUNSUPPORTED },
-        { "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{},\"merges\":[]}}", "T: \"type\" is not BPE",
-          CINF_EUNSUPPORTED },
+        { "{" MODEL "[],\"unk_token\":\"?\"}}", "T: \"unk_token\" \"?\" is not in the vocabulary",
+          CINF_EFORMAT },
+        { "{" MODEL "[],\"ignore_merges\":1}}", "T: \"ignore_merges\" must be true or false", CINF_EFORMAT },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct vocabulary v;
         ck_fails(read_single(&v, cases[i].text), cases[i].status, cases[i].words);
+        vocabulary_free(&v);
+    }
+}
+END_TEST
+
+#define BYTES "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"
+
+/* Every setting that is not obeyed is named. */
+START_TEST(settings_are_refused_by_name)
+{
+    static const struct {
+        const char *text, *words;
+    } cases[] = {
+        { "\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}", "T: the model \"WordPiece\" is not supported" },
+        { "\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}", "T: the model \"WordLevel\" is not supported" },
+        { "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}", "T: the model \"Unigram\" is not supported" },
+        { MODEL "[],\"dropout\":0.1}", "T: \"dropout\" of the model is not off" },
+        { MODEL "[],\"byte_fallback\":true}", "T: \"byte_fallback\" of the model" },
+        { MODEL "[],\"end_of_word_suffix\":\"</w>\"}", "T: \"end_of_word_suffix\" of the model" },
+        { MODEL "[],\"continuing_subword_prefix\":\"##\"}", "T: \"continuing_subword_prefix\" of the model" },
+        { "\"normalizer\":{\"type\":\"BertNormalizer\"}," MODEL "[]}",
+          "T: the normalizer \"BertNormalizer\"" },
+        { "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Nmt\"}]}"
+          "," MODEL "[]}",
+          "T: the normalizer \"Nmt\" is not supported" },
+        { "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(?<x>a)\"},\"content\":\"\"}," MODEL
+          "[]}",
+          "T: the pattern \"(?<x>a)\" is not supported: a group of this kind at byte 1" },
+        { "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a*\"},\"content\":\"\"}," MODEL
+          "[]}",
+          "T: the normalizer \"Replace\" with a pattern that matches nothing" },
+        { "\"normalizer\":{\"type\":\"Lowercase\"},\"added_tokens\":[]," MODEL "[]}", NULL },
+        { "\"normalizer\":{\"type\":\"Strip\"},\"added_tokens\":[{\"id\":7,\"content\":\" \"}]," MODEL "[]}",
+          "the normalizer leaves nothing of added token \" \"" },
+        { "\"pre_tokenizer\":null," MODEL "[]}", "T: \"pre_tokenizer\" is null" },
+        { "\"pre_tokenizer\":{\"type\":\"Metaspace\"}," MODEL "[]}", "T: the pre-tokenizer \"Metaspace\"" },
+        { "\"pre_tokenizer\":{\"type\":\"Digits\"}," MODEL "[]}", "T: \"pre_tokenizer\" has no ByteLevel" },
+        { "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[]}," MODEL "[]}",
+          "T: \"pre_tokenizer\" has no ByteLevel" },
+        { "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" BYTES "," BYTES "]}," MODEL "[]}",
+          "T: \"pre_tokenizer\" has ByteLevel twice" },
+        { "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Dropped\"}"
+          "," MODEL "[]}",
+          "T: the \"behavior\" \"Dropped\"" },
+        { "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{Han}\"}}," MODEL "[]}",
+          "T: the pattern \"\\p{Han}\" is not supported: a property" },
+        { "\"post_processor\":{\"type\":\"Mystery\"}," MODEL "[]}", "T: the post-processor \"Mystery\"" },
+        { "\"post_processor\":{\"type\":\"Sequence\",\"processors\":[" AROUND "," AROUND "]}," MODEL "[]}",
+          "T: \"post_processor\" has more than one that adds tokens" },
+        { "\"decoder\":{\"type\":\"WordPiece\"}," MODEL "[]}", "T: the decoder \"WordPiece\"" },
+        { "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteLevel\"},{\"type\":\"Strip\"}]}"
+          "," MODEL "[]}",
+          "T: the decoder \"Strip\"" },
+        { "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteLevel\"},{\"type\":\"Fuse\"}]}"
+          "," MODEL "[]}",
+          NULL },
+        { "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[]}," MODEL "[]}", "T: the decoder \"\"" },
+        { "\"post_processor\":" AROUND ",\"pre_tokenizer\":" BYTES "," MODEL
+          "[\"a b\"],\"ignore_merges\":true}",
+          NULL },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct vocabulary v;
+        char text[1024];
+        snprintf(text, sizeof text, "{%s}", cases[i].text);
+        if (cases[i].words)
+            ck_fails(read_single(&v, text), CINF_EUNSUPPORTED, cases[i].words);
+        else
+            ck_ok(read_single(&v, text));
+        vocabulary_free(&v);
+    }
+}
+END_TEST
+
+START_TEST(faults_of_settings)
+{
+    static const struct {
+        const char *text, *words;
+    } cases[] = {
+        { "\"normalizer\":{}," MODEL "[]}", "T: a normalizer has no \"type\"" },
+        { "\"normalizer\":{\"type\":7}," MODEL "[]}", "T: \"type\" must be a string" },
+        { "\"normalizer\":{\"type\":\"Prepend\"}," MODEL "[]}", "T: a normalizer has no \"prepend\"" },
+        { "\"normalizer\":{\"type\":\"Replace\",\"content\":\"\"}," MODEL "[]}",
+          "T: a \"pattern\" is neither" },
+        { "\"normalizer\":{\"type\":\"Sequence\"}," MODEL "[]}",
+          "T: a normalizer of type \"Sequence\" has no array" },
+        { "\"pre_tokenizer\":{}," MODEL "[]}", "T: a pre-tokenizer has no \"type\"" },
+        { "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":0}," MODEL "[]}",
+          "T: \"use_regex\" must be true" },
+        { "\"pre_tokenizer\":{\"type\":\"Split\"}," MODEL "[]}", "T: a \"pattern\" is neither" },
+        { "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"}}," MODEL "[]}",
+          "T: the pattern \"(a\" is not a regular expression: a group without its )" },
+        { "\"pre_tokenizer\":{\"type\":\"CharDelimiterSplit\"}," MODEL "[]}",
+          "T: a pre-tokenizer has no \"delimiter\"" },
+        { "\"post_processor\":{}," MODEL "[]}", "T: a post-processor has no \"type\"" },
+        { "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"b\"]}," MODEL "[]}",
+          "T: \"sep\" of a post-processor is not a token with its id" },
+        { "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"b\",9]}," MODEL "[]}",
+          "T: \"post_processor\" adds token 9, which is not in the vocabulary" },
+        { "\"post_processor\":{\"type\":\"TemplateProcessing\"}," MODEL "[]}",
+          "T: a post-processor of type \"TemplateProcessing\" has no array \"single\"" },
+        { "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"B\"}}]}"
+          "," MODEL "[]}",
+          "T: \"single\" of a post-processor holds neither" },
+        { "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]"
+          "}," MODEL "[]}",
+          "T: \"post_processor\" has no ids for its token \"x\"" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct vocabulary v;
+        char text[1024];
+        snprintf(text, sizeof text, "{%s}", cases[i].text);
+        ck_fails(read_single(&v, text), CINF_EFORMAT, cases[i].words);
         vocabulary_free(&v);
     }
 }
@@ -245,7 +356,7 @@ START_TEST(folders_are_read_by_what_they_have)
 {
     struct cinf_tokenizer *t, *untouched = (struct cinf_tokenizer *)&t;
     char *folder = support_temp_folder();
-    /* tokenizer.json alone, then beside half of the pair, then beside the whole pair. */
+    /* tokenizer.json alone, then beside half of the pair, then beside the whole pair, then the pair alone. */
     support_write(folder, "tokenizer.json", "{" MODEL "[]}}", -1);
     ck_ok(cinf_tokenizer_open(&t, folder));
     ck_assert_uint_eq(cinf_tokenizer_size(t), 3);
@@ -256,6 +367,12 @@ START_TEST(folders_are_read_by_what_they_have)
     ck_assert_uint_eq(cinf_tokenizer_size(t), 3);
     cinf_tokenizer_free(t);
     support_write(folder, "merges.txt", "#version: 0.2\n", -1);
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    ck_assert_uint_eq(cinf_tokenizer_size(t), 3);
+    cinf_tokenizer_free(t);
+    char path[256];
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    ck_assert_int_eq(unlink(path), 0);
     ck_ok(cinf_tokenizer_open(&t, folder));
     ck_assert_uint_eq(cinf_tokenizer_size(t), 7);
     ck_assert_int_eq(cinf_tokenizer_end_of_text(t), 6);
@@ -361,7 +478,8 @@ START_TEST(faults_of_added_tokens)
     /* The same token in another file, at what is no id. */
     t = untouched;
     support_write(folder, "added_tokens.json", "{\"<x>\": 7}", -1);
-    support_write(folder, "tokenizer.json", "{\"added_tokens\":[{\"id\":7.5,\"content\":\"<x>\"}]}", -1);
+    support_write(folder, "tokenizer.json",
+                  "{\"added_tokens\":[{\"id\":7.5,\"content\":\"<x>\"}]," MODEL "[]}}", -1);
     ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT,
              "/tokenizer.json: the id of token \"<x>\" is not an integer");
     ck_assert_ptr_eq(t, untouched);
@@ -382,6 +500,10 @@ static size_t count_ids(const char *folder, const char *text, unsigned flags, in
     return n;
 }
 
+#define WITH_X(added)                                                                                        \
+    "{\"model\":{\"vocab\":{\"<\":0,\"x\":1,\">\":2,\"\u0120\":3,\"a\":4},\"merges\":[]},\"added_tokens\":"  \
+    "[" added "]}"
+
 /* Each file speaks of <x> in another way, the one that counts most first. */
 START_TEST(files_are_asked_for_flags_in_order)
 {
@@ -389,8 +511,7 @@ START_TEST(files_are_asked_for_flags_in_order)
         const char *name, *text;
         size_t n_plain, n_special; /* ids of "  <x>  a" */
     } files[] = {
-        { "tokenizer.json",
-          "{\"added_tokens\":[{\"id\":7,\"content\":\"<x>\",\"lstrip\":true,\"rstrip\":true}]}", 2, 2 },
+        { "tokenizer.json", WITH_X("{\"id\":7,\"content\":\"<x>\",\"lstrip\":true,\"rstrip\":true}"), 2, 2 },
         { "tokenizer_config.json",
           "{\"added_tokens_decoder\":{\"7\":{\"content\":\"<x>\",\"lstrip\":true,\"special\":true}},"
           "\"x_token\":\"<x>\",\"add_prefix_space\":false}",
@@ -409,7 +530,7 @@ START_TEST(files_are_asked_for_flags_in_order)
                                              "special_tokens_map.json" };
         /* What counts less than the one under test is there, what counts more is not. */
         for (size_t i = 0; i < 3; i++)
-            support_write(folder, names[i], i == 0 ? "{\"added_tokens\":[]}" : "{}", -1);
+            support_write(folder, names[i], i == 0 ? WITH_X("") : "{}", -1);
         for (size_t i = sizeof files / sizeof *files; i-- > kept;)
             support_write(folder, files[i].name, files[i].text, -1);
         int32_t first;
@@ -454,11 +575,12 @@ START_TEST(faults_of_what_says_how_tokens_are_matched)
     static const struct {
         const char *name, *text, *words;
     } faults[] = {
-        { "tokenizer.json", "{\"added_tokens\":[{\"id\":7,\"content\":\"x\",\"lstrip\":1}]}",
+        { "tokenizer.json", "{\"added_tokens\":[{\"id\":7,\"content\":\"x\",\"lstrip\":1}]," MODEL "[]}}",
           "/tokenizer.json: added token 1: \"lstrip\"" },
-        { "tokenizer.json", "{\"added_tokens\":[{\"id\":7,\"content\":\"x\",\"normalized\":\"yes\"}]}",
+        { "tokenizer.json",
+          "{\"added_tokens\":[{\"id\":7,\"content\":\"x\",\"normalized\":\"yes\"}]," MODEL "[]}}",
           "/tokenizer.json: added token 1: \"normalized\"" },
-        { "tokenizer.json", "{\"added_tokens\":[{\"id\":0,\"content\":\"x\"}]}",
+        { "tokenizer.json", "{\"added_tokens\":[{\"id\":0,\"content\":\"x\"}]," MODEL "[]}}",
           "/tokenizer.json: token \"x\": id 0 is another token's already" },
         { "tokenizer_config.json", "{\"added_tokens_decoder\":[]}",
           "/tokenizer_config.json: \"added_tokens_decoder\" is not an object" },
@@ -491,6 +613,205 @@ START_TEST(faults_of_what_says_how_tokens_are_matched)
 }
 END_TEST
 
+/* ---- what tokenizer_config.json says ---- */
+
+static char *write_pair(const char *config)
+{
+    char *folder = support_temp_folder();
+    support_write(folder, "vocab.json",
+                  "{\"a\":0,\"b\":1,\"\u0120\":2,\"<s>\":3,\"\u0120\u0120\":4,\"<|endoftext|>\":5}", -1);
+    support_write(folder, "merges.txt", "#version: 0.2\n\u0120 \u0120\n", -1);
+    if (config)
+        support_write(folder, "tokenizer_config.json", config, -1);
+    return folder;
+}
+
+/* The ids of `text`, as digits. */
+static void expect(const char *folder, const char *text, unsigned flags, const char *digits)
+{
+    struct cinf_tokenizer *t;
+    int32_t *ids;
+    size_t n;
+    char got[64] = "";
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    ck_ok(cinf_tokenizer_encode(t, text, strlen(text), flags, &ids, &n));
+    for (size_t i = 0; i < n && i < sizeof got - 1; i++)
+        got[i] = (char)('0' + ids[i]);
+    ck_assert_str_eq(got, digits);
+    cinf_ids_free(ids);
+    cinf_tokenizer_free(t);
+}
+
+START_TEST(pairs_with_settings)
+{
+    static const struct {
+        const char *config, *ids, *bare; /* of "a b" */
+    } cases[] = {
+        { NULL, "021", "021" },
+        { "{}", "021", "021" },
+        { "{\"add_bos_token\":false,\"add_prefix_space\":false}", "021", "021" },
+        { "{\"add_bos_token\":true}", "5021", "021" },
+        { "{\"add_bos_token\":true,\"bos_token\":\"<s>\"}", "3021", "021" },
+        { "{\"add_bos_token\":true,\"bos_token\":{\"content\":\"<s>\",\"__type\":\"AddedToken\"}}", "3021",
+          "021" },
+        { "{\"add_prefix_space\":true}", "2021", "2021" },
+        { "{\"add_prefix_space\":true,\"add_bos_token\":true,\"tokenizer_class\":\"GPT2TokenizerFast\"}",
+          "52021", "2021" },
+        { "\xEF\xBB\xBF{\"add_bos_token\":true,\"model_max_length\":Infinity,\"x\":NaN}", "5021", "021" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = write_pair(cases[i].config);
+        expect(folder, "a b", 0, cases[i].ids);
+        expect(folder, "a b", CINF_TOKENIZE_BARE, cases[i].bare);
+    }
+    /* The token before every text is there for an empty one, too; the space is not. */
+    expect(write_pair(cases[7].config), "", 0, "5");
+    char *folder = write_pair("{\"add_bos_token\":true}");
+    support_write(folder, "special_tokens_map.json", "{\"bos_token\":\"<s>\"}", -1);
+    expect(folder, "a b", 0, "3021");
+    static const struct {
+        const char *config, *words;
+        enum cinf_status status;
+    } faults[] = {
+        { "{\"add_bos_token\":true,\"bos_token\":\"<x>\"}",
+          "the \"bos_token\" \"<x>\" is not in the vocabulary", CINF_EFORMAT },
+        { "{\"add_bos_token\":true,\"bos_token\":null}", "there is no \"bos_token\"", CINF_EFORMAT },
+        { "{\"add_bos_token\":1}", "/tokenizer_config.json: \"add_bos_token\" must be true or false",
+          CINF_EFORMAT },
+        { "{\"tokenizer_class\":\"RobertaTokenizer\"}",
+          "/tokenizer_config.json: \"tokenizer_class\" \"RobertaTokenizer\"", CINF_EUNSUPPORTED },
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        struct cinf_tokenizer *t;
+        ck_fails(cinf_tokenizer_open(&t, write_pair(faults[i].config)), faults[i].status, faults[i].words);
+    }
+}
+END_TEST
+
+/* The notes of a tokenizer hold `words`; "" stands for no note. */
+static void expect_note(const char *folder, const char *words)
+{
+    struct cinf_tokenizer *t;
+    ck_ok(cinf_tokenizer_open(&t, folder));
+    if (words[0])
+        ck_assert_msg(support_contains(cinf_tokenizer_notes(t), words), "the notes \"%s\" lack \"%s\"",
+                      cinf_tokenizer_notes(t), words);
+    else
+        ck_assert_str_eq(cinf_tokenizer_notes(t), "");
+    cinf_tokenizer_free(t);
+}
+
+#define SINGLE(pre, post)                                                                                    \
+    "{\"pre_tokenizer\":" pre ",\"post_processor\":" post                                                    \
+    ",\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"\u0120\":2,\"<s>\":3},\"merges\":[]}}"
+#define SPACED   "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}"
+#define SEQUENCE "{\"type\":\"Sequence\",\"pretokenizers\":[" SPACED "]}"
+
+/* As tests/peers/tokenizers_agreement.py has seen transformers do. */
+START_TEST(classes_beside_a_tokenizer_json)
+{
+    static const struct {
+        const char *single, *config, *ids, *note; /* of "a b" */
+    } cases[] = {
+        { SINGLE(SPACED, "null"), NULL, "2021", "" },
+        { SINGLE(SPACED, "null"), "{}", "021", "add_prefix_space is false" },
+        { SINGLE(SPACED, "null"), "{\"tokenizer_class\":\"GPT2Tokenizer\"}", "021",
+          "add_prefix_space is false" },
+        { SINGLE(SPACED, "null"), "{\"add_prefix_space\":true}", "2021", "" },
+        { SINGLE(BYTES, "null"), "{\"add_prefix_space\":true}", "2021", "add_prefix_space is true" },
+        { SINGLE(SPACED, "null"), "{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", "2021", "" },
+        { SINGLE(BYTES, "null"),
+          "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_prefix_space\":true}", "021",
+          "add_prefix_space in tokenizer_config.json has no effect" },
+        { SINGLE(SEQUENCE, "null"), "{\"add_prefix_space\":false}", "2021", "" },
+        { SINGLE(BYTES, "null"), "{\"add_bos_token\":true}", "021",
+          "add_bos_token in tokenizer_config.json has no effect" },
+        { SINGLE(BYTES, AROUND), "{\"add_bos_token\":false}", "00211", "" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = support_temp_folder();
+        support_write(folder, "tokenizer.json", cases[i].single, -1);
+        if (cases[i].config)
+            support_write(folder, "tokenizer_config.json", cases[i].config, -1);
+        expect(folder, "a b", 0, cases[i].ids);
+        expect_note(folder, cases[i].note);
+    }
+}
+END_TEST
+
+START_TEST(what_transformers_reads_differently)
+{
+    /* A vocabulary of words without what makes them. */
+    char *folder = write_pair(NULL);
+    expect_note(folder, "");
+    support_write(folder, "merges.txt", "", -1);
+    expect_note(folder, "there are no merges, although the vocabulary has 3 tokens of more than one byte");
+    support_write(folder, "vocab.json", "{\"a\":0,\"b\":1,\"<|endoftext|>\":5}", -1);
+    expect_note(folder, "");
+}
+END_TEST
+
+START_TEST(broken_is_not_absent)
+{
+    static const char *const names[] = { "vocab.json",
+                                         "merges.txt",
+                                         "added_tokens.json",
+                                         "tokenizer.json",
+                                         "tokenizer_config.json",
+                                         "special_tokens_map.json" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct cinf_tokenizer *t;
+        char *folder = write_pair("{}"), path[256], words[256];
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        unlink(path);
+        ck_assert_int_eq(symlink("../blobs/123", path), 0);
+        snprintf(words, sizeof words, "/%s: is a link to ../blobs/123, which does not exist", names[i]);
+        ck_fails(cinf_tokenizer_open(&t, folder), CINF_EIO, words);
+    }
+}
+END_TEST
+
+START_TEST(what_a_folder_lacks_is_named)
+{
+    static const struct {
+        const char *name, *words;
+        enum cinf_status status;
+    } cases[] = {
+        { "config.json", "has neither vocab.json with merges.txt nor tokenizer.json", CINF_ENOTFOUND },
+        { "vocab.json", "has vocab.json without merges.txt, and no tokenizer.json", CINF_EFORMAT },
+        { "merges.txt", "has merges.txt without vocab.json, and no tokenizer.json", CINF_EFORMAT },
+        { "tokenizer_config.json", "has tokenizer_config.json, but neither", CINF_EFORMAT },
+        { "added_tokens.json", "has added_tokens.json, but neither", CINF_EFORMAT },
+        { "tokenizer.model", "has tokenizer.model: a SentencePiece tokenizer", CINF_EUNSUPPORTED },
+        { "vocab.txt", "has vocab.txt: a WordPiece tokenizer", CINF_EUNSUPPORTED },
+        { "vocab.bpe", "rename encoder.json to vocab.json and vocab.bpe to merges.txt", CINF_EUNSUPPORTED },
+    };
+    struct cinf_tokenizer *t;
+    char *folder, path[256];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        folder = support_temp_folder();
+        support_write(folder, cases[i].name, "{}", -1);
+        ck_fails(cinf_tokenizer_open(&t, folder), cases[i].status, cases[i].words);
+    }
+    /* The root of a cached model, with and without a name for its snapshot, and the whole cache. */
+    folder = support_temp_folder();
+    static const char *const below[] = { "models--gpt2", "models--gpt2/snapshots",
+                                         "models--gpt2/snapshots/607a", "models--gpt2/refs" };
+    for (size_t i = 0; i < sizeof below / sizeof *below; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, below[i]);
+        ck_assert_int_eq(mkdir(path, 0700), 0);
+    }
+    ck_fails(cinf_tokenizer_open(&t, folder), CINF_ENOTFOUND, "a model is in");
+    ck_fails(cinf_tokenizer_open(&t, folder), CINF_ENOTFOUND, "/models--gpt2/snapshots");
+    snprintf(path, sizeof path, "%s/models--gpt2", folder);
+    ck_fails(cinf_tokenizer_open(&t, path), CINF_ENOTFOUND, "/models--gpt2/snapshots/607a");
+    support_write(path, "refs/main", "607a\n", -1);
+    ck_fails(cinf_tokenizer_open(&t, path), CINF_ENOTFOUND, "/models--gpt2/snapshots/607a");
+    support_write(path, "refs/main", "../../etc", -1);
+    ck_fails(cinf_tokenizer_open(&t, path), CINF_ENOTFOUND, "/models--gpt2/snapshots/607a");
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("tokenizer_file");
@@ -504,7 +825,14 @@ Suite *suite(void)
     tcase_add_test(c, tokenizer_json_variants_are_read);
     tcase_add_test(c, added_tokens_are_read);
     tcase_add_test(c, faults_of_tokenizer_json);
+    tcase_add_test(c, settings_are_refused_by_name);
+    tcase_add_test(c, faults_of_settings);
     tcase_add_test(c, too_many_values_are_refused);
+    tcase_add_test(c, pairs_with_settings);
+    tcase_add_test(c, classes_beside_a_tokenizer_json);
+    tcase_add_test(c, what_transformers_reads_differently);
+    tcase_add_test(c, broken_is_not_absent);
+    tcase_add_test(c, what_a_folder_lacks_is_named);
     tcase_add_test(c, folders_are_read_by_what_they_have);
     tcase_add_test(c, added_tokens_of_a_fine_tuned_model);
     tcase_add_test(c, faults_of_added_tokens);

@@ -1,5 +1,13 @@
-/* tokenizer.h - GPT-2's byte-level BPE: text to token ids and back, lossless for any bytes (except for the
- * spaces that an added token consumes, where a model has such tokens).
+/* tokenizer.h - byte-level BPE: text to token ids and back, lossless for any bytes with GPT-2's own tokenizer.
+ * (Some models' added tokens consume spaces, and some models normalize texts.)
+ *
+ * Encoding.  The library obeys what a model's files say, so a text has the ids that Hugging Face's tokenizers
+ * and transformers' tokenizer(text) give it; otherwise the tokenizer does not open, and the message names the
+ * setting.  Supported are the normalizers Lowercase, NFC, NFD, NFKC, NFKD, StripAccents, Strip, Prepend and
+ * Replace; the pre-tokenizers ByteLevel (exactly one), Split, Digits, Punctuation, Whitespace, WhitespaceSplit,
+ * CharDelimiterSplit and BertPreTokenizer; the post-processors TemplateProcessing, RobertaProcessing,
+ * BertProcessing and ByteLevel; sequences of each; ignore_merges, unk_token and fuse_unk; and tokenizer_class,
+ * add_prefix_space and add_bos_token of tokenizer_config.json, as transformers obeys them.
  *
  * Added tokens.  Fine-tuned models have tokens beyond the vocabulary ("<|user|>", "[PAD]", words).  They are
  * found in a text before the rest of it is encoded, in the way of Hugging Face's tokenizers: the leftmost,
@@ -24,12 +32,17 @@ extern "C" {
 
 struct cinf_tokenizer; /* a vocabulary and its merges */
 
-/* Opens vocab.json + merges.txt in `folder`, or tokenizer.json if the two are absent.  Added tokens and their
- * flags come from tokenizer.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json, as
- * far as these files exist; the first file that has a token decides.  CINF_EFORMAT names the file and its
- * fault, CINF_EUNSUPPORTED a setting of tokenizer.json that GPT-2's tokenizer does not have. */
+/* Opens tokenizer.json in `folder`, or vocab.json + merges.txt if there is no such file.  Added tokens and
+ * their flags come from tokenizer.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json,
+ * as far as these files exist; the first file that has a token decides.  CINF_EFORMAT names the file and its
+ * fault, CINF_EUNSUPPORTED a setting that is not supported, CINF_EIO also a link whose file is gone.
+ * CINF_ENOTFOUND means that the folder has no tokenizer file at all. */
 CINF_API enum cinf_status cinf_tokenizer_open(struct cinf_tokenizer **out, const char *folder);
 CINF_API void cinf_tokenizer_free(struct cinf_tokenizer *tokenizer); /* accepts NULL */
+
+/* What an operator should know about the files, a line each; "" when there is nothing.  Valid while the
+ * tokenizer is. */
+CINF_API const char *cinf_tokenizer_notes(const struct cinf_tokenizer *tokenizer);
 
 /* One more than the largest id. */
 CINF_API uint32_t cinf_tokenizer_size(const struct cinf_tokenizer *tokenizer);
@@ -37,13 +50,18 @@ CINF_API uint32_t cinf_tokenizer_size(const struct cinf_tokenizer *tokenizer);
 /* The id of <|endoftext|>, or -1 if the vocabulary has no such token. */
 CINF_API int32_t cinf_tokenizer_end_of_text(const struct cinf_tokenizer *tokenizer);
 
-enum { CINF_TOKENIZE_SPECIAL = 1 }; /* "<|endoftext|>" and other special tokens in the text are tokens */
+enum {
+    CINF_TOKENIZE_SPECIAL = 1, /* "<|endoftext|>" and other special tokens in the text are tokens */
+    CINF_TOKENIZE_BARE = 2,    /* without the tokens that the model's tokenizer puts around every text */
+};
 
-/* Encodes text[0..n), any bytes, n at most INT32_MAX.  *ids (freed by cinf_ids_free) has *n_ids tokens; an
- * empty text has none.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to
- * themselves.  CINF_EINVAL names a byte that the vocabulary has no token for (GPT-2's has all 256).  Time is
- * linear in n, with a factor log m for a run of m letters, or of m other characters of one kind, and with the
- * length of added tokens as a factor where a text has many of their beginnings. */
+/* Encodes text[0..n), any bytes, n at most INT32_MAX.  *ids (freed by cinf_ids_free) has *n_ids tokens,
+ * including those that the model's files put before and after every text (GPT-2's own put none); an empty text
+ * has no others.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to themselves.
+ * CINF_EINVAL names a byte that the vocabulary has no token for (GPT-2's has all 256), or a pattern of
+ * tokenizer.json that takes thousands of steps a byte of this text.  With GPT-2's settings, time is linear in
+ * n, with a factor log m for a run of m letters, or of m other characters of one kind, and with the length of
+ * added tokens as a factor where a text has many of their beginnings. */
 CINF_API enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text,
                                                 size_t n, unsigned flags, int32_t **ids, size_t *n_ids);
 CINF_API void cinf_ids_free(int32_t *ids); /* accepts NULL */

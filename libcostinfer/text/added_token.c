@@ -47,32 +47,73 @@ static int by_text(const void *left, const void *right)
     return order ? order : (a->order > b->order) - (a->order < b->order);
 }
 
+/* Of those that are the same once normalized, a special one comes first. */
 static int by_round(const void *left, const void *right)
 {
     const struct added_token *a = left, *b = right;
     int order = round_of(a) - round_of(b);
-    return order ? order : compare_text(a, b);
+    order = order ? order : compare_text(a, b);
+    order = order ? order : (int)(b->flags & ADDED_SPECIAL) - (int)(a->flags & ADDED_SPECIAL);
+    return order ? order : by_text(left, right);
 }
 
-void added_seal(struct added_tokens *a)
+/* Keeps the first of each run of equal tokens. */
+static void drop_repeated(struct added_tokens *a, int (*compare)(const void *, const void *), bool by_rounds)
 {
     size_t kept = 0;
-    if (a->n_tokens == 0)
-        return;
-    qsort(a->tokens, a->n_tokens, sizeof *a->tokens, by_text);
+    qsort(a->tokens, a->n_tokens, sizeof *a->tokens, compare);
     for (size_t i = 0; i < a->n_tokens; i++) {
-        if (kept > 0 && compare_text(&a->tokens[kept - 1], &a->tokens[i]) == 0)
+        const struct added_token *last = kept > 0 ? &a->tokens[kept - 1] : NULL;
+        if (last && compare_text(last, &a->tokens[i]) == 0 &&
+            (!by_rounds || round_of(last) == round_of(&a->tokens[i])))
             mem_free(a->tokens[i].text);
         else
             a->tokens[kept++] = a->tokens[i];
     }
     a->n_tokens = kept;
-    qsort(a->tokens, kept, sizeof *a->tokens, by_round);
+}
+
+/* What a token of the second round is looked for as. */
+static enum cinf_status normalize(struct added_token *token, const struct normalizer *normalizer,
+                                  struct normalizer_scratch *scratch)
+{
+    const struct strbuf *text = NULL;
+    TRY(normalizer_apply(normalizer, token->text, token->n, scratch, &text));
+    if (text->len == 0)
+        return cinf_fail(CINF_EUNSUPPORTED, "the normalizer leaves nothing of added token \"%.*s\"",
+                         token->n < 60 ? (int)token->n : 60, token->text);
+    char *copy = mem_copy(text->text, text->len);
+    if (!copy)
+        return cinf_fail(CINF_ENOMEM, "no memory for an added token of %zu bytes", text->len);
+    mem_free(token->text);
+    token->text = copy;
+    token->n = text->len;
+    return CINF_OK;
+}
+
+static enum cinf_status normalize_all(struct added_tokens *a, const struct normalizer *normalizer)
+{
+    struct normalizer_scratch scratch = { 0 };
+    enum cinf_status status = CINF_OK;
+    for (size_t i = 0; i < a->n_tokens && normalizer->n_steps > 0 && status == CINF_OK; i++)
+        if (a->tokens[i].flags & ADDED_NORMALIZED)
+            status = normalize(&a->tokens[i], normalizer, &scratch);
+    normalizer_scratch_free(&scratch);
+    return status;
+}
+
+enum cinf_status added_seal(struct added_tokens *a, const struct normalizer *normalizer)
+{
+    if (a->n_tokens == 0)
+        return CINF_OK;
+    drop_repeated(a, by_text, false);
+    TRY(normalize_all(a, normalizer));
+    drop_repeated(a, by_round, true);
     uint32_t i = 0;
     for (int round = 0; round < ADDED_ROUNDS; round++) {
         struct added_round *r = &a->rounds[round];
         for (unsigned byte = 0; byte < 257; byte++) {
-            for (; i < kept && round_of(&a->tokens[i]) == round; i++) {
+            for (; i < a->n_tokens && round_of(&a->tokens[i]) == round; i++) {
                 if ((unsigned char)a->tokens[i].text[0] >= byte)
                     break;
                 r->has_ordinary |= !(a->tokens[i].flags & ADDED_SPECIAL);
@@ -84,6 +125,7 @@ void added_seal(struct added_tokens *a)
             if (r->from[byte] == r->from[0] && r->from[byte + 1] == r->from[256])
                 r->only = byte;
     }
+    return CINF_OK;
 }
 
 void added_free(struct added_tokens *a)

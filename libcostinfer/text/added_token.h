@@ -1,5 +1,5 @@
-/* added_token.h - tokens that were added to a finished vocabulary: they are found in a text as they stand,
- * before the rest of it is cut into pieces.
+/* added_token.h - tokens that were added to a finished vocabulary: they are found in a text before the rest
+ * of it is cut into pieces.
  *
  * Built by added_put() and added_seal(); from then on read only. */
 #ifndef ADDED_TOKEN_H
@@ -11,17 +11,20 @@
 
 #include <costinfer/status.h>
 
+#include "normalizer.h"
+
 /* As Hugging Face's AddedToken has them. */
 enum added_flags {
     ADDED_SPECIAL = 1,     /* a token only where the caller asks for special ones, else ordinary text */
     ADDED_LSTRIP = 2,      /* takes the spaces before it */
     ADDED_RSTRIP = 4,      /* takes the spaces behind it */
-    ADDED_SINGLE_WORD = 8, /* none where a word goes on on either side */
-    ADDED_NORMALIZED = 16, /* looked for in the second round, in what the first left of the text */
+    ADDED_SINGLE_WORD = 8, /* not a token where a word goes on on either side */
+    ADDED_NORMALIZED =
+        16, /* looked for in the second round, in what the first left of the text, normalized */
 };
 
 struct added_token {
-    char *text;
+    char *text; /* sealed: as normalized, where it is looked for in normalized text */
     size_t n;
     uint32_t id;
     uint32_t order; /* of the put */
@@ -42,7 +45,9 @@ struct added_tokens {
 
 /* Adds a token of n >= 1 bytes.  What was first said of a text holds. */
 enum cinf_status added_put(struct added_tokens *a, const char *text, size_t n, uint32_t id, unsigned flags);
-void added_seal(struct added_tokens *a);
+
+/* Ends the tokens.  CINF_EUNSUPPORTED for one of which the normalizer leaves nothing. */
+enum cinf_status added_seal(struct added_tokens *a, const struct normalizer *normalizer);
 void added_free(struct added_tokens *a); /* leaves *a zeroed */
 
 /* Whether a round can find anything. */

@@ -195,8 +195,10 @@ enum cinf_status bpe_seal(struct bpe *b)
             break;
         }
         status = bpe_encode(b, bytes, token->n, ids, &n_ids, &scratch);
-        if (status == CINF_OK && n_ids == 1)
-            slot_of(b, bytes, token->n)->id_and_flags |= SLOT_WHOLE;
+        struct bpe_slot *slot = slot_of(b, bytes, token->n);
+        bool merged = status == CINF_OK && n_ids == 1 && ids[0] == (int32_t)(slot->id_and_flags & SLOT_ID);
+        if (merged || b->ignore_merges)
+            slot->id_and_flags |= SLOT_WHOLE;
         if (status == CINF_EINVAL) /* one of its bytes has no token: it cannot be made by merging */
             status = CINF_OK;
     }
@@ -341,17 +343,21 @@ enum cinf_status bpe_encode(const struct bpe *b, const char *bytes, size_t n, in
         *n_ids = 1;
         return CINF_OK;
     }
+    size_t left = 0;
+    bool fused = false;
     for (size_t i = 0; i < n; i++) {
-        ids[i] = b->byte_ids[(unsigned char)bytes[i]];
-        if (ids[i] < 0)
+        int32_t id = b->byte_ids[(unsigned char)bytes[i]];
+        if (id < 0 && !b->has_unknown)
             return cinf_fail(CINF_EINVAL, "byte 0x%02X has no token in the vocabulary",
                              (unsigned char)bytes[i]);
+        if (id >= 0 || !fused)
+            ids[left++] = id >= 0 ? id : b->unknown;
+        fused = id < 0 && b->fuse_unknown;
     }
-    if (n <= SHORT_MAX) {
-        *n_ids = merge_short(b, ids, n);
+    if (left <= SHORT_MAX) {
+        *n_ids = merge_short(b, ids, left);
         return CINF_OK;
     }
-    size_t left = n;
     TRY(merge_long(b, ids, &left, scratch));
     *n_ids = left;
     return CINF_OK;

@@ -38,6 +38,11 @@ struct bpe {
     size_t pairs_mask;
     uint32_t *merged; /* by rank: the id that the merge makes */
     size_t n_merges, merges_max;
+
+    bool ignore_merges; /* a piece that is an ordinary token is that token, whatever merging makes of it */
+    bool has_unknown;   /* bytes without a token become this one: */
+    bool fuse_unknown;  /* one for each run of them */
+    int32_t unknown;
 };
 
 /* Adds token `id` < BPE_IDS_MAX, n >= 1 bytes.  CINF_EFORMAT when another token has the id; adding a token

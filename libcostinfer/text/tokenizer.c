@@ -63,15 +63,20 @@ int32_t cinf_tokenizer_find(const struct cinf_tokenizer *tokenizer, const char *
     return bpe_find(&tokenizer->vocabulary.bpe, bytes, n);
 }
 
+const char *cinf_tokenizer_notes(const struct cinf_tokenizer *tokenizer)
+{
+    return tokenizer->vocabulary.notes.text ? tokenizer->vocabulary.notes.text : "";
+}
+
 /* The ids so far, and what encoding them needs. */
 struct encoding {
-    const struct bpe *bpe;
-    const struct added_tokens *added;
+    const struct vocabulary *v;
     bool special;
-    const char *text;
     int32_t *ids;
     size_t n_ids, cap;
     struct bpe_scratch scratch;
+    struct normalizer_scratch normal;
+    struct splitter_scratch pieces;
 };
 
 static enum cinf_status reserve(struct encoding *e, size_t more)
@@ -81,39 +86,86 @@ static enum cinf_status reserve(struct encoding *e, size_t more)
     return cinf_fail(CINF_ENOMEM, "no memory for %zu tokens", e->n_ids + more);
 }
 
-/* Encodes text[at..end) without looking for added tokens. */
-static enum cinf_status encode_ordinary(struct encoding *e, size_t at, size_t end)
+/* Merges one piece, which begins at byte `at` of a part of the text. */
+static enum cinf_status encode_piece(struct encoding *e, const char *piece, size_t n, size_t at)
 {
-    for (size_t n, n_new; at < end; at += n, e->n_ids += n_new) {
-        n = piece_length(e->text + at, end - at);
-        TRY(reserve(e, n));
-        enum cinf_status status = bpe_encode(e->bpe, e->text + at, n, e->ids + e->n_ids, &n_new, &e->scratch);
-        if (status != CINF_OK)
-            return cinf_fail_in(status, "text at byte %zu: ", at);
+    size_t n_new;
+    TRY(reserve(e, n));
+    enum cinf_status status = bpe_encode(&e->v->bpe, piece, n, e->ids + e->n_ids, &n_new, &e->scratch);
+    if (status != CINF_OK)
+        return cinf_fail_in(status, "text at byte %zu: ", at);
+    e->n_ids += n_new;
+    return CINF_OK;
+}
+
+/* Encodes a part of a text, already normalized, without looking for added tokens.  `at` is where it began. */
+static enum cinf_status encode_ordinary(struct encoding *e, const char *text, size_t n, size_t at)
+{
+    if (e->v->splitter.plain) {
+        for (size_t done = 0, used; done < n; done += used) {
+            used = piece_length(text + done, n - done);
+            TRY(encode_piece(e, text + done, used, at + done));
+        }
+        return CINF_OK;
+    }
+    TRY(splitter_apply(&e->v->splitter, text, n, &e->pieces));
+    for (size_t i = 0; i < e->pieces.n_pieces; i++) {
+        const struct piece *piece = &e->pieces.pieces[i];
+        TRY(encode_piece(e, e->pieces.text + piece->at, piece->n, at));
     }
     return CINF_OK;
 }
 
-/* Encodes text[at..end), which is what rounds before this one left: each such part is a text of its own. */
-static enum cinf_status encode_round(struct encoding *e, int round, size_t at, size_t end)
+/* Encodes text[0..n), which is what rounds before this one left: each such part is a text of its own, and
+ * what the first round leaves is normalized. */
+static enum cinf_status encode_round(struct encoding *e, int round, const char *text, size_t n, size_t at)
 {
-    while (round < ADDED_ROUNDS && !added_any(e->added, round, e->special))
-        round++;
+    const struct strbuf *normal = NULL;
+    if (round == 1 && n > 0 && e->v->normalizer.n_steps > 0) {
+        TRY(normalizer_apply(&e->v->normalizer, text, n, &e->normal, &normal));
+        text = normal->text;
+        n = normal->len;
+    }
     if (round == ADDED_ROUNDS)
-        return encode_ordinary(e, at, end);
+        return encode_ordinary(e, text, n, at);
     struct added_search search = {
-        .added = e->added, .round = round, .special = e->special, .text = e->text + at, .n = end - at
+        .added = &e->v->added, .round = round, .special = e->special, .text = text, .n = n
     };
     struct added_match match;
     size_t done = 0;
-    while (added_next(&search, &match)) {
+    while (added_any(search.added, round, e->special) && added_next(&search, &match)) {
         if (done < match.start)
-            TRY(encode_round(e, round + 1, at + done, at + match.start));
+            TRY(encode_round(e, round + 1, text + done, match.start - done, at + done));
         TRY(reserve(e, 1));
         e->ids[e->n_ids++] = match.id;
         done = match.end;
     }
-    return encode_round(e, round + 1, at + done, end);
+    return encode_round(e, round + 1, text + done, n - done, at + done);
+}
+
+/* Puts around the ids what the tokenizer puts around every text. */
+static enum cinf_status surround(struct encoding *e)
+{
+    const struct template *t = &e->v->template;
+    size_t n_text = e->n_ids, n = 0;
+    for (size_t i = 0; i < t->n; i++)
+        n += t->ids[i] == TEMPLATE_TEXT ? n_text : 1;
+    int32_t *ids = mem_new(n, sizeof *ids);
+    if (!ids)
+        return cinf_fail(CINF_ENOMEM, "no memory for %zu tokens", n);
+    n = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        if (t->ids[i] != TEMPLATE_TEXT) {
+            ids[n++] = t->ids[i];
+        } else if (n_text > 0) {
+            memcpy(ids + n, e->ids, n_text * sizeof *ids);
+            n += n_text;
+        }
+    }
+    mem_free(e->ids);
+    e->ids = ids;
+    e->n_ids = n;
+    return CINF_OK;
 }
 
 enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text, size_t n,
@@ -122,15 +174,16 @@ enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, c
     if (n > INT32_MAX)
         return cinf_fail(CINF_EINVAL, "a text of %zu bytes is longer than the %d that can be encoded", n,
                          INT32_MAX);
-    struct encoding e = { .bpe = &tokenizer->vocabulary.bpe,
-                          .added = &tokenizer->vocabulary.added,
-                          .special = flags & CINF_TOKENIZE_SPECIAL,
-                          .text = text };
+    struct encoding e = { .v = &tokenizer->vocabulary, .special = flags & CINF_TOKENIZE_SPECIAL };
     /* English text has four to five bytes a token. */
     enum cinf_status status = reserve(&e, n / 4 + 1);
     if (status == CINF_OK)
-        status = encode_round(&e, 0, 0, n);
+        status = encode_round(&e, 0, text, n, 0);
+    if (status == CINF_OK && e.v->template.n > 0 && !(flags & CINF_TOKENIZE_BARE))
+        status = surround(&e);
     bpe_scratch_free(&e.scratch);
+    normalizer_scratch_free(&e.normal);
+    splitter_scratch_free(&e.pieces);
     if (status != CINF_OK) {
         mem_free(e.ids);
         return status;

@@ -1,55 +1,30 @@
-/* tokenizer_file.c - vocab.json + merges.txt or tokenizer.json, and what says which tokens were added.
+/* tokenizer_file.c - the vocabulary, the merges and the added tokens, from the files that have them.
  *
- * Vocabularies spell a token with one character a byte, so that no spelling has a space or a control
- * character in it: the bytes that Latin-1 prints are their own character, the other 68 are U+0100 and up.  A
- * key with any other character is a token that was added by hand and stands for its own UTF-8 (Hugging Face's
- * decoder reads it so).  The keys of added_tokens.json are not spelled at all.
+ * Vocabularies spell a token with one character a byte (spelling.h).  A key with any other character is a
+ * token that was added by hand and stands for its own UTF-8 (Hugging Face's decoder reads it so).  The keys
+ * of added_tokens.json are not spelled at all.
+ *
+ * Where there is a tokenizer.json, it is what transformers reads, and vocab.json and merges.txt beside it do
+ * not count.  What the files say beyond vocabulary and tokens is tokenizer_settings.c's.
  *
  * A vocabulary may lack some of the 256 bytes (small ones trained without them do).  It opens, and encoding
- * fails when it meets such a byte: there is no unknown token in a byte-level model.
+ * fails when it meets such a byte, unless the model names an unknown token.
  *
  * Four files may speak of added tokens, depending on the age of the tools that wrote them.  The first of
  * these that has a token says how it is matched: tokenizer.json, tokenizer_config.json where it lists tokens
  * by id, special_tokens_map.json and tokenizer_config.json where they name the special ones, and
- * added_tokens.json, whose tokens are not special when nobody says so.  A text is matched with the token's
- * content, whatever its bytes are when it is decoded. */
+ * added_tokens.json, whose tokens are not special unless one of the others says so.  A text is matched with
+ * the token's content, whatever its bytes are when it is decoded. */
 #include "tokenizer_file.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "fail.h"
-#include "file.h"
 #include "json.h"
-#include "mem.h"
+#include "spelling.h"
 #include "strbuf.h"
-#include "utf8.h"
-
-enum { FILE_SIZE_MAX = 64 << 20 };
-
-/* The byte that a character of a spelling stands for, or -1. */
-static int byte_of(uint32_t c)
-{
-    if ((c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c <= 255))
-        return (int)c;
-    if (c < 256 || c >= 256 + 68)
-        return -1;
-    c -= 256;
-    return c <= 32 ? (int)c : c <= 66 ? (int)c - 33 + 127 : 173;
-}
-
-/* Appends the bytes that the spelling text[0..n) stands for; false, with some of them appended, when it has
- * a character that stands for none. */
-static bool add_spelled(struct strbuf *bytes, const char *text, size_t n)
-{
-    for (size_t i = 0, used; i < n; i += used) {
-        int byte = byte_of(utf8_read(text + i, n - i, &used));
-        if (byte < 0)
-            return false;
-        strbuf_putc(bytes, (char)byte);
-    }
-    return true;
-}
+#include "tokenizer_settings.h"
 
 /* What a key of a vocabulary is. */
 enum key_kind {
@@ -81,7 +56,7 @@ static enum cinf_status add_token(struct reading *r, const char *key, double id,
     if (n == 0)
         return cinf_fail(CINF_EFORMAT, "the token of id %.0f is empty", id);
     strbuf_clear(bytes);
-    if (kind == KEY_PLAIN || !add_spelled(bytes, key, n)) {
+    if (kind == KEY_PLAIN || !spelling_read(bytes, key, n)) {
         strbuf_clear(bytes);
         strbuf_add(bytes, key, n);
         kind = KEY_PLAIN;
@@ -119,9 +94,9 @@ static enum cinf_status add_merge(struct reading *r, const char *left, size_t n_
 {
     struct strbuf *bytes = &r->bytes;
     strbuf_clear(bytes);
-    bool good = add_spelled(bytes, left, n_left);
+    bool good = spelling_read(bytes, left, n_left);
     size_t middle = bytes->len;
-    good = good && add_spelled(bytes, right, n_right);
+    good = good && spelling_read(bytes, right, n_right);
     if (bytes->failed)
         return cinf_fail(CINF_ENOMEM, "no memory for a merge");
     enum cinf_status status = good ? bpe_add_merge(&r->v->bpe, bytes->text, middle, bytes->len)
@@ -143,9 +118,27 @@ static enum cinf_status add_merge_text(struct reading *r, const char *text, size
     return add_merge(r, text, n_left, space + 1, n - n_left - 1, what, number);
 }
 
+/* Whether a line that begins with '#' is a comment.  It is a merge when it reads as one and its result is in
+ * the vocabulary: GPT-2's own merges have "# #". */
+static bool is_comment(struct reading *r, const char *line, size_t n, bool first)
+{
+    if (n == 0 || line[0] != '#')
+        return false;
+    if (first && n >= 8 && memcmp(line, "#version", 8) == 0)
+        return true;
+    const char *space = memchr(line, ' ', n);
+    strbuf_clear(&r->bytes);
+    if (!space || !spelling_read(&r->bytes, line, (size_t)(space - line)) ||
+        !spelling_read(&r->bytes, space + 1, n - (size_t)(space + 1 - line)))
+        return true;
+    return bpe_find(&r->v->bpe, r->bytes.text, r->bytes.len) < 0;
+}
+
 static enum cinf_status add_merge_lines(struct reading *r, const char *text, size_t n)
 {
     const char *end = text + n;
+    if (n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) /* a byte order mark */
+        text += 3;
     for (size_t number = 1; text < end; number++) {
         const char *line = text, *line_end = memchr(text, '\n', (size_t)(end - text));
         if (!line_end)
@@ -154,10 +147,8 @@ static enum cinf_status add_merge_lines(struct reading *r, const char *text, siz
         if (line_end > line && line_end[-1] == '\r')
             line_end--;
         size_t length = (size_t)(line_end - line);
-        /* Only the first line is a comment: a merge may begin with '#'. */
-        if (length == 0 || (number == 1 && length >= 8 && memcmp(line, "#version", 8) == 0))
-            continue;
-        TRY(add_merge_text(r, line, length, "line", number));
+        if (length > 0 && !is_comment(r, line, length, number == 1))
+            TRY(add_merge_text(r, line, length, "line", number));
     }
     return CINF_OK;
 }
@@ -168,44 +159,6 @@ static size_t count_lines(const char *text, size_t n)
     for (const char *at = text, *end = text + n; (at = memchr(at, '\n', (size_t)(end - at))); at++)
         lines++;
     return lines;
-}
-
-/* `object.key` when it is there must be of no effect: `usual`, or for a NULL `usual` false, empty or null. */
-static enum cinf_status expect(const cJSON *object, const char *key, const char *usual)
-{
-    const cJSON *value = json_member(object, key);
-    if (!value)
-        return CINF_OK;
-    bool good;
-    if (usual)
-        good = cJSON_IsString(value) && strcmp(value->valuestring, usual) == 0;
-    else
-        good = cJSON_IsFalse(value) || (cJSON_IsString(value) && value->valuestring[0] == '\0') ||
-               (cJSON_IsNumber(value) && value->valuedouble == 0);
-    if (good)
-        return CINF_OK;
-    return cinf_fail(CINF_EUNSUPPORTED, "\"%s\" is not %s: only GPT-2's way to encode is supported", key,
-                     usual ? usual : "off");
-}
-
-/* What would make Hugging Face's tokenizer encode in another way than GPT-2's. */
-static enum cinf_status check_settings(const cJSON *root, const cJSON *model)
-{
-    const cJSON *pre = json_member(root, "pre_tokenizer");
-    if (json_member(root, "normalizer"))
-        return cinf_fail(CINF_EUNSUPPORTED, "it has a \"normalizer\", which GPT-2's tokenizer has not");
-    TRY(expect(pre, "type", "ByteLevel"));
-    TRY(expect(pre, "add_prefix_space", NULL));
-    const cJSON *regex = json_member(pre, "use_regex");
-    if (regex && !cJSON_IsTrue(regex))
-        return cinf_fail(CINF_EUNSUPPORTED,
-                         "\"use_regex\" is not true: only GPT-2's way to encode is supported");
-    TRY(expect(model, "type", "BPE"));
-    TRY(expect(model, "continuing_subword_prefix", NULL));
-    TRY(expect(model, "end_of_word_suffix", NULL));
-    TRY(expect(model, "dropout", NULL));
-    TRY(expect(model, "byte_fallback", NULL));
-    return expect(model, "ignore_merges", NULL);
 }
 
 /* A merge is "a b" in older files and ["a", "b"] in newer ones. */
@@ -324,7 +277,7 @@ static enum cinf_status note_special(struct reading *r, const cJSON *token)
     int32_t id = bpe_find(&r->v->bpe, text, n);
     if (id < 0) {
         strbuf_clear(&r->bytes);
-        if (add_spelled(&r->bytes, text, n) && r->bytes.len > 0)
+        if (spelling_read(&r->bytes, text, n) && r->bytes.len > 0)
             id = bpe_find(&r->v->bpe, r->bytes.text, r->bytes.len);
         if (r->bytes.failed)
             return cinf_fail(CINF_ENOMEM, "no memory for token \"%.60s\"", text);
@@ -365,18 +318,27 @@ static enum cinf_status add_added_plain(struct reading *r)
 
 static enum cinf_status in_file(const struct reading *r, enum tokenizer_file file, enum cinf_status status)
 {
-    return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", r->files[file].name);
+    if (status == CINF_OK)
+        return CINF_OK;
+    return cinf_fail_in(status == CINF_EINVAL ? CINF_EFORMAT : status, "%s: ", r->files[file].name);
+}
+
+/* tokenizer.json or the pair: whatever is of the other is not read. */
+static bool is_read(const struct reading *r, int file)
+{
+    bool single = r->files[FILE_SINGLE].text != NULL;
+    return r->files[file].text && file != FILE_MERGES && (file != FILE_VOCAB || !single);
 }
 
 static enum cinf_status parse_files(struct reading *r)
 {
     /* What the largest tokenizer.json has: an id and three values a merge for each token. */
-    const struct json_limits limits = { .members_max = BPE_IDS_MAX, .values_max = 5u * BPE_IDS_MAX };
-    for (int i = 0; i < TOKENIZER_FILES; i++) {
-        const struct file_text *file = &r->files[i];
-        if (file->text && i != FILE_MERGES && (i != FILE_VOCAB || r->files[FILE_MERGES].text))
-            TRY(in_file(r, i, json_parse(&r->trees[i], file->text, file->n, &limits)));
-    }
+    const struct json_limits limits = { .members_max = BPE_IDS_MAX,
+                                        .values_max = 5u * BPE_IDS_MAX,
+                                        .python = true };
+    for (int i = 0; i < TOKENIZER_FILES; i++)
+        if (is_read(r, i))
+            TRY(in_file(r, i, json_parse(&r->trees[i], r->files[i].text, r->files[i].n, &limits)));
     return CINF_OK;
 }
 
@@ -399,8 +361,7 @@ static enum cinf_status read_special(struct reading *r)
     int32_t id = bpe_find(&r->v->bpe, end_of_text, strlen(end_of_text));
     if (id >= 0)
         TRY(added_put(&r->v->added, end_of_text, strlen(end_of_text), (uint32_t)id, ADDED_SPECIAL));
-    added_seal(&r->v->added);
-    return CINF_OK;
+    return added_seal(&r->v->added, &r->v->normalizer);
 }
 
 static enum cinf_status read_pair(struct reading *r)
@@ -412,7 +373,8 @@ static enum cinf_status read_pair(struct reading *r)
     TRY(in_file(r, FILE_VOCAB, add_vocabulary(r, r->trees[FILE_VOCAB], KEY_ORDINARY)));
     TRY(read_added(r));
     TRY(in_file(r, FILE_VOCAB, index_tokens(&r->v->bpe, lines)));
-    return in_file(r, FILE_MERGES, add_merge_lines(r, merges->text, merges->n));
+    TRY(in_file(r, FILE_MERGES, add_merge_lines(r, merges->text, merges->n)));
+    return in_file(r, FILE_CONFIG, settings_of_pair(r->v, r->trees[FILE_CONFIG], r->trees[FILE_SPECIAL]));
 }
 
 static enum cinf_status read_model(struct reading *r, const cJSON **merges)
@@ -420,7 +382,7 @@ static enum cinf_status read_model(struct reading *r, const cJSON **merges)
     const cJSON *root = r->trees[FILE_SINGLE], *model = json_member(root, "model");
     if (!cJSON_IsObject(model))
         return cinf_fail(CINF_EFORMAT, "it has no \"model\" object");
-    TRY(check_settings(root, model));
+    TRY(settings_check_model(model));
     *merges = json_member(model, "merges");
     if (!cJSON_IsArray(*merges))
         return cinf_fail(CINF_EFORMAT, "\"model\" has no array of \"merges\"");
@@ -433,7 +395,25 @@ static enum cinf_status read_single(struct reading *r)
     TRY(in_file(r, FILE_SINGLE, read_model(r, &merges)));
     TRY(read_added(r));
     TRY(in_file(r, FILE_SINGLE, index_tokens(&r->v->bpe, (size_t)cJSON_GetArraySize(merges))));
-    return in_file(r, FILE_SINGLE, add_merge_values(r, merges));
+    TRY(in_file(r, FILE_SINGLE, add_merge_values(r, merges)));
+    TRY(in_file(r, FILE_SINGLE, settings_of_single(r->v, r->trees[FILE_SINGLE])));
+    return in_file(r, FILE_CONFIG, settings_of_class(r->v, r->trees[FILE_SINGLE], r->trees[FILE_CONFIG]));
+}
+
+/* A vocabulary of words with nothing that makes them is a file that was lost on the way. */
+static void note_no_merges(struct vocabulary *v)
+{
+    size_t n = 0;
+    if (v->bpe.n_merges > 0 || v->bpe.ignore_merges)
+        return;
+    for (size_t id = 0; id < v->bpe.n_ids; id++)
+        n += v->bpe.tokens[id].n > 1 && !v->bpe.tokens[id].added;
+    if (n > 1) /* one may be <|endoftext|> */
+        strbuf_printf(
+            &v->notes,
+            "there are no merges, although the vocabulary has %zu tokens of more than one byte: every text "
+            "is encoded byte by byte\n",
+            n);
 }
 
 enum cinf_status vocabulary_read(struct vocabulary *v, const struct file_text files[TOKENIZER_FILES])
@@ -441,11 +421,15 @@ enum cinf_status vocabulary_read(struct vocabulary *v, const struct file_text fi
     struct reading r = { .v = v, .files = files };
     enum cinf_status status = parse_files(&r);
     if (status == CINF_OK)
-        status = files[FILE_VOCAB].text && files[FILE_MERGES].text ? read_pair(&r) : read_single(&r);
+        status = files[FILE_SINGLE].text ? read_single(&r) : read_pair(&r);
     if (status == CINF_OK)
         status = bpe_seal(&v->bpe);
     if (status == CINF_OK)
         status = read_special(&r);
+    if (status == CINF_OK)
+        note_no_merges(v);
+    if (status == CINF_OK && v->notes.failed)
+        status = cinf_fail(CINF_ENOMEM, "no memory for what is to be said about a tokenizer");
     for (int i = 0; i < TOKENIZER_FILES; i++)
         cJSON_Delete(r.trees[i]);
     strbuf_free(&r.bytes);
@@ -456,39 +440,8 @@ void vocabulary_free(struct vocabulary *v)
 {
     bpe_free(&v->bpe);
     added_free(&v->added);
-}
-
-enum cinf_status vocabulary_folder_read(struct vocabulary *v, const char *folder)
-{
-    static const char *const names[TOKENIZER_FILES] = {
-        [FILE_VOCAB] = "vocab.json",
-        [FILE_MERGES] = "merges.txt",
-        [FILE_ADDED] = "added_tokens.json",
-        [FILE_SINGLE] = "tokenizer.json",
-        [FILE_CONFIG] = "tokenizer_config.json",
-        [FILE_SPECIAL] = "special_tokens_map.json",
-    };
-    struct file_text files[TOKENIZER_FILES] = { 0 };
-    if (!path_is_folder(folder))
-        return cinf_fail(CINF_ENOTFOUND, "%s: no such folder", folder);
-    enum cinf_status status = CINF_OK;
-    for (int i = 0; i < TOKENIZER_FILES && status == CINF_OK; i++) {
-        char *text, *path = path_join(folder, names[i]);
-        files[i].name = path;
-        if (!path)
-            status = cinf_fail(CINF_ENOMEM, "%s: no memory for the names of its files", folder);
-        else if (path_exists(path) &&
-                 (status = file_load(&text, &files[i].n, path, FILE_SIZE_MAX)) == CINF_OK)
-            files[i].text = text;
-    }
-    if (status == CINF_OK && !(files[FILE_VOCAB].text && files[FILE_MERGES].text) && !files[FILE_SINGLE].text)
-        status = cinf_fail(CINF_ENOTFOUND, "%s: has neither vocab.json with merges.txt nor tokenizer.json",
-                           folder);
-    if (status == CINF_OK)
-        status = vocabulary_read(v, files);
-    for (int i = 0; i < TOKENIZER_FILES; i++) {
-        mem_free((char *)files[i].name);
-        mem_free((char *)files[i].text);
-    }
-    return status;
+    normalizer_free(&v->normalizer);
+    splitter_free(&v->splitter);
+    template_free(&v->template);
+    strbuf_free(&v->notes);
 }

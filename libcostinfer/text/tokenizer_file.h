@@ -1,4 +1,4 @@
-/* tokenizer_file.h - reading a vocabulary and merges from the files that Hugging Face's tools write. */
+/* tokenizer_file.h - reading a tokenizer from the files that Hugging Face's tools write. */
 #ifndef TOKENIZER_FILE_H
 #define TOKENIZER_FILE_H
 
@@ -6,10 +6,18 @@
 
 #include "added_token.h"
 #include "bpe.h"
+#include "normalizer.h"
+#include "splitter.h"
+#include "template.h"
 
+/* All that the files say about encoding. */
 struct vocabulary {
     struct bpe bpe;
     struct added_tokens added;
+    struct normalizer normalizer;
+    struct splitter splitter;
+    struct template template;
+    struct strbuf notes; /* what an operator should know, a line each */
 };
 
 /* A file's bytes, and its name for messages. */
@@ -29,11 +37,11 @@ enum tokenizer_file {
 };
 
 /* Fills a zeroed *v from the texts of files and seals it.  One that is not there has a NULL text; what is
- * needed is FILE_VOCAB with FILE_MERGES, or FILE_SINGLE.  On failure *v is partly filled: vocabulary_free()
- * it. */
+ * needed is FILE_SINGLE, which then counts, or FILE_VOCAB with FILE_MERGES.  On failure *v is partly filled:
+ * vocabulary_free() it. */
 enum cinf_status vocabulary_read(struct vocabulary *v, const struct file_text files[TOKENIZER_FILES]);
 
-/* The same from a folder. */
+/* The same from a folder.  CINF_ENOTFOUND when it has no file of a tokenizer at all. */
 enum cinf_status vocabulary_folder_read(struct vocabulary *v, const char *folder);
 
 void vocabulary_free(struct vocabulary *v); /* leaves *v zeroed */

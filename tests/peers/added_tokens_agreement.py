@@ -7,7 +7,6 @@ Random vocabularies and texts (tests/golden/make_added_tokens.py makes both) thr
 libcostinfer; which characters a word is made of, one by one; and folders as transformers saves them, in each
 way that it has had.  Without CINF_BUILD it takes the library in build/.
 """
-import ctypes
 import json
 import os
 import random
@@ -15,9 +14,9 @@ import sys
 import tempfile
 import unicodedata
 
-from peers_support import BUILD, SOURCE, enter_venv, skip
+from peers_support import SOURCE, enter_venv
+from tokenizer_library import LIBRARY, Ours, compare, write
 
-LIBRARY = os.path.join(BUILD, "lib", "libcostinfer.so.0")
 TEXTS = 12
 FOLDERS = 40
 
@@ -30,53 +29,6 @@ from tokenizers import AddedToken, Tokenizer  # noqa: E402
 from transformers import GPT2Tokenizer, GPT2TokenizerFast  # noqa: E402
 
 import make_added_tokens as golden  # noqa: E402
-
-try:
-    LIB = ctypes.CDLL(LIBRARY)
-except OSError as error:  # with sanitizers
-    skip(error)
-LIB.cinf_last_error.restype = ctypes.c_char_p
-
-
-class Ours:
-    """The library's tokenizer of a folder."""
-
-    def __init__(self, folder):
-        self.pointer = ctypes.c_void_p()
-        self.check(LIB.cinf_tokenizer_open(ctypes.byref(self.pointer), folder.encode()))
-
-    @staticmethod
-    def check(status):
-        if status:
-            raise RuntimeError(LIB.cinf_last_error().decode())
-
-    def encode(self, text, special=False):
-        data, ids, n = text.encode(), ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
-        self.check(LIB.cinf_tokenizer_encode(self.pointer, data, ctypes.c_size_t(len(data)), int(special),
-                                             ctypes.byref(ids), ctypes.byref(n)))
-        got = ids[:n.value]
-        LIB.cinf_ids_free(ids)
-        return got
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *unused):
-        LIB.cinf_tokenizer_free(self.pointer)
-
-
-def write(folder, name, value):
-    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-        file.write(value if isinstance(value, str) else json.dumps(value))
-
-
-def compare(what, ours, texts, faults):
-    for text, ids, special in texts:
-        for wanted, flag in ((ids, False), (special, True)):
-            got = ours.encode(text, special=flag)
-            if got != wanted:
-                faults.append(f"{what}, special={flag}: {text!r}\n    tokenizers {wanted}\n    costinfer  {got}")
-
 
 def random_vocabularies(count, first, folder, faults):
     n = 0
