@@ -333,6 +333,24 @@ static enum cinf_status merge_long(const struct bpe *b, int32_t *ids, size_t *n,
     return CINF_OK;
 }
 
+/* Puts the unknown token, where there is one, in place of the bytes without a token. */
+static enum cinf_status replace_missing(const struct bpe *b, const char *bytes, int32_t *ids, size_t *n)
+{
+    size_t left = 0;
+    bool fused = false;
+    for (size_t i = 0; i < *n; i++) {
+        bool known = ids[i] >= 0;
+        if (!known && !b->has_unknown)
+            return cinf_fail(CINF_EINVAL, "byte 0x%02X has no token in the vocabulary",
+                             (unsigned char)bytes[i]);
+        if (known || !fused)
+            ids[left++] = known ? ids[i] : b->unknown;
+        fused = !known && b->fuse_unknown;
+    }
+    *n = left;
+    return CINF_OK;
+}
+
 enum cinf_status bpe_encode(const struct bpe *b, const char *bytes, size_t n, int32_t *ids, size_t *n_ids,
                             struct bpe_scratch *scratch)
 {
@@ -343,17 +361,12 @@ enum cinf_status bpe_encode(const struct bpe *b, const char *bytes, size_t n, in
         *n_ids = 1;
         return CINF_OK;
     }
-    size_t left = 0;
-    bool fused = false;
-    for (size_t i = 0; i < n; i++) {
-        int32_t id = b->byte_ids[(unsigned char)bytes[i]];
-        if (id < 0 && !b->has_unknown)
-            return cinf_fail(CINF_EINVAL, "byte 0x%02X has no token in the vocabulary",
-                             (unsigned char)bytes[i]);
-        if (id >= 0 || !fused)
-            ids[left++] = id >= 0 ? id : b->unknown;
-        fused = id < 0 && b->fuse_unknown;
-    }
+    int32_t missing = 0; /* negative when a byte has no token */
+    for (size_t i = 0; i < n; i++)
+        missing |= ids[i] = b->byte_ids[(unsigned char)bytes[i]];
+    size_t left = n;
+    if (missing < 0)
+        TRY(replace_missing(b, bytes, ids, &left));
     if (left <= SHORT_MAX) {
         *n_ids = merge_short(b, ids, left);
         return CINF_OK;

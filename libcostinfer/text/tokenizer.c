@@ -87,7 +87,7 @@ static enum cinf_status reserve(struct encoding *e, size_t more)
 }
 
 /* Merges one piece, which begins at byte `at` of a part of the text. */
-static enum cinf_status encode_piece(struct encoding *e, const char *piece, size_t n, size_t at)
+static inline enum cinf_status encode_piece(struct encoding *e, const char *piece, size_t n, size_t at)
 {
     size_t n_new;
     TRY(reserve(e, n));
