@@ -1,6 +1,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <costinfer/checkpoint.h>
 
@@ -236,8 +238,72 @@ START_TEST(generation_config_goes_first)
     ck_assert_int_eq(c.eos[0], 5);
     ck_assert_int_eq(c.bos, 6);
     bad("{}", "{\"eos_token_id\":\"x\"}", CINF_EFORMAT, "neither a token nor a list");
-    bad("{}", "[]", CINF_EFORMAT, "is not a JSON object");
-    bad("{}", "{", CINF_EFORMAT, "JSON");
+}
+END_TEST
+
+/* The notes of a folder with these two files hold `words`; "" stands for no note. */
+static void expect_notes(const char *generation, const char *words)
+{
+    struct cinf_config c;
+    char notes[CINF_CONFIG_NOTES_MAX];
+    support_write(folder, "config.json", "{\"eos_token_id\":5}", -1);
+    support_write(folder, "generation_config.json", generation, -1);
+    ck_ok(cinf_config_read_with_notes(&c, notes, folder));
+    ck_assert_int_eq(c.eos[0], 5);
+    if (words[0])
+        ck_assert_msg(strstr(notes, words) && strstr(notes, "/generation_config.json: ") &&
+                          notes[strlen(notes) - 1] == '\n',
+                      "the notes \"%s\" lack \"%s\"", notes, words);
+    else
+        ck_assert_str_eq(notes, "");
+}
+
+/* As transformers does: a file that is not JSON does not stop a model from loading. */
+START_TEST(a_broken_generation_config_is_noted)
+{
+    expect_notes("{}", "");
+    expect_notes("\xEF\xBB\xBF{\"top_p\":Infinity}", "");
+    expect_notes("", "JSON: unexpected end");
+    expect_notes("{", "JSON: ");
+    expect_notes("[]", "is not a JSON object");
+    expect_notes("version https://git-lfs.github.com/spec/v1", "JSON: ");
+    expect_notes("{\"eos_token_id\":1,\"eos_token_id\":2}", "duplicate key");
+}
+END_TEST
+
+START_TEST(broken_links_are_named)
+{
+    static const char *const names[] = { "generation_config.json", "config.json" };
+    struct cinf_config c;
+    char path[256], words[256];
+    support_write(folder, "config.json", "{}", -1);
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        snprintf(words, sizeof words, "/%s: is a link to ../../blobs/9, which does not exist", names[i]);
+        unlink(path);
+        ck_assert_int_eq(symlink("../../blobs/9", path), 0);
+        ck_fails(cinf_config_read(&c, folder), CINF_EIO, words);
+        unlink(path);
+    }
+    /* The root of a cached model. */
+    snprintf(path, sizeof path, "%s/snapshots", folder);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/snapshots/abc", folder);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    ck_fails(cinf_config_read(&c, folder), CINF_ENOTFOUND, "/config.json: ");
+    ck_fails(cinf_config_read(&c, folder), CINF_ENOTFOUND, "a model is in ");
+    ck_fails(cinf_config_read(&c, folder), CINF_ENOTFOUND, "/snapshots/abc");
+}
+END_TEST
+
+START_TEST(numbers_of_python)
+{
+    struct cinf_config c =
+        good("\xEF\xBB\xBF{\"n_layer\":3,\"initializer_range\":NaN,\"x\":[Infinity,-Infinity]}", NULL);
+    ck_assert_uint_eq(c.n_layer, 3);
+    bad("{\"n_layer\":Infinity}", NULL, CINF_EFORMAT, "\"n_layer\" must be an integer");
+    bad("{\"layer_norm_epsilon\":NaN}", NULL, CINF_EFORMAT, "\"layer_norm_epsilon\" must be a number");
+    bad("{\"eos_token_id\":Infinity}", NULL, CINF_EFORMAT, "neither a token nor a list");
 }
 END_TEST
 
@@ -325,6 +391,9 @@ Suite *suite(void)
     tcase_add_test(t, sizes_have_bounds);
     tcase_add_test(t, end_tokens);
     tcase_add_test(t, generation_config_goes_first);
+    tcase_add_test(t, a_broken_generation_config_is_noted);
+    tcase_add_test(t, broken_links_are_named);
+    tcase_add_test(t, numbers_of_python);
     tcase_add_test(t, files_that_are_no_config);
     tcase_add_test(t, published_shapes);
     tcase_add_test(t, allocation_failures);

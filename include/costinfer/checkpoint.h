@@ -94,6 +94,13 @@ struct cinf_config {
  * Tokens that the vocabulary lacks are left out: eos may be empty, bos -1. */
 CINF_API enum cinf_status cinf_config_read(struct cinf_config *out, const char *folder);
 
+enum { CINF_CONFIG_NOTES_MAX = 2048 }; /* bytes of notes, at most */
+
+/* The same, and what an operator should know about the files, a line each, terminated; "" when there is
+ * nothing. A generation_config.json that is not JSON is such: it is ignored, as transformers ignores it. */
+CINF_API enum cinf_status cinf_config_read_with_notes(struct cinf_config *out,
+                                                      char notes[CINF_CONFIG_NOTES_MAX], const char *folder);
+
 /* The published shapes: "distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl".  CINF_ENOTFOUND. */
 CINF_API enum cinf_status cinf_config_named(struct cinf_config *out, const char *name);
 

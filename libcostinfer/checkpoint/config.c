@@ -5,10 +5,12 @@
  * GPT-2, and low enough that sizes multiplied from them stay in 64 bits. */
 #include <costinfer/checkpoint.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "fail.h"
 #include "file.h"
+#include "hub_cache.h"
 #include "json.h"
 #include "mem.h"
 
@@ -174,42 +176,84 @@ static enum cinf_status read_config(struct cinf_config *out, const cJSON *tree)
     return CINF_OK;
 }
 
-/* Reads folder/name and hands its object to `read`.  An optional file may be absent. */
-static enum cinf_status read_file(struct cinf_config *c, const char *folder, const char *name, bool optional,
+/* The object in a file, freed by cJSON_Delete(). */
+static enum cinf_status parse_file(cJSON **tree, const char *path)
+{
+    const struct json_limits limits = { .python = true };
+    char *text;
+    size_t n;
+    TRY(file_load(&text, &n, path, CONFIG_BYTES_MAX));
+    enum cinf_status status = json_parse(tree, text, n, &limits);
+    mem_free(text);
+    if (status == CINF_OK && !cJSON_IsObject(*tree)) {
+        cJSON_Delete(*tree);
+        status = cinf_fail(CINF_EFORMAT, "is not a JSON object");
+    }
+    return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", path);
+}
+
+/* Hands the object of a file to `read`, and frees it. */
+static enum cinf_status read_tree(struct cinf_config *c, cJSON *tree, const char *path,
                                   enum cinf_status (*read)(struct cinf_config *, const cJSON *))
 {
-    char *path = path_join(folder, name), *text;
-    size_t n;
+    enum cinf_status status = read(c, tree);
+    cJSON_Delete(tree);
+    return status == CINF_OK ? CINF_OK
+                             : cinf_fail_in(status == CINF_EINVAL ? CINF_EFORMAT : status, "%s: ", path);
+}
+
+/* A file that is not JSON is as if it were not there, as for transformers, but for a note. */
+static enum cinf_status read_generation(struct cinf_config *c, char *notes, const char *path)
+{
     cJSON *tree;
-    if (!path)
-        return cinf_fail(CINF_ENOMEM, "%s: no memory for its path", folder);
-    if (optional && !path_exists(path)) {
-        mem_free(path);
+    if (!path_exists(path))
+        return CINF_OK;
+    enum cinf_status status = parse_file(&tree, path);
+    if (status == CINF_EFORMAT) {
+        snprintf(notes, CINF_CONFIG_NOTES_MAX, "%s (the file is ignored, as by transformers)\n",
+                 cinf_last_error());
         return CINF_OK;
     }
-    enum cinf_status status = file_load(&text, &n, path, CONFIG_BYTES_MAX);
-    if (status == CINF_OK) {
-        status = json_parse(&tree, text, n, NULL);
-        mem_free(text);
-        if (status == CINF_OK) {
-            status = cJSON_IsObject(tree) ? read(c, tree) : cinf_fail(CINF_EFORMAT, "is not a JSON object");
-            cJSON_Delete(tree);
-        }
-        if (status != CINF_OK)
-            status = cinf_fail_in(status == CINF_EINVAL ? CINF_EFORMAT : status, "%s: ", path);
-    }
-    mem_free(path);
+    TRY(status);
+    return read_tree(c, tree, path, read_special_tokens);
+}
+
+/* The same as cinf_config_read_with_notes(), with the paths of both files. */
+static enum cinf_status read_both(struct cinf_config *out, char *notes, const char *folder,
+                                  const char *config, const char *generation)
+{
+    struct cinf_config c;
+    char found[CINF_CONFIG_NOTES_MAX] = "";
+    if (!config || !generation)
+        return cinf_fail(CINF_ENOMEM, "%s: no memory for its path", folder);
+    cJSON *tree;
+    enum cinf_status status = parse_file(&tree, config);
+    if (status == CINF_ENOTFOUND)
+        hub_cache_hint(folder);
+    TRY(status);
+    TRY(read_tree(&c, tree, config, read_config));
+    TRY(read_generation(&c, found, generation));
+    drop_unknown_tokens(&c);
+    *out = c;
+    memcpy(notes, found, sizeof found);
+    return CINF_OK;
+}
+
+enum cinf_status cinf_config_read_with_notes(struct cinf_config *out, char notes[CINF_CONFIG_NOTES_MAX],
+                                             const char *folder)
+{
+    char *config = path_join(folder, "config.json"),
+         *generation = path_join(folder, "generation_config.json");
+    enum cinf_status status = read_both(out, notes, folder, config, generation);
+    mem_free(config);
+    mem_free(generation);
     return status;
 }
 
 enum cinf_status cinf_config_read(struct cinf_config *out, const char *folder)
 {
-    struct cinf_config c;
-    TRY(read_file(&c, folder, "config.json", false, read_config));
-    TRY(read_file(&c, folder, "generation_config.json", true, read_special_tokens));
-    drop_unknown_tokens(&c);
-    *out = c;
-    return CINF_OK;
+    char notes[CINF_CONFIG_NOTES_MAX];
+    return cinf_config_read_with_notes(out, notes, folder);
 }
 
 enum cinf_status cinf_config_named(struct cinf_config *out, const char *name)
