@@ -21,6 +21,9 @@ static const struct {
     { GOLDEN "legacy.bin", "pytorch legacy" },
     { GOLDEN "sharded-bin", "pytorch zip, 3 shards" },
     { GOLDEN "sharded-bin/pytorch_model.bin.index.json", "pytorch zip, 3 shards" },
+    { GOLDEN "training.bin", "pytorch zip" },
+    { GOLDEN "lightning.bin", "pytorch zip" },
+    { GOLDEN "deepspeed.bin", "pytorch zip" },
 };
 
 static char *folder;
@@ -102,8 +105,21 @@ END_TEST
 START_TEST(other_pickles_are_refused)
 {
     struct cinf_checkpoint *c = NULL;
-    ck_fails(cinf_checkpoint_open(&c, support_source(GOLDEN "training.bin")), CINF_EFORMAT,
-             "\"epoch\" is an integer, not a tensor");
+    static const struct {
+        const char *path, *words;
+        enum cinf_status status;
+    } cases[] = {
+        { GOLDEN "no-state.bin", "\"epoch\" is an integer, not a tensor", CINF_EFORMAT },
+        { GOLDEN "training-legacy.bin", "torch.save(c[\"model\"], \"pytorch_model.bin\")",
+          CINF_EUNSUPPORTED },
+        { GOLDEN "nanogpt.bin", "nanoGPT's, whose matrices are transposed; in Python: import json, torch; ",
+          CINF_EUNSUPPORTED },
+        { GOLDEN "nanogpt.bin", "open(\"config.json\", \"w\"))",
+          CINF_EUNSUPPORTED }, /* the message is whole */
+        { GOLDEN "nanogpt-bare.bin", "nanoGPT's, whose matrices are transposed", CINF_EUNSUPPORTED },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        ck_fails(cinf_checkpoint_open(&c, support_source(cases[i].path)), cases[i].status, cases[i].words);
     ck_fails(cinf_checkpoint_open(&c, support_source(GOLDEN "protocol4.bin")), CINF_EUNSUPPORTED,
              "protocol 4");
     ck_assert_ptr_null(c);
@@ -260,7 +276,7 @@ START_TEST(no_file_stays_open)
     ck_assert_int_eq(open_files(), before + 3);
     cinf_checkpoint_free(c);
     c = NULL;
-    ck_fails(cinf_checkpoint_open(&c, support_source(GOLDEN "training.bin")), CINF_EFORMAT, "epoch");
+    ck_fails(cinf_checkpoint_open(&c, support_source(GOLDEN "no-state.bin")), CINF_EFORMAT, "epoch");
     ck_assert_int_eq(open_files(), before);
     cinf_checkpoint_free(NULL);
 }
@@ -319,6 +335,13 @@ START_TEST(a_folder_prefers_safetensors)
     fails(folder, CINF_ENOTFOUND, "holds neither model.safetensors nor pytorch_model.bin");
     support_write(folder, "tf_model.h5", "", 0);
     fails(folder, CINF_ENOTFOUND, "holds tf_model.h5, but neither model.safetensors");
+    support_write(folder, "ckpt.pt", "", 0);
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tf_model.h5", folder);
+    ck_assert_int_eq(unlink(path), 0);
+    fails(folder, CINF_ENOTFOUND, "holds ckpt.pt, but neither");
+    fails(folder, CINF_ENOTFOUND, "nanoGPT's, whose matrices are transposed; in Python: ");
+    fails(folder, CINF_ENOTFOUND, "open(\"config.json\", \"w\"))");
     support_write(folder, "pytorch_model.bin.index.json", "{}", -1);
     fails(folder, CINF_EFORMAT, "pytorch_model.bin.index.json: has no object \"weight_map\"");
     write_golden("pytorch_model.bin", GOLDEN "legacy.bin");
@@ -328,9 +351,50 @@ START_TEST(a_folder_prefers_safetensors)
     has_format(folder, "safetensors, 1 shard");
     write_one("model.safetensors", ONE_TENSOR("a"));
     has_format(folder, "safetensors");
-    char path[4096];
     snprintf(path, sizeof path, "%s/", folder);
     has_format(path, "safetensors");
+}
+END_TEST
+
+START_TEST(broken_links_are_named)
+{
+    static const char *const names[] = { "model.safetensors", "model.safetensors.index.json",
+                                         "pytorch_model.bin", "pytorch_model.bin.index.json" };
+    char path[4096], words[256];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        snprintf(words, sizeof words, "/%s: is a link to ../../blobs/7, which does not exist", names[i]);
+        ck_assert_int_eq(symlink("../../blobs/7", path), 0);
+        /* Also where a file that would be taken next is whole. */
+        if (i < 3)
+            write_golden(i < 2 ? "pytorch_model.bin" : "unused.bin", GOLDEN "zip.bin");
+        fails(folder, CINF_EIO, words);
+        ck_assert_int_eq(unlink(path), 0);
+        snprintf(path, sizeof path, "%s/pytorch_model.bin", folder);
+        unlink(path);
+    }
+    support_write(folder, "model.safetensors.index.json",
+                  "\xEF\xBB\xBF{\"weight_map\":{\"a\":\"m-1.safetensors\"}}", -1);
+    snprintf(path, sizeof path, "%s/m-1.safetensors", folder);
+    ck_assert_int_eq(symlink("gone", path), 0);
+    fails(folder, CINF_EIO, "/m-1.safetensors: is a link to gone, which does not exist");
+    ck_assert_int_eq(unlink(path), 0);
+    fails(folder, CINF_ENOTFOUND, "/m-1.safetensors: ");
+}
+END_TEST
+
+START_TEST(roots_of_a_cache_lead_to_the_model)
+{
+    char path[4096];
+    static const char *const below[] = { "snapshots", "snapshots/12ab", "refs" };
+    for (size_t i = 0; i < sizeof below / sizeof *below; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, below[i]);
+        ck_assert_int_eq(mkdir(path, 0700), 0);
+    }
+    support_write(folder, "refs/main", "12ab", -1);
+    fails(folder, CINF_ENOTFOUND, "holds neither model.safetensors");
+    fails(folder, CINF_ENOTFOUND, "it is a cache of downloads, and a model is in");
+    fails(folder, CINF_ENOTFOUND, "/snapshots/12ab");
 }
 END_TEST
 
@@ -472,6 +536,8 @@ Suite *suite(void)
     tcase_add_test(t, no_file_stays_open);
     tcase_add_test(t, a_file_that_shrinks_is_a_status);
     tcase_add_test(t, a_folder_prefers_safetensors);
+    tcase_add_test(t, broken_links_are_named);
+    tcase_add_test(t, roots_of_a_cache_lead_to_the_model);
     tcase_add_test(t, single_files);
     tcase_add_test(t, indexes);
     tcase_add_test(t, shard_names_are_plain);

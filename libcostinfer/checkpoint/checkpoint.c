@@ -14,6 +14,7 @@
 #include "fail.h"
 #include "file.h"
 #include "file_kind.h"
+#include "hub_cache.h"
 #include "json.h"
 #include "mem.h"
 #include "safetensors.h"
@@ -198,7 +199,7 @@ static enum cinf_status load_index(struct cinf_checkpoint *c, const char *index,
     size_t n;
     cJSON *tree;
     TRY(file_load(&text, &n, index, INDEX_BYTES_MAX));
-    const struct json_limits limits = { .values_max = TENSORS_MAX + 1024 };
+    const struct json_limits limits = { .values_max = TENSORS_MAX + 1024, .python = true };
     enum cinf_status status = json_parse(&tree, text, n, &limits);
     mem_free(text);
     if (status != CINF_OK)
@@ -230,10 +231,20 @@ static const struct {
     { "pytorch_model.bin.index.json", TORCH, true },
 };
 
-/* Files that tell what else a folder holds. */
-static const char *const other_files[] = {
-    "tf_model.h5", "flax_model.msgpack",        "rust_model.ot", "model.ckpt.index",
-    "ckpt.pt",     "adapter_model.safetensors",
+/* Files that tell what else a folder holds, and what helps. */
+static const struct {
+    const char *name, *hint;
+} other_files[] = {
+    { "tf_model.h5", NULL },
+    { "flax_model.msgpack", NULL },
+    { "rust_model.ot", NULL },
+    { "model.ckpt.index", NULL },
+    { "ckpt.pt", torch_file_nanogpt },
+    { "zero_to_fp32.py",
+      "a checkpoint of DeepSpeed; in its folder: python3 zero_to_fp32.py . pytorch_model.bin" },
+    { "mp_rank_00_model_states.pt", "a checkpoint of DeepSpeed; rename that file to pytorch_model.bin" },
+    { "last.ckpt", "a checkpoint of Lightning; rename that file to pytorch_model.bin" },
+    { "adapter_model.safetensors", "an adapter; merge it into its model and save that: merge_and_unload()" },
 };
 
 /* *found: whether folder/name exists; it is then loaded. */
@@ -260,7 +271,7 @@ static enum cinf_status load_folder(struct cinf_checkpoint *c, const char *folde
             return CINF_OK;
     }
     for (size_t i = 0; i < sizeof other_files / sizeof *other_files; i++) {
-        char *path = path_join(folder, other_files[i]);
+        char *path = path_join(folder, other_files[i].name);
         if (!path)
             return no_memory(folder);
         found = path_exists(path);
@@ -269,12 +280,15 @@ static enum cinf_status load_folder(struct cinf_checkpoint *c, const char *folde
             return cinf_fail(
                 CINF_ENOTFOUND,
                 "%s: holds %s, but neither model.safetensors nor pytorch_model.bin nor an index of "
-                "their shards",
-                folder, other_files[i]);
+                "their shards%s%s",
+                folder, other_files[i].name, other_files[i].hint ? "; it is " : "",
+                other_files[i].hint ? other_files[i].hint : "");
     }
-    return cinf_fail(CINF_ENOTFOUND,
-                     "%s: holds neither model.safetensors nor pytorch_model.bin nor an index of their shards",
-                     folder);
+    cinf_fail(CINF_ENOTFOUND,
+              "%s: holds neither model.safetensors nor pytorch_model.bin nor an index of their shards",
+              folder);
+    hub_cache_hint(folder);
+    return CINF_ENOTFOUND;
 }
 
 static enum cinf_status kind_by_content(enum kind *kind, const char *path)

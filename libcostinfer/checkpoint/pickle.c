@@ -322,7 +322,8 @@ static enum cinf_status op_global(struct machine *m)
             return push_number(m, PICKLE_NAME, (int64_t)i);
     return cinf_fail(CINF_EFORMAT,
                      "%s: pickle: refers to \"%s.%s\" at byte %" PRIu64
-                     "; a checkpoint of tensors needs no such name, and nothing is ever executed",
+                     "; a checkpoint of tensors needs no such name, and nothing is ever executed; "
+                     "torch.save(model.state_dict(), \"pytorch_model.bin\") writes one",
                      m->file->path, module, name, position(m));
 }
 

@@ -4,6 +4,10 @@
  * storage.  Legacy kind: five pickles in a row (a magic number, 1001, facts about the writer's machine, the
  * state dict, the list of storage keys), then for each key its element count, u64, and its elements.
  *
+ * Training checkpoints have their state dict under a key, and much beside it: such a one is taken from the
+ * zip kind when all of it is tensors.  The legacy kind has no directory, so the storages beside it have no
+ * known size there.  What cannot be read is told with the lines of Python that make a file that can.
+ *
  * A tensor is a view of a storage: (storage, offset, sizes, strides), in elements.  Tied tensors share one.
  * Loading takes three steps: collect() turns the pickle into tensors and the storages they claim; the
  * container says where each storage lies; place() checks each view against its storage. */
@@ -32,6 +36,7 @@ struct claim {
 struct state {
     struct tensor_table *table;
     const struct file *file;
+    bool zip;
     struct claim *claims;
     size_t n, cap; /* claims */
 };
@@ -109,14 +114,82 @@ static enum cinf_status take_tensor(struct tensor *t, struct claim *c, const str
     return CINF_OK;
 }
 
+/* ---- Training checkpoints: a state dict within a dict --------------------------------------------- */
+
+const char torch_file_nanogpt[] =
+    "nanoGPT's, whose matrices are transposed; in Python: import json, torch; c = "
+    "torch.load(\"ckpt.pt\", map_location=\"cpu\"); a = c[\"model_args\"]; d = "
+    "{k.replace(\"_orig_mod.\", \"\"): v.t().contiguous() if k.endswith((\"c_attn.weight\", "
+    "\"c_proj.weight\", \"c_fc.weight\")) else v for k, v in c[\"model\"].items()}; "
+    "torch.save({k.replace(\"weight\", \"bias\"): torch.zeros(v.shape[-1]) for k, v in "
+    "d.items() if \".h.\" in k or \".ln_f.\" in k} | d, \"pytorch_model.bin\"); "
+    "json.dump({\"model_type\": \"gpt2\", \"activation_function\": \"gelu\", \"n_positions\": "
+    "a[\"block_size\"]} | {k: a[k] for k in (\"n_layer\", \"n_head\", \"n_embd\", "
+    "\"vocab_size\")}, open(\"config.json\", \"w\"))";
+
+static const struct pickle_member *find_member(const struct pickle *p, struct pickle_value dict,
+                                               const char *key)
+{
+    const struct pickle_member *m;
+    for (uint32_t i = p->containers[dict.first].head; i != PICKLE_END; i = m->next) {
+        m = &p->members[i];
+        if (m->key.kind == PICKLE_TEXT && strcmp(pickle_text(p, m->key), key) == 0)
+            return m;
+    }
+    return NULL;
+}
+
+/* Whether a value is a dict of tensors, one at least. */
+static bool is_state_dict(const struct pickle *p, struct pickle_value value)
+{
+    if (value.kind != PICKLE_DICT || p->containers[value.first].head == PICKLE_END)
+        return false;
+    const struct pickle_member *m;
+    for (uint32_t i = p->containers[value.first].head; i != PICKLE_END; i = m->next) {
+        m = &p->members[i];
+        if (m->value.kind != PICKLE_TENSOR)
+            return false;
+    }
+    return true;
+}
+
+/* Under the keys of Lightning, DeepSpeed and others.  *dict stays what it is when none is there. */
+static enum cinf_status find_state_dict(const struct state *s, const struct pickle *p,
+                                        struct pickle_value *dict)
+{
+    static const char *const keys[] = { "state_dict", "module", "model_state_dict", "model" };
+    const struct pickle_member *found = NULL;
+    if (is_state_dict(p, *dict))
+        return CINF_OK;
+    if (find_member(p, *dict, "model_args") && find_member(p, *dict, "model"))
+        return cinf_fail(CINF_EUNSUPPORTED, "%s: is a training checkpoint of %s", s->file->path,
+                         torch_file_nanogpt);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && !found; i++) {
+        found = find_member(p, *dict, keys[i]);
+        if (found && !is_state_dict(p, found->value))
+            found = NULL;
+    }
+    if (found && !s->zip)
+        return cinf_fail(
+            CINF_EUNSUPPORTED,
+            "%s: is a training checkpoint with its tensors under \"%s\"; in Python: import torch; c = "
+            "torch.load(\"%s\", map_location=\"cpu\"); torch.save(c[\"%s\"], \"pytorch_model.bin\")",
+            s->file->path, pickle_text(p, found->key), s->file->path, pickle_text(p, found->key));
+    if (found)
+        *dict = found->value;
+    return CINF_OK;
+}
+
 /* The members of the state dict as tensors, with a claim for each. */
 static enum cinf_status collect(struct state *s, const struct pickle *p)
 {
-    if (p->result.kind != PICKLE_DICT)
+    struct pickle_value dict = p->result;
+    if (dict.kind != PICKLE_DICT)
         return cinf_fail(CINF_EFORMAT, "%s: holds %s, not a dict of tensors", s->file->path,
                          pickle_kind_name(p->result));
+    TRY(find_state_dict(s, p, &dict));
     const struct pickle_member *m;
-    for (uint32_t i = p->containers[p->result.first].head; i != PICKLE_END; i = m->next) {
+    for (uint32_t i = p->containers[dict.first].head; i != PICKLE_END; i = m->next) {
         m = &p->members[i];
         if (m->key.kind != PICKLE_TEXT)
             return cinf_fail(CINF_EFORMAT, "%s: a key of its dict is %s, not a name", s->file->path,
@@ -131,6 +204,10 @@ static enum cinf_status collect(struct state *s, const struct pickle *p)
         TRY(tensor_table_add(&t, s->table, s->file, name));
         s->claims[s->n] = (struct claim){ .tensor = (size_t)(t - s->table->items) };
         TRY(take_tensor(t, &s->claims[s->n++], p, m->value));
+        if (dict.first != p->result.first && text_ends_with(name, "attn.c_attn.weight") &&
+            t->view.n_dims == 2 && t->view.dims[0] / 3 == t->view.dims[1])
+            return cinf_fail(CINF_EUNSUPPORTED, "%s: is a training checkpoint of %s", s->file->path,
+                             torch_file_nanogpt);
     }
     return CINF_OK;
 }
@@ -424,7 +501,8 @@ enum cinf_status torch_file_load(struct tensor_table *table, const struct file *
     struct state s = { .table = table, .file = f };
     const char *kind = file_kind(f);
     enum cinf_status status;
-    if (kind == file_kind_torch_zip)
+    s.zip = kind == file_kind_torch_zip;
+    if (s.zip)
         status = load_zip(&s);
     else if (kind == file_kind_torch_legacy)
         status = load_legacy(&s);
@@ -433,6 +511,6 @@ enum cinf_status torch_file_load(struct tensor_table *table, const struct file *
                            kind ? kind : "of an unknown kind");
     mem_free(s.claims);
     TRY(status);
-    *zip = kind == file_kind_torch_zip;
+    *zip = s.zip;
     return CINF_OK;
 }

@@ -90,6 +90,27 @@ def write_shards(folder, stem, tail, index, tensors, write):
         f.write("\n")
 
 
+def write_training(tensors):
+    """What programs save while they train: a state dict under a key, and much beside it."""
+    def save(name, value, **options):
+        torch.save(value, os.path.join(OUT, name), **options)
+
+    optimizer = {"state": {0: {"step": 7, "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}},
+                 "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "amsgrad": False, "foreach": None, "params": [0]}]}
+    save("training.bin", {"epoch": 3, "model": tensors})
+    save("training-legacy.bin", {"epoch": 3, "model": tensors}, _use_new_zipfile_serialization=False)
+    save("lightning.bin", {"epoch": 3, "global_step": 70, "pytorch-lightning_version": "2.4.0", "state_dict": tensors, "loops": {},
+                           "callbacks": {}, "optimizer_states": [optimizer], "lr_schedulers": [], "hyper_parameters": {"lr": 1e-3}})
+    save("deepspeed.bin", {"module": tensors, "buffer_names": [], "optimizer": None, "skipped_steps": 0, "dp_world_size": 1,
+                           "ds_config": {"zero_optimization": {"stage": 0}}})
+    nanogpt = {"_orig_mod.transformer.wte.weight": torch.ones(5, 4), "_orig_mod.transformer.h.0.attn.c_attn.weight": torch.ones(12, 4)}
+    arguments = {"n_layer": 1, "n_head": 2, "n_embd": 4, "block_size": 8, "bias": False, "vocab_size": 5, "dropout": 0.0}
+    save("nanogpt.bin", {"model": nanogpt, "optimizer": optimizer, "model_args": arguments, "iter_num": 9,
+                         "best_val_loss": torch.tensor(1.5), "config": {"device": "cpu"}})
+    save("nanogpt-bare.bin", {"model": nanogpt, "iter_num": 9})
+    save("no-state.bin", {"epoch": 3, "model": {"weights": tensors}})
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     tensors = state()
@@ -101,7 +122,7 @@ def main():
                  "model.safetensors.index.json", tensors, write_safetensors)
     write_shards(os.path.join(OUT, "sharded-bin"), "pytorch_model", ".bin",
                  "pytorch_model.bin.index.json", tensors, lambda path, part: torch.save(part, path))
-    torch.save({"epoch": 3, "model": tensors}, os.path.join(OUT, "training.bin"))
+    write_training(tensors)
     torch.save(tensors, os.path.join(OUT, "protocol4.bin"), pickle_protocol=4)
     expected = {name: {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "elements": raw(t).hex()}
                 for name, t in tensors.items()}
