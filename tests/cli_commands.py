@@ -100,6 +100,17 @@ def test_inspect():
     assert single["totals"]["tensors"] == 52 and single["config"] is None
     sharded = parsed("inspect", os.path.join(GOLDEN, "sharded"), "--json")
     assert "3 shards" in sharded["format"] and len({t["file"] for t in sharded["tensors"]}) == 3
+    # What an operator should know: a file that is ignored, and merges that were lost.
+    assert seen["notes"] == "" and "notes" not in table.splitlines()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in os.listdir(SMALL):
+            if name.endswith((".json", ".safetensors")) and name not in ("generation_config.json", "tokenizer.json"):
+                os.symlink(os.path.join(SMALL, name), os.path.join(folder, name))
+        for name in ("generation_config.json", "merges.txt"):
+            open(os.path.join(folder, name), "w", encoding="utf-8").close()
+        notes = parsed("inspect", folder, "--json")["notes"]
+        assert "generation_config.json: JSON: unexpected end" in notes and "there are no merges" in notes, notes
+        assert good("inspect", folder).decode().endswith("notes\n" + notes)
 
 
 def test_tokenize():

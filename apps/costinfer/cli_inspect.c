@@ -12,6 +12,7 @@ struct inspection {
     struct cinf_config config;
     bool has_tokenizer;
     uint32_t tokenizer_size;
+    struct strbuf notes; /* a line each */
 };
 
 static void put_shape(struct json_writer *w, const char *key, const struct cinf_tensor *t)
@@ -119,6 +120,7 @@ static void put_json(struct strbuf *out, const struct inspection *in)
         json_put_u64(&w, "tokenizer_size", in->tokenizer_size);
     else
         json_put_null(&w, "tokenizer_size");
+    json_put_text(&w, "notes", in->notes.text ? in->notes.text : "");
     json_open_array(&w, "tensors");
     for (uint32_t i = 0; i < cinf_checkpoint_count(in->checkpoint); i++) {
         const struct cinf_tensor *t = cinf_checkpoint_tensor(in->checkpoint, i);
@@ -171,13 +173,18 @@ static void put_table(struct strbuf *out, const struct inspection *in)
     }
     if (in->has_tokenizer)
         strbuf_printf(out, "\n\ntokenizer: %" PRIu32 " tokens", in->tokenizer_size);
+    if (in->notes.len > 0)
+        strbuf_printf(out, "\n\nnotes\n%.*s", (int)in->notes.len - 1, in->notes.text);
 }
 
 /* A folder's other files: each may be absent, none may be malformed. */
 static bool read_folder(struct inspection *in)
 {
-    enum cinf_status status = cinf_config_read(&in->config, in->path);
+    char notes[CINF_CONFIG_NOTES_MAX];
+    enum cinf_status status = cinf_config_read_with_notes(&in->config, notes, in->path);
     in->has_config = status == CINF_OK;
+    if (in->has_config)
+        strbuf_puts(&in->notes, notes);
     if (status != CINF_OK && status != CINF_ENOTFOUND)
         return false;
     struct cinf_tokenizer *tokenizer;
@@ -185,6 +192,7 @@ static bool read_folder(struct inspection *in)
     if (status == CINF_OK) {
         in->has_tokenizer = true;
         in->tokenizer_size = cinf_tokenizer_size(tokenizer);
+        strbuf_puts(&in->notes, cinf_tokenizer_notes(tokenizer));
         cinf_tokenizer_free(tokenizer);
     }
     return status == CINF_OK || status == CINF_ENOTFOUND;
@@ -214,6 +222,7 @@ static int run(const struct command *self, int argc, char **argv)
         strbuf_free(&out);
     }
     cinf_checkpoint_free(in.checkpoint);
+    strbuf_free(&in.notes);
     return status;
 }
 
@@ -225,7 +234,8 @@ const struct command command_inspect = {
     .manual =
         "PATH is a checkpoint's folder (safetensors or pytorch_model.bin, sharded or not), or one such\n"
         "file.  Nothing in it is executed.  Lists every tensor with its type and shape, the totals, and\n"
-        "for a folder its configuration and the size of its vocabulary.  A malformed file gives one\n"
-        "line that names the file, the tensor and the fault, and exit status 1.\n",
+        "for a folder its configuration, the size of its vocabulary and what its operator should know.\n"
+        "A malformed file gives one line that names the file, the tensor and the fault, and exit status\n"
+        "1.\n",
     .run = run,
 };
