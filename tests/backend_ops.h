@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend_impl.h"
+#include "exact_activation.h"
 #include "clock.h"
 #include "mem.h"
 #include "support.h"
@@ -181,24 +182,6 @@ static double *exact_cache(const struct rig *rig, double *cache, uint32_t layer,
 {
     const struct program *p = &rig->program;
     return cache + (((size_t)layer * SLOTS + slot) * p->positions + position) * p->width;
-}
-
-static double exact_activation(enum cinf_activation activation, double y)
-{
-    const double pi = acos(-1);
-    switch (activation) {
-    case CINF_ACTIVATION_GELU_NEW:
-        return 0.5 * y * (1 + tanh(sqrt(2 / pi) * (y + 0.044715 * pow(y, 3))));
-    case CINF_ACTIVATION_GELU:
-        return y * erfc(-y / sqrt(2)) / 2;
-    case CINF_ACTIVATION_RELU:
-        return fmax(y, 0);
-    case CINF_ACTIVATION_SILU:
-        return y / (1 + exp(-y));
-    case CINF_ACTIVATION_TANH:
-        return tanh(y);
-    }
-    ck_abort_msg("no such activation");
 }
 
 static double exact_bias(const struct rig *rig, const struct op *op, uint32_t c)
@@ -445,8 +428,8 @@ enum {
     PROGRAM_RESIDUAL,
     PROGRAM_ATTEND,
     PROGRAM_GPT2,
-    PROGRAM_ACTIVATION, /* and four more: enum cinf_activation */
-    PROGRAM_SOME_BIASES = PROGRAM_ACTIVATION + CINF_ACTIVATION_TANH + 1,
+    PROGRAM_ACTIVATION, /* and the others: enum cinf_activation */
+    PROGRAM_SOME_BIASES = PROGRAM_ACTIVATION + ACTIVATIONS,
     PROGRAM_BARE, /* the first of these programs again, to PROGRAM_ACTIVATION, without biases and positions */
     PROGRAMS = PROGRAM_BARE + PROGRAM_ACTIVATION + 1
 };
@@ -466,7 +449,6 @@ static const char *add_program(struct rig *rig, int which)
             rig->ops[i].bias = NO_WEIGHT;
         return "some biases";
     }
-    static const char *const activations[] = { "gelu_new", "gelu", "relu", "silu", "tanh" };
     if (which == PROGRAM_GPT2) {
         add_gpt2(rig);
         return "gpt2";
@@ -507,7 +489,7 @@ static const char *add_program(struct rig *rig, int which)
         rig_add_op(rig, op_linear_of(ROWS_X, ROWS_F, 0, W_UP, EPILOGUE_ACTIVATION, activation));
         rig_add_op(rig, op_linear_of(ROWS_F, ROWS_H, 0, W_DOWN, EPILOGUE_NONE, 0));
         rig_add_op(rig, op_head_of(ROWS_H, W_HEAD));
-        return activations[activation];
+        return cinf_activation_name(activation);
     }
     }
 }

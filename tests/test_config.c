@@ -128,17 +128,37 @@ START_TEST(activations)
         const char *name;
         enum cinf_activation activation;
     } cases[] = {
-        { "gelu_new", CINF_ACTIVATION_GELU_NEW }, { "gelu_pytorch_tanh", CINF_ACTIVATION_GELU_NEW },
-        { "gelu", CINF_ACTIVATION_GELU },         { "relu", CINF_ACTIVATION_RELU },
-        { "silu", CINF_ACTIVATION_SILU },         { "swish", CINF_ACTIVATION_SILU },
+        { "gelu_new", CINF_ACTIVATION_GELU_NEW },
+        { "gelu_pytorch_tanh", CINF_ACTIVATION_GELU_NEW },
+        { "gelu_python_tanh", CINF_ACTIVATION_GELU_NEW },
+        { "gelu_accurate", CINF_ACTIVATION_GELU_NEW },
+        { "gelu_fast", CINF_ACTIVATION_GELU_NEW },
+        { "gelu", CINF_ACTIVATION_GELU },
+        { "gelu_python", CINF_ACTIVATION_GELU },
+        { "relu", CINF_ACTIVATION_RELU },
+        { "silu", CINF_ACTIVATION_SILU },
+        { "swish", CINF_ACTIVATION_SILU },
         { "tanh", CINF_ACTIVATION_TANH },
+        { "gelu_10", CINF_ACTIVATION_GELU_10 },
+        { "quick_gelu", CINF_ACTIVATION_QUICK_GELU },
+        { "mish", CINF_ACTIVATION_MISH },
+        { "relu2", CINF_ACTIVATION_RELU2 },
+        { "relu6", CINF_ACTIVATION_RELU6 },
+        { "sigmoid", CINF_ACTIVATION_SIGMOID },
+        { "leaky_relu", CINF_ACTIVATION_LEAKY_RELU },
+        { "linear", CINF_ACTIVATION_LINEAR },
+        { "laplace", CINF_ACTIVATION_LAPLACE },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[100];
         snprintf(text, sizeof text, "{\"activation_function\":\"%s\"}", cases[i].name);
         ck_assert_int_eq(good(text, NULL).activation, cases[i].activation);
+        /* The name that is shown is one that reads back. */
+        snprintf(text, sizeof text, "{\"activation_function\":\"%s\"}",
+                 cinf_activation_name(cases[i].activation));
+        ck_assert_int_eq(good(text, NULL).activation, cases[i].activation);
     }
-    bad("{\"activation_function\":\"mish\"}", NULL, CINF_EUNSUPPORTED, "\"mish\" is not supported");
+    bad("{\"activation_function\":\"gelu_11\"}", NULL, CINF_EUNSUPPORTED, "\"gelu_11\" is not supported");
     bad("{\"activation_function\":1}", NULL, CINF_EFORMAT, "must be a string");
     ck_assert_str_eq(cinf_activation_name(CINF_ACTIVATION_GELU_NEW), "gelu_new");
     ck_assert_str_eq(cinf_activation_name(CINF_ACTIVATION_GELU), "gelu");

@@ -734,7 +734,7 @@ START_TEST(activations)
     float one[PANEL], zero[PANEL] = { 0 }, x[PANEL], y[PANEL];
     for (uint32_t i = 0; i < PANEL; i++)
         one[i] = 1;
-    for (int a = CINF_ACTIVATION_GELU_NEW; a <= CINF_ACTIVATION_TANH; a++) {
+    for (int a = 0; a < ACTIVATIONS; a++) {
         for (float from = -30; from < 30; from += PANEL * 0.0011f) {
             for (uint32_t i = 0; i < PANEL; i++)
                 x[i] = from + (float)i * 0.0011f;

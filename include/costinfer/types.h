@@ -25,6 +25,15 @@ enum cinf_activation {
     CINF_ACTIVATION_RELU,         /* max(x, 0) */
     CINF_ACTIVATION_SILU,         /* x / (1 + exp(-x)) */
     CINF_ACTIVATION_TANH,         /* hyperbolic tangent */
+    CINF_ACTIVATION_GELU_10,      /* gelu, held between -10 and 10 */
+    CINF_ACTIVATION_QUICK_GELU,   /* x / (1 + exp(-1.702x)) */
+    CINF_ACTIVATION_MISH,         /* x tanh(log(1 + exp(x))) */
+    CINF_ACTIVATION_RELU2,        /* max(x, 0)^2 */
+    CINF_ACTIVATION_RELU6,        /* max(x, 0), at most 6 */
+    CINF_ACTIVATION_SIGMOID,      /* 1 / (1 + exp(-x)) */
+    CINF_ACTIVATION_LEAKY_RELU,   /* x from 0 on, x/100 below */
+    CINF_ACTIVATION_LINEAR,       /* x */
+    CINF_ACTIVATION_LAPLACE,      /* normal CDF((x - 0.707107) / 0.282095) */
 };
 
 #ifdef __cplusplus

@@ -43,10 +43,28 @@ static const struct {
     const char *name;
     enum cinf_activation activation;
 } activations[] = {
-    { "gelu_new", CINF_ACTIVATION_GELU_NEW }, { "gelu_pytorch_tanh", CINF_ACTIVATION_GELU_NEW },
-    { "gelu", CINF_ACTIVATION_GELU },         { "relu", CINF_ACTIVATION_RELU },
-    { "silu", CINF_ACTIVATION_SILU },         { "swish", CINF_ACTIVATION_SILU },
+    /* The first name of each is the one that is shown.  gelu_fast has sqrt(2/pi) to ten digits, which are
+     * more than float32 holds. */
+    { "gelu_new", CINF_ACTIVATION_GELU_NEW },
+    { "gelu_pytorch_tanh", CINF_ACTIVATION_GELU_NEW },
+    { "gelu_python_tanh", CINF_ACTIVATION_GELU_NEW },
+    { "gelu_accurate", CINF_ACTIVATION_GELU_NEW },
+    { "gelu_fast", CINF_ACTIVATION_GELU_NEW },
+    { "gelu", CINF_ACTIVATION_GELU },
+    { "gelu_python", CINF_ACTIVATION_GELU },
+    { "gelu_10", CINF_ACTIVATION_GELU_10 },
+    { "quick_gelu", CINF_ACTIVATION_QUICK_GELU },
+    { "relu", CINF_ACTIVATION_RELU },
+    { "relu2", CINF_ACTIVATION_RELU2 },
+    { "relu6", CINF_ACTIVATION_RELU6 },
+    { "leaky_relu", CINF_ACTIVATION_LEAKY_RELU },
+    { "silu", CINF_ACTIVATION_SILU },
+    { "swish", CINF_ACTIVATION_SILU },
+    { "mish", CINF_ACTIVATION_MISH },
     { "tanh", CINF_ACTIVATION_TANH },
+    { "sigmoid", CINF_ACTIVATION_SIGMOID },
+    { "linear", CINF_ACTIVATION_LINEAR },
+    { "laplace", CINF_ACTIVATION_LAPLACE },
 };
 
 const char *cinf_activation_name(enum cinf_activation activation)

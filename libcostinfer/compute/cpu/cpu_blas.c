@@ -115,6 +115,43 @@ static void activate(enum cinf_activation activation, float *y, size_t n)
         for (size_t i = 0; i < n; i++)
             y[i] = tanhf(y[i]);
         break;
+    case CINF_ACTIVATION_GELU_10:
+        activate(CINF_ACTIVATION_GELU, y, n);
+        for (size_t i = 0; i < n; i++)
+            y[i] = y[i] < -10 ? -10 : y[i] > 10 ? 10 : y[i];
+        break;
+    case CINF_ACTIVATION_QUICK_GELU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = y[i] / (1 + exp_near(-1.702f * y[i]));
+        break;
+    case CINF_ACTIVATION_MISH: /* tanh(log(1 + exp(y))) with e = exp(-|y|), which cannot overflow */
+        for (size_t i = 0; i < n; i++) {
+            float e = exp_near(-fabsf(y[i])), above = y[i] < 0 ? e * (e + 2) : 1 + 2 * e;
+            y[i] = y[i] * above / (above + (y[i] < 0 ? 2 : 2 * e * e));
+        }
+        break;
+    case CINF_ACTIVATION_RELU2:
+        for (size_t i = 0; i < n; i++)
+            y[i] = y[i] < 0 ? 0 : y[i] * y[i];
+        break;
+    case CINF_ACTIVATION_RELU6:
+        for (size_t i = 0; i < n; i++)
+            y[i] = y[i] < 0 ? 0 : y[i] > 6 ? 6 : y[i];
+        break;
+    case CINF_ACTIVATION_SIGMOID:
+        for (size_t i = 0; i < n; i++)
+            y[i] = 1 / (1 + exp_near(-y[i]));
+        break;
+    case CINF_ACTIVATION_LEAKY_RELU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = y[i] < 0 ? 0.01f * y[i] : y[i];
+        break;
+    case CINF_ACTIVATION_LINEAR:
+        break;
+    case CINF_ACTIVATION_LAPLACE: /* 0.707107 and 0.282095 sqrt(2), as in the normal distribution */
+        for (size_t i = 0; i < n; i++)
+            y[i] = 0.5f * erfcf((y[i] - 0.707107f) * (-1 / 0.39894257f));
+        break;
     }
 }
 

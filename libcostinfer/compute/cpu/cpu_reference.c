@@ -44,6 +44,24 @@ static double activate(enum cinf_activation activation, double x)
         return x / (1 + exp(-x));
     case CINF_ACTIVATION_TANH:
         return tanh(x);
+    case CINF_ACTIVATION_GELU_10:
+        return fmin(10, fmax(-10, activate(CINF_ACTIVATION_GELU, x)));
+    case CINF_ACTIVATION_QUICK_GELU:
+        return x / (1 + exp(-1.702 * x));
+    case CINF_ACTIVATION_MISH:
+        return x * tanh(x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)));
+    case CINF_ACTIVATION_RELU2:
+        return x < 0 ? 0 : x * x;
+    case CINF_ACTIVATION_RELU6:
+        return x < 0 ? 0 : x > 6 ? 6 : x;
+    case CINF_ACTIVATION_SIGMOID:
+        return 1 / (1 + exp(-x));
+    case CINF_ACTIVATION_LEAKY_RELU:
+        return x < 0 ? 0.01 * x : x;
+    case CINF_ACTIVATION_LINEAR:
+        return x;
+    case CINF_ACTIVATION_LAPLACE:
+        return 0.5 * (1 + erf((x - 0.707107) / (0.282095 * 1.4142135623730951))); /* sqrt(2) */
     }
     return x;
 }

@@ -388,22 +388,52 @@ INLINE VF v_normal_tail(VF x)
     return 0.5f * y * t * v_exp(-u * u);
 }
 
+INLINE VF v_select(VI mask, VF yes, VF no)
+{
+    return (VF)(((VI)yes & mask) | ((VI)no & ~mask));
+}
+
+/* The normal distribution up to x. */
+INLINE VF v_normal(VF x)
+{
+    VF tail = v_normal_tail(x);
+    return v_select(x < 0, tail, 1 - tail);
+}
+
 INLINE VF activate(enum cinf_activation activation, VF x)
 {
     switch (activation) {
     case CINF_ACTIVATION_GELU_NEW: /* 0.5x(1 + tanh(u)) = x * sigmoid(2u) */
         return x * v_sigmoid(v_fma(x * x * x, v_set1(0.044715f), x) * 1.5957691216057308f);
-    case CINF_ACTIVATION_GELU: {
-        VF tail = v_normal_tail(x), rest = 1 - tail;
-        VI negative = x < 0;
-        return x * (VF)(((VI)tail & negative) | ((VI)rest & ~negative));
-    }
+    case CINF_ACTIVATION_GELU:
+        return x * v_normal(x);
     case CINF_ACTIVATION_RELU:
         return v_max(v_set1(0), x);
     case CINF_ACTIVATION_SILU:
         return x * v_sigmoid(x);
     case CINF_ACTIVATION_TANH:
         return v_tanh(x);
+    case CINF_ACTIVATION_GELU_10:
+        return v_min(v_set1(10), v_max(v_set1(-10), x * v_normal(x)));
+    case CINF_ACTIVATION_QUICK_GELU:
+        return x * v_sigmoid(x * 1.702f);
+    case CINF_ACTIVATION_MISH: { /* x tanh(log(1 + exp(x))) with e = exp(-|x|), which cannot overflow */
+        VF e = v_exp(-v_abs(x));
+        VF above = v_select(x < 0, e * (e + 2), 1 + 2 * e);
+        return x * above / (above + v_select(x < 0, v_set1(2), 2 * e * e));
+    }
+    case CINF_ACTIVATION_RELU2:
+        return v_max(v_set1(0), x) * v_max(v_set1(0), x);
+    case CINF_ACTIVATION_RELU6:
+        return v_min(v_set1(6), v_max(v_set1(0), x));
+    case CINF_ACTIVATION_SIGMOID:
+        return v_sigmoid(x);
+    case CINF_ACTIVATION_LEAKY_RELU:
+        return v_max(x * 0.01f, x);
+    case CINF_ACTIVATION_LINEAR:
+        return x;
+    case CINF_ACTIVATION_LAPLACE:
+        return v_normal((x - 0.707107f) * (1 / 0.282095f));
     }
     return x;
 }

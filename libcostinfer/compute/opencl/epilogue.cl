@@ -15,6 +15,26 @@ float activate(uint activation, float x)
         return x / (1 + exp(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
     if (activation == ACTIVATION_GELU)
         return 0.5f * x * (1 + erf(x * 0.70710678118654752f));
+    if (activation == ACTIVATION_GELU_10)
+        return clamp(0.5f * x * (1 + erf(x * 0.70710678118654752f)), -10.0f, 10.0f);
+    if (activation == ACTIVATION_QUICK_GELU)
+        return x / (1 + exp(-1.702f * x));
+    if (activation == ACTIVATION_MISH) { /* x tanh(log(1 + exp(x))) with e = exp(-|x|), which cannot overflow */
+        float e = exp(-fabs(x)), above = x < 0 ? e * (e + 2) : 1 + 2 * e;
+        return x * above / (above + (x < 0 ? 2 : 2 * e * e));
+    }
+    if (activation == ACTIVATION_RELU2)
+        return x < 0 ? 0 : x * x;
+    if (activation == ACTIVATION_RELU6)
+        return x < 0 ? 0 : x > 6 ? 6 : x;
+    if (activation == ACTIVATION_SIGMOID)
+        return 1 / (1 + exp(-x));
+    if (activation == ACTIVATION_LEAKY_RELU)
+        return x < 0 ? 0.01f * x : x;
+    if (activation == ACTIVATION_LINEAR)
+        return x;
+    if (activation == ACTIVATION_LAPLACE)
+        return 0.5f * (1 + erf((x - 0.707107f) / 0.39894257f));
     if (activation == ACTIVATION_RELU)
         return x < 0 ? 0 : x;
     if (activation == ACTIVATION_SILU)

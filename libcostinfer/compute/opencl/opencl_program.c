@@ -127,12 +127,18 @@ enum cinf_status opencl_program_build(struct opencl_device *device)
                                            PRODUCTS("weights_f32.cl"),
                                            PRODUCTS("weights_f16.cl"),
                                            PRODUCTS("weights_int8.cl") };
-    char options[512];
-    snprintf(options, sizeof options,
-             "-DEPILOGUE_ACTIVATION=%d -DEPILOGUE_ADD=%d -DEPILOGUE_QKV=%d -DEPILOGUE_HEAD=%d "
-             "-DACTIVATION_GELU_NEW=%d -DACTIVATION_GELU=%d -DACTIVATION_RELU=%d -DACTIVATION_SILU=%d",
-             EPILOGUE_ACTIVATION, EPILOGUE_ADD, EPILOGUE_QKV, OPENCL_EPILOGUE_HEAD, CINF_ACTIVATION_GELU_NEW,
-             CINF_ACTIVATION_GELU, CINF_ACTIVATION_RELU, CINF_ACTIVATION_SILU);
+    char options[1024];
+    snprintf(
+        options, sizeof options,
+        "-DEPILOGUE_ACTIVATION=%d -DEPILOGUE_ADD=%d -DEPILOGUE_QKV=%d -DEPILOGUE_HEAD=%d "
+        "-DACTIVATION_GELU_NEW=%d -DACTIVATION_GELU=%d -DACTIVATION_RELU=%d -DACTIVATION_SILU=%d "
+        "-DACTIVATION_GELU_10=%d -DACTIVATION_QUICK_GELU=%d -DACTIVATION_MISH=%d -DACTIVATION_RELU2=%d "
+        "-DACTIVATION_RELU6=%d -DACTIVATION_SIGMOID=%d -DACTIVATION_LEAKY_RELU=%d -DACTIVATION_LINEAR=%d "
+        "-DACTIVATION_LAPLACE=%d",
+        EPILOGUE_ACTIVATION, EPILOGUE_ADD, EPILOGUE_QKV, OPENCL_EPILOGUE_HEAD, CINF_ACTIVATION_GELU_NEW,
+        CINF_ACTIVATION_GELU, CINF_ACTIVATION_RELU, CINF_ACTIVATION_SILU, CINF_ACTIVATION_GELU_10,
+        CINF_ACTIVATION_QUICK_GELU, CINF_ACTIVATION_MISH, CINF_ACTIVATION_RELU2, CINF_ACTIVATION_RELU6,
+        CINF_ACTIVATION_SIGMOID, CINF_ACTIVATION_LEAKY_RELU, CINF_ACTIVATION_LINEAR, CINF_ACTIVATION_LAPLACE);
     return opencl_program_new(&device->program, device, options, sources, sizeof sources / sizeof *sources);
 }
 
