@@ -6,7 +6,7 @@
 #include <check.h>
 #include <math.h>
 
-#include <costinfer/types.h>
+#include <costinfer/checkpoint.h>
 
 enum { ACTIVATIONS = CINF_ACTIVATION_LAPLACE + 1 };
 

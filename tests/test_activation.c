@@ -1,5 +1,6 @@
 #include "exact_activation.h"
 
+#include <costinfer/checkpoint.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -310,9 +310,9 @@ START_TEST(its_names_are_checked_like_gpt2s)
 
     m = as_plain(golden_path("plain"), "net.");
     memset(made_add(m, "unembed", "net.embed.tokens")->bytes, 0, 4);
-    assert_notes(m,
-                 "unembed differs from net.embed.tokens and is ignored, because config.json ties them; the "
-                 "untied-head option takes it\n");
+    assert_notes(
+        m, "unembed differs from net.embed.tokens; unembed is taken for both, as transformers does, because "
+           "config.json ties them; the untied-head option takes each for itself\n");
 }
 END_TEST
 

@@ -14,10 +14,29 @@
 #include "support.h"
 
 static const char *const variants[] = {
-    "plain", "prefix",   "other_prefix", "untied",        "head_ignored",
-    "inner", "one_head", "gelu",         "relu",          "silu",
-    "tanh",  "epsilon",  "no_scale",     "inverse_layer", "padded",
-    "f16",   "bf16",     "f64",          "sharded",       "gelu_pytorch_tanh",
+    "plain",
+    "prefix",
+    "other_prefix",
+    "untied",
+    "head_for_both",
+    "inner",
+    "one_head",
+    "gelu",
+    "relu",
+    "silu",
+    "tanh",
+    "epsilon",
+    "no_scale",
+    "inverse_layer",
+    "padded",
+    "f16",
+    "bf16",
+    "f64",
+    "sharded",
+    "gelu_pytorch_tanh",
+    "mish",
+    "head_alone",
+    "head_in_first_shard",
 };
 enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
@@ -470,10 +489,17 @@ START_TEST(notes_say_what_is_ignored)
     assert_notes(golden_path("untied"), &usual, "");
     assert_notes(golden_path("padded"), &usual,
                  "wte.weight has 61 rows, vocab_size in config.json is 57: 4 rows of padding\n");
-    const char *ignored =
-        "lm_head.weight differs from transformer.wte.weight and is ignored, because config.json "
-        "ties them; the untied-head option takes it\n";
-    assert_notes(golden_path("head_ignored"), &usual, ignored);
+    const char *tail =
+        " is taken for both, as transformers does, because config.json ties them; the untied-head "
+        "option takes each for itself\n";
+    char expected[256];
+    snprintf(expected, sizeof expected,
+             "lm_head.weight differs from transformer.wte.weight; lm_head.weight%s", tail);
+    assert_notes(golden_path("head_for_both"), &usual, expected);
+    snprintf(expected, sizeof expected,
+             "lm_head.weight differs from transformer.wte.weight; transformer.wte.weight%s", tail);
+    assert_notes(golden_path("head_in_first_shard"), &usual, expected);
+    assert_notes(golden_path("head_alone"), &usual, "");
 
     struct made *m = made_from_golden("plain");
     made_add(m, "h.0.attn.rotary", "ln_f.bias");
@@ -493,10 +519,10 @@ START_TEST(an_untied_head_is_taken_when_asked_for)
     struct device *device = open_reference();
     struct model_options untied = usual;
     untied.untied_head = true;
-    assert_notes(golden_path("head_ignored"), &untied, "");
+    assert_notes(golden_path("head_for_both"), &untied, "");
     struct golden g;
     golden_read(&g, "untied");
-    struct model *model = load(device, golden_path("head_ignored"), &untied);
+    struct model *model = load(device, golden_path("head_for_both"), &untied);
     float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
     feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, logits);
     assert_near(logits, g.logits, g.n_prompt * g.vocab, "the head of its own");
@@ -661,9 +687,9 @@ END_TEST
 
 START_TEST(every_failed_allocation_is_survived)
 {
-    const char *folder = golden_path("head_ignored");
+    const char *folder = golden_path("head_for_both");
     struct golden g;
-    golden_read(&g, "head_ignored");
+    golden_read(&g, "head_for_both");
     char reason[DEVICE_REASON_MAX];
     bool passed = false;
     uint64_t n = 1;

@@ -1,10 +1,11 @@
 /* binding.c - a checkpoint's names and shapes against an architecture's.
  *
- * The architecture is the first one whose token embeddings the checkpoint has.  Names have a prefix: none,
- * the architecture's usual one ("transformer.") or any other that exactly one tensor of the embeddings' name
- * shows. The head stands outside of it.  Tensors that the architecture calls extras are ignored, and others
- * that it does not know are ignored with a note.  A tensor of a layer that config.json does not have is an
- * error: the file then belongs to another model. */
+ * The architecture is the first one whose token embeddings the checkpoint has, or whose head, where
+ * config.json ties the two: of two tensors that share their memory, some tools keep either.  Names have a
+ * prefix: none, the architecture's usual one ("transformer.") or any other that exactly one tensor of the
+ * embeddings' name shows. The head stands outside of it.  Tensors that the architecture calls extras are
+ * ignored, and others that it does not know are ignored with a note.  A tensor of a layer that config.json
+ * does not have is an error: the file then belongs to another model. */
 #include "binding.h"
 
 #include <inttypes.h>
@@ -38,15 +39,16 @@ static bool is_below_prefix(const char *name, const char *end)
     return n > n_end && name[n - n_end - 1] == '.' && strcmp(name + n - n_end, end) == 0;
 }
 
-/* The prefix of the tensors, if they are named as architecture `a` names them. */
-static enum cinf_status find_prefix(struct binding *b, const struct architecture *a, bool *is_found)
+/* The prefix of the tensors, if architecture `a` has a tensor of this name. */
+static enum cinf_status find_prefix(struct binding *b, const struct architecture *a, const char *name_of_one,
+                                    bool *is_found)
 {
-    const char *tokens = a->first.tensors[0].name, *const usual[] = { "", a->prefix };
+    const char *const usual[] = { "", a->prefix };
     *is_found = true;
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
         strbuf_clear(&b->prefix);
         strbuf_puts(&b->prefix, usual[i]);
-        if (b->prefix.failed || !set_name(b, b->prefix.len, tokens))
+        if (b->prefix.failed || !set_name(b, b->prefix.len, name_of_one))
             return no_memory(b);
         if (cinf_checkpoint_find(b->checkpoint, b->name.text))
             return CINF_OK;
@@ -54,39 +56,20 @@ static enum cinf_status find_prefix(struct binding *b, const struct architecture
     const char *found = NULL;
     for (uint32_t i = 0; i < cinf_checkpoint_count(b->checkpoint); i++) {
         const char *name = cinf_checkpoint_tensor(b->checkpoint, i)->name;
-        if (!is_below_prefix(name, tokens))
+        if (!is_below_prefix(name, name_of_one))
             continue;
         if (found)
-            return cinf_fail(CINF_EFORMAT, "%s: both %s and %s could be the token embeddings", b->folder,
-                             found, name);
+            return cinf_fail(CINF_EFORMAT, "%s: both %s and %s could be %s", b->folder, found, name,
+                             name_of_one == a->first.tensors[0].name ? "the token embeddings"
+                                                                     : "the model's");
         found = name;
     }
     *is_found = found != NULL;
     if (!found)
         return CINF_OK;
     strbuf_clear(&b->prefix);
-    strbuf_add(&b->prefix, found, strlen(found) - strlen(tokens));
+    strbuf_add(&b->prefix, found, strlen(found) - strlen(name_of_one));
     return b->prefix.failed ? no_memory(b) : CINF_OK;
-}
-
-static enum cinf_status find_architecture(struct binding *b)
-{
-    const struct architecture *const *all = architectures();
-    for (const struct architecture *const *a = all; *a; a++) {
-        bool is_found;
-        TRY(find_prefix(b, *a, &is_found));
-        if (is_found) {
-            b->architecture = *a;
-            return CINF_OK;
-        }
-    }
-    strbuf_clear(&b->name);
-    for (const struct architecture *const *a = all; *a; a++) {
-        const char *tokens = (*a)->first.tensors[0].name;
-        strbuf_printf(&b->name, "%s%s or %s%s", a == all ? "" : " or ", tokens, (*a)->prefix, tokens);
-    }
-    return b->name.failed ? no_memory(b)
-                          : cinf_fail(CINF_EFORMAT, "%s: there is no tensor %s", b->folder, b->name.text);
 }
 
 /* The head: outside the prefix, or below the first parts of a prefix like "_orig_mod.transformer.". */
@@ -104,13 +87,32 @@ static enum cinf_status find_head(struct binding *b, const struct cinf_tensor **
     return CINF_OK;
 }
 
-/* The token embeddings, which find_architecture() has seen. */
-static enum cinf_status find_tokens(struct binding *b, const struct cinf_tensor **out)
+/* By the embeddings; or, without them, by the tensor that is listed behind them and a head that is tied. */
+static enum cinf_status find_architecture(struct binding *b, bool is_tied)
 {
-    if (!set_name(b, b->prefix.len, b->architecture->first.tensors[0].name))
-        return no_memory(b);
-    *out = cinf_checkpoint_find(b->checkpoint, b->name.text);
-    return CINF_OK;
+    const struct architecture *const *all = architectures();
+    for (uint32_t which = 0; which < (is_tied ? 2 : 1); which++)
+        for (const struct architecture *const *a = all; *a; a++) {
+            bool is_found;
+            TRY(find_prefix(b, *a, (*a)->first.tensors[which].name, &is_found));
+            if (!is_found)
+                continue;
+            b->architecture = *a;
+            if (which == 0)
+                b->tokens = cinf_checkpoint_find(b->checkpoint,
+                                                 set_name(b, b->prefix.len, (*a)->first.tensors[0].name));
+            else
+                TRY(find_head(b, &b->tokens));
+            if (b->tokens)
+                return CINF_OK;
+        }
+    strbuf_clear(&b->name);
+    for (const struct architecture *const *a = all; *a; a++) {
+        const char *tokens = (*a)->first.tensors[0].name;
+        strbuf_printf(&b->name, "%s%s or %s%s", a == all ? "" : " or ", tokens, (*a)->prefix, tokens);
+    }
+    return b->name.failed ? no_memory(b)
+                          : cinf_fail(CINF_EFORMAT, "%s: there is no tensor %s", b->folder, b->name.text);
 }
 
 /* ---- Shapes ------------------------------------------------------------------------------- */
@@ -160,8 +162,7 @@ static enum cinf_status missing(const struct binding *b, const char *why)
  * tokenizer know. */
 static enum cinf_status find_vocab(struct binding *b, struct cinf_config *config)
 {
-    const struct cinf_tensor *t;
-    TRY(find_tokens(b, &t));
+    const struct cinf_tensor *t = b->tokens;
     if (t->n_dims != 2 || t->dims[0] < config->vocab_size || t->dims[0] > INT32_MAX)
         return wrong_shape(t, 2, (const uint64_t[]){ config->vocab_size, config->n_embd });
     if (t->dims[0] > config->vocab_size) {
@@ -201,7 +202,9 @@ static enum cinf_status compare(const struct binding *b, const struct cinf_tenso
 }
 
 /* Whether the head has weights of its own.  A tied model's files may hold them nevertheless: equal bytes are
- * a copy, and different ones are a decision, which the operator makes by `untied_head`. */
+ * a copy.  Different ones are a decision, which the operator makes by `untied_head`.  Without it we do as
+ * transformers does: it reads both into the one tensor that the two share, the head after the embeddings, but
+ * shard by shard, so that what comes last stays. */
 static enum cinf_status decide_head(struct binding *b, const struct cinf_config *config, bool untied_head,
                                     bool *own)
 {
@@ -219,19 +222,21 @@ static enum cinf_status decide_head(struct binding *b, const struct cinf_config 
     }
     TRY(check_tensor(head, &(struct weight_spec){ WEIGHT_HEAD, config->vocab_size, config->n_embd }));
 
-    const struct cinf_tensor *tokens;
-    TRY(find_tokens(b, &tokens));
+    const struct cinf_tensor *tokens = b->tokens;
     bool same;
     TRY(compare(b, head, tokens, &same));
     if (same)
         return CINF_OK;
     *own = !config->tie_word_embeddings || untied_head;
-    if (!*own)
-        strbuf_printf(
-            &b->notes,
-            "%s differs from %s and is ignored, because config.json ties them; the untied-head option "
-            "takes it\n",
-            head->name, tokens->name);
+    if (*own)
+        return CINF_OK;
+    if (strcmp(head->file, tokens->file) >= 0)
+        b->tokens = head;
+    strbuf_printf(
+        &b->notes,
+        "%s differs from %s; %s is taken for both, as transformers does, because config.json ties them; "
+        "the untied-head option takes each for itself\n",
+        head->name, tokens->name, b->tokens->name);
     return CINF_OK;
 }
 
@@ -242,6 +247,10 @@ static enum cinf_status find_spec(struct binding *b, const struct model *m, uint
 {
     if (m->specs[spec].role == WEIGHT_HEAD)
         return find_head(b, out);
+    if (spec == 0) {
+        *out = b->tokens;
+        return CINF_OK;
+    }
     struct strbuf name = { 0 };
     architecture_spec_name(&name, b->architecture, &m->config, spec);
     bool is_set = !name.failed && set_name(b, b->prefix.len, name.text);
@@ -307,9 +316,11 @@ enum cinf_status binding_open(struct binding *b, struct model **model, const cha
 {
     struct cinf_config config;
     b->folder = folder;
-    TRY(cinf_config_read(&config, folder));
+    char notes[CINF_CONFIG_NOTES_MAX];
+    TRY(cinf_config_read_with_notes(&config, notes, folder));
+    strbuf_puts(&b->notes, notes);
     TRY(cinf_checkpoint_open(&b->checkpoint, folder));
-    TRY(find_architecture(b));
+    TRY(find_architecture(b, config.tie_word_embeddings));
     TRY(find_vocab(b, &config));
     /* Before memory is taken for each layer that config.json claims. */
     if (config.n_layer > cinf_checkpoint_count(b->checkpoint))

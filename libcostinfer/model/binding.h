@@ -17,8 +17,9 @@ struct binding {
     struct strbuf notes;                /* for the operator, a line feed after each */
 
     const struct architecture *architecture;
-    struct strbuf prefix; /* of all names but the head's */
-    struct strbuf name;   /* the tensor that is being looked up, for messages */
+    struct strbuf prefix;             /* of all names but the head's */
+    const struct cinf_tensor *tokens; /* the embeddings, which may be the head's tensor */
+    struct strbuf name;               /* the tensor that is being looked up, for messages */
 };
 
 /* Opens `folder`, finds its architecture, makes the model without weights, and binds each of the model's

@@ -33,6 +33,7 @@ ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "tanh": np.tanh,
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
 }
 
 
@@ -128,14 +129,17 @@ def write_safetensors(path, tensors):
 def variant(name, config=None, dtype="F32", prefix="", head=False, rows=None, masks=None, shards=1, spread=1.0):
     c = {**CONFIG, **(config or {})}
     raw, w = stored(make_weights(c, rows or c["vocab_size"], spread), dtype)
-    names = [n for n in raw if n != "lm_head.weight"]
+    if head and c["tie_word_embeddings"] and head != "first":
+        w["wte.weight"] = w["lm_head.weight"]  # what is read last stays for both
+    names = [n for n in raw if n != "lm_head.weight" and (n != "wte.weight" or head != "alone")]
     tensors = {prefix + n: raw[n] for n in names}
     P = c["n_positions"]
     for n in range(c["n_layer"] if masks else 0):
         tensors[f"{prefix}h.{n}.attn.bias"] = np.tril(np.ones((P, P))).reshape(1, 1, P, P).astype(masks)
         tensors[f"{prefix}h.{n}.attn.masked_bias"] = np.array(-1e4, dtype="<f4")
     if head:
-        tensors["lm_head.weight"] = raw["lm_head.weight"]
+        tensors = ({"lm_head.weight": raw["lm_head.weight"]} | tensors if head == "first"
+                   else tensors | {"lm_head.weight": raw["lm_head.weight"]})
 
     folder = HERE / name
     folder.mkdir(exist_ok=True)
@@ -175,7 +179,10 @@ VARIANTS = {
     "prefix": dict(prefix="transformer.", masks="<f4"),
     "other_prefix": dict(prefix="_orig_mod.", masks="?"),
     "untied": dict(config={"tie_word_embeddings": False}, head=True, prefix="transformer."),
-    "head_ignored": dict(head=True, prefix="transformer."),
+    "head_for_both": dict(head=True, prefix="transformer."),
+    "head_alone": dict(head="alone", prefix="transformer."),
+    "head_in_first_shard": dict(head="first", prefix="transformer.", shards=2),
+    "mish": dict(config={"activation_function": "mish"}),
     "inner": dict(config={"n_inner": 37}),
     "one_head": dict(config={"n_head": 1, "n_layer": 3, "n_embd": 20}),
     "gelu": dict(config={"activation_function": "gelu"}),
