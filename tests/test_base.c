@@ -543,6 +543,14 @@ START_TEST(a_link_without_its_file_is_broken)
     ck_fails(file_open(&f, path), CINF_EIO, "/link: is a link to ../blobs/0123, which does not exist");
     ck_assert_int_eq(unlink(path), 0);
     ck_assert(!path_exists(path));
+    /* A folder on the way. */
+    char below[300];
+    ck_assert_int_eq(symlink("/nonexistent/model", path), 0);
+    snprintf(below, sizeof below, "%s/a/config.json", path);
+    ck_fails(file_open(&f, below), CINF_EIO, "/link/a/config.json: ");
+    ck_fails(file_open(&f, below), CINF_EIO, "/link is a link to /nonexistent/model, which does not exist");
+    ck_assert_int_eq(unlink(path), 0);
+    ck_fails(file_open(&f, below), CINF_ENOTFOUND, "/link/a/config.json: No such file");
     ck_assert_int_eq(symlink("link", path), 0); /* to itself */
     ck_assert(path_exists(path));
     ck_fails(file_open(&f, path), CINF_EIO, "/link: ");

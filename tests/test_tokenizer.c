@@ -425,7 +425,7 @@ START_TEST(missing_files_are_named)
 {
     char *folder = support_temp_folder();
     struct cinf_tokenizer *t = tiny;
-    ck_fails(cinf_tokenizer_open(&t, "/nonexistent/folder"), CINF_ENOTFOUND, "/nonexistent/folder: no such");
+    ck_fails(cinf_tokenizer_open(&t, "/nonexistent/folder"), CINF_ENOTFOUND, "/nonexistent/folder: No such");
     ck_fails(cinf_tokenizer_open(&t, folder), CINF_ENOTFOUND, "neither vocab.json with merges.txt nor");
     support_write(folder, "vocab.json", "{}", -1);
     ck_fails(cinf_tokenizer_open(&t, folder), CINF_EFORMAT, "vocab.json without merges.txt");

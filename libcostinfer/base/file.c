@@ -11,13 +11,33 @@
 #include "fail.h"
 #include "mem.h"
 
-/* Why `path` did not open.  A link whose file is gone is a broken model, not an absent file. */
-static enum cinf_status open_failed(const char *path, int error)
+/* Whether path[0..n) is a link whose file is gone; its target then in target[0..*n_target). */
+static bool is_dangling(const char *path, size_t n, char *target, size_t size, size_t *n_target)
+{
+    struct stat st;
+    char *link = mem_new(n + 1, 1);
+    if (!link)
+        return false;
+    memcpy(link, path, n);
+    ssize_t length = readlink(link, target, size);
+    bool dangling = length >= 0 && stat(link, &st) != 0;
+    mem_free(link);
+    *n_target = dangling ? (size_t)length : 0;
+    return dangling;
+}
+
+enum cinf_status path_fail(const char *path, int error)
 {
     char target[256];
-    ssize_t n = error == ENOENT ? readlink(path, target, sizeof target) : -1;
-    if (n >= 0)
-        return cinf_fail(CINF_EIO, "%s: is a link to %.*s, which does not exist", path, (int)n, target);
+    size_t n_target;
+    for (size_t n = strlen(path); error == ENOENT && n > 0; n--)
+        if ((path[n] == '\0' || path[n] == '/') && is_dangling(path, n, target, sizeof target, &n_target)) {
+            if (path[n] == '\0')
+                return cinf_fail(CINF_EIO, "%s: is a link to %.*s, which does not exist", path, (int)n_target,
+                                 target);
+            return cinf_fail(CINF_EIO, "%s: %.*s is a link to %.*s, which does not exist", path, (int)n, path,
+                             (int)n_target, target);
+        }
     return cinf_fail(error == ENOENT || error == ENOTDIR ? CINF_ENOTFOUND : CINF_EIO, "%s: %s", path,
                      strerror(error));
 }
@@ -27,7 +47,7 @@ enum cinf_status file_open(struct file *out, const char *path)
     /* O_NONBLOCK: opening a named pipe without a writer must not hang; regular files ignore the flag. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return open_failed(path, errno);
+        return path_fail(path, errno);
     struct stat st;
     if (fstat(fd, &st) != 0) {
         int error = errno;

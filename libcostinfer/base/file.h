@@ -34,6 +34,10 @@ char *path_join(const char *folder, const char *name);
 
 int path_is_folder(const char *path);
 
+/* Fails with the reason why `path` could not be used, an errno: CINF_ENOTFOUND, or CINF_EIO, also when the path
+ * leads through a link whose file is gone. */
+enum cinf_status path_fail(const char *path, int error);
+
 /* False only when there is certainly nothing.  A link whose file is gone exists, and so does what may not be
  * looked at: opening it says what is wrong. */
 int path_exists(const char *path);

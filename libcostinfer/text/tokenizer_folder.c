@@ -4,6 +4,9 @@
  * One that has some, but not enough, is broken. */
 #include "tokenizer_file.h"
 
+#include <errno.h>
+#include <sys/stat.h>
+
 #include "fail.h"
 #include "file.h"
 #include "hub_cache.h"
@@ -83,9 +86,11 @@ static enum cinf_status incomplete(const struct file_text *files, const char *fo
 enum cinf_status vocabulary_folder_read(struct vocabulary *v, const char *folder)
 {
     struct file_text files[TOKENIZER_FILES] = { 0 };
-    if (!path_is_folder(folder))
-        return path_exists(folder) ? cinf_fail(CINF_EIO, "%s: is not a folder", folder)
-                                   : cinf_fail(CINF_ENOTFOUND, "%s: no such folder", folder);
+    struct stat st;
+    if (stat(folder, &st) != 0)
+        return path_fail(folder, errno);
+    if (!S_ISDIR(st.st_mode))
+        return cinf_fail(CINF_EINVAL, "%s: is not a folder", folder);
     enum cinf_status status = load_all(files, folder);
     if (status == CINF_OK && !(files[FILE_VOCAB].text && files[FILE_MERGES].text) && !files[FILE_SINGLE].text)
         status = incomplete(files, folder);
