@@ -92,7 +92,7 @@ START_TEST(added_tokens_are_found_but_never_made)
     struct bpe b = { 0 };
     ck_ok(bpe_add_token(&b, 0, "a", 1, false));
     ck_ok(bpe_add_token(&b, 5, "aa", 2, true));
-    ck_ok(bpe_add_token(&b, 3, "a", 1, true)); /* the ordinary one of the same bytes goes before it */
+    ck_ok(bpe_add_token(&b, 3, "a", 1, true)); /* the ordinary one of the same bytes wins over it */
     ck_ok(bpe_index(&b, 1));
     ck_assert_int_eq(bpe_find(&b, "a", 1), 0);
     ck_assert_int_eq(bpe_find(&b, "aa", 2), 5);

@@ -197,7 +197,7 @@ START_TEST(a_character_is_held_back_only_while_it_may_still_end)
         { 0x98, "" },
         { 0x80, "\xF0\x9F\x98\x80" },
         { 0xE2, "" },
-        { 'a', BAD "a" }, /* impossible: out at once */
+        { 'a', BAD "a" }, /* impossible: out immediately */
         { 264, "" },
         { 0xAC, "\xE2\x82\xAC" }, /* a token of two bytes */
         { 0xE0, "" },

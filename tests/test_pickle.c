@@ -19,7 +19,7 @@ static void teardown(void)
     file_close(&f);
 }
 
-/* Loads the blob, which is followed by a byte that belongs to nobody. */
+/* Loads the blob, which is followed by a byte that belongs to no pickle. */
 static enum cinf_status load(void)
 {
     static struct blob with_tail;

@@ -193,7 +193,7 @@ START_TEST(other_files_are_recognised)
         put(&b, files[i].bytes, files[i].n);
         ck_refused(&b, NAME, CINF_EFORMAT, files[i].words);
     }
-    /* A header of 123 bytes, which is '{', that is no JSON. */
+    /* A header of 123 bytes, which is '{', so the header is not JSON. */
     b.n = 0;
     put_number(&b, '{', 8);
     while (b.n < 200)

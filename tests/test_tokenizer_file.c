@@ -475,7 +475,7 @@ START_TEST(faults_of_added_tokens)
         ck_assert_uint_eq(cinf_tokenizer_size(t), 7);
         cinf_tokenizer_free(t);
     }
-    /* The same token in another file, at what is no id. */
+    /* The same token in another file, with an id that is not an integer. */
     t = untouched;
     support_write(folder, "added_tokens.json", "{\"<x>\": 7}", -1);
     support_write(folder, "tokenizer.json",

@@ -5,7 +5,7 @@
  * until checked: a malformed one gives CINF_EFORMAT with one line that names the file, the tensor and the
  * fault.  Nothing in them is ever executed, and nothing larger than the file justifies is allocated.
  *
- * A checkpoint is immutable once open; tensors may be read from many threads at once. */
+ * A checkpoint is immutable once open; many threads may read tensors concurrently. */
 #ifndef COSTINFER_CHECKPOINT_H
 #define COSTINFER_CHECKPOINT_H
 
@@ -84,7 +84,7 @@ struct cinf_config {
     bool scale_attn_weights;              /* attention scores are divided by sqrt(D / H) */
     bool scale_attn_by_inverse_layer_idx; /* and by the layer's number, from 1 */
     bool tie_word_embeddings;             /* the embeddings are the output layer, too */
-    uint32_t n_eos;            /* tokens that end a text; generation_config.json goes before config.json */
+    uint32_t n_eos;            /* tokens that end a text; generation_config.json wins over config.json */
     int32_t eos[CINF_EOS_MAX]; /* [n_eos] */
     int32_t bos;               /* the token that begins a text; -1: none */
 };

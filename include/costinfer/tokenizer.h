@@ -1,13 +1,14 @@
-/* tokenizer.h - byte-level BPE: text to token ids and back, lossless for any bytes with GPT-2's own tokenizer.
- * (Some models' added tokens consume spaces, and some models normalize texts.)
+/* tokenizer.h - byte-level BPE: text to token ids and back, lossless for any bytes with GPT-2's own
+ * tokenizer. (Some models' added tokens consume spaces, and some models normalize texts.)
  *
  * Encoding.  The library obeys what a model's files say, so a text has the ids that Hugging Face's tokenizers
  * and transformers' tokenizer(text) give it; otherwise the tokenizer does not open, and the message names the
  * setting.  Supported are the normalizers Lowercase, NFC, NFD, NFKC, NFKD, StripAccents, Strip, Prepend and
- * Replace; the pre-tokenizers ByteLevel (exactly one), Split, Digits, Punctuation, Whitespace, WhitespaceSplit,
- * CharDelimiterSplit and BertPreTokenizer; the post-processors TemplateProcessing, RobertaProcessing,
- * BertProcessing and ByteLevel; sequences of each; ignore_merges, unk_token and fuse_unk; and tokenizer_class,
- * add_prefix_space and add_bos_token of tokenizer_config.json, as transformers obeys them.
+ * Replace; the pre-tokenizers ByteLevel (exactly one), Split, Digits, Punctuation, Whitespace,
+ * WhitespaceSplit, CharDelimiterSplit and BertPreTokenizer; the post-processors TemplateProcessing,
+ * RobertaProcessing, BertProcessing and ByteLevel; sequences of each; ignore_merges, unk_token and fuse_unk;
+ * and tokenizer_class, add_prefix_space and add_bos_token of tokenizer_config.json, as transformers obeys
+ * them.
  *
  * Added tokens.  Fine-tuned models have tokens beyond the vocabulary ("<|user|>", "[PAD]", words).  They are
  * found in a text before the rest of it is encoded, in the way of Hugging Face's tokenizers: the leftmost,
@@ -56,12 +57,12 @@ enum {
 };
 
 /* Encodes text[0..n), any bytes, n at most INT32_MAX.  *ids (freed by cinf_ids_free) has *n_ids tokens,
- * including those that the model's files put before and after every text (GPT-2's own put none); an empty text
- * has no others.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to themselves.
- * CINF_EINVAL names a byte that the vocabulary has no token for (GPT-2's has all 256), or a pattern of
- * tokenizer.json that takes thousands of steps a byte of this text.  With GPT-2's settings, time is linear in
- * n, with a factor log m for a run of m letters, or of m other characters of one kind, and with the length of
- * added tokens as a factor where a text has many of their beginnings. */
+ * including those that the model's files put before and after every text (GPT-2's own put none); an empty
+ * text has no others.  Bytes that are not UTF-8 count as neither letter, digit nor space, and decode to
+ * themselves. CINF_EINVAL names a byte that the vocabulary has no token for (GPT-2's has all 256), or a
+ * pattern of tokenizer.json that takes thousands of steps a byte of this text.  With GPT-2's settings, time
+ * is linear in n, with a factor log m for a run of m letters, or of m other characters of one kind, and with
+ * the length of added tokens as a factor where a text has many of their beginnings. */
 CINF_API enum cinf_status cinf_tokenizer_encode(const struct cinf_tokenizer *tokenizer, const char *text,
                                                 size_t n, unsigned flags, int32_t **ids, size_t *n_ids);
 CINF_API void cinf_ids_free(int32_t *ids); /* accepts NULL */

@@ -1,4 +1,4 @@
-/* hub_cache.h - a hint for who names a folder of Hugging Face's cache in place of the model in it. */
+/* hub_cache.h - a hint for a user who names a folder of Hugging Face's cache in place of the model in it. */
 #ifndef HUB_CACHE_H
 #define HUB_CACHE_H
 

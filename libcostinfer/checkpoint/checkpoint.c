@@ -1,8 +1,8 @@
 /* checkpoint.c - a folder or file becomes one table of tensors.
  *
- * In a folder safetensors go before pickles, and one file before shards, as other readers of these folders
- * choose.  What a file is called decides what it must be: a zip named .safetensors is a mistake to tell the
- * user, not a puzzle to solve.  The files stay open as long as the checkpoint, read at offsets, never mapped.
+ * A folder's safetensors win over its pickles, and one file wins over shards, as for other readers of these
+ * folders.  A file's name decides what it must be: a zip named .safetensors is a mistake to report, not a
+ * puzzle to solve.  The files stay open as long as the checkpoint. They are read at offsets and never mapped.
  */
 #include <costinfer/checkpoint.h>
 
@@ -81,7 +81,7 @@ static enum cinf_status load_single(struct cinf_checkpoint *c, const char *path,
 
 /* ---- shards ------------------------------------------------------------------------------------ */
 
-/* A name that can only mean a file in the same folder. */
+/* Whether a name can only mean a file in the same folder. */
 static bool plain_name(const char *name)
 {
     size_t n = strlen(name);
@@ -98,7 +98,7 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The different files of the map, ordered; the array (freed by mem_free) points into the tree. */
+/* Lists the different files of the map in order. The array (freed by mem_free) points into the tree. */
 static enum cinf_status list_shards(const char ***out, size_t *n_out, const cJSON *map, const char *index,
                                     enum kind kind)
 {
@@ -157,7 +157,7 @@ static enum cinf_status load_shards(struct cinf_checkpoint *c, const char **name
     return tensor_table_sort(&c->table, 0);
 }
 
-/* Each tensor of the map must lie in the file that the map says. */
+/* Checks that each tensor of the map lies in the file that the map names. */
 static enum cinf_status check_map(const struct cinf_checkpoint *c, const cJSON *map, const char *index)
 {
     const cJSON *m;
@@ -192,7 +192,7 @@ static enum cinf_status load_map(struct cinf_checkpoint *c, const cJSON *tree, c
     return CINF_OK;
 }
 
-/* {"metadata": …, "weight_map": {TENSOR: FILE}}, the files in the index's own folder. */
+/* Reads {"metadata": …, "weight_map": {TENSOR: FILE}}. The files lie in the index's own folder. */
 static enum cinf_status load_index(struct cinf_checkpoint *c, const char *index, enum kind kind)
 {
     char *text;
@@ -231,7 +231,7 @@ static const struct {
     { "pytorch_model.bin.index.json", TORCH, true },
 };
 
-/* Files that tell what else a folder holds, and what helps. */
+/* Files that show what else a folder holds, and what its owner can do. */
 static const struct {
     const char *name, *hint;
 } other_files[] = {
@@ -247,7 +247,7 @@ static const struct {
     { "adapter_model.safetensors", "an adapter; merge it into its model and save that: merge_and_unload()" },
 };
 
-/* *found: whether folder/name exists; it is then loaded. */
+/* Loads folder/name if it exists, which *found tells. */
 static enum cinf_status try_file(struct cinf_checkpoint *c, bool *found, const char *folder, const char *name,
                                  enum kind kind, bool index)
 {

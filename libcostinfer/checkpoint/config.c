@@ -75,7 +75,8 @@ const char *cinf_activation_name(enum cinf_activation activation)
     return "unknown";
 }
 
-/* A size under its GPT-2 name or the name that other models give it.  Absent leaves *value alone. */
+/* Reads a size under its GPT-2 name or the name that other models give it. An absent key leaves *value alone.
+ */
 static enum cinf_status read_size(uint32_t *value, const cJSON *config, const char *key, const char *alias,
                                   int64_t high)
 {
@@ -104,7 +105,7 @@ static enum cinf_status read_activation(enum cinf_activation *value, const cJSON
     return cinf_fail(CINF_EUNSUPPORTED, "\"activation_function\" \"%.60s\" is not supported", name);
 }
 
-/* One token of "eos_token_id"; -1 is used for "none". */
+/* Adds one token of "eos_token_id"; some files use -1 for "none". */
 static enum cinf_status add_eos(struct cinf_config *c, const cJSON *token)
 {
     double id = cJSON_IsNumber(token) ? token->valuedouble : -2;
@@ -194,7 +195,7 @@ static enum cinf_status read_config(struct cinf_config *out, const cJSON *tree)
     return CINF_OK;
 }
 
-/* The object in a file, freed by cJSON_Delete(). */
+/* Parses a file that must hold an object. *tree is freed by cJSON_Delete(). */
 static enum cinf_status parse_file(cJSON **tree, const char *path)
 {
     const struct json_limits limits = { .python = true };
@@ -220,7 +221,7 @@ static enum cinf_status read_tree(struct cinf_config *c, cJSON *tree, const char
                              : cinf_fail_in(status == CINF_EINVAL ? CINF_EFORMAT : status, "%s: ", path);
 }
 
-/* A file that is not JSON is as if it were not there, as for transformers, but for a note. */
+/* Ignores a file that is not JSON, as transformers does, and leaves a note. */
 static enum cinf_status read_generation(struct cinf_config *c, char *notes, const char *path)
 {
     cJSON *tree;
@@ -236,7 +237,7 @@ static enum cinf_status read_generation(struct cinf_config *c, char *notes, cons
     return read_tree(c, tree, path, read_special_tokens);
 }
 
-/* The same as cinf_config_read_with_notes(), with the paths of both files. */
+/* Does what cinf_config_read_with_notes() does, given the paths of both files. */
 static enum cinf_status read_both(struct cinf_config *out, char *notes, const char *folder,
                                   const char *config, const char *generation)
 {

@@ -127,7 +127,7 @@ static enum cinf_status take(struct machine *m, void *bytes, size_t n)
     return CINF_OK;
 }
 
-/* A little-endian number of 1, 2 or 4 bytes. */
+/* Reads a little-endian number of 1, 2 or 4 bytes. */
 static enum cinf_status take_number(struct machine *m, uint32_t *value, size_t width)
 {
     unsigned char bytes[4] = { 0 };
@@ -136,7 +136,7 @@ static enum cinf_status take_number(struct machine *m, uint32_t *value, size_t w
     return CINF_OK;
 }
 
-/* n bytes into the text, followed by a NUL. */
+/* Reads n bytes into the text and puts a NUL behind them. */
 static enum cinf_status take_text(struct machine *m, struct pickle_value *value, size_t n)
 {
     struct strbuf *text = &m->p->text;
@@ -157,7 +157,7 @@ static enum cinf_status take_text(struct machine *m, struct pickle_value *value,
     return text->failed ? no_memory(m) : CINF_OK;
 }
 
-/* A line without its line feed. */
+/* Reads a line without its line feed. */
 static enum cinf_status take_line(struct machine *m, char line[NAME_MAX_BYTES + 1])
 {
     for (size_t n = 0; n <= NAME_MAX_BYTES; n++) {
@@ -172,7 +172,7 @@ static enum cinf_status take_line(struct machine *m, char line[NAME_MAX_BYTES + 
 
 /* ---- stack, memo, containers ------------------------------------------------------------------- */
 
-/* Room for one more in an array of the machine. */
+/* Makes room for one more in an array of the machine. */
 static enum cinf_status grow(const struct machine *m, void *array_pointer, size_t *cap, size_t need,
                              size_t size)
 {
@@ -214,7 +214,7 @@ static enum cinf_status pop_mark(struct machine *m, size_t *height)
     return CINF_OK;
 }
 
-/* The values from `height` on become one tuple. */
+/* Makes one tuple of the values from `height` on. */
 static enum cinf_status make_tuple(struct machine *m, size_t height)
 {
     struct pickle *p = m->p;
@@ -327,7 +327,7 @@ static enum cinf_status op_global(struct machine *m)
                      m->file->path, module, name, position(m));
 }
 
-/* The "call" of a known name with a tuple of arguments. */
+/* "Calls" a known name with a tuple of arguments. */
 static enum cinf_status op_reduce(struct machine *m)
 {
     TRY(need(m, 2));
@@ -359,7 +359,7 @@ static enum cinf_status op_reduce(struct machine *m)
                      names[callee.number].name, position(m));
 }
 
-/* Attributes set on an object: the _metadata of a state dict, which changes no tensor. */
+/* Drops attributes that are set on an object: the _metadata of a state dict, which changes no tensor. */
 static enum cinf_status op_build(struct machine *m)
 {
     TRY(need(m, 2));

@@ -65,10 +65,10 @@ void pickle_free(struct pickle *p);
 
 const char *pickle_text(const struct pickle *p, struct pickle_value text);
 
-/* "F32" for the name torch.FloatStorage …; NULL for any other value. */
+/* Returns "F32" for the name torch.FloatStorage, and so on; NULL for any other value. */
 const char *pickle_storage_dtype(struct pickle_value value);
 
-/* "a dict", "an integer" … for messages. */
+/* Returns "a dict", "an integer" and the like, for messages. */
 const char *pickle_kind_name(struct pickle_value value);
 
 #endif

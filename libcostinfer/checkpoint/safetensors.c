@@ -38,7 +38,7 @@ struct walk {
     size_t n, at;
 };
 
-/* A file of another kind is told by name; otherwise the fault stands. */
+/* Names the kind of a file that is of another kind; otherwise the fault stands. */
 static enum cinf_status header_fault(const struct file *f, const char *fault)
 {
     const char *kind = file_kind(f);
@@ -73,7 +73,7 @@ static uint32_t take_hex4(struct walk *w)
     return unit;
 }
 
-/* The character after a backslash. */
+/* Reads the character after a backslash. */
 static void take_escape(struct walk *w, struct strbuf *out)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -91,7 +91,8 @@ static void take_escape(struct walk *w, struct strbuf *out)
     strbuf_add(out, bytes, utf8_write(bytes, character));
 }
 
-/* A string, decoded; false when something else comes next.  An empty one leaves out->text empty, not NULL. */
+/* Reads a string and decodes it; false when something else comes next. An empty one leaves out->text empty,
+ * not NULL. */
 static bool take_string(struct walk *w, struct strbuf *out)
 {
     if (!take(w, '"'))
@@ -109,7 +110,7 @@ static bool take_string(struct walk *w, struct strbuf *out)
     }
 }
 
-/* A number that is an integer from 0 to 2^64 - 1. */
+/* Reads a number that is an integer from 0 to 2^64 - 1. */
 static bool take_u64(struct walk *w, uint64_t *value)
 {
     uint64_t v = 0;
@@ -123,7 +124,7 @@ static bool take_u64(struct walk *w, uint64_t *value)
     return true;
 }
 
-/* [a, b, …] into values[0..max); false when it is something else or longer. */
+/* Reads [a, b, …] into values[0..max); false when it is something else or longer. */
 static bool take_u64s(struct walk *w, uint64_t *values, uint32_t max, uint32_t *n)
 {
     *n = 0;
@@ -165,7 +166,7 @@ static enum cinf_status no_memory(const struct walk *w)
     return cinf_fail(CINF_ENOMEM, "%s: no memory for its header of %zu bytes", w->file->path, w->n);
 }
 
-/* "__metadata__": nothing in it is used, but its form is part of the format. */
+/* Skips "__metadata__". Nothing in it is used, but its form is part of the format. */
 static enum cinf_status take_metadata(struct walk *w)
 {
     if (next(w) == 'n') {
@@ -188,8 +189,8 @@ static enum cinf_status take_metadata(struct walk *w)
     return CINF_OK;
 }
 
-/* The object that describes one tensor.  Until the offsets are checked, `offset` and `n_bytes` hold begin
- * and end as the file gives them. */
+/* Reads the object that describes one tensor. Until the offsets are checked, `offset` and `n_bytes` hold
+ * begin and end as the file gives them. */
 static enum cinf_status take_tensor(struct walk *w, struct tensor *t, struct strbuf *scratch)
 {
     enum { DTYPE = 1, SHAPE = 2, OFFSETS = 4 };
@@ -276,7 +277,7 @@ static int by_offset(const void *a, const void *b)
     return strcmp(x->view.name, y->view.name);
 }
 
-/* Checks 6 to 10 over the tensors from the given one on; `data` is where tensor bytes begin. */
+/* Makes checks 6 to 10 over the tensors from the given one on; `data` is where tensor bytes begin. */
 static enum cinf_status place(struct tensor_table *table, size_t from, const struct file *f, uint64_t data)
 {
     uint64_t end = 0;

@@ -176,8 +176,8 @@ static enum cinf_status read_box(const struct file *f, uint64_t offset, uint32_t
     }
 }
 
-/* Elements [first, first + n) in row-major order, cut into the boxes [a, b) x whole lower dimensions: at most
- * two for each dimension. */
+/* Reads elements [first, first + n) in row-major order, cut into the boxes [a, b) x whole lower dimensions:
+ * at most two for each dimension. */
 static enum cinf_status read_strided(const struct tensor *t, uint32_t width, uint64_t first, uint64_t n,
                                      unsigned char *elements)
 {
@@ -188,7 +188,7 @@ static enum cinf_status read_strided(const struct tensor *t, uint32_t width, uin
         below[d] = below[d + 1] * v->dims[d];
 
     while (n > 0) {
-        /* The outermost dimension d that `first` is aligned to and whose whole step fits. */
+        /* Finds the outermost dimension d that `first` is aligned to and whose whole step fits. */
         uint32_t d = 0;
         while (first % below[d + 1] != 0 || n < below[d + 1])
             d++;

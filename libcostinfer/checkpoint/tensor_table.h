@@ -13,7 +13,7 @@ struct dtype {
     uint32_t bits;
 };
 
-/* NULL when there is no such type. */
+/* Returns NULL for an unknown type. */
 const struct dtype *dtype_find(const char *name);
 
 enum {
@@ -36,19 +36,19 @@ struct tensor_table {
 
 void tensor_table_free(struct tensor_table *table);
 
-/* Appends a tensor of that name in `file`, the rest zero, and returns it through `out`; valid until the next
- * one is.  Refuses names that are too long and tables that are too large. */
+/* Appends a tensor of that name in `file`, with zeros for the rest, and returns it through `out`; it is valid
+ * until the next one is appended.  Refuses names that are too long and tables that are too large. */
 enum cinf_status tensor_table_add(struct tensor **out, struct tensor_table *table, const struct file *file,
                                   const char *name);
 
-/* Fills in dtype and counts from view.dims and view.n_dims; row-major strides.  The product of the dimensions
+/* Fills in dtype, counts and row-major strides from view.dims and view.n_dims.  The product of the dimensions
  * must fit, and be whole bytes. */
 enum cinf_status tensor_describe(struct tensor *tensor, const struct dtype *dtype);
 
 /* Orders the tensors from the given one on by name; a name that occurs twice is CINF_EFORMAT. */
 enum cinf_status tensor_table_sort(struct tensor_table *table, size_t from);
 
-/* "FILE: tensor "NAME": " and the fault; returns CINF_EFORMAT. */
+/* Sets the message FILE: tensor "NAME": and the fault, and returns CINF_EFORMAT. */
 enum cinf_status tensor_fault(const struct tensor *tensor, const char *format, ...) CINF_PRINTF(2, 3);
 
 /* cinf_checkpoint_read() */

@@ -4,9 +4,9 @@
  * storage.  Legacy kind: five pickles in a row (a magic number, 1001, facts about the writer's machine, the
  * state dict, the list of storage keys), then for each key its element count, u64, and its elements.
  *
- * Training checkpoints have their state dict under a key, and much beside it: such a one is taken from the
- * zip kind when all of it is tensors.  The legacy kind has no directory, so the storages beside it have no
- * known size there.  What cannot be read is told with the lines of Python that make a file that can.
+ * Training checkpoints have their state dict under a key, and much beside it: the zip kind gives it when all
+ * of it is tensors.  The legacy kind has no directory, so the storages beside it have no known size there.
+ * For a file that cannot be read, the message holds the Python that converts it.
  *
  * A tensor is a view of a storage: (storage, offset, sizes, strides), in elements.  Tied tensors share one.
  * Loading takes three steps: collect() turns the pickle into tensors and the storages they claim; the
@@ -51,7 +51,7 @@ static bool take_u64(struct pickle_value value, uint64_t *number)
     return true;
 }
 
-/* A tuple of at most CINF_DIMS_MAX numbers that are not negative. */
+/* Reads a tuple of at most CINF_DIMS_MAX numbers that are not negative. */
 static bool take_u64s(const struct pickle *p, struct pickle_value tuple, uint64_t *numbers)
 {
     if (tuple.kind != PICKLE_TUPLE || tuple.n > CINF_DIMS_MAX)
@@ -62,7 +62,7 @@ static bool take_u64s(const struct pickle *p, struct pickle_value tuple, uint64_
     return true;
 }
 
-/* ("storage", type, key, device, element count[, None]) */
+/* Reads ("storage", type, key, device, element count[, None]). */
 static enum cinf_status take_storage(struct claim *c, const struct tensor *t, const struct pickle *p,
                                      struct pickle_value storage)
 {
@@ -85,7 +85,7 @@ static enum cinf_status take_storage(struct claim *c, const struct tensor *t, co
     return CINF_OK;
 }
 
-/* (storage, offset, sizes, strides, requires_grad, hooks[, metadata]) */
+/* Reads (storage, offset, sizes, strides, requires_grad, hooks[, metadata]). */
 static enum cinf_status take_tensor(struct tensor *t, struct claim *c, const struct pickle *p,
                                     struct pickle_value tensor)
 {
@@ -153,7 +153,8 @@ static bool is_state_dict(const struct pickle *p, struct pickle_value value)
     return true;
 }
 
-/* Under the keys of Lightning, DeepSpeed and others.  *dict stays what it is when none is there. */
+/* Finds the state dict under a key of Lightning, DeepSpeed or others. Without such a key *dict stays what it
+ * is. */
 static enum cinf_status find_state_dict(const struct state *s, const struct pickle *p,
                                         struct pickle_value *dict)
 {
@@ -180,7 +181,7 @@ static enum cinf_status find_state_dict(const struct state *s, const struct pick
     return CINF_OK;
 }
 
-/* The members of the state dict as tensors, with a claim for each. */
+/* Turns the members of the state dict into tensors, with a claim for each. */
 static enum cinf_status collect(struct state *s, const struct pickle *p)
 {
     struct pickle_value dict = p->result;
@@ -214,7 +215,7 @@ static enum cinf_status collect(struct state *s, const struct pickle *p)
 
 /* ---- views within their storages --------------------------------------------------------------- */
 
-/* Storages are found and lie within the file; now each view must lie within its storage. */
+/* The storages are found and lie within the file. This checks that each view lies within its storage. */
 static enum cinf_status place(const struct state *s)
 {
     for (size_t i = 0; i < s->n; i++) {
@@ -241,7 +242,7 @@ static enum cinf_status place(const struct state *s)
 
 /* ---- the zip kind ------------------------------------------------------------------------------ */
 
-/* NAME/data.pkl for any NAME; exactly one. */
+/* Finds NAME/data.pkl for any NAME; there must be exactly one. */
 static enum cinf_status find_pickle(struct zip_entry **out, const struct zip_directory *zip,
                                     const struct file *f)
 {
@@ -264,7 +265,7 @@ static enum cinf_status find_pickle(struct zip_entry **out, const struct zip_dir
     return CINF_OK;
 }
 
-/* Entry NAME/`rest`, where NAME/ is the beginning of the pickle's own name; NULL when there is none. */
+/* Finds entry NAME/`rest`, where NAME/ is the beginning of the pickle's own name; NULL when it is absent. */
 static enum cinf_status find_beside(struct zip_entry **out, struct strbuf *scratch,
                                     const struct zip_directory *zip, const struct zip_entry *pickle,
                                     const char *rest)
@@ -293,8 +294,8 @@ static enum cinf_status check_byte_order(const struct zip_directory *zip, const 
     return CINF_OK;
 }
 
-/* Storages are checked here, when the checkpoint is opened: whatever is read later is what was written.  It
- * costs one reading of the file, which is in memory then. */
+/* Checks the storages when the checkpoint is opened, so that later reads give what was written. This costs
+ * one reading of the file, which is in memory then. */
 static enum cinf_status find_in_zip(struct state *s, const struct zip_directory *zip,
                                     const struct zip_entry *pickle, struct strbuf *scratch,
                                     struct zip_checker *checker)
@@ -369,7 +370,7 @@ static enum cinf_status load_zip(struct state *s)
 
 /* ---- the legacy kind --------------------------------------------------------------------------- */
 
-/* The three pickles before the state dict. */
+/* Checks the three pickles before the state dict. */
 static enum cinf_status check_preamble(const struct file *f, uint64_t *at)
 {
     struct pickle p;
@@ -407,7 +408,7 @@ static int by_key(const void *a, const void *b)
     return strcmp(((const struct claim *)a)->key, ((const struct claim *)b)->key);
 }
 
-/* The claims with that key: the first, and how many; they are ordered by key. */
+/* Finds the claims with that key, which are ordered by key: the first, and how many. */
 static size_t find_claims(const struct state *s, const char *key, size_t *n)
 {
     size_t low = 0, high = s->n, end;
@@ -424,7 +425,7 @@ static size_t find_claims(const struct state *s, const char *key, size_t *n)
     return low;
 }
 
-/* The storage of that key begins at *at: 8 bytes of count, then its elements. */
+/* Places the storage of that key, which begins at *at with 8 bytes of count before its elements. */
 static enum cinf_status find_storage(struct state *s, const char *key, uint64_t *at)
 {
     unsigned char bytes[8];

@@ -10,7 +10,7 @@
  * of file.  `file` must live as long as the table. */
 enum cinf_status torch_file_load(struct tensor_table *table, const struct file *file, bool *zip);
 
-/* What is said of nanoGPT's checkpoints: how they are converted. */
+/* The message about nanoGPT's checkpoints: how to convert them. */
 extern const char torch_file_nanogpt[];
 
 #endif

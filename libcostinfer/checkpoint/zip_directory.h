@@ -28,10 +28,10 @@ struct zip_directory {
 enum cinf_status zip_directory_read(struct zip_directory *out, const struct file *file);
 void zip_directory_free(struct zip_directory *zip);
 
-/* The entry of that name, or NULL. */
+/* Returns the entry of that name, or NULL. */
 struct zip_entry *zip_directory_find(const struct zip_directory *zip, const char *name, size_t n_name);
 
-/* What checking entries needs. */
+/* The working memory for checking entries. */
 struct zip_checker {
     struct crc32 crc; /* set up by crc32_init() */
     char bytes[1 << 15];

@@ -1,8 +1,8 @@
 /* added_token.c - finding added tokens in a text, exactly as Hugging Face's tokenizers do.
  *
- * That includes what looks arbitrary: a match that does not count (a special token that nobody asked for, or
- * part of a word) is passed over as a whole, so a shorter token in it is not found either; and a token that
- * is itself of spaces is found in those that the token before it has taken.
+ * That includes what looks arbitrary: a match that does not count (a special token that the caller did not
+ * ask for, or part of a word) is passed over as a whole, so a shorter token in it is not found either; and a
+ * token that is itself of spaces is found in those that the token before it has taken.
  *
  * The tokens of a round are sorted, and a look at a place in the text narrows the range of those that begin
  * like it, byte by byte.  That is a trie without its nodes; an automaton would spare looking at a byte again

@@ -1,5 +1,5 @@
-/* decoder.c - ids to text, token by token.  Decoding at once is decoding by tokens into one buffer, so the
- * two cannot differ. */
+/* decoder.c - ids to text, token by token.  Decoding a whole text means decoding it token by token into one
+ * buffer, so the two cannot differ. */
 #include <costinfer/tokenizer.h>
 
 #include <string.h>

@@ -841,7 +841,7 @@ void pattern_free(struct pattern *p)
 
 /* ---- Matching ------------------------------------------------------------------------------ */
 
-/* Where to go on when what was chosen fails. */
+/* Where to continue when a choice fails. */
 struct pattern_choice {
     enum { CHOICE_OTHER, CHOICE_FEWER, CHOICE_MORE } is;
     int32_t pc;
@@ -849,7 +849,7 @@ struct pattern_choice {
     size_t at, low; /* CHOICE_FEWER: where the repetition has got to, and the least */
 };
 
-/* The character at text[at], at < n, and its length. */
+/* Returns the character at text[at], at < n, and its length. */
 static uint32_t character_at(const struct pattern_search *s, size_t at, size_t *used)
 {
     unsigned char first = (unsigned char)s->text[at];
@@ -862,7 +862,7 @@ static uint32_t character_at(const struct pattern_search *s, size_t at, size_t *
     return c;
 }
 
-/* The character before text[at], at > 0, and its length; cut as character_at() cuts. */
+/* Returns the character before text[at], at > 0, and its length. It cuts as character_at() does. */
 static uint32_t character_before(const struct pattern_search *s, size_t at, size_t *used)
 {
     for (size_t n = 1; n <= 4 && n <= at; n++) {
@@ -916,7 +916,7 @@ static enum cinf_status push(struct pattern_search *s, struct pattern_choice cho
     return CINF_OK;
 }
 
-/* Takes back the last choice of choices[base...): false when there is none. */
+/* Takes back the last choice of choices[base...); *chosen is false when none is left. */
 static enum cinf_status choose_again(struct pattern_search *s, size_t base, bool *chosen, int32_t *pc,
                                      size_t *at)
 {
@@ -1042,7 +1042,7 @@ enum cinf_status pattern_next(struct pattern_search *s, bool *found, size_t *sta
         if (s->at < s->n)
             character_at(s, s->at, &used);
         TRY(run(s, 0, s->at, &matched, end));
-        /* Nothing, where the last match ends, is not a match of its own. */
+        /* An empty text where the last match ends is not a match of its own. */
         if (!matched || (*end == s->at && s->any && *end == s->last_end))
             continue;
         *start = s->at;

@@ -1,9 +1,9 @@
 /* pattern.h - the regular expressions that tokenizer.json splits and replaces by.
  *
- * The part of Oniguruma's language that such files use: alternatives, groups, classes with ranges, escapes,
- * general categories and classes in them, every quantifier on one character, greedy and lazy ones on groups,
- * looking ahead, looking behind by one character, anchors, and (?i) for ASCII.  Anything else is refused when
- * the pattern is read, by its text.  A pattern is read only once it is made. */
+ * This is the part of Oniguruma's language that such files use: alternatives, groups, classes with ranges,
+ * escapes, general categories and classes in them, every quantifier on one character, greedy and lazy ones on
+ * groups, looking ahead, looking behind by one character, anchors, and (?i) for ASCII.  pattern_new() refuses
+ * anything else and names the pattern. A finished pattern does not change. */
 #ifndef PATTERN_H
 #define PATTERN_H
 
@@ -19,17 +19,18 @@ struct pattern;
 /* Whose \w: that of the patterns in tokenizer.json, or of the pre-tokenizer Whitespace. */
 enum pattern_language { PATTERN_ONIGURUMA, PATTERN_RUST };
 
-/* CINF_EFORMAT for what is no regular expression, CINF_EUNSUPPORTED for what is none of the above. */
+/* Compiles an expression. CINF_EFORMAT when it is not a regular expression, CINF_EUNSUPPORTED when it uses
+ * something else than the above. */
 enum cinf_status pattern_new(struct pattern **out, const char *expression, enum pattern_language language);
 
-/* The pattern of exactly this text. */
+/* Makes the pattern that matches exactly this text. */
 enum cinf_status pattern_new_literal(struct pattern **out, const char *text);
 
-/* {"Regex": expression} or {"String": text}, as tokenizer.json has them. */
+/* Reads {"Regex": expression} or {"String": text}, as tokenizer.json has them. */
 enum cinf_status pattern_read(struct pattern **out, const cJSON *settings);
 void pattern_free(struct pattern *pattern); /* accepts NULL */
 
-/* Whether it may match no character at all. */
+/* Tells whether the pattern can match an empty text. */
 bool pattern_may_be_empty(const struct pattern *pattern);
 
 /* A walk over the matches of text[0..n), leftmost first, none overlapping.  Zeroed but for the first three;
@@ -46,7 +47,7 @@ struct pattern_search {
     size_t n_choices, choices_cap;
 };
 
-/* The next match as text[*start..*end); *found is false at the end.  CINF_EINVAL when the text makes the
+/* Finds the next match, text[*start..*end); *found is false at the end.  CINF_EINVAL when the text makes the
  * pattern take thousands of steps a byte, which no pattern in use does on any but contrived texts. */
 enum cinf_status pattern_next(struct pattern_search *search, bool *found, size_t *start, size_t *end);
 void pattern_search_free(struct pattern_search *search);

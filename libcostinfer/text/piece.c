@@ -8,7 +8,7 @@
 
 #include "unicode_class.h"
 
-/* How far text[at..n) stays in one class. */
+/* Returns how far text[at..n) stays in one class. */
 static size_t run_end(const char *text, size_t n, size_t at, enum unicode_class class)
 {
     size_t used;
@@ -17,7 +17,7 @@ static size_t run_end(const char *text, size_t n, size_t at, enum unicode_class 
     return at;
 }
 
-/* The length of the contraction after an apostrophe: s, t, m, d, re, ve or ll; else 0. */
+/* Returns the length of the contraction after an apostrophe (s, t, m, d, re, ve or ll), or 0. */
 static size_t contraction(const char *text, size_t n)
 {
     if (n >= 1 && (text[0] == 's' || text[0] == 't' || text[0] == 'm' || text[0] == 'd'))
@@ -29,7 +29,8 @@ static size_t contraction(const char *text, size_t n)
     return text[0] == 'l' && text[1] == 'l' ? 2 : 0;
 }
 
-/* A run of spaces; when something follows, all but the last one, which may begin the next piece. */
+/* Returns the length of a run of spaces. When something follows, the last space does not count, because it
+ * may begin the next piece. */
 static size_t spaces(const char *text, size_t n)
 {
     size_t at = 0, used = 0, before_last = 0;

@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* The length of the piece that text[0..n), n >= 1, begins with.  text[n] is the end of the text: spaces
- * there are one piece, while before a word the last of them goes with the word. */
+/* Returns the length of the piece that text[0..n), n >= 1, begins with. text[n] is the end of the text:
+ * spaces there are one piece, while the last space before a word belongs to the word. */
 size_t piece_length(const char *text, size_t n);
 
 #endif

@@ -2,7 +2,7 @@
 
 #include "utf8.h"
 
-/* The byte that a character of a spelling stands for, or -1. */
+/* Returns the byte that a character of a spelling stands for, or -1. */
 static int byte_of(uint32_t c)
 {
     if ((c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c <= 255))

@@ -1,7 +1,7 @@
 /* splitter.c - the pre-tokenizers of Hugging Face's tokenizers, one stage after the other.
  *
- * Each is a pattern and what becomes of its matches, so a stage takes a list of pieces and makes another one.
- * Stages see each piece as a text of its own, as there. */
+ * Each stage is a pattern and a rule for its matches, so it turns one list of pieces into another. It sees
+ * each piece as a text of its own, as the original does. */
 #include "splitter.h"
 
 #include <string.h>
@@ -21,9 +21,10 @@ enum behavior { REMOVED, ISOLATED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTI
 struct splitter_stage {
     struct pattern *pattern; /* NULL: ByteLevel */
     enum behavior behavior;
-    bool invert;               /* the parts between the matches are the matches */
-    bool use_regex;            /* ByteLevel: GPT-2's pattern cuts */
-    bool prefix_space, spells; /* ByteLevel: a space before a piece without; stages behind it see spellings */
+    bool invert;    /* the parts between the matches are the matches */
+    bool use_regex; /* ByteLevel: GPT-2's pattern cuts */
+    bool prefix_space,
+        spells; /* ByteLevel: a space before a piece that lacks one; later stages see spellings */
 };
 
 /* ---- Reading ------------------------------------------------------------------------------- */

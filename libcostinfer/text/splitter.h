@@ -1,8 +1,8 @@
 /* splitter.h - where a text is cut before merging: the pre-tokenizers of tokenizer.json.
  *
- * One of them is ByteLevel, because tokens are byte strings here.  What stands before it sees the text; what
- * stands behind it sees the text with one character a byte, as vocabularies spell it.  Built from JSON, then
- * read only. */
+ * Exactly one stage is ByteLevel, because tokens are byte strings here. The stages before it see the text;
+ * the stages after it see one character a byte, as vocabularies spell it.  Built from JSON, then read only.
+ */
 #ifndef SPLITTER_H
 #define SPLITTER_H
 
@@ -16,14 +16,14 @@ struct splitter {
     bool plain; /* GPT-2's pattern and nothing else: ask piece_length() */
 };
 
-/* GPT-2's own, in a zeroed *s. */
+/* Fills a zeroed *s with GPT-2's own splitter. */
 enum cinf_status splitter_default(struct splitter *s, bool prefix_space);
 
-/* The stages of a "pre_tokenizer" into a zeroed *s; CINF_EUNSUPPORTED names what is not known here, and a
- * sequence without ByteLevel.  splitter_free() also after a failure. */
+/* Reads a "pre_tokenizer" into a zeroed *s. CINF_EUNSUPPORTED names what is not supported, such as a sequence
+ * without ByteLevel. *s needs splitter_free() after a failure too. */
 enum cinf_status splitter_read(struct splitter *s, const cJSON *settings);
 
-/* Sets whether ByteLevel puts a space before a piece without; true when that is a change. */
+/* Sets whether ByteLevel puts a space before a piece that lacks one, and tells whether that is a change. */
 bool splitter_set_prefix(struct splitter *s, bool prefix_space);
 void splitter_free(struct splitter *s);
 

@@ -8,7 +8,8 @@
 
 enum { IDS_MAX = 1024, SEQUENCE_DEPTH_MAX = 8 };
 
-/* tokenizers itself makes nonsense of a second one: it takes what the first has added for texts. */
+/* A second post-processor that adds tokens is refused: tokenizers itself takes what the first one added for
+ * texts. */
 static enum cinf_status set(struct template *t, const int32_t *ids, size_t n)
 {
     if (t->ids)
@@ -48,7 +49,7 @@ static enum cinf_status put(struct round *r, int32_t id)
     return CINF_OK;
 }
 
-/* The ids of a special token: "special_tokens": {NAME: {"id": NAME, "ids": [...], "tokens": [...]}}. */
+/* Puts the ids of a special token: "special_tokens": {NAME: {"id": NAME, "ids": [...], "tokens": [...]}}. */
 static enum cinf_status put_special(struct round *r, const cJSON *settings, const char *name)
 {
     const cJSON *id, *ids = json_member(json_member(json_member(settings, "special_tokens"), name), "ids");
@@ -99,7 +100,7 @@ static enum cinf_status read_template(struct template *t, const cJSON *settings)
 
 /* ---- The others ---------------------------------------------------------------------------- */
 
-/* "cls": ["<s>", 0], "sep": ["</s>", 2] */
+/* Reads "cls": ["<s>", 0] and "sep": ["</s>", 2]. */
 static enum cinf_status read_around(struct template *t, const cJSON *settings)
 {
     static const char *const keys[] = { "cls", "sep" };
@@ -121,7 +122,7 @@ static enum cinf_status read_processor(struct template *t, const cJSON *settings
     TRY(json_read_text(&type, settings, "type"));
     if (!type)
         return cinf_fail(CINF_EFORMAT, "a post-processor has no \"type\"");
-    if (strcmp(type, "ByteLevel") == 0) /* only moves offsets */
+    if (strcmp(type, "ByteLevel") == 0) /* it changes offsets, not ids */
         return CINF_OK;
     if (strcmp(type, "TemplateProcessing") == 0)
         return read_template(t, settings);

@@ -16,11 +16,11 @@ struct template
     size_t n;
 };
 
-/* The single-text template of a "post_processor" (NULL: none) into a zeroed *t.  CINF_EUNSUPPORTED names what
- * is not known here; template_free() also after a failure. */
+/* Reads the single-text template of a "post_processor" (NULL: none) into a zeroed *t. CINF_EUNSUPPORTED names
+ * what is not supported. *t needs template_free() after a failure too. */
 enum cinf_status template_read(struct template *t, const cJSON *settings);
 
-/* `id` before the text. */
+/* Makes *t the template that puts `id` before the text. */
 enum cinf_status template_prefix(struct template *t, int32_t id);
 void template_free(struct template *t); /* leaves *t zeroed */
 

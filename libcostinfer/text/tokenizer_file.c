@@ -88,7 +88,7 @@ static enum cinf_status index_tokens(struct bpe *b, size_t merges_max)
                      "none of the 256 bytes is in the vocabulary, so it is not a byte-level one");
 }
 
-/* `what` and `number` say in a message which merge it is. */
+/* Adds a merge; `what` and `number` name it in a message. */
 static enum cinf_status add_merge(struct reading *r, const char *left, size_t n_left, const char *right,
                                   size_t n_right, const char *what, size_t number)
 {
@@ -107,7 +107,7 @@ static enum cinf_status add_merge(struct reading *r, const char *left, size_t n_
                         n_right < 60 ? (int)n_right : 60, right);
 }
 
-/* The merge "a b" in text[0..n). */
+/* Adds the merge "a b" in text[0..n). */
 static enum cinf_status add_merge_text(struct reading *r, const char *text, size_t n, const char *what,
                                        size_t number)
 {
@@ -184,7 +184,7 @@ static enum cinf_status add_merge_values(struct reading *r, const cJSON *list)
 
 /* ---- Added tokens --------------------------------------------------------------------------- */
 
-/* Adds what an AddedToken as an object says of matching to *flags. */
+/* Adds to *flags what an AddedToken, written as an object, says about matching. */
 static enum cinf_status read_flags(unsigned *flags, const cJSON *token)
 {
     static const struct {
@@ -215,7 +215,7 @@ static bool has_plain(const struct bpe *b, double id, const char *text)
     return token->n > 0 && token->n == strlen(text) && memcmp(b->bytes + token->at, text, token->n) == 0;
 }
 
-/* One AddedToken with its id; `number` says in a message which one it is. */
+/* Adds one AddedToken with its id; `number` names it in a message. */
 static enum cinf_status add_added(struct reading *r, const cJSON *token, double id, size_t number)
 {
     unsigned flags = 0;
@@ -230,7 +230,7 @@ static enum cinf_status add_added(struct reading *r, const cJSON *token, double 
     return added_put(&r->v->added, text, strlen(text), (uint32_t)id, flags);
 }
 
-/* tokenizer.json's list. */
+/* Adds tokenizer.json's list. */
 static enum cinf_status add_added_list(struct reading *r)
 {
     size_t number = 1;
@@ -247,7 +247,7 @@ static enum cinf_status add_added_list(struct reading *r)
     return CINF_OK;
 }
 
-/* tokenizer_config.json's, whose keys are the ids. */
+/* Adds tokenizer_config.json's list, whose keys are the ids. */
 static enum cinf_status add_added_by_id(struct reading *r)
 {
     size_t number = 1;
@@ -264,7 +264,7 @@ static enum cinf_status add_added_by_id(struct reading *r)
     return CINF_OK;
 }
 
-/* A special token by its text, or as an AddedToken, when it has an id. */
+/* Notes a special token, given by its text or as an AddedToken, if it has an id. */
 static enum cinf_status note_special(struct reading *r, const cJSON *token)
 {
     unsigned flags = ADDED_SPECIAL;
@@ -285,7 +285,7 @@ static enum cinf_status note_special(struct reading *r, const cJSON *token)
     return id < 0 ? CINF_OK : added_put(&r->v->added, text, n, (uint32_t)id, flags);
 }
 
-/* "eos_token": a token, "additional_special_tokens": an array or an object of such, and the like. */
+/* Notes the tokens of "eos_token" and the like, and of "additional_special_tokens", an array or an object. */
 static enum cinf_status note_special_members(struct reading *r, enum tokenizer_file file)
 {
     const cJSON *member, *token;
@@ -305,7 +305,7 @@ static enum cinf_status note_special_members(struct reading *r, enum tokenizer_f
     return CINF_OK;
 }
 
-/* What is left of added_tokens.json, whose tokens are in the vocabulary by now. */
+/* Adds what is left of added_tokens.json. Its tokens are in the vocabulary by now. */
 static enum cinf_status add_added_plain(struct reading *r)
 {
     const cJSON *id;
@@ -323,7 +323,7 @@ static enum cinf_status in_file(const struct reading *r, enum tokenizer_file fil
     return cinf_fail_in(status == CINF_EINVAL ? CINF_EFORMAT : status, "%s: ", r->files[file].name);
 }
 
-/* tokenizer.json or the pair: whatever is of the other is not read. */
+/* Tells whether a file is read: tokenizer.json or the pair, not both. */
 static bool is_read(const struct reading *r, int file)
 {
     bool single = r->files[FILE_SINGLE].text != NULL;
@@ -332,7 +332,7 @@ static bool is_read(const struct reading *r, int file)
 
 static enum cinf_status parse_files(struct reading *r)
 {
-    /* What the largest tokenizer.json has: an id and three values a merge for each token. */
+    /* The largest tokenizer.json has an id and three values of a merge for each token. */
     const struct json_limits limits = { .members_max = BPE_IDS_MAX,
                                         .values_max = 5u * BPE_IDS_MAX,
                                         .python = true };
@@ -342,7 +342,7 @@ static enum cinf_status parse_files(struct reading *r)
     return CINF_OK;
 }
 
-/* The added tokens' ids, and for those that have one what is said of matching. */
+/* Reads the added tokens' ids, and what the same files say about matching them. */
 static enum cinf_status read_added(struct reading *r)
 {
     if (r->trees[FILE_ADDED])
@@ -351,7 +351,7 @@ static enum cinf_status read_added(struct reading *r)
     return in_file(r, FILE_CONFIG, add_added_by_id(r));
 }
 
-/* What needs the index: ids are looked for by text. */
+/* Reads what needs the index, because it looks up ids by text. */
 static enum cinf_status read_special(struct reading *r)
 {
     static const char end_of_text[] = "<|endoftext|>";
@@ -400,7 +400,7 @@ static enum cinf_status read_single(struct reading *r)
     return in_file(r, FILE_CONFIG, settings_of_class(r->v, r->trees[FILE_SINGLE], r->trees[FILE_CONFIG]));
 }
 
-/* A vocabulary of words with nothing that makes them is a file that was lost on the way. */
+/* Notes a vocabulary of words without the merges that make them: a file was lost on the way. */
 static void note_no_merges(struct vocabulary *v)
 {
     size_t n = 0;

@@ -36,12 +36,12 @@ enum tokenizer_file {
     TOKENIZER_FILES,
 };
 
-/* Fills a zeroed *v from the texts of files and seals it.  One that is not there has a NULL text; what is
- * needed is FILE_SINGLE, which then counts, or FILE_VOCAB with FILE_MERGES.  On failure *v is partly filled:
- * vocabulary_free() it. */
+/* Fills a zeroed *v from the texts of files and seals it.  An absent file has a NULL text. There must be
+ * FILE_SINGLE, which then wins, or FILE_VOCAB with FILE_MERGES. After a failure *v is partly filled and needs
+ * vocabulary_free(). */
 enum cinf_status vocabulary_read(struct vocabulary *v, const struct file_text files[TOKENIZER_FILES]);
 
-/* The same from a folder.  CINF_ENOTFOUND when it has no file of a tokenizer at all. */
+/* Does the same for a folder. CINF_ENOTFOUND when it has no tokenizer file at all. */
 enum cinf_status vocabulary_folder_read(struct vocabulary *v, const char *folder);
 
 void vocabulary_free(struct vocabulary *v); /* leaves *v zeroed */

@@ -1,7 +1,7 @@
 /* tokenizer_folder.c - a tokenizer's files in a folder, and what is said when they are not there.
  *
- * A folder without any file of a tokenizer is a model without one: CINF_ENOTFOUND, which a caller may accept.
- * One that has some, but not enough, is broken. */
+ * A folder without any tokenizer file is a model without a tokenizer: CINF_ENOTFOUND, which a caller may
+ * accept. A folder that has some of the files, but not enough, is broken. */
 #include "tokenizer_file.h"
 
 #include <errno.h>
@@ -59,7 +59,7 @@ static enum cinf_status load_all(struct file_text *files, const char *folder)
     return CINF_OK;
 }
 
-/* There is neither tokenizer.json nor the pair. */
+/* Fails for a folder that has neither tokenizer.json nor the pair. */
 static enum cinf_status incomplete(const struct file_text *files, const char *folder)
 {
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {

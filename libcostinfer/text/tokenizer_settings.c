@@ -110,7 +110,7 @@ enum cinf_status settings_of_single(struct vocabulary *v, const cJSON *root)
 
 /* ---- tokenizer_config.json ----------------------------------------------------------------- */
 
-/* The class without the "Fast" that some have behind. */
+/* Tells whether `name` is the class, with or without "Fast" behind it. */
 static bool is_class(const char *name, const char *class)
 {
     size_t n = strlen(class);
@@ -147,7 +147,7 @@ enum cinf_status settings_of_class(struct vocabulary *v, const cJSON *root, cons
     return CINF_OK;
 }
 
-/* The text of a special token by its key; NULL when it is null, *text as it was when there is none. */
+/* Reads the text of a special token by its key: NULL when it is null; an absent key leaves *text alone. */
 static void read_token(const char **text, const cJSON *object, const char *key)
 {
     const cJSON *token = cJSON_GetObjectItemCaseSensitive(object, key);

@@ -10,13 +10,14 @@
 /* Whether tokenizer.json's "model" is byte-level BPE. */
 enum cinf_status settings_check_model(const cJSON *model);
 
-/* tokenizer.json's settings.  The vocabulary is indexed. */
+/* Reads tokenizer.json's settings. The vocabulary must be indexed. */
 enum cinf_status settings_of_single(struct vocabulary *v, const cJSON *root);
 
-/* What transformers makes of tokenizer_config.json (NULL: there is none) beside a tokenizer.json. */
+/* Applies what transformers makes of tokenizer_config.json (NULL: absent) beside a tokenizer.json. */
 enum cinf_status settings_of_class(struct vocabulary *v, const cJSON *root, const cJSON *config);
 
-/* Of tokenizer_config.json and special_tokens_map.json beside vocab.json and merges.txt; each may be NULL. */
+/* Reads the settings in tokenizer_config.json and special_tokens_map.json beside vocab.json and merges.txt;
+ * each may be NULL. */
 enum cinf_status settings_of_pair(struct vocabulary *v, const cJSON *config, const cJSON *special);
 
 #endif

@@ -3,7 +3,7 @@
 #include "unicode_table.h"
 #include "utf8.h"
 
-/* The value, of `bits` bits, at the last of changes[0..n) at or before c; the first one is at 0. */
+/* Returns the value, of `bits` bits, at the last of changes[0..n) at or before c. The first one is at 0. */
 static uint32_t change_at(const uint32_t *changes, size_t n, unsigned bits, uint32_t c)
 {
     size_t low = 0, high = n;

@@ -16,8 +16,8 @@ enum unicode_class {
 
 enum unicode_class unicode_class(uint32_t c);
 
-/* The class of the character at the start of text[0..n), n >= 1, and its length.  Bytes that are not UTF-8
- * are OTHER. */
+/* Returns the class of the character at the start of text[0..n), n >= 1, and its length.  Bytes that are not
+ * UTF-8 are OTHER. */
 enum unicode_class unicode_class_at(const char *text, size_t n, size_t *used);
 
 /* General categories, in the order of scripts/make_unicode_table.py. */
@@ -58,7 +58,7 @@ enum unicode_category {
 enum unicode_category unicode_category(uint32_t c); /* CATEGORY_CN for what is not a character */
 
 /* What \w is for Unicode's regular expressions: letters and marks, decimal digits, letter-like numbers and
- * symbols, connecting punctuation, and the two joiners.  False for what is no character. */
+ * symbols, connecting punctuation, and the two joiners.  False for what is not a character. */
 bool unicode_is_word(uint32_t c);
 
 #endif

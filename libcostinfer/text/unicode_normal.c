@@ -56,7 +56,7 @@ static unsigned combining_class(uint32_t c)
     return unicode_combining[low] & 0xFF;
 }
 
-/* The index of the key of `c`, or n. */
+/* Returns the index of the key of `c`, or n. */
 static size_t find_key(const uint32_t *keys, size_t n, uint32_t c)
 {
     size_t low = 0, high = n;
@@ -142,7 +142,7 @@ static void order(uint64_t *characters, size_t n)
 
 /* ---- Composing ----------------------------------------------------------------------------- */
 
-/* What the two compose to, or 0. */
+/* Returns what the two compose to, or 0. */
 static uint32_t compose_pair(uint32_t a, uint32_t b)
 {
     if (a - LEADING < LEADINGS && b - VOWEL < VOWELS)
@@ -188,7 +188,7 @@ static size_t compose(uint64_t *characters, size_t n)
 
 /* ---- Whole texts --------------------------------------------------------------------------- */
 
-/* The next character of text[*at..n), or its next byte beyond Unicode. */
+/* Takes the next character of text[*at..n), or a byte that is not UTF-8 as a number beyond Unicode. */
 static uint32_t take(const char *text, size_t n, size_t *at)
 {
     size_t used;

@@ -15,15 +15,15 @@ struct unicode_scratch {
 };
 void unicode_scratch_free(struct unicode_scratch *scratch);
 
-/* Each appends what becomes of text[0..n) to *out; memory that ran out is remembered there.  Time is linear
- * in n, but for a factor log m where m marks follow one another. */
+/* Each function appends what becomes of text[0..n) to *out, which remembers that memory ran out.  Time is
+ * linear in n, but for a factor log m where m marks follow one another. */
 void unicode_normalize(struct strbuf *out, const char *text, size_t n, enum unicode_form form,
                        struct unicode_scratch *scratch);
 
-/* Character by character, as Rust's char::to_lowercase does: no rule for the end of a word. */
+/* Lowers each character as Rust's char::to_lowercase does, without a rule for the end of a word. */
 void unicode_lowercase(struct strbuf *out, const char *text, size_t n);
 
-/* Without the characters of the general categories M*. */
+/* Leaves out the characters of the general categories M*. */
 void unicode_strip_marks(struct strbuf *out, const char *text, size_t n);
 
 #endif
