@@ -739,6 +739,30 @@ START_TEST(classes_beside_a_tokenizer_json)
 }
 END_TEST
 
+/* As Hugging Face's tokenizers 0.20.3 has them, of a vocabulary that lacks most bytes. */
+START_TEST(unknown_bytes)
+{
+    static const struct {
+        const char *settings, *ids[5]; /* of "axxb ab", "xx", "xa", "ab\u00e9ab" and "x x" */
+    } cases[] = {
+        { "\"fuse_unk\":false", { "022123", "22", "20", "3223", "222" } },
+        { "\"fuse_unk\":true", { "02123", "2", "20", "323", "22" } },
+        { "\"ignore_merges\":true", { "022123", "22", "4", "3223", "222" } },
+    };
+    static const char *const texts[] = { "axxb ab", "xx", "xa", "ab\u00e9ab", "x x" };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = support_temp_folder(), single[256];
+        snprintf(single, sizeof single,
+                 "{\"model\":{%s,\"unk_token\":\"?\",\"vocab\":{\"a\":0,\"b\":1,\"?\":2,\"ab\":3,\"xa\":4},"
+                 "\"merges\":[\"a b\"]}}",
+                 cases[i].settings);
+        support_write(folder, "tokenizer.json", single, -1);
+        for (size_t k = 0; k < 5; k++)
+            expect(folder, texts[k], 0, cases[i].ids[k]);
+    }
+}
+END_TEST
+
 START_TEST(what_transformers_reads_differently)
 {
     /* A vocabulary of words without what makes them. */
@@ -830,6 +854,7 @@ Suite *suite(void)
     tcase_add_test(c, too_many_values_are_refused);
     tcase_add_test(c, pairs_with_settings);
     tcase_add_test(c, classes_beside_a_tokenizer_json);
+    tcase_add_test(c, unknown_bytes);
     tcase_add_test(c, what_transformers_reads_differently);
     tcase_add_test(c, broken_is_not_absent);
     tcase_add_test(c, what_a_folder_lacks_is_named);

@@ -11,7 +11,8 @@
 #include "fail.h"
 #include "mem.h"
 
-/* Whether path[0..n) is a link whose file is gone; its target then in target[0..*n_target). */
+/* Whether path[0..n) is a link whose file is gone; then *n_target bytes of its target are in target[0..size).
+ */
 static bool is_dangling(const char *path, size_t n, char *target, size_t size, size_t *n_target)
 {
     struct stat st;
@@ -26,18 +27,24 @@ static bool is_dangling(const char *path, size_t n, char *target, size_t size, s
     return dangling;
 }
 
-enum cinf_status path_fail(const char *path, int error)
+/* Names a link on the path whose file is gone; false, and no message, when there is none. */
+static bool name_dangling(const char *path)
 {
     char target[256];
-    size_t n_target;
-    for (size_t n = strlen(path); error == ENOENT && n > 0; n--)
-        if ((path[n] == '\0' || path[n] == '/') && is_dangling(path, n, target, sizeof target, &n_target)) {
-            if (path[n] == '\0')
-                return cinf_fail(CINF_EIO, "%s: is a link to %.*s, which does not exist", path, (int)n_target,
-                                 target);
-            return cinf_fail(CINF_EIO, "%s: %.*s is a link to %.*s, which does not exist", path, (int)n, path,
-                             (int)n_target, target);
-        }
+    size_t n_target = 0, n = strlen(path);
+    while (n > 0 &&
+           !((path[n] == '\0' || path[n] == '/') && is_dangling(path, n, target, sizeof target, &n_target)))
+        n--;
+    if (n > 0)
+        cinf_fail(CINF_EIO, "%s: %.*s%sis a link to %.*s, which does not exist", path, path[n] ? (int)n : 0,
+                  path, path[n] ? " " : "", (int)n_target, target);
+    return n > 0;
+}
+
+enum cinf_status path_fail(const char *path, int error)
+{
+    if (error == ENOENT && name_dangling(path))
+        return CINF_EIO;
     return cinf_fail(error == ENOENT || error == ENOTDIR ? CINF_ENOTFOUND : CINF_EIO, "%s: %s", path,
                      strerror(error));
 }

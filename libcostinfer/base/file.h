@@ -17,8 +17,8 @@ struct file {
     char *path; /* for messages */
 };
 
-/* Opens a regular file for reading.  Fails with CINF_ENOTFOUND, CINF_EINVAL for a folder, or CINF_EIO, also for a
- * link whose file is gone. */
+/* Opens a regular file for reading.  Fails with CINF_ENOTFOUND, CINF_EINVAL for a folder, or CINF_EIO, also
+ * for a link whose file is gone. */
 enum cinf_status file_open(struct file *out, const char *path);
 void file_close(struct file *f); /* accepts a zeroed one */
 
@@ -34,8 +34,8 @@ char *path_join(const char *folder, const char *name);
 
 int path_is_folder(const char *path);
 
-/* Fails with the reason why `path` could not be used, an errno: CINF_ENOTFOUND, or CINF_EIO, also when the path
- * leads through a link whose file is gone. */
+/* Fails with the reason why `path` could not be used, an errno: CINF_ENOTFOUND, or CINF_EIO, also when the
+ * path leads through a link whose file is gone. */
 enum cinf_status path_fail(const char *path, int error);
 
 /* False only when there is certainly nothing.  A link whose file is gone exists, and so does what may not be

@@ -4,8 +4,7 @@
 #ifndef NORMALIZER_H
 #define NORMALIZER_H
 
-#include <cjson/cJSON.h>
-
+#include "json.h"
 #include "strbuf.h"
 #include "unicode_normal.h"
 

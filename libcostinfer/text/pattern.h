@@ -7,12 +7,13 @@
 #ifndef PATTERN_H
 #define PATTERN_H
 
-#include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <costinfer/status.h>
+
+#include "json.h"
 
 struct pattern;
 

@@ -6,8 +6,7 @@
 #ifndef SPLITTER_H
 #define SPLITTER_H
 
-#include <cjson/cJSON.h>
-
+#include "json.h"
 #include "strbuf.h"
 
 struct splitter {

@@ -2,11 +2,12 @@
 #ifndef TEMPLATE_H
 #define TEMPLATE_H
 
-#include <cjson/cJSON.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <costinfer/status.h>
+
+#include "json.h"
 
 enum { TEMPLATE_TEXT = -1 }; /* the place of the text's own tokens */
 

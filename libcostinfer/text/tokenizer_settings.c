@@ -69,7 +69,7 @@ static enum cinf_status check_decoder(const cJSON *decoder)
         const char *first = "";
         TRY(json_read_text(&first, step, "type"));
         type = first;
-        if (strcmp(first, "ByteLevel") == 0)
+        if (step && strcmp(first, "ByteLevel") == 0)
             step = step->next;
         for (; step && strcmp(first, "ByteLevel") == 0; step = step->next) {
             TRY(json_read_text(&type, step, "type"));

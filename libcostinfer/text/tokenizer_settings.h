@@ -3,8 +3,7 @@
 #ifndef TOKENIZER_SETTINGS_H
 #define TOKENIZER_SETTINGS_H
 
-#include <cjson/cJSON.h>
-
+#include "json.h"
 #include "tokenizer_file.h"
 
 /* Whether tokenizer.json's "model" is byte-level BPE. */

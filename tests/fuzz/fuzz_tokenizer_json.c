@@ -49,7 +49,7 @@ static void check_piece(const struct bpe *b, const char *bytes, size_t n)
 {
     struct bpe_scratch scratch = { 0 };
     int32_t *ids = malloc(n * sizeof *ids);
-    size_t n_ids;
+    size_t n_ids = 0;
     must(ids && bpe_encode(b, bytes, n, ids, &n_ids, &scratch) == CINF_OK, "a piece");
     must(n_ids >= 1 && n_ids <= n, "number of ids");
     for (size_t i = 0; i < n_ids; i++)
