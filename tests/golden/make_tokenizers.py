@@ -151,7 +151,7 @@ def load(settings):
     try:
         tokenizer = Tokenizer.from_str(json.dumps(settings))
         contents = [token["content"] for token in settings["added_tokens"] if token["normalized"]]
-        if tokenizer.normalizer and any(not tokenizer.normalizer.normalize_str(content) for content in contents):
+        if tokenizer.normalizer is not None and any(not tokenizer.normalizer.normalize_str(content) for content in contents):
             return None
         return tokenizer
     except BaseException as error:  # a panic is no Exception
