@@ -2,9 +2,11 @@
 # Installs the Debian packages that building and testing need, and only those that are missing.
 #
 #   scripts/setup.sh            what the library, costd, costinfer and the fast tests need
+#   scripts/setup.sh --build    only what the library, costd and costinfer need
 #   scripts/setup.sh --all      also what the slow suites and the peers need (torch: about 200 MB)
 #
-# Idempotent: with nothing missing it changes nothing, asks for no privilege and is done in a second.
+# Idempotent: if nothing is missing, it changes nothing, needs no privilege and takes less than a second.  Daemons that
+# come with these packages (Prometheus, Alertmanager, nginx) are neither started nor enabled.
 set -euo pipefail
 
 build=(gcc g++ make cmake ninja-build pkg-config ccache git ca-certificates
@@ -27,12 +29,12 @@ case "${1:-}" in
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    echo "setup: this script knows Debian and its relatives; elsewhere install the equivalents of:" >&2
+    echo "setup: this script supports Debian and its derivatives only; on other systems, install the equivalents of:" >&2
     printf '  %s\n' "${wanted[@]}" >&2
     exit 1
 fi
 
-# Debian's npm cannot be installed beside Node.js from another source, which brings an npm of its own.
+# Debian's npm conflicts with a Node.js from another source, which includes an npm of its own.
 if command -v node >/dev/null && command -v npm >/dev/null; then
     mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | grep -vx -e nodejs -e npm)
 fi
@@ -56,17 +58,28 @@ if [ "$(id -u)" -ne 0 ]; then
     as_root=(sudo)
 fi
 echo "setup: installing ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
-# Package daemons (prometheus) are wanted as programs, not as services of this machine.
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
+# The tests run the daemons as ordinary programs.  policy-rc.d keeps their packages from starting services now, and
+# `systemctl disable` keeps them from starting at the next boot; services that were installed before are not touched.
 policy=/usr/sbin/policy-rc.d
-made_policy=
-if [ ! -e $policy ] && [ ! -d /run/systemd/system ]; then
+[ ! -e $policy ] || policy=
+clean_up() {
+    [ -z "$policy" ] || "${as_root[@]}" rm -f "$policy"
+    [ -d /run/systemd/system ] || return 0
+    for package in "${missing[@]}"; do
+        case "$package" in
+            prometheus | prometheus-alertmanager) service=$package ;;
+            nginx-light) service=nginx ;;
+            *) continue ;;
+        esac
+        "${as_root[@]}" systemctl disable --now --quiet "$service.service" 2>/dev/null || true
+    done
+}
+trap clean_up EXIT
+if [ -n "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
     "${as_root[@]}" chmod +x $policy
-    made_policy=1
 fi
-apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
 "${apt[@]}" update -qq
 "${apt[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-[ -z "$made_policy" ] || "${as_root[@]}" rm -f $policy
 echo "setup: done"
