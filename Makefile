@@ -25,6 +25,8 @@ test-all:
 
 # The installed package as its users meet it; part of test-all.
 test-packaging: all
+	@test -f build/tests/CTestTestfile.cmake || \
+	    { echo 'test-packaging: the tests are not built; install Check (make deps) and run make clean'; exit 1; }
 	ctest --test-dir build --output-on-failure --no-tests=error -R '^(packaging|abi)_'
 
 bench: all

@@ -31,11 +31,21 @@ static void put_device(struct strbuf *out, const char *name, const struct cinf_d
         strbuf_printf(out, "%-14s not available: %s\n", name, cinf_last_error());
         return;
     }
-    strbuf_printf(out, "%-14s %s: %s, %.1f GiB\n%14s %s\n", name, d->name, d->description,
-                  (double)d->memory_total / (1 << 30), "", d->reason);
+    strbuf_printf(out, "%-14s %s, %.1f GiB\n", name, d->description, (double)d->memory_total / (1 << 30));
     if (d->as_per_flop && d->as_per_byte)
         strbuf_printf(out, "%14s measured: %.1f GFLOP/s, %.1f GB/s\n", "", 1e9 / (double)d->as_per_flop,
                       1e9 / (double)d->as_per_byte);
+}
+
+/* Opens a device and fills *info; NULL if it cannot be opened, and cinf_last_error() says why. */
+static const struct cinf_device_info *ask_device(struct cinf_device_info *info, const char *name)
+{
+    struct cinf_engine *engine = NULL;
+    if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = name }) != CINF_OK)
+        return NULL;
+    cinf_engine_device(engine, info);
+    cinf_engine_close(engine);
+    return info;
 }
 
 static int run(const struct command *self, int argc, char **argv)
@@ -51,20 +61,24 @@ static int run(const struct command *self, int argc, char **argv)
     struct json_writer w = json_write_to(&out);
     if (json)
         json_open_array(&w, NULL);
-    const char *name = "auto";
-    for (uint32_t i = 0; name; name = cinf_device_list(i++)) {
-        struct cinf_engine *engine = NULL;
-        struct cinf_device_info info = { CINF_DEVICE_INFO }, *found = NULL;
-        if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = name }) ==
-            CINF_OK) {
-            cinf_engine_device(engine, &info);
-            found = &info;
-        }
+    struct cinf_device_info chosen = { CINF_DEVICE_INFO };
+    const struct cinf_device_info *automatic = ask_device(&chosen, "auto");
+    if (json)
+        put_device_json(&w, "auto", automatic);
+    else if (automatic)
+        strbuf_printf(&out, "%-14s %s\n", "auto", automatic->reason);
+    else
+        put_device(&out, "auto", NULL);
+    const char *name;
+    for (uint32_t i = 0; (name = cinf_device_list(i)); i++) {
+        /* The chosen device is not opened again: a second measurement would differ. */
+        struct cinf_device_info info = { CINF_DEVICE_INFO };
+        const struct cinf_device_info *found =
+            automatic && strcmp(name, chosen.name) == 0 ? automatic : ask_device(&info, name);
         if (json)
             put_device_json(&w, name, found);
         else
             put_device(&out, name, found);
-        cinf_engine_close(engine);
     }
     if (json) {
         json_new_line(&w);
@@ -82,7 +96,8 @@ const struct command command_devices = {
     .summary = "list the devices that can compute",
     .synopsis = "[--json]",
     .manual =
-        "Opens each device in turn and prints the name to give to --device, what is behind it, and the\n"
-        "speed measured at opening, which the cost of shared steps is split by.\n",
+        "Opens each device in turn and prints the name to give to --device, the hardware, and the speed\n"
+        "measured at opening, by which the cost of shared steps is split. The first line says what auto\n"
+        "chooses, and why.\n",
     .run = run,
 };
