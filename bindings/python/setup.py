@@ -1,14 +1,18 @@
-"""The wheel is pure Python and uses the installed libcostinfer.  With COSTINFER_BUNDLE=/path/libcostinfer.so.0
-in the environment that library goes into the wheel, which is then one for this platform."""
+"""The wheel is pure Python and uses the installed libcostinfer.  With COSTINFER_BUNDLE=/path/libcostinfer.so.0 in the
+environment, the wheel contains that library and is for this platform only."""
 import os
 import pathlib
 import shutil
+import sys
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.dist import Distribution
 
 bundle = os.environ.get("COSTINFER_BUNDLE")
+if bundle and not (os.path.isabs(bundle) and os.path.isfile(bundle)):
+    # pip and build run this file in a folder of their own.
+    sys.exit(f"COSTINFER_BUNDLE={bundle} is not the absolute path of a file")
 
 
 class Build(build_py):
@@ -25,4 +29,4 @@ class Platform(Distribution):
         return bool(bundle)
 
 
-setup(cmdclass={"build_py": Build}, distclass=Platform)
+setup(license="MIT", cmdclass={"build_py": Build}, distclass=Platform)

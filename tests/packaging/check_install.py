@@ -6,7 +6,8 @@ import subprocess
 
 from packaging_support import BUILD, SOURCE, Installed, need, run
 
-WANTED = """bin/costd bin/costinfer include/costinfer/costinfer.h include/costinfer/costinfer.hpp
+WANTED = """bin/costd bin/costinfer include/costinfer/costinfer.h include/costinfer/types.h
+include/costinfer/costinfer.hpp
 {lib}/libcostinfer.so {lib}/libcostinfer.so.0 {lib}/libcostinfer.a {lib}/pkgconfig/libcostinfer.pc
 {lib}/cmake/costinfer/costinfer-config.cmake {lib}/cmake/costinfer/costinfer-config-version.cmake
 lib/systemd/system/costd.service share/man/man1/costd.1 share/man/man1/costinfer.1

@@ -1,6 +1,8 @@
-"""The Python wheel in a clean venv, without a compiler: built from the sdist, pure and with the library inside;
-pytest on what is installed; mypy --strict on the package and its tests; struct layouts against a C compiler."""
+"""The Python wheel in a clean venv, without a compiler: from the sdist, and by the README's commands, pure and with the
+library inside; pytest on what is installed; mypy --strict on the package and its tests; struct layouts against a C
+compiler."""
 import os
+import re
 import shutil
 import sys
 
@@ -36,7 +38,7 @@ with Installed() as here:
     try:
         run(python, "-m", "venv", here.root / "venv")
         pip = [here.root / "venv/bin/pip", "-q", "--disable-pip-version-check"]
-        run(*pip, "install", "setuptools>=61", "wheel", "build", "pytest", "numpy", "mypy")
+        run(*pip, "install", "setuptools>=66", "wheel", "build", "pytest", "numpy", "mypy")
     except AssertionError as error:
         skip(f"a venv with pytest and mypy cannot be had: {str(error).splitlines()[-1]}")
     venv = here.root / "venv/bin/python"
@@ -51,9 +53,21 @@ with Installed() as here:
     build("--outdir", here.root / "dist")  # the sdist, and the wheel from it
     assert [p.name for p in (here.root / "dist").glob("*.whl")] == ["costinfer-0.1.0-py3-none-any.whl"]
     assert (here.root / "dist/costinfer-0.1.0.tar.gz").exists()
-    build("--wheel", "--outdir", here.root / "bundled", COSTINFER_BUNDLE=str(here.lib / "libcostinfer.so.0"))
-    (bundled,) = (here.root / "bundled").glob("*.whl")
-    assert "linux" in bundled.name, bundled.name
+
+    # The README's two commands, in a clone's top folder; the requirements of the build are in the venv already.
+    (printed,) = re.findall(r"```sh\n(.*?)```", (SOURCE / "bindings/python/README.md").read_text(), re.S)
+    clone = here.root / "clone"
+    shutil.copytree(tree, clone / "bindings/python")
+    (clone / "build").mkdir()
+    (clone / "build/lib").symlink_to(here.lib)
+    run("bash", "-euc", printed.replace("pip wheel ", "pip wheel --no-build-isolation "), cwd=clone,
+        env={**clean, "PATH": f"{here.root / 'venv/bin'}:{os.environ['PATH']}"})
+    wheels = sorted(p.name for p in clone.glob("*.whl"))
+    assert len(wheels) == 2 and wheels[1] == "costinfer-0.1.0-py3-none-any.whl" and "linux" in wheels[0], wheels
+    bundled = clone / wheels[0]
+    refused = run(*pip, "wheel", "--no-build-isolation", "bindings/python", cwd=clone, ok=(1,), stderr=True,
+                  env={**clean, "COSTINFER_BUNDLE": "build/lib/libcostinfer.so.0"})
+    assert "is not the absolute path of a file" in refused, refused
 
     tests = here.work / "tests"
     shutil.copytree(SOURCE / "bindings/python/tests", tests, ignore=shutil.ignore_patterns("__pycache__"))

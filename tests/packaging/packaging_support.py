@@ -24,16 +24,16 @@ def need(*programs):
             skip(f"{program} is not installed (scripts/setup.sh --all)")
 
 
-def run(*command, cwd=None, env=None, ok=(0,), quiet=True, input=None):
-    """Runs a command, which must exit with one of `ok`; returns its standard output."""
+def run(*command, cwd=None, env=None, ok=(0,), quiet=True, stderr=False):
+    """Runs a command, which must exit with one of `ok`; returns its standard output, with `stderr` its errors too."""
     command = [str(c) for c in command]
-    result = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True, input=input)
+    result = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True)
     if result.returncode not in ok:
         said = f"{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
         raise AssertionError(f"{' '.join(command)}: exit {result.returncode}\n{said}")
     if not quiet:
         print(result.stdout, end="")
-    return result.stdout
+    return result.stdout + (result.stderr if stderr else "")
 
 
 def copy_sources(target):

@@ -215,7 +215,7 @@ class Meter:
         options = _ffi.MeterOptions(device=device.encode())
         if dollars_per_hour is not None:
             options.dollars_per_hour = dollars_per_hour.encode()
-        # Only one thread at a time may move time, and a collected bill is closed by whichever thread collects it.
+        # Only one thread at a time may advance time, and a collected bill is closed by whichever thread collects it.
         self._moving = threading.RLock()
         self._accounts: dict[str, int] = {}
         self._bills: set[int | None] = set()  # the addresses of the existing ones
