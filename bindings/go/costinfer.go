@@ -1,4 +1,5 @@
-// Package costinfer is GPT-2 inference that knows what it costs: the C library libcostinfer for Go.
+// Package costinfer runs GPT-2 models and accounts for what they cost.  It is the Go binding of the C library
+// libcostinfer.
 //
 //	engine, err := costinfer.Open(costinfer.Options{DollarsPerHour: "0.10"})
 //	...
@@ -8,8 +9,8 @@
 //	result, err := model.Generate(ctx, costinfer.Request{Prompt: "Once upon a time", MaxTokens: 40})
 //	fmt.Println(result.Choices[0].Text, result.Report.Cost)
 //
-// It is found by pkg-config and linked by cgo.  Engines and models may be used by many goroutines at once; a Stream
-// belongs to one.  What is cancelled by its context leaves the device before the next step, and is billed for
+// pkg-config finds the library and cgo links it.  Many goroutines may use an Engine or a Model concurrently; a Stream
+// belongs to one goroutine.  A request whose context is done leaves the device before the next step and is billed for
 // what was computed.
 package costinfer
 
@@ -63,7 +64,8 @@ type Error struct {
 func (e *Error) Error() string { return e.Message }
 func (e *Error) Unwrap() error { return e.Status }
 
-// call runs a C function and takes its message, which C keeps for each thread, before the goroutine can move.
+// call runs a C function.  The goroutine stays on one thread until its message is read, because C keeps one message
+// for each thread.
 func call(f func() C.enum_cinf_status) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -73,13 +75,13 @@ func call(f func() C.enum_cinf_status) error {
 	return nil
 }
 
-// Version is that of the C library.
+// Version returns the version of the C library.
 func Version() string { return C.GoString(C.cinf_version()) }
 
 // Cost is an exact amount of money.
 type Cost struct{ c C.struct_cinf_cost }
 
-// CostOf is what a time costs at a price: the time times the rate, divided by an hour.
+// CostOf returns what a time costs at a price: the time multiplied by the rate, divided by an hour.
 func CostOf(ns uint64, dollarsPerHour string) (Cost, error) {
 	text := C.CString(dollarsPerHour)
 	defer C.free(unsafe.Pointer(text))
@@ -93,7 +95,7 @@ func CostOf(ns uint64, dollarsPerHour string) (Cost, error) {
 // Add adds without rounding.
 func (a Cost) Add(b Cost) Cost { return Cost{C.cinf_cost_add(a.c, b.c)} }
 
-// Rat is the amount in dollars, exactly.
+// Rat returns the exact amount in dollars.
 func (a Cost) Rat() *big.Rat {
 	units := new(big.Int).SetUint64(uint64(a.c.hi))
 	units.Or(units.Lsh(units, 64), new(big.Int).SetUint64(uint64(a.c.lo)))
@@ -101,7 +103,7 @@ func (a Cost) Rat() *big.Rat {
 	return new(big.Rat).SetFrac(units, perDollar)
 }
 
-// String is dollars with 12 decimals, rounded half up.
+// String returns the amount in dollars with 12 decimals, rounded half up.
 func (a Cost) String() string {
 	var text [C.CINF_COST_TEXT_MAX]C.char
 	return C.GoString(C.cinf_cost_format(&text[0], a.c))
@@ -114,7 +116,7 @@ type Report struct {
 	Queue, Latency, FirstToken              time.Duration
 	Device, Prefill, Decode, Unpriced       time.Duration // Device = Prefill + Decode
 	Cost                                    Cost
-	DraftedTokens, AcceptedTokens           uint32 // guessed by speculation; of these, the ones that came true
+	DraftedTokens, AcceptedTokens           uint32 // draft tokens that speculation computed, and those accepted as output
 }
 
 func reportOf(r *C.struct_cinf_report) Report {
@@ -136,7 +138,7 @@ type ModelCosts struct {
 	Running, Waiting                        uint64
 }
 
-// Costs is one consistent picture of a device: Serve + Load + Idle = AsOf.
+// Costs is one consistent snapshot of a device: Serve + Load + Idle = AsOf.
 type Costs struct {
 	Device                        string
 	AsOf, Serve, Load, Idle       time.Duration
@@ -144,27 +146,27 @@ type Costs struct {
 	Models                        []ModelCosts
 }
 
-// Options of an engine; the zero value is good.
+// Options are the options of an engine; the zero value is ready to use.
 type Options struct {
 	Device         string // "" is "auto"
 	Threads        uint32
 	KVMemory       uint64
 	KV             string // type of keys and values: "f32" ("") or "f16"
-	NoSpeculation  bool   // one token of a text in a step
+	NoSpeculation  bool   // at most one token of a sequence in a step
 	QueueMax       uint32
 	DollarsPerHour string // "": unpriced
-	Profile        bool   // time every kernel of a device that can, for Engine.Profile
-	// Where either is given the device's kind decides, and they stand for DollarsPerHour.
+	Profile        bool   // time every kernel, where the device can, for Engine.Profile
+	// Prices by the kind of device.  If either is set, the two replace DollarsPerHour.
 	CPUDollarsPerHour, GPUDollarsPerHour string
 }
 
 // Engine is one device and the models on it.
 type Engine struct {
-	mu sync.RWMutex // against use while closing
+	mu sync.RWMutex // keeps Close from running during another call
 	c  *C.struct_cinf_engine
 }
 
-// texts are C strings that live as long as a call.
+// texts are C strings that live until a call returns.
 type texts []*C.char
 
 func (t *texts) add(s string) *C.char {
@@ -215,7 +217,7 @@ func Open(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Close cancels what runs and gives the device back.  More than once does no harm.
+// Close cancels the running requests and releases the device.  Further calls have no effect.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	c := e.c
@@ -241,16 +243,16 @@ func (e *Engine) SetPrice(dollarsPerHour string) error {
 	return e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status { return C.cinf_engine_set_price(c, text) })
 }
 
-// Kernel is what a kernel took since the engine was opened, by the device's own clock; on device "cpu" a kind of phases
-// of its steps.
+// Kernel is the time of one kernel since the engine was opened, by the device's own clock; on device "cpu" the time of
+// one kind of a step's phases.
 type Kernel struct {
 	Name     string
 	Launches uint64
 	Device   time.Duration
 }
 
-// Profile is the kernels, the longest first.  Unsupported without Options.Profile, and on a device that cannot time
-// them.
+// Profile returns the kernels, the longest first.  It fails with Unsupported without Options.Profile, and on a device
+// that cannot time kernels.
 func (e *Engine) Profile() ([]Kernel, error) {
 	var rows [256]C.struct_cinf_profile_row
 	var n C.uint32_t
@@ -266,7 +268,7 @@ func (e *Engine) Profile() ([]Kernel, error) {
 	return kernels, nil
 }
 
-// Costs says who used the machine.
+// Costs returns a snapshot of who used the machine.
 func (e *Engine) Costs() (Costs, error) {
 	return costsOf(func(s *C.struct_cinf_snapshot) error {
 		return e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status {
@@ -299,7 +301,7 @@ func costsOf(fill func(*C.struct_cinf_snapshot) error) (Costs, error) {
 	return costs, nil
 }
 
-// Metrics is a page for Prometheus and its content type; accept is the scraper's Accept header.
+// Metrics returns a page for Prometheus and its content type; accept is the scraper's Accept header.
 func (e *Engine) Metrics(accept string) (contentType, page string, err error) {
 	format := formatOf(accept)
 	err = e.with(func(c *C.struct_cinf_engine) C.enum_cinf_status {
@@ -332,7 +334,7 @@ func pageOf(page *string, m *C.struct_cinf_meter, format C.enum_cinf_exposition_
 	return status
 }
 
-// ModelOptions of loading; the zero value is good.
+// ModelOptions are the options of Load; the zero value is ready to use.
 type ModelOptions struct {
 	Name    string // "": the folder's last part
 	Weights string // "": as stored
@@ -350,7 +352,7 @@ func modelOf(c *C.struct_cinf_model) *Model {
 	return m
 }
 
-// Load loads a checkpoint's folder beside what is being served.
+// Load loads a checkpoint's folder while other models continue to serve.
 func (e *Engine) Load(folder string, o ModelOptions) (*Model, error) {
 	var t texts
 	defer func() { t.free() }()
@@ -374,7 +376,7 @@ func (e *Engine) Load(folder string, o ModelOptions) (*Model, error) {
 	return modelOf(c), nil
 }
 
-// Find is a loaded model by its name.
+// Find returns a loaded model by its name.
 func (e *Engine) Find(name string) (*Model, error) {
 	text := C.CString(name)
 	defer C.free(unsafe.Pointer(text))
@@ -393,11 +395,11 @@ func (m *Model) Unload() error {
 	return call(func() C.enum_cinf_status { return C.cinf_model_unload(m.c) })
 }
 
-// Encode is the token ids of a text.
+// Encode returns the token ids of a text.
 func (m *Model) Encode(text string) ([]int32, error) { return m.encode(text, 0) }
 
-// EncodeSpecial is the same with "<|endoftext|>" and other special tokens in the text as tokens; not for what strangers
-// wrote.
+// EncodeSpecial does the same, and reads "<|endoftext|>" and other special tokens in the text as tokens.  Do not use it
+// for untrusted text.
 func (m *Model) EncodeSpecial(text string) ([]int32, error) {
 	return m.encode(text, C.CINF_TOKENIZE_SPECIAL)
 }
@@ -417,7 +419,7 @@ func (m *Model) encode(text string, flags C.uint) ([]int32, error) {
 	return append([]int32{}, unsafe.Slice((*int32)(ids), int(n))...), nil
 }
 
-// Decode is the text of token ids.
+// Decode returns the text of token ids.
 func (m *Model) Decode(ids []int32) (string, error) {
 	defer runtime.KeepAlive(m)
 	var text *C.char
@@ -438,7 +440,7 @@ func idsOf(ids []int32) *C.int32_t {
 	return (*C.int32_t)(unsafe.Pointer(&ids[0]))
 }
 
-// Score is log P of each token given those before it; the first is NaN.
+// Score returns log P of each token given those before it; the first is NaN.
 func (m *Model) Score(ids []int32) ([]float32, error) {
 	defer runtime.KeepAlive(m)
 	out := make([]float32, len(ids)+1)
@@ -448,7 +450,7 @@ func (m *Model) Score(ids []int32) ([]float32, error) {
 	return out[:len(ids)], err
 }
 
-// ModelInfo is what is known of a model.
+// ModelInfo describes a model.
 type ModelInfo struct {
 	Name, Folder, Notes, Weights string
 	Parameters                   uint64
@@ -457,7 +459,7 @@ type ModelInfo struct {
 	VocabSize, Positions         uint32
 }
 
-// Info describes the model.
+// Info returns the model's description.
 func (m *Model) Info() ModelInfo {
 	defer runtime.KeepAlive(m)
 	var i C.struct_cinf_model_info
@@ -468,7 +470,7 @@ func (m *Model) Info() ModelInfo {
 		uint32(i.config.vocab_size), uint32(i.config.n_positions)}
 }
 
-// Logits are those of every position: a row of the vocabulary's size for each id.
+// Logits returns the logits of every position: [len(ids)][vocabulary].
 func (m *Model) Logits(ids []int32) ([][]float32, error) {
 	defer runtime.KeepAlive(m)
 	vocab := int(m.Info().VocabSize)
@@ -485,11 +487,11 @@ func (m *Model) Logits(ids []int32) ([][]float32, error) {
 	return rows, nil
 }
 
-// Request is a prompt and how to go on from it.  The zero value of every field is its default.
+// Request is a prompt and how to continue it.  The zero value of every field is its default.
 type Request struct {
 	Prompt                  string
 	Special                 bool    // "<|endoftext|>" and other special tokens in Prompt are tokens
-	PromptIDs               []int32 // goes before Prompt
+	PromptIDs               []int32 // used instead of Prompt if not empty
 	MaxTokens               uint32
 	IgnoreEOS               bool
 	Stop                    []string
@@ -502,9 +504,9 @@ type Request struct {
 	LogitBias               map[int32]float32
 	Seed                    uint64
 	Logprobs                bool
-	TopLogprobs             uint32        // so many alternatives at each place; Logprobs, too
-	Timeout                 time.Duration // 0: never; a negative one has passed
-	UnreadMax               uint32        // with so many events to be read it sits out, as if paused; 0: no limit
+	TopLogprobs             uint32        // the number of alternatives at each position; implies Logprobs
+	Timeout                 time.Duration // 0: no limit; a negative one has already expired
+	UnreadMax               uint32        // with this many unread events the request pauses; 0: no limit
 }
 
 // Logprob is a token and its log-probability.
@@ -520,7 +522,7 @@ type Event struct {
 	Text    string    // whole characters that became certain, perhaps none
 	Logprob float32   // if asked for
 	Top     []Logprob // if asked for, the most likely first
-	Finish  string    // "" but at the end of the choice
+	Finish  string    // "" except at the end of the choice
 }
 
 // Stream is a request under way.
@@ -529,12 +531,12 @@ type Stream struct {
 	report *Report
 }
 
-// Submit queues a request.  Close the stream in the end.
+// Submit queues a request.  The caller closes the stream.
 func (m *Model) Submit(r Request) (*Stream, error) {
 	defer runtime.KeepAlive(m)
 	var t texts
 	defer func() { t.free() }()
-	// What C is given to follow must lie in C's memory.
+	// Memory that C reads through pointers must be C's own.
 	allocate := func(n int, size C.size_t) unsafe.Pointer {
 		p := (*C.char)(C.calloc(C.size_t(n)+1, size))
 		t = append(t, p)
@@ -584,7 +586,8 @@ func (m *Model) Submit(r Request) (*Stream, error) {
 	return s, nil
 }
 
-// Next waits for the next event; nil at the end.  When ctx is done the request is cancelled, and ctx's error returned.
+// Next waits for the next event; it returns nil at the end.  When ctx is done, Next cancels the request and returns
+// ctx's error.
 func (s *Stream) Next(ctx context.Context) (*Event, error) {
 	defer runtime.KeepAlive(s)
 	const slice = 20 * time.Millisecond
@@ -623,7 +626,8 @@ func (s *Stream) Next(ctx context.Context) (*Event, error) {
 	return nil, &Error{Closed, "the stream was closed"}
 }
 
-// Pause takes the request out of the device's steps, and back: it keeps its place and costs nothing.
+// Pause takes the request out of the device's steps (true) or puts it back (false).  While paused, it keeps its place
+// and costs nothing.
 func (s *Stream) Pause(pause bool) {
 	defer runtime.KeepAlive(s)
 	if s.c != nil {
@@ -631,7 +635,7 @@ func (s *Stream) Pause(pause bool) {
 	}
 }
 
-// Report is the report so far, or the final one after the end or Close.
+// Report returns the report so far, or the final one after the end or Close.
 func (s *Stream) Report() Report {
 	defer runtime.KeepAlive(s)
 	if s.report != nil {
@@ -643,7 +647,7 @@ func (s *Stream) Report() Report {
 	return reportOf(&r)
 }
 
-// Close cancels the request if it runs and lets go of it; its final report stays.
+// Close cancels the request if it runs, and releases it; the final report stays readable.
 func (s *Stream) Close() {
 	if s.c == nil {
 		return
@@ -674,7 +678,7 @@ type Result struct {
 	Report  Report
 }
 
-// Generate submits, waits and collects.
+// Generate submits a request, waits for it and returns all of its choices.
 func (m *Model) Generate(ctx context.Context, r Request) (*Result, error) {
 	s, err := m.Submit(r)
 	if err != nil {

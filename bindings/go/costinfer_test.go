@@ -147,7 +147,7 @@ func paused(t *testing.T, m *Model, r Request) {
 		text += e.Text
 		if first {
 			s.Pause(true)
-			// The step that is under way still counts.
+			// The running step still counts.
 			before, after := Report{}, s.Report()
 			for i := 0; i < 100 && after != before; i++ {
 				time.Sleep(30 * time.Millisecond)

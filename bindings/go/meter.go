@@ -24,13 +24,13 @@ import (
 //	meter.Idle()
 //	report := bill.Close("stop")
 //
-// It may be used by many goroutines at once.
+// Many goroutines may use it concurrently.
 type Meter struct {
-	mu sync.Mutex // what moves time is called by one thread at a time
+	mu sync.Mutex // only one thread at a time may advance time
 	c  *C.struct_cinf_meter
 }
 
-// NewMeter starts a timeline, in idle.  device is its label; without a price, "", amounts are zero.
+// NewMeter starts a timeline in the idle state.  device is its label; if the price is "", amounts are zero.
 func NewMeter(device, dollarsPerHour string) (*Meter, error) {
 	var t texts
 	defer func() { t.free() }()
@@ -63,7 +63,7 @@ type Bill struct {
 	open  bool // guarded by the meter's lock
 }
 
-// OpenBill is a request to model that waits to be served.
+// OpenBill opens the bill of a request to model, which waits to be served.
 func (m *Meter) OpenBill(model string) (*Bill, error) {
 	defer runtime.KeepAlive(m)
 	account, err := m.account(model)
@@ -81,8 +81,8 @@ func (m *Meter) OpenBill(model string) (*Bill, error) {
 	return b, nil
 }
 
-// Close ends the request with a reason ("stop", "length", "cancelled" …; any other is "failed") and returns its final
-// report.  Closed again, it stays as it is.
+// Close ends the request with a reason ("stop", "length", "cancelled" …; any other counts as "failed") and returns its
+// final report.  Closing it again returns the same report.
 func (b *Bill) Close(finish string) Report {
 	defer runtime.KeepAlive(b)
 	b.meter.mu.Lock()
@@ -100,7 +100,7 @@ func (b *Bill) Close(finish string) Report {
 	return b.Report()
 }
 
-// Report is the report so far, or the final one.
+// Report returns the report so far, or the final one.
 func (b *Bill) Report() Report {
 	defer runtime.KeepAlive(b)
 	var r C.struct_cinf_report
@@ -109,29 +109,29 @@ func (b *Bill) Report() Report {
 	return reportOf(&r)
 }
 
-// Share is one bill's part in an interval; the weights say how long its work would have taken alone.
+// Share is one bill's part in an interval; the weights are the time that its work would have taken alone.
 type Share struct {
 	Bill                                    *Bill
 	PrefillWeight, DecodeWeight             uint64
 	InputTokens, CachedTokens, OutputTokens uint32
 }
 
-// Busy says that the device leaves idle.
+// Busy reports that the device starts to work.
 func (m *Meter) Busy() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	C.cinf_meter_busy(m.c)
 }
 
-// Idle says that the device has nothing left to do.
+// Idle reports that the device has nothing left to do.
 func (m *Meter) Idle() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	C.cinf_meter_idle(m.c)
 }
 
-// Charge charges the time since the last boundary to the shares, and returns it.  A bill that is closed, another
-// meter's, or in two shares is Invalid.
+// Charge charges the time since the last boundary to the shares and returns it.  It fails with Invalid if a bill is
+// closed, belongs to another meter, or is in two shares.
 func (m *Meter) Charge(shares ...Share) (time.Duration, error) {
 	defer runtime.KeepAlive(shares)
 	m.mu.Lock()
@@ -150,7 +150,7 @@ func (m *Meter) Charge(shares ...Share) (time.Duration, error) {
 	return time.Duration(C.cinf_meter_charge(m.c, &array[0], C.uint32_t(len(shares)))), nil
 }
 
-// SetPrice changes the price from now on; "" is no price.
+// SetPrice changes the price from now on; "" means unpriced.
 func (m *Meter) SetPrice(dollarsPerHour string) error {
 	var t texts
 	defer func() { t.free() }()
@@ -160,19 +160,19 @@ func (m *Meter) SetPrice(dollarsPerHour string) error {
 	return call(func() C.enum_cinf_status { return C.cinf_meter_set_price(m.c, text) })
 }
 
-// SetGPUMemory tells Metrics of a GPU's memory as allocated by this program, and in all.
+// SetGPUMemory sets a GPU's memory as allocated by this program, and in total, for Metrics.
 func (m *Meter) SetGPUMemory(usedBytes, totalBytes uint64) {
 	defer runtime.KeepAlive(m)
 	C.cinf_meter_set_gpu_memory(m.c, C.uint64_t(usedBytes), C.uint64_t(totalBytes))
 }
 
-// SetGPUTaken tells Metrics of the GPU's used memory as its driver counts it, others' included; 0: nobody knows.
+// SetGPUTaken sets the GPU's used memory as its driver counts it, other programs' included, for Metrics; 0: unknown.
 func (m *Meter) SetGPUTaken(usedBytes uint64) {
 	defer runtime.KeepAlive(m)
 	C.cinf_meter_set_gpu_taken(m.c, C.uint64_t(usedBytes))
 }
 
-// Costs says who used the machine.
+// Costs returns a snapshot of who used the machine.
 func (m *Meter) Costs() (Costs, error) {
 	defer runtime.KeepAlive(m)
 	return costsOf(func(s *C.struct_cinf_snapshot) error {
@@ -180,7 +180,7 @@ func (m *Meter) Costs() (Costs, error) {
 	})
 }
 
-// Metrics is a page for Prometheus and its content type; accept is the scraper's Accept header.
+// Metrics returns a page for Prometheus and its content type; accept is the scraper's Accept header.
 func (m *Meter) Metrics(accept string) (contentType, page string, err error) {
 	defer runtime.KeepAlive(m)
 	format := formatOf(accept)

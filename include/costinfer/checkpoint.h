@@ -1,11 +1,12 @@
 /* checkpoint.h - a model's files as a table of named tensors, and its configuration.
  *
- * Reads a Hugging Face folder (model.safetensors, sharded safetensors with an index, pytorch_model.bin of
- * either kind, sharded too) or any single .safetensors or .bin file.  Everything in these files is hostile
- * until checked: a malformed one gives CINF_EFORMAT with one line that names the file, the tensor and the
- * fault.  Nothing in them is ever executed, and nothing larger than the file justifies is allocated.
+ * This header reads a Hugging Face folder (model.safetensors, sharded safetensors with an index,
+ * pytorch_model.bin of either kind, sharded too) or any single .safetensors or .bin file.  Everything in
+ * these files is hostile until checked: a malformed one gives CINF_EFORMAT with one line that names the file,
+ * the tensor and the fault.  Nothing in them is ever executed, and nothing larger than the file justifies is
+ * allocated.
  *
- * A checkpoint is immutable once open; many threads may read tensors concurrently. */
+ * A checkpoint is immutable once open; many threads may read its tensors concurrently. */
 #ifndef COSTINFER_CHECKPOINT_H
 #define COSTINFER_CHECKPOINT_H
 
@@ -20,12 +21,12 @@
 extern "C" {
 #endif
 
-enum { CINF_DIMS_MAX = 8 }; /* dimensions of a tensor at most */
+enum { CINF_DIMS_MAX = 8 }; /* the most dimensions of a tensor */
 
 /* A named array of numbers in the checkpoint's files. */
 struct cinf_tensor {
-    const char *name;             /* UTF-8; valid while the checkpoint is */
-    const char *file;             /* the file it lies in, likewise */
+    const char *name;             /* UTF-8; valid while the checkpoint is open */
+    const char *file;             /* the file that holds it; as long valid */
     enum cinf_dtype dtype;        /* of its elements */
     const char *dtype_name;       /* as safetensors spells it: "F32", "BF16", "U8" … */
     uint32_t n_dims;              /* 0: a scalar */
@@ -36,22 +37,23 @@ struct cinf_tensor {
 
 struct cinf_checkpoint; /* an open checkpoint; immutable, for any number of threads */
 
-/* `path` is a folder (safetensors go before pickles, one file before shards), an index of shards, or a single
- * file: one named .safetensors or .bin must be what its name says, any other is taken by its first bytes.
- * CINF_ENOTFOUND, CINF_EFORMAT, CINF_EIO, or CINF_EUNSUPPORTED for what is well-formed but unusual: expanded
- * views, big-endian elements, more than 65,536 tensors.
- * A pytorch_model.bin that is a zip archive is read once as a whole, to compare it with its checksums; bytes
- * that differ are CINF_EFORMAT. */
+/* `path` is a folder, an index of shards, or a single file.  In a folder, safetensors are preferred to
+ * pickles and one file to shards.  A file named .safetensors or .bin must be of that format; the first bytes
+ * decide for any other name. Fails with CINF_ENOTFOUND, CINF_EFORMAT, CINF_EIO, or CINF_EUNSUPPORTED for a
+ * file that is well-formed but unusual: expanded views, big-endian elements, more than 65,536 tensors. A
+ * pytorch_model.bin that is a zip archive is read once as a whole and compared with its checksums; a
+ * difference is CINF_EFORMAT. */
 CINF_API enum cinf_status cinf_checkpoint_open(struct cinf_checkpoint **out, const char *path);
 CINF_API void cinf_checkpoint_free(struct cinf_checkpoint *checkpoint); /* accepts NULL */
 
 /* "safetensors", "safetensors, 3 shards", "pytorch zip", "pytorch legacy" … */
 CINF_API const char *cinf_checkpoint_format(const struct cinf_checkpoint *checkpoint);
 
-/* How many tensors there are. */
+/* The number of tensors. */
 CINF_API uint32_t cinf_checkpoint_count(const struct cinf_checkpoint *checkpoint);
 
-/* Tensor `index` in the order of names, valid while the checkpoint is; NULL from the count on. */
+/* Tensor `index` in the order of names, valid while the checkpoint is open; NULL if `index` is the count or
+ * more. */
 CINF_API const struct cinf_tensor *cinf_checkpoint_tensor(const struct cinf_checkpoint *checkpoint,
                                                           uint32_t index);
 
@@ -60,37 +62,37 @@ CINF_API const struct cinf_tensor *cinf_checkpoint_find(const struct cinf_checkp
                                                         const char *name);
 
 /* Reads elements [first, first + n) in row-major order, as stored (little-endian, dtype's width), whatever
- * the strides in the file.  CINF_EINVAL for elements it does not have, CINF_EUNSUPPORTED for
- * CINF_DTYPE_OTHER, CINF_EIO. */
+ * the strides in the file.  Fails with CINF_EINVAL for elements that the tensor does not have,
+ * CINF_EUNSUPPORTED for CINF_DTYPE_OTHER, or CINF_EIO. */
 CINF_API enum cinf_status cinf_checkpoint_read(const struct cinf_checkpoint *checkpoint,
                                                const struct cinf_tensor *tensor, uint64_t first, uint64_t n,
                                                void *elements);
 
 /* ---- config.json and generation_config.json ----------------------------------------------- */
 
-enum { CINF_EOS_MAX = 16 }; /* tokens that end a text, at most */
+enum { CINF_EOS_MAX = 16 }; /* the most tokens that end a text */
 
-/* What changes the result, with GPT-2's defaults where a key is absent.  Without a size of its own and within
- * cinf_model_info, it changes only with the soname. */
+/* The settings that change a model's results, with GPT-2's defaults for absent keys.  The struct has no size
+ * field and is part of cinf_model_info, so it changes only with the soname. */
 struct cinf_config {
     uint32_t vocab_size;                  /* V */
     uint32_t n_positions;                 /* P, the context */
     uint32_t n_embd;                      /* D */
     uint32_t n_layer;                     /* L */
     uint32_t n_head;                      /* H; divides D */
-    uint32_t n_inner;                     /* I; 4D where null or absent */
+    uint32_t n_inner;                     /* I; 4D if null or absent */
     enum cinf_activation activation;      /* of the feed-forward layer */
     float layer_norm_epsilon;             /* added to the variance */
     bool scale_attn_weights;              /* attention scores are divided by sqrt(D / H) */
     bool scale_attn_by_inverse_layer_idx; /* and by the layer's number, from 1 */
-    bool tie_word_embeddings;             /* the embeddings are the output layer, too */
-    uint32_t n_eos;            /* tokens that end a text; generation_config.json wins over config.json */
+    bool tie_word_embeddings;             /* the embeddings are also the output layer */
+    uint32_t n_eos;            /* tokens that end a text; generation_config.json overrides config.json */
     int32_t eos[CINF_EOS_MAX]; /* [n_eos] */
     int32_t bos;               /* the token that begins a text; -1: none */
 };
 
-/* Reads folder/config.json, and folder/generation_config.json if there is one.  CINF_ENOTFOUND; CINF_EFORMAT
- * for a value that makes no sense, CINF_EUNSUPPORTED for a model that is not a GPT-2 this library runs.
+/* Reads folder/config.json, and folder/generation_config.json if it exists.  Fails with CINF_ENOTFOUND,
+ * CINF_EFORMAT for an impossible value, or CINF_EUNSUPPORTED for a model that this library does not run.
  * Tokens that the vocabulary lacks are left out: eos may be empty, bos -1. */
 CINF_API enum cinf_status cinf_config_read(struct cinf_config *out, const char *folder);
 
@@ -101,7 +103,8 @@ enum { CINF_CONFIG_NOTES_MAX = 2048 }; /* bytes of notes, at most */
 CINF_API enum cinf_status cinf_config_read_with_notes(struct cinf_config *out,
                                                       char notes[CINF_CONFIG_NOTES_MAX], const char *folder);
 
-/* The published shapes: "distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl".  CINF_ENOTFOUND. */
+/* Fills *out with a published shape: "distilgpt2", "gpt2", "gpt2-medium", "gpt2-large" or "gpt2-xl".
+ * CINF_ENOTFOUND for any other name. */
 CINF_API enum cinf_status cinf_config_named(struct cinf_config *out, const char *name);
 
 /* "gelu_new", "gelu" … */

@@ -1,4 +1,4 @@
-/* costinfer.hpp - libcostinfer for C++17: handles that let go of themselves, failures as exceptions.
+/* costinfer.hpp - libcostinfer for C++17: handles that release themselves, failures as exceptions.
  *
  *     #include <costinfer/costinfer.hpp>
  *     #include <iostream>
@@ -11,8 +11,9 @@
  *         std::cout << result.text() << "\n$" << costinfer::format(result.report().cost) << "\n";
  *     }
  *
- * Everything is inline over the C headers, whose contracts hold.  A handle moves and is not copied; `get()`
- * gives the C handle for what is not wrapped.  Options structs are the C ones with setters that copy strings.
+ * Everything is inline over the C headers, whose contracts hold.  A handle can be moved and not copied; `get()`
+ * returns the C handle, for functions that are not wrapped.  Options structs are the C ones with setters that copy
+ * strings.
  */
 #ifndef COSTINFER_COSTINFER_HPP
 #define COSTINFER_COSTINFER_HPP
@@ -111,7 +112,7 @@ inline cinf_cost cost_of(uint64_t ns, const std::string &dollars_per_hour)
     return cinf_cost_of(ns, price);
 }
 
-/* One consistent picture of a meter. */
+/* One consistent snapshot of a meter. */
 class snapshot
 {
   public:
@@ -167,10 +168,10 @@ inline std::string metrics(const cinf_meter *meter, cinf_exposition_format forma
     return std::string(text, length);
 }
 
-/* ---- A meter of one's own --------------------------------------------------------------------- */
+/* ---- A meter for other inference engines ------------------------------------------------------ */
 
-/* One request that a meter charges.  Destroyed while open, it is closed as cancelled, by the thread that
- * moves time.  It keeps its meter alive. */
+/* One request that a meter charges.  It keeps its meter alive.  The destructor closes an open bill as cancelled, so it
+ * must run on the thread that advances time. */
 class bill
 {
   public:
@@ -218,7 +219,7 @@ class bill
     bool open_ = true;
 };
 
-/* A timeline of one device, for a program that runs models by itself.  One thread at a time moves time:
+/* A timeline of one device, for a program that runs models by itself.  Only one thread at a time may advance time by
  * busy(), idle(), charge(), charge_load(), set_price(), account(), open_bill() and closing a bill. */
 class meter
 {
@@ -232,7 +233,7 @@ class meter
         check(cinf_meter_new(&raw, &o));
         raw_.reset(raw, cinf_meter_free);
     }
-    /* The number of a model's account, which is made when it is new. */
+    /* The number of a model's account, which is created for a new name. */
     uint32_t account(const std::string &model)
     {
         uint32_t number = 0;
@@ -271,7 +272,7 @@ class meter
     {
         cinf_meter_set_gpu_memory(raw_.get(), used_bytes, total_bytes);
     }
-    /* Its used memory as its driver counts it, others' included; 0: nobody knows. */
+    /* The GPU's used memory as its driver counts it, other programs' included; 0: unknown. */
     void set_gpu_taken(uint64_t used_bytes) noexcept
     {
         cinf_meter_set_gpu_taken(raw_.get(), used_bytes);
@@ -452,7 +453,7 @@ class stream
     {
     }
 
-    /* The next event, or nothing when `timeout_ns` passed; after the end CINF_EVENT_END for ever. */
+    /* The next event, or nothing if `timeout_ns` passed.  After the end, every call returns CINF_EVENT_END. */
     std::optional<cinf_event> next(uint64_t timeout_ns = UINT64_MAX)
     {
         cinf_event event = detail::sized<cinf_event>();
@@ -466,7 +467,7 @@ class stream
     {
         cinf_request_cancel(raw_.get(), CINF_FINISH_CANCELLED);
     }
-    /* It keeps its place and enters no step until pause(false). */
+    /* The request keeps its place and enters no step until pause(false). */
     void pause(bool pause = true) noexcept
     {
         cinf_request_pause(raw_.get(), pause);
@@ -526,10 +527,10 @@ class stream
 
 /* ---- Models and engines ----------------------------------------------------------------------- */
 
-/* In C++ the struct's plain name is that of the function which fills it. */
+/* In C++ the struct's plain name would name the function that fills it. */
 using model_info = struct ::cinf_model_info;
 
-/* A counted handle on a loaded model.  All of its methods may be called from many threads at once. */
+/* A counted handle on a loaded model.  Many threads may call its methods concurrently. */
 class model
 {
   public:
@@ -537,8 +538,8 @@ class model
     {
     }
 
-    /* Generates and waits.  `on_text` gets each piece of text and returns false to cancel; what it throws
-     * cancels the request and is thrown on. */
+    /* Generates and waits.  `on_text` gets each piece of text and returns false to cancel; an exception from it
+     * cancels the request and is rethrown. */
     result generate(const request &r,
                     const std::function<bool(uint32_t, std::string_view)> &on_text = nullptr) const
     {
@@ -623,7 +624,7 @@ class model
     const cinf_tokenizer *tokenizer() const
     {
         const cinf_tokenizer *t = cinf_model_tokenizer(raw_.get());
-        return t ? t : throw error(CINF_EUNSUPPORTED, "a made-up model has no tokenizer");
+        return t ? t : throw error(CINF_EUNSUPPORTED, "a synthetic model has no tokenizer");
     }
     detail::handle<cinf_model> raw_;
 };
@@ -643,7 +644,7 @@ class engine_options
     {
         return set(options_.dollars_per_hour, std::move(price));
     }
-    /* Where the device's kind decides: these stand for dollars_per_hour(). */
+    /* Prices by the kind of device.  If either is set, the two replace dollars_per_hour(). */
     engine_options &cpu_dollars_per_hour(std::string price)
     {
         return set(options_.cpu_dollars_per_hour, std::move(price));
@@ -691,7 +692,7 @@ class engine_options
   private:
     engine_options &set(const char *&field, std::string text)
     {
-        texts_.push_back(std::move(text)); /* a deque: what is in it does not move */
+        texts_.push_back(std::move(text)); /* a deque, because its elements do not move */
         field = texts_.back().c_str();
         return *this;
     }
@@ -699,7 +700,7 @@ class engine_options
     std::deque<std::string> texts_;
 };
 
-/* One device and the models on it.  Destroyed, it cancels what runs and gives the device back. */
+/* One device and the models on it.  The destructor cancels what runs and releases the device. */
 class engine
 {
   public:
@@ -743,7 +744,7 @@ class engine
     {
         check(cinf_engine_set_price(raw_.get(), dollars_per_hour.c_str()));
     }
-    /* The kernels (device "cpu": phases) of an engine with engine_options::profile(), the longest first. */
+    /* The kernels (on device "cpu", the phases) of an engine with engine_options::profile(), the longest first. */
     std::vector<cinf_profile_row> profile() const
     {
         std::vector<cinf_profile_row> rows(256);
