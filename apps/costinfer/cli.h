@@ -1,5 +1,5 @@
-/* cli.h - what the commands of costinfer share: opening a device and a model, saying what went wrong, and
- * writing results.  Each command is a file of its own, cli_<command>.c, on the public API. */
+/* cli.h - what the commands of costinfer share: opening a device and a model, reporting failures, and writing
+ * results.  Each command is a file of its own, cli_<command>.c, on the public API. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -28,7 +28,7 @@ struct common_flags {
     bool profile;
 };
 
-/* Rows of a flag table.  An array takes them with a comma between. */
+/* Rows of a flag table, for an initializer. */
 #define MODEL_FLAG(common)                                                                                   \
     {                                                                                                        \
         "model", FLAG_TEXT, &(common)->model, 0, 0, "DIR", "The checkpoint's folder, with its tokenizer."    \
@@ -50,21 +50,21 @@ struct common_flags {
           "Threads of the device (default: its choice)." },                                                  \
     {                                                                                                        \
         "kv", FLAG_KV, &(common)->kv, 0, 0, "TYPE",                                                          \
-            "How keys and values of past tokens are kept: f32, f16, which halves their memory and what\n"    \
+            "How keys and values of past tokens are stored: f32; f16, which halves their memory and what\n"  \
             "attention reads (devices cpu and opencl), or auto (default): f16 where --weights is int8\n"     \
             "or int4, f32 otherwise."                                                                        \
     }
 #define WEIGHTS_FLAG(common)                                                                                 \
     {                                                                                                        \
         "weights", FLAG_WEIGHTS, &(common)->weights, 0, 0, "TYPE",                                           \
-            "How weights are kept in memory: auto, f32, f16, bf16, int8 or int4 (default auto: as\n"         \
+            "How weights are stored in memory: auto, f32, f16, bf16, int8 or int4 (default auto: as\n"       \
             "the checkpoint stores them, as far as the device can)."                                         \
     }
 #define PROFILE_FLAG(common)                                                                                 \
     {                                                                                                        \
         "profile", FLAG_SWITCH, &(common)->profile, 0, 0, NULL,                                              \
-            "At the end on standard error: what each kernel of an OpenCL device took, or each kind of\n"     \
-            "phase of device cpu.  Timing kernels takes time too."                                           \
+            "Prints on standard error the time of each kernel of an OpenCL device, or of each kind of\n"     \
+            "phase of device cpu.  Timing itself takes time."                                                \
     }
 #define PRICE_FLAGS(common)                                                                                  \
     { "cost-per-hour",                                                                                       \
@@ -73,7 +73,7 @@ struct common_flags {
       0,                                                                                                     \
       0,                                                                                                     \
       "DOLLARS",                                                                                             \
-      "What the machine costs an hour.  Without it time is reported and no cost." },                         \
+      "The machine's price in dollars an hour.  Without it, time is reported but no cost." },                \
     {                                                                                                        \
         "price", FLAG_PRICE, &(common)->price, 0, 0, "DOLLARS", "The same."                                  \
     }
@@ -85,9 +85,9 @@ struct session {
     bool profile;
 };
 
-/* Opens the engine and loads the model, with a progress line on a terminal when that takes more than two
- * seconds.  `engine` (or NULL) and `model` (or NULL) hold what else is wanted.  False after saying what
- * went wrong. */
+/* Opens the engine and loads the model, with a progress line on a terminal if that takes more than two
+ * seconds. `engine` and `model`, which may be NULL, are further options.  False after a failure, which it has
+ * printed. */
 bool session_open(struct session *session, const struct common_flags *common,
                   const struct cinf_engine_options *engine, const struct cinf_model_options *model);
 void session_close(struct session *session);
@@ -104,7 +104,7 @@ void progress_end(struct progress *progress);
 
 /* ---- Ctrl-C ---------------------------------------------------------------------------------- */
 
-/* From here on the first Ctrl-C only sets a flag; a second one ends the program immediately. */
+/* After this call the first Ctrl-C only sets a flag; a second one ends the program immediately. */
 void interrupt_catch(void);
 bool interrupted(void);
 
@@ -114,22 +114,23 @@ bool interrupted(void);
 int fail_last(void);
 int fail_with(const char *format, ...) CINF_PRINTF(1, 2);
 
-/* Reads all of a file, "-" for standard input.  False after saying what went wrong. */
+/* Reads all of a file, "-" for standard input.  False after a failure, which it has printed. */
 bool read_all(struct strbuf *out, const char *path);
 
 /* Writes text and a line feed to standard output.  Returns the exit status. */
 int print_document(const struct strbuf *text);
 
-/* Writes a report as a member that is an object; its times stay nanoseconds. */
+/* Writes a report as a member that is an object, with times in nanoseconds. */
 void put_report(struct json_writer *w, const char *key, const struct cinf_report *report);
 
-/* Dollars, or null for what is unpriced. */
+/* Writes dollars, or null if the cost is unpriced. */
 void put_cost(struct json_writer *w, const char *key, const struct cinf_report *report);
 
-/* "$0.000003416667", or "no price" for what is unpriced. */
+/* Writes "$0.000003416667", or "no price" if the cost is unpriced. */
 const char *cost_text(char text[CINF_COST_TEXT_MAX + 1], const struct cinf_report *report);
 
-/* Text out of a file, made fit for a terminal: control characters and what is not UTF-8 escaped. */
+/* Adds text from a file so that a terminal can show it: control characters and bytes that are not UTF-8 are
+ * escaped. */
 void put_printable(struct strbuf *out, const char *text);
 
 double seconds_of(uint64_t ns);

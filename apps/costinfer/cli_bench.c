@@ -1,8 +1,8 @@
 /* cli_bench.c - how fast a model runs here.
  *
- * Two clocks: the time on the device that requests are billed for, and the time that the caller waits, which
- * is the one to compare with other programs.  A figure is the median of several runs after one that is thrown
- * away.  Prompts are synthetic ids, and nothing is reused from an earlier run's cache. */
+ * Every run is timed by two clocks: the device's time, which requests are billed for, and the time that the
+ * caller waits, which is the one to compare with other programs.  A figure is the median of several runs
+ * after one that is discarded.  Prompts are synthetic ids, and no run reuses the cache of an earlier one. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +22,15 @@ static const uint32_t stream_counts[] = { 1, 2, 4, 8, 16, 32 };
 
 enum kind { PREFILL, DECODE, STREAMS };
 
-/* What a run gave: so many tokens, in so long. */
+/* The result of one run: a number of tokens and their time. */
 struct sample {
     uint64_t tokens, device_ns, wall_ns;
 };
 
 struct figure {
     enum kind kind;
-    uint32_t size; /* a prompt's length, the tokens before, or the number of streams */
-    uint32_t runs; /* that `sample` is the median of */
+    uint32_t size; /* the length of the prompt, the number of preceding tokens, or the number of streams */
+    uint32_t runs; /* `sample` is their median */
     struct sample sample;
 };
 
@@ -39,16 +39,16 @@ struct bench {
     struct cinf_model_info info;
     struct cinf_device_info device;
     struct machine_speed machine;
-    bool logprobs;         /* texts want their log-probabilities, and so all logits */
-    uint32_t runs, tokens; /* measured runs a figure; tokens decoded in each */
-    uint64_t budget_ns;    /* after so long a figure makes do with the runs it has */
+    bool logprobs;         /* requests ask for log-probabilities, which need all logits */
+    uint32_t runs, tokens; /* measured runs for each figure; tokens decoded in each run */
+    uint64_t budget_ns;    /* after this time, a figure uses the runs it has */
     uint64_t load_ns, resident_bytes, resident_peak_bytes;
     int32_t *prompt; /* [n_positions] synthetic ids */
     struct figure figures[FIGURES_MAX];
     uint32_t n_figures;
     uint64_t charge_ns[2];                     /* to split a step over 1 and over STREAMS_MAX requests */
     uint64_t page_ns, page_bytes;              /* to write the metrics of the engine */
-    uint64_t text_bytes, encode_ns, decode_ns; /* of the tokenizer; 0: no text was given */
+    uint64_t text_bytes, encode_ns, decode_ns; /* of the tokenizer; 0 without a text */
 };
 
 static uint64_t resident_now(void)
@@ -75,8 +75,8 @@ static uint64_t bytes_per_token(const struct bench *b)
     return b->logprobs ? b->info.weight_bytes : b->info.greedy_bytes;
 }
 
-/* What a decode step reads: weights, and keys and values of every layer at the middle of the tokens decoded.
- */
+/* The bytes that a decode step reads: weights, and the keys and values of every layer halfway through the
+ * run. */
 static uint64_t step_bytes(const struct bench *b, uint32_t depth)
 {
     const struct cinf_config *c = &b->info.config;
@@ -84,7 +84,7 @@ static uint64_t step_bytes(const struct bench *b, uint32_t depth)
     return bytes_per_token(b) + 2 * element * c->n_layer * c->n_embd * (depth + b->tokens / 2);
 }
 
-/* Multiplications and additions of a prompt's products and attention.  The head is needed for one row. */
+/* Multiplications and additions of a prompt's matrix products and attention.  Only one row needs logits. */
 static double prompt_flops(const struct cinf_config *c, uint32_t n)
 {
     double d = c->n_embd, layer = 2 * (4 * d * d + 2 * d * c->n_inner) * n + 2 * d * n * (n + 1.0);
@@ -99,14 +99,14 @@ static bool failed(void)
     return false;
 }
 
-/* The least of what was seen, 0 being nothing. */
+/* The smaller value; `a` is 0 before the first measurement. */
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a == 0 || b < a ? b : a;
 }
 
-/* Runs `n` requests concurrently to their ends and adds up what they took; first_token_ns is the last one's.
- * False after saying what went wrong. */
+/* Runs `n` requests concurrently to their ends and adds up their reports; first_token_ns is that of the last
+ * request. False after a failure, which it has printed. */
 static bool run_requests(struct cinf_model *model, const struct cinf_request_options *options, uint32_t n,
                          struct cinf_report *sum)
 {
@@ -152,7 +152,7 @@ static bool take_sample(const struct bench *b, enum kind kind, uint32_t size, st
     uint64_t wall_ns = clock_monotonic_ns() - start;
     if (kind == PREFILL)
         *out = (struct sample){ size, sum.prefill_ns, wall_ns };
-    else if (kind == DECODE) /* the first token of a request comes out of its prompt's last step */
+    else if (kind == DECODE) /* the prompt's last step yields the first token */
         *out = (struct sample){ sum.output_tokens - 1, sum.decode_ns, wall_ns - sum.first_token_ns };
     else
         *out = (struct sample){ sum.output_tokens, sum.device_ns, wall_ns };
@@ -165,7 +165,7 @@ static int by_time(const void *a, const void *b)
     return x->wall_ns < y->wall_ns ? -1 : x->wall_ns > y->wall_ns;
 }
 
-/* The one in the middle; of an even number the mean of both. */
+/* The median; for an even number of samples, the mean of the middle two. */
 static struct sample median(struct sample *samples, uint32_t n)
 {
     qsort(samples, n, sizeof *samples, by_time);
@@ -203,7 +203,7 @@ static bool measure_figures(struct bench *b)
     return good;
 }
 
-/* What keeping accounts adds to a step: on a meter of its own, a step is split over n requests. */
+/* Measures what accounting adds to a step, by splitting steps over n requests on a separate meter. */
 static bool measure_charge(uint64_t *out, uint32_t n)
 {
     struct cinf_meter *meter;
@@ -232,7 +232,7 @@ static bool measure_charge(uint64_t *out, uint32_t n)
     return status == CINF_OK || failed();
 }
 
-/* The metrics of the engine as a scrape would get them: the shortest of some times. */
+/* Measures how long a scrape of the engine's metrics takes; the shortest of several times counts. */
 static bool measure_page(struct bench *b, const struct cinf_meter *meter)
 {
     for (uint32_t i = 0; i < PAGES; i++) {
@@ -292,11 +292,11 @@ static double share_of(double part, double whole)
     return whole > 0 ? part / whole : 0;
 }
 
-/* One figure's own numbers, by the names they have in JSON and CSV. */
+/* The numbers derived from a figure, named as in JSON and CSV. */
 struct derived {
     double tokens_per_second;        /* of the device's time */
     double caller_tokens_per_second; /* of the time the caller waited */
-    double speed, limit;             /* DECODE: GB/s, PREFILL: GFLOP/s; and what the machine can do */
+    double speed, limit;             /* DECODE: GB/s, PREFILL: GFLOP/s; and the machine's own speed */
 };
 
 static struct derived derive(const struct bench *b, const struct figure *f)
@@ -471,7 +471,7 @@ static bool measure_everything(struct bench *b, const struct session *session, c
                 measure_page(b, cinf_engine_meter(session->engine)) &&
                 (!text_path || measure_tokenizer(b, text_path));
     mem_free(b->prompt);
-    b->resident_peak_bytes = resident_peak(); /* before the machine's own measuring adds to it */
+    b->resident_peak_bytes = resident_peak(); /* machine_measure() would add to it */
     b->machine = machine_measure(b->device.threads);
     return good;
 }
@@ -508,17 +508,18 @@ static int run(const struct command *self, int argc, char **argv)
         { "shape", FLAG_TEXT, &shape, 0, 0, "NAME",
           "Instead of a checkpoint, synthetic weights of a published shape: distilgpt2, gpt2,\n"
           "gpt2-medium, gpt2-large or gpt2-xl." },
-        { "runs", FLAG_U32, &bench.runs, 1, RUNS_MAX, "N", "Runs a figure is the median of (default 5)." },
+        { "runs", FLAG_U32, &bench.runs, 1, RUNS_MAX, "N",
+          "The number of runs for each figure, which is their median (default 5)." },
         { "tokens", FLAG_U32, &bench.tokens, 1, 4096, "N", "Tokens decoded in a run (default 32)." },
         { "seconds", FLAG_U32, &seconds, 0, 86400, "N",
-          "A figure makes do with fewer runs after so long (default 20)." },
+          "After this time, a figure uses the runs it has (default 20)." },
         { "logprobs", FLAG_SWITCH, &bench.logprobs, 0, 0, NULL,
-          "Requests ask for log-probabilities, which need all logits; the likeliest token alone\n"
-          "may be found with fewer." },
+          "Requests ask for log-probabilities, which need all logits.  Finding only the most likely\n"
+          "token may need fewer." },
         { "text", FLAG_TEXT, &text_path, 0, 0, "FILE",
           "Also measures the tokenizer, on this text (\"-\": standard input)." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL, "One JSON object." },
-        { "csv", FLAG_SWITCH, &csv, 0, 0, NULL, "Lines of figure,value,unit." },
+        { "csv", FLAG_SWITCH, &csv, 0, 0, NULL, "CSV lines: figure,value,unit." },
         PROFILE_FLAG(&common),
         DEVICE_FLAGS(&common),
         WEIGHTS_FLAG(&common),
@@ -533,7 +534,7 @@ static int run(const struct command *self, int argc, char **argv)
     if (json && csv)
         return usage_error(self, "--json and --csv exclude each other");
     bench.budget_ns = (uint64_t)seconds * 1000000000;
-    /* Made-up prompts end in loops, which speculation would make short work of. */
+    /* Generation from synthetic prompts ends in loops, which speculation would make unrealistically fast. */
     struct cinf_engine_options engine = { CINF_ENGINE_OPTIONS, .no_prefix_reuse = true,
                                           .no_speculation = true };
     struct cinf_model_options model = { CINF_MODEL_OPTIONS, .shape = shape, .slots = STREAMS_MAX };
@@ -547,17 +548,17 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command command_bench = {
     .name = "bench",
-    .summary = "how fast a model runs here",
+    .summary = "measure how fast a model runs",
     .synopsis = "(--model DIR | --shape NAME) [--json | --csv]",
     .manual =
-        "Measures prefill (prompts of 128 and 512 tokens), decode (with 0, 128, 512 and 960 tokens\n"
-        "before) and parallel streams (1 to 32 requests of one token each that decode together), as far\n"
-        "as the context and the cache's memory allow; loading, memory, what keeping accounts costs a\n"
-        "step, and with --text the tokenizer.  Figures are medians, in the time that a caller waits;\n"
-        "--json also has the time on the device that requests are billed for.\n"
+        "Measures prefill (prompts of 128 and 512 tokens), decode (after 0, 128, 512 and 960 tokens) and\n"
+        "parallel streams (1 to 32 requests with one-token prompts that decode together), as far as the\n"
+        "context and the cache's memory allow.  It also measures loading, memory, the cost of accounting\n"
+        "in each step, and with --text the tokenizer.  Figures are medians of the time that a caller\n"
+        "waits; --json also has the time on the device that requests are billed for.\n"
         "\n"
-        "GB/s is what a decode step has to read, weights and cache, times steps a second; GFLOP/s what\n"
-        "a prompt has to compute.  Percentages are of what the machine was seen to do at most, right\n"
-        "after the figures: reading memory, and float32 multiply-adds (int8 can exceed those).\n",
+        "GB/s counts the bytes that decode steps have to read (weights and cache), GFLOP/s the operations\n"
+        "that a prompt needs.  Percentages compare them with the machine's best speed, measured after the\n"
+        "figures: reading memory, and float32 multiply-adds (int8 can exceed those).\n",
     .run = run,
 };

@@ -1,4 +1,4 @@
-/* cli_devices.c - the devices that can compute. */
+/* cli_devices.c - lists and measures the devices that can compute. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -41,7 +41,8 @@ static void put_device(struct strbuf *out, const char *name, const struct cinf_d
 static const struct cinf_device_info *ask_device(struct cinf_device_info *info, const char *name)
 {
     struct cinf_engine *engine = NULL;
-    if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = name }) != CINF_OK)
+    if (cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = name }) !=
+        CINF_OK)
         return NULL;
     cinf_engine_device(engine, info);
     cinf_engine_close(engine);

@@ -30,7 +30,7 @@ bool ids_parse(struct ids *out, const char *text, size_t n)
 {
     struct ids list = { .given = true };
     size_t cap = 0;
-    bool expect = true, comma = false; /* an id may come; the last mark was a comma */
+    bool expect = true, comma = false; /* an id may follow; the last separator was a comma */
     const char *end = text + n;
     while (text < end && strchr(" \t\r\n[", *text) && *text)
         text++;
@@ -93,7 +93,7 @@ static int flag_set(const struct command *command, const struct flag *f, const c
     case FLAG_TEXTS: {
         struct texts *texts = f->to;
         if (texts->n == TEXTS_MAX)
-            return flag_error(command, f->name, "is given more than 16 times", NULL);
+            return flag_error(command, f->name, "was given more than 16 times", NULL);
         texts->items[texts->n++] = value;
         return FLAGS_GO;
     }
@@ -173,7 +173,7 @@ static void print_manual(const struct command *command, const struct flag *flags
         print_indented(flags[i].help);
     }
     printf("\nExit status: 0 done, 1 failed (one line on standard error says why), 2 a mistake in the\n"
-           "command line, 130 interrupted, 141 the reader of the output went away.\n");
+           "command line, 130 interrupted, 141 the output was closed by its reader.\n");
 }
 
 static const struct flag *flag_find(const struct flag *flags, size_t n, const char *name, size_t length)

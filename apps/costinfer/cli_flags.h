@@ -11,7 +11,7 @@
 struct command {
     const char *name;
     const char *summary;  /* one line, for the list of commands */
-    const char *operand;  /* "FILE", or NULL when the command takes none; it is then required */
+    const char *operand;  /* "FILE", which is then required; NULL: the command takes none */
     const char *synopsis; /* what follows "costinfer NAME " */
     const char *manual;   /* paragraphs, ending in a line feed */
     int (*run)(const struct command *self, int argc, char **argv); /* argv[0] is the name */
@@ -31,7 +31,7 @@ enum flag_kind {
 };
 
 struct kv_choice {
-    bool given; /* and not "auto" */
+    bool given; /* with a type other than "auto" */
     enum cinf_kv kv;
 };
 
@@ -44,13 +44,13 @@ struct texts {
 struct ids {
     int32_t *ids; /* freed by mem_free() */
     uint32_t n;
-    bool given; /* the flag was there, though perhaps with an empty list */
+    bool given; /* the flag was given; its list may be empty */
 };
 
 struct flag {
     const char *name; /* without its dashes */
     enum flag_kind kind;
-    void *to; /* of the kind's type; untouched when the flag is absent */
+    void *to; /* of the kind's type; untouched if the flag is absent */
     double low, high;
     const char *value; /* what the manual calls the value */
     const char *help;  /* lines without indentation */
@@ -58,17 +58,18 @@ struct flag {
 
 #define N_FLAGS(flags) (sizeof(flags) / sizeof *(flags))
 
-/* Decimal ids separated by commas or white space, perhaps in [ ]; false for anything else. */
+/* Reads decimal ids separated by commas or white space, optionally in [ ]; false for anything else. */
 bool ids_parse(struct ids *out, const char *text, size_t n);
 
 enum { FLAGS_GO = -1 };
 
 /* Reads `--name value`, `--name=value` and the operand; "--" ends the flags.  Returns FLAGS_GO, or the exit
- * status: 0 after --help, which prints the manual, 2 after a mistake, which is named on standard error. */
+ * status: 0 after --help, which prints the manual; 2 after a mistake, which it has described on standard
+ * error. */
 int flags_parse(const struct command *command, const struct flag *flags, size_t n_flags, int argc,
                 char **argv, const char **operand);
 
-/* A mistake in how flags go together; returns 2. */
+/* Prints a mistake in the combination of flags; returns 2. */
 int usage_error(const struct command *command, const char *message);
 
 #endif

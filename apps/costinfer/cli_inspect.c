@@ -1,4 +1,4 @@
-/* cli_inspect.c - what is in a checkpoint, or what is wrong with it. */
+/* cli_inspect.c - lists what a checkpoint contains, or reports what is wrong with it. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ static void put_shape(struct json_writer *w, const char *key, const struct cinf_
     json_close(w);
 }
 
-/* Here and below: a member of the object that `w` writes, or text, if that is NULL. */
+/* These functions write a member to `w`, or a line of text if `w` is NULL. */
 static void put_totals(struct strbuf *out, struct json_writer *w, const struct cinf_checkpoint *checkpoint)
 {
     uint64_t elements = 0, bytes = 0;
@@ -177,7 +177,7 @@ static void put_table(struct strbuf *out, const struct inspection *in)
         strbuf_printf(out, "\n\nnotes\n%.*s", (int)in->notes.len - 1, in->notes.text);
 }
 
-/* A folder's other files: each may be absent, none may be malformed. */
+/* Checks a folder's other files: each may be absent, but none may be malformed. */
 static bool read_folder(struct inspection *in)
 {
     char notes[CINF_CONFIG_NOTES_MAX];
@@ -228,14 +228,14 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command command_inspect = {
     .name = "inspect",
-    .summary = "list a checkpoint's tensors, or say what is wrong with it",
+    .summary = "list a checkpoint's tensors, or report what is wrong with it",
     .operand = "PATH",
     .synopsis = "PATH [--json]",
     .manual =
         "PATH is a checkpoint's folder (safetensors or pytorch_model.bin, sharded or not), or one such\n"
-        "file.  Nothing in it is executed.  Lists every tensor with its type and shape, the totals, and\n"
-        "for a folder its configuration, the size of its vocabulary and what its operator should know.\n"
-        "A malformed file gives one line that names the file, the tensor and the fault, and exit status\n"
-        "1.\n",
+        "file.  Nothing in it is executed.  The command lists every tensor with its type and shape, the\n"
+        "totals, and for a folder its configuration, the size of its vocabulary and notes for the operator.\n"
+        "For a malformed file it prints one line that names the file, the tensor and the fault, and exits with\n"
+        "status 1.\n",
     .run = run,
 };

@@ -24,7 +24,7 @@ static int compute(struct cinf_model *model, const struct ids *ids, const char *
     struct cinf_model_info info = { CINF_MODEL_INFO };
     struct cinf_report report = { CINF_REPORT };
     cinf_model_info(model, &info);
-    /* Checked here, so that a long list of ids is not first an allocation of many gigabytes. */
+    /* Checked before the logits are allocated, which could be many gigabytes. */
     if (ids->n > info.config.n_positions)
         return fail_with("%u tokens do not fit the context of %u", ids->n, info.config.n_positions);
     size_t n = (size_t)ids->n * info.config.vocab_size;
@@ -52,8 +52,9 @@ static int run(const struct command *self, int argc, char **argv)
     const char *path = NULL;
     const struct flag flags[] = {
         MODEL_FLAG(&common),
-        { "tokens", FLAG_IDS, &ids, 0, 0, "1,2,3", "The text as ids, at most the model's context." },
-        { "out", FLAG_TEXT, &path, 0, 0, "FILE", "Where the logits go; - is standard output." },
+        { "tokens", FLAG_IDS, &ids, 0, 0, "1,2,3",
+          "The text's token ids, at most as many as the model's context." },
+        { "out", FLAG_TEXT, &path, 0, 0, "FILE", "The file to write; - is standard output." },
         DEVICE_FLAGS(&common),
         WEIGHTS_FLAG(&common),
         PRICE_FLAGS(&common),
@@ -81,8 +82,8 @@ const struct command command_logits = {
     .name = "logits",
     .summary = "write the logits of every position to a file",
     .synopsis = "--model DIR --tokens 1,2,3 --out FILE [--weights f32]",
-    .manual = "Writes [tokens, vocabulary] raw little-endian float32, row by row: row i is what the model\n"
-              "expects after tokens 0 to i.  With numpy:\n\n"
+    .manual = "Writes [tokens, vocabulary] as raw little-endian float32, row by row: row i has the logits of\n"
+              "the token that follows tokens 0 to i.  With numpy:\n\n"
               "  numpy.fromfile('FILE', '<f4').reshape(tokens, -1)\n",
     .run = run,
 };

@@ -1,7 +1,7 @@
 /* cli_machine.c - the speed of memory and of multiply-adds.
  *
- * The best pass counts and not the median: a limit is what was seen to be possible.  Memory is read in huge
- * pages, from one place and from four by turns: machines differ in what they answer faster. */
+ * The best pass counts, not the median, because the result serves as an upper limit.  Memory is read in huge
+ * pages, alternately from one place and from four, because machines differ in which is faster. */
 #define _GNU_SOURCE /* MADV_HUGEPAGE */
 #include "cli_machine.h"
 
@@ -14,22 +14,21 @@
 enum {
     THREADS_MAX = 256,
     PASSES = 20,
-    STREAMS_MOST = 4,        /* places that a thread reads from side by side */
-    BLOCK = 8,               /* vectors of a place read at a time: two lines of cache */
-    AHEAD_BYTES = 1024,      /* how far a place is prefetched */
-    ACCUMULATORS = 12,       /* more than the multiply-adds that any core has under way */
-    MULTIPLY_ADDS = 1000000, /* of each of them in a pass */
+    STREAMS_MOST = 4,        /* places that a thread reads from in turn */
+    BLOCK = 8,               /* vectors read from a place at a time: two cache lines */
+    AHEAD_BYTES = 1024,      /* prefetch distance */
+    ACCUMULATORS = 12,       /* more than any core's multiply-adds in flight */
+    MULTIPLY_ADDS = 1000000, /* for each accumulator in a pass */
 };
 
-static const size_t read_bytes = (size_t)256 << 20; /* of all threads: more than caches hold */
+static const size_t read_bytes = (size_t)256 << 20; /* by all threads together: more than caches hold */
 
-typedef uint64_t words
-    __attribute__((vector_size(16))); /* what every processor can load with one instruction */
+typedef uint64_t words __attribute__((vector_size(16))); /* every processor loads it with one instruction */
 
 /* What all threads do in one pass. */
 struct task {
     uint64_t (*work)(const struct task *task,
-                     uint32_t index); /* what it returns keeps it from being left out */
+                     uint32_t index); /* the result keeps compilers from removing the work */
     uint32_t threads;
     uint32_t streams;    /* 1 … STREAMS_MOST */
     const words *memory; /* [read_bytes / sizeof(words)] */
@@ -50,7 +49,7 @@ static uint64_t read_part(const struct task *task, uint32_t index)
     for (size_t i = 0; i < n; i += BLOCK) {
         for (size_t s = 0; s < task->streams; s++) {
             const words *at = part + s * n + i;
-            /* Beyond the end a prefetch does nothing. */
+            /* A prefetch beyond the end has no effect. */
             __builtin_prefetch((const char *)at + AHEAD_BYTES);
             __builtin_prefetch((const char *)at + AHEAD_BYTES + 64);
             sums[0] += at[0];
@@ -115,7 +114,7 @@ static void *run_worker(void *argument)
     return NULL;
 }
 
-/* The shortest pass in nanoseconds; 0 when not all threads can be started. */
+/* The shortest pass in nanoseconds; 0 if not all threads could be started. */
 static uint64_t best_pass(struct task *task)
 {
     struct worker workers[THREADS_MAX];
@@ -147,7 +146,7 @@ static double read_speed(struct task *task)
     if (memory == MAP_FAILED)
         return 0;
     madvise(memory, read_bytes, MADV_HUGEPAGE);
-    memset(memory, 1, read_bytes); /* a page that was never written is the shared page of zeros */
+    memset(memory, 1, read_bytes); /* unwritten pages would all be the shared page of zeros */
     task->memory = memory;
     task->work = read_part;
     uint64_t ns = best_pass(task);

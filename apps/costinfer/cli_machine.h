@@ -1,4 +1,4 @@
-/* cli_machine.h - what the machine could do at most, to hold a model's speed against. */
+/* cli_machine.h - the machine's best speed, for comparing a model's speed with it. */
 #ifndef CLI_MACHINE_H
 #define CLI_MACHINE_H
 
@@ -10,7 +10,7 @@ struct machine_speed {
 };
 
 /* The best of several passes of `threads` concurrent threads, in about a second.  The code shares nothing
- * with the library's kernels, so that those cannot set their own mark. */
+ * with the library's kernels, so that they are compared with an independent limit. */
 struct machine_speed machine_measure(uint32_t threads);
 
 #endif

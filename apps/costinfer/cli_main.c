@@ -16,10 +16,10 @@ static void print_help(FILE *to)
             cinf_version());
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
-    fprintf(to, "\n`costinfer COMMAND --help` is the manual of a command.\n");
+    fprintf(to, "\n`costinfer COMMAND --help` prints the manual of a command.\n");
 }
 
-/* Output that did not arrive is a failure, though not one to talk about when its reader has left. */
+/* Output that could not be written is a failure.  If its reader has closed it, no message is printed. */
 static int flush_output(int status)
 {
     errno = 0;
@@ -32,7 +32,7 @@ static int flush_output(int status)
 
 int main(int argc, char **argv)
 {
-    /* A closed pipe is then a failed write, and a command can still tell what its work has cost. */
+    /* A closed pipe becomes a failed write, so a command can still print what its work has cost. */
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         print_help(stderr);

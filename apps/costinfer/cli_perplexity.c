@@ -1,10 +1,10 @@
-/* cli_perplexity.c - how well a model expects a text.
+/* cli_perplexity.c - how well a model predicts a text.
  *
- * The text's tokens are cut into windows of at most the context.  A window is computed by itself; token i of
- * it is scored given tokens 0 to i - 1 of the same window, so the first one of a window has nothing to be
- * expected from.  Windows start `stride` tokens apart.  Without overlap (stride = window) the first token of
- * every window stays unscored; with it, a window scores only those tokens that no earlier one did, so every
- * token but the text's first is scored once, with at least window - stride tokens before it. */
+ * The text's tokens are cut into windows of at most the context, and each window is computed separately: its
+ * token i is scored given tokens 0 to i - 1 of the same window.  Windows start `stride` tokens apart. Without
+ * overlap (stride = window), the first token of every window stays unscored, because nothing precedes it.
+ * With overlap, a window scores only the tokens that no earlier window has scored, so every token but the
+ * text's first is scored once, with at least window - stride tokens before it. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -50,7 +50,7 @@ static bool score_text(struct sums *sums, struct cinf_model *model, const int32_
     progress_start(&progress, "perplexity");
     interrupt_catch();
     bool good = true;
-    size_t done = 0; /* tokens that some window has covered */
+    size_t done = 0; /* tokens covered by the windows so far */
     for (size_t first = 0; good && done < n && !interrupted(); first += stride) {
         size_t length = n - first < window ? n - first : window;
         /* A last window of one token has nothing to score. */
@@ -164,16 +164,16 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command command_perplexity = {
     .name = "perplexity",
-    .summary = "how well a model expects a text",
+    .summary = "measure how well a model predicts a text",
     .operand = "FILE",
     .synopsis = "--model DIR FILE [--window N] [--stride N] [--json]",
     .manual =
         "Prints exp of the mean negative log-probability of the text's tokens (natural logarithm), that\n"
-        "mean itself, and what measuring it took.  FILE may be - for standard input.\n\n"
-        "The tokens are cut into windows of the model's context, each computed by itself.  In every\n"
-        "window each token but the first is scored given those before it.  With --stride the windows\n"
-        "overlap, and a token is scored by the first window that holds it: slower, and a lower figure,\n"
-        "because tokens then have more text before them.  No token is put before the text.  Figures\n"
-        "compare only between equal methods and equal tokenizers.\n",
+        "mean itself, and the time and cost of measuring it.  FILE may be - for standard input.\n\n"
+        "The tokens are cut into windows of the model's context, and each window is computed separately:\n"
+        "every token but the first is scored given those before it.  With --stride the windows overlap,\n"
+        "and a token is scored by the first window that contains it.  That is slower and gives a lower\n"
+        "figure, because tokens then have more text before them.  No token is inserted before the text.\n"
+        "Compare figures only if method and tokenizer are the same.\n",
     .run = run,
 };

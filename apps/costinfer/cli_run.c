@@ -24,8 +24,8 @@ static void keep_token(struct output *out, const struct cinf_event *event)
     out->scores[out->n++] = event->logprob;
 }
 
-/* Pulls events until the request has ended.  Ctrl-C and a reader that went away cancel it: what was
- * computed by then is still accounted for. */
+/* Pulls events until the request has ended.  Ctrl-C and a closed standard output cancel it; the bill then
+ * covers what was computed. */
 static enum cinf_status follow(struct cinf_request *request, struct output *out)
 {
     for (;;) {
@@ -139,36 +139,37 @@ static int run(const struct command *self, int argc, char **argv)
     const struct flag flags[] = {
         MODEL_FLAG(&common),
         { "prompt", FLAG_TEXT, &options.prompt, 0, 0, "TEXT",
-          "The beginning to go on from.  An empty one is the single token <|endoftext|>." },
+          "The text to continue.  An empty one is the single token <|endoftext|>." },
         { "prompt-file", FLAG_TEXT, &file, 0, 0, "FILE", "The same from a file; - is standard input." },
         { "prompt-tokens", FLAG_IDS, &ids, 0, 0, "1,2,3", "The same as ids." },
         { "special", FLAG_SWITCH, &special, 0, 0, NULL,
           "<|endoftext|> and other special tokens in the prompt are tokens, not ordinary characters." },
         { "max-tokens", FLAG_U32, &options.max_tokens, 1, 1000000, "N",
-          "At most so many tokens (default: until the text ends or the context is full)." },
+          "The most tokens to generate (default: until the text ends or the context is full)." },
         { "temperature", FLAG_FLOAT, &options.temperature, 0, 100, "T",
-          "0 is greedy, always the most likely token (default 0)." },
+          "0 is greedy: always the most likely token (default 0)." },
         { "top-k", FLAG_U32, &options.top_k, 0, 1000000, "K", "Keep the K most likely tokens (0: all)." },
         { "top-p", FLAG_FLOAT, &options.top_p, 0, 1, "P",
-          "Keep the most likely tokens until their probabilities reach P (0: all)." },
+          "Keep the most likely tokens whose probabilities add up to P (0: all)." },
         { "min-p", FLAG_FLOAT, &options.min_p, 0, 1, "P",
           "Keep tokens at least P times as likely as the most likely one (0: all)." },
         { "repetition-penalty", FLAG_FLOAT, &options.repetition_penalty, 0, 100, "X",
           "Divides positive logits of tokens seen before, multiplies negative ones (1: off)." },
         { "presence-penalty", FLAG_FLOAT, &options.presence_penalty, -100, 100, "X",
-          "Taken off once from each token generated so far." },
+          "Subtracted from the logit of each token that was generated before." },
         { "frequency-penalty", FLAG_FLOAT, &options.frequency_penalty, -100, 100, "X",
-          "Taken off for each time it was generated." },
+          "Subtracted once for each time the token was generated." },
         { "seed", FLAG_U64, &options.seed, 1, 0, "N",
-          "The same seed gives the same text (default: drawn at random, see --json)." },
-        { "stop", FLAG_TEXTS, &stops, 0, 0, "TEXT", "Ends the text before TEXT; up to 16 times." },
+          "The same seed gives the same text (default: drawn at random; --json prints it)." },
+        { "stop", FLAG_TEXTS, &stops, 0, 0, "TEXT",
+          "Ends the text before TEXT.  May be given up to 16 times." },
         { "ignore-eos", FLAG_SWITCH, &options.ignore_eos, 0, 0, NULL, "End-of-text does not end the text." },
         { "logprobs", FLAG_SWITCH, &options.logprobs, 0, 0, NULL,
-          "With --json: the log-probability of each token." },
+          "With --json, adds the log-probability of each token." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL,
           "One JSON object at the end: ids, text, finish_reason, seed and the report." },
         { "no-speculation", FLAG_SWITCH, &engine.no_speculation, 0, 0, NULL,
-          "One token a step, never guesses at the next ones.  The text is the same." },
+          "Computes one token in each step, without draft tokens.  The text is the same." },
         PROFILE_FLAG(&common),
         DEVICE_FLAGS(&common),
         WEIGHTS_FLAG(&common),
@@ -209,11 +210,11 @@ out:
 
 const struct command command_run = {
     .name = "run",
-    .summary = "generate text, and say what it cost",
+    .summary = "generate text, and print what it cost",
     .synopsis = "--model DIR (--prompt TEXT | --prompt-file FILE | --prompt-tokens 1,2,3) ...",
-    .manual = "Streams the continuation to standard output.  Then one line on standard error: tokens of the\n"
-              "prompt + tokens sampled, seconds on the device, what they cost, and why the text ended.\n"
-              "Ctrl-C ends the text, and the line still comes.\n\n"
+    .manual = "Streams the continuation to standard output.  One line on standard error follows: the tokens of\n"
+              "the prompt + the tokens sampled, the seconds they took, their cost, and why the text ended.\n"
+              "Ctrl-C ends the text, and the line is still printed.\n\n"
               "  costinfer run --model examples/models/stories-small --prompt 'Once upon a time' \\\n"
               "      --temperature 0.7 --top-k 40 --seed 7 --cost-per-hour 0.10\n",
     .run = run,

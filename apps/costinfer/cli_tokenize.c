@@ -5,7 +5,7 @@
 #include "cli.h"
 #include "mem.h"
 
-/* The tokens' own bytes, so that detokenizing what was tokenized gives the input back, whatever it was. */
+/* Writes the tokens' own bytes, so that detokenizing restores any input that was tokenized. */
 static int put_bytes(const struct cinf_tokenizer *tokenizer, const struct ids *ids)
 {
     for (uint32_t i = 0; i < ids->n; i++) {
@@ -73,11 +73,11 @@ static int run(const struct command *self, int argc, char **argv)
     const struct flag flags[] = {
         MODEL_FLAG(&common),
         { "detokenize", FLAG_SWITCH, &reverse, 0, 0, NULL,
-          "Ids in (a JSON array, or numbers between spaces), text out: the exact bytes." },
+          "Reads ids (a JSON array, or numbers with spaces between) and prints the text's exact bytes." },
         { "special", FLAG_SWITCH, &special, 0, 0, NULL,
           "<|endoftext|> and other special tokens in the text are tokens, not ordinary characters." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL,
-          "With --detokenize: the text as a JSON string.  Otherwise: the array and no summary." },
+          "Prints the text of --detokenize as a JSON string; otherwise leaves out the counts." },
     };
     int status = flags_parse(self, flags, N_FLAGS(flags), argc, argv, NULL);
     if (status != FLAGS_GO)
@@ -105,8 +105,8 @@ const struct command command_tokenize = {
                 "       costinfer tokenize --model DIR --detokenize [--json] < IDS",
     .manual =
         "Prints the ids of the text on standard input as one JSON array.  Any bytes are accepted,\n"
-        "and detokenizing the ids gives exactly them back, but for spaces that a model's added tokens\n"
-        "take.  The folder needs its tokenizer only: vocab.json and merges.txt, or tokenizer.json.  On\n"
-        "a terminal the counts follow on standard error.\n",
+        "and detokenizing the ids restores exactly those, except for spaces that a model's added tokens\n"
+        "absorb.  Of the model's files only the tokenizer is needed: vocab.json and merges.txt, or\n"
+        "tokenizer.json.  If standard error is a terminal, the counts follow there.\n",
     .run = run,
 };
