@@ -3,9 +3,9 @@
 #
 #   scripts/release.sh [FOLDER]     build-release/ by default
 #
-# Checks that the checkout is clean and that the version agrees in all its places, packs the source tarball,
-# builds the Debian packages from that tarball alone, writes an SPDX list of what goes into them and the
-# checksums of everything, and prints the tag to set.  Tests are not repeated here: run `make test-all` before.
+# Checks that the checkout is clean and that all files name the same version, packs the source tarball, builds the
+# Debian packages from that tarball alone, writes an SPDX list of their contents and the checksums of all files, and
+# prints the tag to set.  It runs no tests: run `make test-all` before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,17 +29,21 @@ command -v dpkg-buildpackage >/dev/null || fail "dpkg-buildpackage is not instal
 
 name=costinfer-$version
 rm -f "$folder/$name.tar.gz" "$folder"/*.deb "$folder/SHA256SUMS" "$folder/$name.spdx.json"
-# gzip -n and git's own order make the tarball the same bytes for the same commit.
+# git's own order and gzip -n make the tarball identical for the same commit.
 git archive --prefix="$name/" HEAD | gzip -n -9 >"$folder/$name.tar.gz"
 
+epoch=$(git log -1 --format=%ct)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tar -xzf "$folder/$name.tar.gz" -C "$work"
-(cd "$work/$name" && SOURCE_DATE_EPOCH=$(cd - >/dev/null && git log -1 --format=%ct) dpkg-buildpackage -us -uc -b) \
+# The packages are built by the system's tools alone: a Python from elsewhere on PATH lacks the modules that they need.
+# DEB_BUILD_OPTIONS: no packages of debug symbols.
+(cd "$work/$name" && exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$work" LC_ALL=C.UTF-8 \
+    DEB_BUILD_OPTIONS="noautodbgsym parallel=$(nproc)" SOURCE_DATE_EPOCH="$epoch" dpkg-buildpackage -us -uc -b) \
     >"$folder/dpkg-buildpackage.log" 2>&1 || fail "the Debian packages do not build: $folder/dpkg-buildpackage.log"
 mv "$work"/*.deb "$folder/"
 
-# What was built is what is listed.
+# The SPDX list describes the programs and the library as they are in the packages.
 for package in "$folder"/*.deb; do
     dpkg-deb -x "$package" "$work/root"
 done
