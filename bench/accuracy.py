@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What a type of weights loses on a checkpoint and a text of yours: perplexity, logits, the likeliest token.
+"""Measures what each weights type loses on your checkpoint and text: perplexity, logits, the most likely token.
 
     bench/accuracy.py --model DIR TEXT-FILE [--costinfer BIN] [--weights f16,bf16,int8] [--windows N]
 
-Perplexity is of the whole text.  Logits are compared with those of float32, over N windows of the context
-(default 4): the greatest difference, the root of the mean square, as a share of the logits' own deviation,
-and how often both find the same token the likeliest.  Prints a Markdown table.
+Perplexity covers the whole text.  Logits are compared with those of float32 over N windows of the context (default 4):
+the greatest difference, the root mean square as a share of the logits' standard deviation, and how often both have the
+same most likely token.  Prints a Markdown table.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main():
     args = parser.parse_args()
 
     def said(*arguments, **options):
-        """What costinfer prints; where it fails, its own line is the last word."""
+        """Returns what costinfer prints; if it fails, this script ends with costinfer's own message."""
         done = subprocess.run([args.costinfer, *arguments], capture_output=True, **options)
         if done.returncode != 0:
             sys.exit(done.stderr.decode().strip() or f"{args.costinfer} ended with {done.returncode}")
@@ -38,12 +38,12 @@ def main():
 
     config = json.loads(said("inspect", args.model, "--json"))["config"]
     if not config:
-        sys.exit(f"{args.model} is no folder with a model")
+        sys.exit(f"{args.model} is not a folder with a model")
     vocabulary, context = config["vocab_size"], config["n_positions"]
     with open(args.text, "rb") as file:
         ids = json.loads(said("tokenize", "--model", args.model, "--json", stdin=file))
     if len(ids) < 2:
-        sys.exit(f"{args.text} has {len(ids)} tokens; the second is the first to be guessed")
+        sys.exit(f"{args.text} has {len(ids)} tokens; at least 2 are needed, because the first is not predicted")
     windows = [ids[i : i + context] for i in range(0, len(ids), context)][: args.windows]
 
     def logits(kind, window):
@@ -66,7 +66,7 @@ def main():
     plain = perplexity("f32")
     print(
         f"| weights | perplexity | change | greatest difference of a logit | root mean square, of {deviation:.2f} "
-        f"| same likeliest token, of {len(exact)} |\n|---|---|---|---|---|---|"
+        f"| same most likely token, of {len(exact)} |\n|---|---|---|---|---|---|"
     )
     print(f"| f32 | {plain:.4f} | | | | |")
     for kind in args.weights.split(","):

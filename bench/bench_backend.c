@@ -1,4 +1,4 @@
-/* bench_backend.c - how fast a device runs GPT-2 124M, next to the limits of the machine.
+/* bench_backend.c - how fast a device runs GPT-2 124M, compared with the limits of the machine.
  *
  *     bench_backend [DEVICE [ROUNDS]]        JSON lines; "auto" and 5
  *
@@ -131,7 +131,7 @@ static void *read_part(void *argument)
     return NULL;
 }
 
-/* GB/s of all processors together. */
+/* Returns the GB/s of all processors together. */
 static double read_rate(const float *block)
 {
     static struct reader readers[READERS_MAX];
@@ -177,7 +177,7 @@ static double cache_bytes_of(const struct bench_case *c)
     return 2.0 * L * D * sizeof(float) * c->slots * (c->depth + c->rows / c->slots);
 }
 
-/* Nanoseconds of a step. */
+/* Returns the nanoseconds of a step. */
 static double run_case(const struct backend *backend, struct prepared *prepared, const struct bench_case *c)
 {
     static int32_t tokens[ROWS_MAX];
@@ -204,7 +204,7 @@ static int ascending(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-/* Sorts them. */
+/* Returns the median, and sorts the values. */
 static double median(double *samples, size_t n)
 {
     qsort(samples, n, sizeof *samples, ascending);
@@ -239,7 +239,7 @@ int main(int argc, char **argv)
     if (!block)
         return EXIT_FAILURE;
     for (size_t i = 0; i < READ_BYTES / sizeof *block; i++)
-        block[i] = 1; /* makes real pages; untouched ones are all the same page of zeros */
+        block[i] = 1; /* untouched pages would all be the same page of zeros */
 
     /* Fills every slot, so that no case reads untouched pages, and warms up. */
     run_case(backend, prepared, &(struct bench_case){ "", 512, 1, 0, 1 });

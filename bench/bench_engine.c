@@ -104,7 +104,7 @@ enum { BLOCK = 8 };
 struct books {
     struct cinf_meter *meter;
     struct cinf_bill *bills[STREAMS_MAX];
-    uint64_t ns, steps; /* time spent on them, and in how many steps */
+    uint64_t ns, steps; /* time spent on them, and the number of steps */
 };
 
 /* Does what the scheduler does for the accounts after a step of one row of each text. */

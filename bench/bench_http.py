@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""What HTTP adds to the library, measured on costd with real models; prints the tables of results/http-*.md.
+"""Measures what HTTP adds to the library, on costd with real models; prints the tables of results/http-*.md.
 
     bench/bench_http.py [--build BUILD] [--gpt2 FOLDER] [--llama SERVER --gguf FILE] [PART ...]
 
-  delay        from the engine's handing over of each token to the client's having read it, with 1, 8 and 64
-               streams at once.  costd_timed is costd with a note of the first time (token_times.c), http_client
-               notes the second; both by the machine's monotonic clock
-  scrapes      how long GET /metrics takes while the device never rests, alone and beside wrk and slowhttptest
-  slow         what tokens/s 16 clients get beside slow headers, slow bodies, slow readers and wrk
-  idle         resident memory of 2000 connections that have asked once and wait
-  throughput   8 clients of costd against 8 threads on the library (bench_streams); the two take turns
-  llama        8 clients of costd against the same clients of llama-server, which take turns too
+  delay        the time from the moment the engine publishes a token until its client has read it, with 1, 8 and 64
+               concurrent streams.  costd_timed, which is costd with token_times.c, records the first moment,
+               http_client the second; both use the machine's monotonic clock
+  scrapes      how long GET /metrics takes while the device is always busy, alone and beside wrk and slowhttptest
+  slow         the tokens/s of 16 clients beside slow headers, slow bodies, slow readers and wrk
+  idle         the resident memory of 2000 connections that wait after one request
+  throughput   8 clients of costd against 8 threads on the library (bench_streams), alternating
+  llama        8 clients of costd against the same clients of llama-server, alternating
 
-Without a PART, all but the last.  --gpt2 is a folder with GPT-2's weights; without, made-up ones of its shape.
-The clients run on the same cores.  Seconds are wall time; every figure is worth what the machine's load, printed
-with it, allows."""
+Without a PART, all but the last run.  --gpt2 is a folder with GPT-2's weights; without it, weights are synthetic.  The
+clients run on the same cores.  Seconds are wall time.  Every figure depends on the machine's load, which is printed
+with it."""
 import argparse
 import contextlib
 import http.client
@@ -78,7 +78,7 @@ def request(fields):
 
 
 def http_client(port, streams, tokens, requests, *events):
-    """What http_client prints; its processor time too."""
+    """Returns what http_client prints, with its processor time."""
     before = os.times()
     ran = subprocess.run([os.path.join(BIN, "http_client"), str(port), "m", str(streams), str(tokens), str(requests),
                           *events], stdout=subprocess.PIPE, check=True)
@@ -90,7 +90,7 @@ def http_client(port, streams, tokens, requests, *events):
 
 
 def delays(server, folder, streams, tokens):
-    """Seconds that each token came later at its client than it left the engine."""
+    """Returns, for each token, the seconds from leaving the engine to arriving at its client."""
     times, events = os.path.join(folder, "times"), os.path.join(folder, "events")
     with open(times, "r+b") as f:
         f.write(bytes(8))
@@ -114,7 +114,8 @@ def delays(server, folder, streams, tokens):
 def measure_delay():
     name, folder = ("GPT-2", arguments.gpt2) if arguments.gpt2 else ("stories-large", LARGE)
     plain, costd_support.COSTD = costd_support.COSTD, os.path.join(BIN, "costd_timed")
-    table(name + ": streams at once", "tokens", "p50 ms", "p90 ms", "p99 ms later than the engine", "quietest round's",
+    table(name + ": concurrent streams", "tokens", "p50 ms", "p90 ms", "p99 ms later than the engine",
+          "quietest round's",
           "client's share of a core")
     with tempfile.TemporaryDirectory() as scratch:
         with open(os.path.join(scratch, "times"), "wb") as f:
@@ -133,7 +134,7 @@ def measure_delay():
 
 
 class Load:
-    """Clients that keep the device busy with whole completions; counts the tokens they got."""
+    """Clients that keep the device busy with whole completions, and the number of their tokens."""
 
     def __init__(self, server, clients, tokens):
         self.server, self.fields, self.tokens = server, {"max_tokens": tokens}, 0
@@ -202,7 +203,7 @@ def resident(server):
 
 
 def measure_slow():
-    """Rates of 16 clients, in turns alone and beside each; and whether somebody else's /health is answered."""
+    """Measures 16 clients, alternately alone and beside each disturbance, and whether /health is still answered."""
     with Costd("--model", "m=" + LARGE) as server:
         url = "http://localhost:%d" % server.port
         table("16 clients generate, and beside them", "tokens/s", "of the rate alone", "/health answered", "p99 ms")
@@ -228,7 +229,7 @@ def measure_slow():
 
 
 def rate_beside(server, load, process):
-    """Tokens a second over four seconds, and how long each GET /health took meanwhile."""
+    """Returns tokens a second over four seconds, and how long each GET /health took in that time."""
     time.sleep(1 if process else 0)
     tokens, start = load.tokens, time.monotonic()
     asked = scrapes(server, 4, "/health")
@@ -257,7 +258,7 @@ def measure_idle_of(server, n):
 
 
 class Library:
-    """The program that asks the library itself, a round at a time."""
+    """bench_streams, which uses the library directly, one round at a time."""
 
     def __init__(self, folder, streams, tokens, requests):
         self.process = subprocess.Popen([os.path.join(BIN, "bench_streams"), folder, arguments.weights, str(streams),
@@ -276,7 +277,7 @@ class Library:
 
 
 class Llama:
-    """llama-server with as many slots as there are clients and room for each, on as many threads as costd."""
+    """llama-server with a slot of sufficient context for each client, on as many threads as costd."""
 
     def __init__(self, streams):
         with socket.socket() as s:
@@ -305,7 +306,7 @@ def spread(values, form="%.2f"):
 
 
 def take_turns(name, server, other, streams=8, tokens=64, requests=2):
-    """One round each to warm up, then rounds in pairs, the order changing."""
+    """Runs one warm-up round of each, then pairs of rounds in alternating order."""
     ours, theirs = lambda: http_client(server.port, streams, tokens, requests), other
     ours(), theirs()
     pairs = []

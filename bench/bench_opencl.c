@@ -4,7 +4,7 @@
  *     bench_opencl [DEVICE [SHAPE [WEIGHTS [ROUNDS]]]]        prints one JSON object; "opencl", gpt2, f16 and
  * 5
  *
- * Weights are synthetic.  Keys and values are f16, and the device picks the likeliest token, as it does for
+ * Weights are synthetic.  Keys and values are f16, and the device picks the most likely token, as it does for
  * the engine.  Figures are medians over rounds.  bench/opencl.py runs this and all other measurements of a
  * GPU. */
 #include <costinfer/status.h>
@@ -142,8 +142,8 @@ static void wait_for_queue(const struct opencl_device *device)
     check(opencl_wait_event(device, done));
 }
 
-/* Times a kernel that does nothing: the host's time to enqueue one, the time of each of many in a row, and of
- * one that is waited for.  In microseconds. */
+/* Times a kernel that does nothing, in microseconds: the host's time to enqueue one, the time of each of many
+ * in a row, and the time of one with waiting for its end. */
 static void print_launches(struct opencl_device *device, uint32_t rounds)
 {
     enum { MANY = 1000 };
@@ -183,7 +183,8 @@ static void print_launches(struct opencl_device *device, uint32_t rounds)
            median(host, rounds), median(each, rounds), median(alone, rounds));
 }
 
-/* Nanoseconds of a step with a row in each of `streams` slots, or with `prompt` rows in slot 0. */
+/* Returns the nanoseconds of a step with a row in each of `streams` slots, or with `prompt` rows in slot 0.
+ */
 static double step_ns(struct prepared *prepared, uint32_t streams, uint32_t prompt, uint32_t position,
                       uint32_t vocab)
 {

@@ -83,7 +83,7 @@ static void fma_tile(const void *argument, uint32_t tile, uint32_t worker)
     multiply_add(((struct machine *)(uintptr_t)argument)->sink[worker]);
 }
 
-/* Wall time, and time of all processors: on a busy machine only the second tells what a computation costs. */
+/* Wall time, and the time of all processors, which is what a computation costs even on a busy machine. */
 struct elapsed {
     uint64_t wall, cpu;
 };
@@ -107,7 +107,7 @@ static double bytes_per_ns(struct machine *m)
     return READ_BYTES / (double)(clock_monotonic_ns() - start);
 }
 
-/* What the multiply-adds of fma_flops() take. */
+/* Returns the time of the multiply-adds of fma_flops(). */
 static struct elapsed fma_time(struct machine *m)
 {
     struct pool_phase phase = { fma_tile, m, 8 * pool_threads(m->pool) };
@@ -168,7 +168,7 @@ struct bench {
     const char *type;
     uint32_t rounds;
     uint64_t weight_bytes;
-    bool best; /* rows want no more than the best logit */
+    bool best; /* rows need only the best logit */
 };
 
 /* One step of `streams` slots with `rows` rows each from position `depth` on; the last row of each wants
@@ -211,7 +211,7 @@ static void bench_case(struct bench *b, uint32_t streams, uint32_t rows, uint32_
     for (uint32_t i = 0; i < b->rounds; i++) {
         read[i] = bytes_per_ns(&b->machine);
         struct elapsed peak = fma_time(&b->machine);
-        step_time(b, streams, rows, depth); /* fills the caches as in a run of steps */
+        step_time(b, streams, rows, depth); /* warms the caches as a run of steps would */
         struct elapsed step = step_time(b, streams, rows, depth);
         ns[i] = (double)step.wall;
         fma[i] = peak_flops / (double)peak.wall;
@@ -231,8 +231,8 @@ static void bench_case(struct bench *b, uint32_t streams, uint32_t rows, uint32_
     fflush(stdout);
 }
 
-/* One stream's steps at several depths, in turns: what the past costs against none, median of the rounds' own
- * ratios. */
+/* Measures one stream's steps at several depths, alternating: the cost of attending to the past compared with
+ * none, as the median of the rounds' own ratios. */
 static void bench_depths(struct bench *b)
 {
     enum { DEPTHS = 4 };
@@ -257,7 +257,7 @@ static void bench_depths(struct bench *b)
     fflush(stdout);
 }
 
-/* Whether "f32,f16" names it. */
+/* Whether a list such as "f32,f16" contains the name. */
 static bool lists(const char *types, const char *name)
 {
     size_t n = strlen(name);

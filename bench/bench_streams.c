@@ -1,4 +1,4 @@
-/* bench_streams.c - what the library alone gives to N concurrent readers: costd is compared with it.
+/* bench_streams.c - the speed of the library alone with N concurrent readers, for comparison with costd.
  *
  *   bench_streams FOLDER WEIGHTS STREAMS TOKENS REQUESTS
  *

@@ -1,8 +1,9 @@
-/* bench_tokenizer.c - how fast texts become ids and ids texts, on one thread.
+/* bench_tokenizer.c - how fast text is encoded to ids and decoded from them, on one thread.
  *
  *     bench_tokenizer FOLDER TEXT-FILE
  *
- * One line of JSON: MB (10^6 bytes) a second of CPU time, the best of seven passes over the whole file. */
+ * Prints one line of JSON: MB (10^6 bytes) a second of CPU time, the best of seven passes over the whole
+ * file. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,12 +1,13 @@
-/* http_client.c - streams of completions from one thread, at little cost to the machine that is measured.
+/* http_client.c - reads streams of completions on one thread, with little load on the machine that is
+ * measured.
  *
  *   http_client PORT MODEL STREAMS TOKENS REQUESTS [EVENTS]
  *
  * Each of STREAMS clients asks for TOKENS tokens, REQUESTS times one after the other, each on a connection of
  * its own.  The server is costd or another one with OpenAI's completions that ends a stream with [DONE].
  * Prints seconds of wall time, tokens, and the median and 95th percentile of the time to the first event.
- * EVENTS is a file for when each event came: records of seed, number and nanoseconds of the monotonic clock,
- * 64 bits each. */
+ * EVENTS is a file for the arrival of each event: records of seed, number and nanoseconds of the monotonic
+ * clock, 64 bits each. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -27,7 +28,7 @@ struct stream {
     uint32_t n_requests; /* sent */
     uint64_t seed, n_events, sent_ns;
     bool said_done;
-    char last[8]; /* the bytes before those that come next */
+    char last[8]; /* the last bytes received */
 };
 
 static struct {
@@ -115,7 +116,7 @@ static bool take(struct stream *s, const char *bytes, size_t n, uint64_t now)
     return s->said_done && memcmp(s->last + 3, "0\r\n\r\n", 5) == 0;
 }
 
-/* Returns whether the connection has nothing more to do. */
+/* Returns whether the connection is finished. */
 static bool read_some(struct stream *s)
 {
     char bytes[65536];

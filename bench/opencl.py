@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Everything there is to know of an OpenCL device, in one command and one file:
+"""Tests and measures an OpenCL device, and writes everything into one file:
 
     bench/opencl.py [--device opencl] [--shapes gpt2,gpt2-xl] [--weights f16] [--rounds 5] [--build build]
                     [--python PYTHON] [--tests opencl] [--out FILE]
 
-What the driver says (clinfo), our tests on it (ctest -R; "" for none), launches, memory and products, GPT-2's steps at 1, 8,
-32 and 128 streams and a prompt of the whole context (bench_opencl), the same models through the engine (costinfer
-bench), and, with a PYTHON that has torch and transformers, generate() of the same shapes on the same GPU.  Weights are
-made up.  The file is bench/results/opencl-NAME-DATE.json, NAME the device's; for a CPU through OpenCL it says so.
+The parts are the driver's description (clinfo); our tests (ctest -R; "" for none); launches, memory and matrix
+products, GPT-2's steps at 1, 8, 32 and 128 streams and a prompt of the whole context (bench_opencl); the same models
+through the engine (costinfer bench); and, if PYTHON has torch and transformers, generate() of the same shapes on the
+same GPU.  Weights are synthetic.  The file is bench/results/opencl-NAME-DATE.json, where NAME is the device's; a CPU
+through OpenCL is marked as such.
 
 A part that fails is in the file with its reason, and the exit status is 1.
 """
@@ -73,18 +74,18 @@ def output_of(*command):
 
 
 def facts():
-    """What clinfo says of each device, by property; and the kernel's and NVIDIA's own words where there are any."""
+    """Returns the kernel's version, and the output of clinfo and nvidia-smi where they are installed."""
     found = {"kernel": os.uname().release}
     for name, command in (("clinfo", ["clinfo", "--raw"]), ("nvidia_smi", ["nvidia-smi", "-q"])):
         try:
             found[name] = output_of(*command).splitlines()
         except (OSError, RuntimeError) as failure:
-            found[name] = f"not there: {failure}"
+            found[name] = f"not available: {failure}"
     return found
 
 
 def tests(build, which):
-    """How each test of OpenCL ended; those that only a CPU can run are skipped on a GPU."""
+    """Returns the result of each OpenCL test; those that only a CPU can run are skipped on a GPU."""
     done = subprocess.run(["ctest", "--test-dir", build, "-R", which], capture_output=True, text=True)
     ended = dict(re.findall(r"Test +#\d+: (\S+) \.*\W*(Passed|Skipped|Failed|Timeout|Not Run)", done.stdout))
     if done.returncode != 0 or not ended:
@@ -128,7 +129,7 @@ def main():
     for shape in shapes:
         part(f"steps {shape}", lambda s=shape: json.loads(
             output_of(program("bench_opencl"), args.device, s, args.weights, str(args.rounds))))
-        if shape != "tiny":  # which is no shape of the program's
+        if shape != "tiny":  # which costinfer does not have
             part(f"engine {shape}", lambda s=shape: json.loads(
                 output_of(program("costinfer"), "bench", "--shape", s, "--device", args.device, "--weights",
                           args.weights, "--runs", str(args.rounds), "--json")))
@@ -140,7 +141,7 @@ def main():
     seen["device"] = steps["description"] if steps else None
     seen["is_gpu"] = steps["is_gpu"] if steps else None
     if steps and not steps["is_gpu"]:
-        seen["note"] = "A CPU through OpenCL: nothing in this file is about a GPU."
+        seen["note"] = "This device is a CPU through OpenCL: no figure in this file is of a GPU."
     for shape in shapes:
         ours, peer = seen[f"steps {shape}"], seen.get(f"transformers {shape}")
         if ours:

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Runs costinfer bench and the peers that are there in turn, and prints what was fast by which factor.
+"""Runs costinfer bench and the installed peers alternately, and prints their speeds and the ratios.
 
     bench/peers.py run RAW.json --model FOLDER [--costinfer BIN] [--llama-bench BIN] [--llama-batched-bench BIN]
                    [--python PYTHON] [--types f32,f16,int8] [--kv auto|f32|f16] [--only PROGRAMS] [--threads N]
                    [--rounds N] [--runs N] [--tokens N]
     bench/peers.py report [--foreign PERCENT] RAW.json ...      Markdown, from one or several of them
 
-FOLDER is what bench/peers_model.py wrote.  A peer that is not there is left out: llama.cpp without its two
-programs, the Python ones (onnxruntime, ctranslate2, transformers) without PYTHON, or when it lacks them.
+bench/peers_model.py writes FOLDER.  A missing peer is left out: llama.cpp if either of its programs is not given, the
+Python packages (onnxruntime, ctranslate2, transformers) if PYTHON is not given or does not have them.
 
-Texts are greedy.  Ours finds the likeliest token without computing all logits where it can, and runs a second
-time with log-probabilities, for which it cannot ("all logits"); every peer computes all of them.  With f16
-weights ours runs once more with keys and values in f16, as llama.cpp always keeps them ("f16 cache").
+Decoding is greedy.  If possible, costinfer finds the most likely token without computing all logits.  A second run asks
+for log-probabilities, which need them all ("all logits"), as every peer computes them.  With f16 weights a third run
+stores keys and values in f16, as llama.cpp always does ("f16 cache").
 
-A round runs ours and then each peer of a type, every other one the other way round, so that a ratio compares
-neighbours in time; what is reported are medians over the rounds, and the least and the greatest.  Each run
-notes what other processes (foreign) and other virtual machines (steal) took of the processors meanwhile; a
-report leaves out runs that were disturbed by more than PERCENT (20), and ratios with them.  Speeds are what
-the caller waits for.
+A round runs costinfer and then each peer of a weights type; every second round reverses the order, so that a ratio
+compares runs that are close in time.  A report has the median, the least and the greatest value over the rounds.  Each
+run records the share of the processors that other processes (foreign) and other virtual machines (steal) used; a report
+leaves out runs that were disturbed by more than PERCENT (20), and their ratios.  Speeds are in the time that the caller
+waits.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def run_costinfer(args, kind, kv, options):
 
 
 def run_llama(args, kind):
-    """At its best settings here: see PERFORMANCE.md for the ones that were tried."""
+    """Runs llama.cpp with the settings that were fastest here; PERFORMANCE.md lists those that were tried."""
     path = os.path.join(args.model, "gguf", f"gpt2-{kind}.gguf")
     common = ["-m", path, "-t", str(args.threads), "-fa", args.flash_attention]
     bench = [args.llama_bench, *common, "-lm", "none", "-r", str(args.runs), "-o", "json"]
@@ -153,7 +153,7 @@ def available(args, peer):
 
 
 def cpu_seconds():
-    """All processors since the start of the machine: busy, stolen; and the processes that we waited for."""
+    """Returns seconds since the start of the machine, all processors busy and stolen, and those of our children."""
     with open("/proc/stat", encoding="ascii") as file:
         ticks = [int(word) for word in file.readline().split()[1:9]]
     own = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -163,7 +163,7 @@ def cpu_seconds():
 
 
 def wait_for_quiet(patience):
-    """Until others leave the processors alone for a second, or `patience` seconds have passed."""
+    """Waits until other processes leave the processors idle for a second, or `patience` seconds have passed."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         busy, steal, _ = cpu_seconds()
@@ -210,7 +210,7 @@ def run(args):
     }
     types = args.types.split(",")
     peers = {peer: available(args, peer) for kind in types for peer in PEERS[kind]}
-    print("left out:", ", ".join(peer for peer, there in peers.items() if not there) or "nobody")
+    print("left out:", ", ".join(peer for peer, there in peers.items() if not there) or "none")
     print(f"{'':<22} " + "  ".join(f"{name:>8}"[-11:] for name in FIGURES))
     for number in range(args.rounds):
         for kind in types:
@@ -247,15 +247,15 @@ def read_raw(path):
     except (OSError, ValueError) as error:
         sys.exit(f"{path}: {error}")
     if not isinstance(raw, dict) or not raw.get("rounds"):
-        sys.exit(f"{path}: no rounds in it; it is not what peers.py run writes")
+        sys.exit(f"{path}: the file has no rounds; expected a file that peers.py run wrote")
     return raw
 
 
 def report(paths, limit=20):
     raws = [read_raw(path) for path in paths]
     rounds = [r | {"commit": raw["commit"]} for raw in raws for r in raw["rounds"]]
-    everyone = sorted((run for r in rounds for run in r["runs"]), key=lambda run: run["at"])
-    quiet = [run for run in everyone if 100 * (run["foreign"] + run["steal"]) <= limit]
+    all_runs = sorted((run for r in rounds for run in r["runs"]), key=lambda run: run["at"])
+    quiet = [run for run in all_runs if 100 * (run["foreign"] + run["steal"]) <= limit]
     speeds, ratios, versions = {}, {}, {}
     for r in rounds:
         ours = [run for run in r["runs"] if "bench" in run and run in quiet]
@@ -274,16 +274,16 @@ def report(paths, limit=20):
                             )
     first = raws[0]
     if not quiet:
-        sys.exit(f"all of {len(everyone)} runs were disturbed by more than {limit} %")
+        sys.exit(f"all of {len(all_runs)} runs were disturbed by more than {limit} %")
     print(
         f"\n{first['processor']}, {first['processors']} processors, {first['threads']} threads; {len(rounds)} rounds "
-        f"from {everyone[0]['at']} to {everyone[-1]['at']}; "
+        f"from {all_runs[0]['at']} to {all_runs[-1]['at']}; "
         + ", ".join(f"{name} {' and '.join(those)}" for name, those in versions.items())
     )
     print(
-        f"{len(quiet)} of {len(everyone)} runs count: the others were disturbed by more than {limit} %.  "
-        f"In those that count foreign processes took {spread([100 * e['foreign'] for e in quiet], '{:.0f}')} % of the processors, "
-        f"other virtual machines {spread([100 * e['steal'] for e in quiet], '{:.0f}')} %."
+        f"{len(quiet)} of {len(all_runs)} runs count: the others were disturbed by more than {limit} %.  "
+        f"During those that count, foreign processes took {spread([100 * e['foreign'] for e in quiet], '{:.0f}')} % "
+        f"of the processors, other virtual machines {spread([100 * e['steal'] for e in quiet], '{:.0f}')} %."
     )
     head = "| | " + " | ".join(TITLES[name] for name in FIGURES) + " |\n|---" + "|---" * len(FIGURES) + "|"
     print("\nTokens a second, medians of the rounds:\n\n" + head)
@@ -301,7 +301,7 @@ def report(paths, limit=20):
             + " |"
         )
     print(
-        "\nShares of what the machine was seen to do in the same run (reading memory; float32 multiply-adds):\n\n"
+        "\nShares of the machine's best speed in the same run (reading memory; float32 multiply-adds):\n\n"
         "| | decode | decode, 512 before | prompt of 512 | machine GB/s | machine GFLOP/s |\n|---|---|---|---|---|---|"
     )
     for ours in dict.fromkeys(run["what"] for run in quiet if "bench" in run):
@@ -325,21 +325,21 @@ def main():
     runner.add_argument("raw")
     runner.add_argument("--model", required=True)
     runner.add_argument("--costinfer", default=os.path.join(HERE, "..", "build", "bin", "costinfer"))
-    runner.add_argument("--commit", help="what costinfer was built from (default: the commit of this tree)")
+    runner.add_argument("--commit", help="the commit that costinfer was built from (default: that of this tree)")
     runner.add_argument("--llama-bench")
     runner.add_argument("--llama-batched-bench")
     runner.add_argument("--flash-attention", default="on", choices=["on", "off"], help="llama.cpp's (default on)")
     runner.add_argument("--python", help="an interpreter that has onnxruntime, ctranslate2 or transformers")
     runner.add_argument("--types", default="f32,f16,int8")
     runner.add_argument(
-        "--kv", default="auto", choices=["auto", "f32", "f16"], help="how ours keeps keys and values"
+        "--kv", default="auto", choices=["auto", "f32", "f16"], help="how costinfer stores keys and values"
     )
-    runner.add_argument("--only", help="programs to compare with, separated by commas (default: all that are there)")
+    runner.add_argument("--only", help="programs to compare with, separated by commas (default: all installed ones)")
     runner.add_argument("--threads", type=int, default=os.cpu_count())
     runner.add_argument("--rounds", type=int, default=3)
     runner.add_argument("--runs", type=int, default=3, help="measurements in a run, of which the median counts")
     runner.add_argument(
-        "--patience", type=float, default=30, help="seconds to wait before a run until others are quiet (30)"
+        "--patience", type=float, default=30, help="seconds to wait before a run for other processes to be idle (30)"
     )
     runner.add_argument("--tokens", type=int, default=32, help="decoded in a measurement")
     reporter = commands.add_parser("report")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes one made-up GPT-2 (124M) checkpoint in every format that the peers of bench/peers.py read.
+"""Writes one synthetic GPT-2 (124M) checkpoint in every format that the peers of bench/peers.py read.
 
     bench/peers_model.py FOLDER --tokenizer DIR [--llama-cpp SOURCE] [--llama-quantize BIN]
 
-DIR has GPT-2's vocab.json and merges.txt; SOURCE is a clone of llama.cpp, for its converter, and BIN its program.
-Weights are N(0, 0.02) with a fixed seed: speed does not depend on their values.  Needs numpy, and for each peer what it
-is installed with (ctranslate2 and transformers; onnx; torch and gguf).  In FOLDER:
+DIR has GPT-2's vocab.json and merges.txt, SOURCE is a clone of llama.cpp (for its converter), and BIN is its program.
+Weights are N(0, 0.02) with a fixed seed, because speed does not depend on their values.  The script needs numpy, and
+for the peers ctranslate2 and transformers, onnx, torch and gguf.  It writes into FOLDER:
 
     gpt2/            config.json, model.safetensors (float32), vocab.json, merges.txt
     gguf/            gpt2-f32.gguf, gpt2-f16.gguf, gpt2-q8_0.gguf; with BIN gpt2-q4_0.gguf
@@ -92,8 +92,8 @@ def write_checkpoint(folder, tokenizer, weights):
 
 
 def write_onnx(path, weights):
-    """GroupQueryAttention keeps keys and values in place (past and present are one buffer), so that a step
-    does not copy the past; the head is computed for the last row of each sequence."""
+    """Writes the graph.  GroupQueryAttention keeps keys and values in place (past and present are one buffer), so a
+    step does not copy the past.  Logits are computed for the last row of each sequence."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures one of the peers that are Python packages; bench/peers.py runs it, one process a run.
+"""Measures a peer that is a Python package; bench/peers.py starts it once for each run.
 
     bench/peers_python.py PEER MODEL --threads N [--runs N] [--tokens N]
 
 PEER is onnxruntime (MODEL: gpt2.onnx), ctranslate2-TYPE (its folder, TYPE float32, int8 …) or transformers (a
-checkpoint).  Prints the medians, in tokens a second, as one JSON object.  What is left out favours the peer:
-the clock of onnxruntime and transformers stops at the logits, nothing is sampled.
+checkpoint).  Prints the medians, in tokens a second, as one JSON object.  The measurement favours onnxruntime and
+transformers: their clock stops at the logits, and nothing is sampled.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def made_up(n):
 
 
 class Onnxruntime:
-    """Keys and values stay in place: past and present are bound to the same buffer."""
+    """Keys and values stay in place, because past and present are bound to the same buffer."""
 
     def __init__(self, model, _, threads):
         import numpy
@@ -49,7 +49,7 @@ class Onnxruntime:
         }
 
     def step(self, rows):
-        """rows[batch][n] more tokens; the logits of the last of each."""
+        """Computes rows[batch][n] further tokens and returns the logits of the last one of each."""
         numpy, n = self.numpy, len(rows[0])
         ids = numpy.array(rows, "int64")
         self.length += n
@@ -89,7 +89,7 @@ class Transformers:
 
 
 def stepwise(peer, runs, tokens):
-    """Both peers above: prompts and steps are calls."""
+    """Measures onnxruntime and transformers, whose prompts and steps are calls."""
 
     def timed(batch, depth, steps):
         peer.start(batch, depth + steps)
@@ -110,7 +110,7 @@ def stepwise(peer, runs, tokens):
 
 
 class Ctranslate2:
-    """A whole call is timed; what its prompt takes is measured by a call for one token, and taken off."""
+    """Times whole calls, and subtracts the time of the prompt, measured by a call for one token."""
 
     def __init__(self, model, kind, threads):
         import ctranslate2
@@ -171,7 +171,7 @@ def main():
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     kinds = {"onnxruntime": Onnxruntime, "ctranslate2": Ctranslate2, "transformers": Transformers}
     if name not in kinds:
-        sys.exit(f"{args.peer}: not one of onnxruntime, ctranslate2-TYPE, transformers")
+        sys.exit(f"unknown peer {args.peer}; expected onnxruntime, ctranslate2-TYPE, transformers")
     start = time.perf_counter()
     peer = kinds[name](args.model, kind, args.threads)
     load = time.perf_counter() - start

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Appends what `costinfer bench --json` prints (standard input) to bench/results/MACHINE.csv."""
+"""Appends the output of `costinfer bench --json`, read from standard input, to bench/results/MACHINE.csv."""
 
 import csv
 import datetime

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Measures: the tokenizer, the sampler, one step of the device, and whole models through the engine in each
-# type of weights.
+# Measures the tokenizer, the sampler, one step of the device, and whole models through the engine with each
+# weights type.
 #
 #   bench/run.sh [--record] [--weights "f32 f16 int8"] [SHAPE ...]     gpt2 by default; the demo models always
 #
-# --record also appends the figures of the models to bench/results/MACHINE.csv.  Figures compare only within
-# one run on one machine that does nothing else.  bench/peers.py compares with other programs.
+# --record also appends the figures of the models to bench/results/MACHINE.csv.  Compare figures only within one run on
+# a machine that is otherwise idle.  bench/peers.py compares with other programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.parse
 from datetime import datetime, timezone
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -86,7 +87,7 @@ def main():
                                 checksums=[{"algorithm": "SHA256", "checksumValue": digest}]))
         relations.append((project["SPDXID"], "CONTAINS", packages[-1]["SPDXID"]))
     for name, found in linked(binaries):
-        purl = f"pkg:deb/debian/{name}@{found}"
+        purl = f"pkg:deb/debian/{name}@{urllib.parse.quote(found, safe=':~')}"
         packages.append(package(name, found, licence_of(name), externalRefs=[
             {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl}]))
         relations.append((project["SPDXID"], "DYNAMIC_LINK", packages[-1]["SPDXID"]))

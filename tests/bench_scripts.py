@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""What bench/ makes of measurements: the tables of peers.py from the committed runs, and accuracy.py on a model
-that is there."""
+"""Tests of bench/: the tables that peers.py makes of the committed runs, and accuracy.py on a bundled model."""
 
 import copy
 import json
@@ -42,7 +41,7 @@ def reported(raw, *arguments):
 
 
 def ours_and_theirs():
-    """One round of the committed runs, ours and one peer's, as quiet as can be."""
+    """One round of the committed runs, ours and one peer's, marked as undisturbed."""
     with open(RAW, encoding="utf-8") as file:
         raw = json.load(file)
     first = raw["rounds"][0]
@@ -68,7 +67,7 @@ def test_a_ratio_is_of_neighbours_and_a_median_of_rounds():
     raw, (ours, theirs) = ours_and_theirs()
     ours["figures"], theirs["figures"] = {"decode_0": 300.0}, {"decode_0": 100.0}
     rounds = [copy.deepcopy(raw["rounds"][0]) for _ in range(3)]
-    for factor, r in zip((1, 4, 2), rounds):  # whoever is slow, is slow together
+    for factor, r in zip((1, 4, 2), rounds):  # a slow round is slow for both
         for run in r["runs"]:
             run["figures"] = {"decode_0": run["figures"]["decode_0"] * factor}
     rounds[2]["runs"][1]["figures"]["decode_0"] = 400.0
@@ -88,7 +87,7 @@ def test_a_disturbed_run_is_left_out():
     assert list(speeds) == [ours["what"]] and not ratios, text
     status, text, _ = reported(raw, "--foreign", "23")
     assert status == 0 and "2 of 2 runs count" in text and len(tables(text)[1]) == 1, text
-    # Without ours there is nothing to compare with, and without anybody there is no table.
+    # Without our run there is no ratio, and without any run there is no table.
     ours["foreign"], theirs["foreign"], theirs["steal"] = 1, 0, 0
     status, text, _ = reported(raw)
     assert status == 0 and list(tables(text)[0]) == [theirs["what"]] and not tables(text)[1], text
@@ -96,7 +95,7 @@ def test_a_disturbed_run_is_left_out():
     assert status == 1 and text == "" and "all of 2 runs were disturbed" in error, (text, error)
 
 
-def test_what_is_no_file_of_runs_is_refused():
+def test_a_file_without_runs_is_refused():
     for content in ("", "{", "[]", "7", "{}", '{"rounds": []}'):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             file.write(content)
