@@ -1,14 +1,15 @@
 /* 01_hello.c - load a model, generate, print what it cost.
  *
- * Three objects: an engine is one device (here the CPU) and its books; a model lives on an engine; a result
- * is a finished text with its report.  Every call that can fail returns a status and hands its result through
- * the first parameter; cinf_last_error() is the one line that says why.
+ * There are three objects.  An engine is one device (here the CPU) and its accounts; a model belongs to an
+ * engine; a result is a finished text with its report.  Every call that can fail returns a status and hands
+ * its result through the first parameter; cinf_last_error() is the one line that says why.
  *
- * What a request costs is a matter of time and rent:
+ * A request costs its time on the device at the machine's rate:
  *
  *     cost = device time x hourly rate / 3600
  *
- * A request that is alone on the device pays for its whole latency.  How several share a second is lesson 4.
+ * A request that is alone on the device pays for its whole latency.  Lesson 4 shows how several share a
+ * second.
  *
  *     cc 01_hello.c $(pkg-config --cflags --libs libcostinfer) -o hello
  *     ./hello /usr/share/costinfer/models/stories-small */
@@ -43,7 +44,7 @@ int main(int argc, char *argv[])
     } else {
         fprintf(stderr, "%s\n", cinf_last_error());
     }
-    /* All of these accept NULL, in any order. */
+    /* All of these accept NULL and may be called in any order. */
     cinf_result_free(result);
     cinf_model_release(model);
     cinf_engine_close(engine);

@@ -1,15 +1,15 @@
-/* 02_streaming.c - the text as it comes, and stopping it.
+/* 02_streaming.c - receiving text as it is generated, and cancelling it.
  *
- * There are two ways to see text early.  A callback in cinf_generate() is the short one: it runs on your own
- * thread, and returning false cancels.  Pulling events is the other: cinf_request_submit() returns at once,
- * and cinf_request_next() waits for the next event as long as you like.  Events are kept for you from the
- * moment of submission, so a slow reader never holds up the device.
+ * There are two ways to get text early.  A callback for cinf_generate() is the shorter one: it runs on your
+ * own thread, and returning false cancels.  The other is to pull events: cinf_request_submit() returns
+ * immediately, and cinf_request_next() waits for the next event as long as you like.  The engine keeps all
+ * events from the moment of submission, so a slow reader never delays the device.
  *
- * A token is not a character: "é" may be two tokens, and a token may end in the middle of one.  The text of
- * an event is always whole UTF-8; what is not certain yet comes with a later event.  Text that might begin a
- * stop string is held back as well.
+ * A token is not a character: "é" may be two tokens, and a token may end in the middle of a character.  The
+ * text of an event is always whole UTF-8; incomplete characters come with a later event.  Text that might
+ * begin a stop string is held back as well.
  *
- * A request that is left early pays for the steps it took part in, and no more:
+ * A request that is cancelled pays only for the steps it took part in:
  *
  *     cost of a cancelled request = (steps until the cancellation) x rate */
 #include <costinfer/costinfer.h>
@@ -60,11 +60,11 @@ int main(int argc, char *argv[])
                                                               .prompt = "Once upon a time", .max_tokens = 200,
                                                               .ignore_eos = true }));
     do {
-        check(cinf_request_next(request, UINT64_MAX, &event)); /* waits; 0 would ask and not wait */
+        check(cinf_request_next(request, UINT64_MAX, &event)); /* waits; with 0 it would return immediately */
         if (event.kind == CINF_EVENT_TOKEN && ++n_tokens <= 10)
             fwrite(event.text, 1, event.text_bytes, stdout);
         if (n_tokens == 10)
-            cinf_request_cancel(request, CINF_FINISH_CANCELLED); /* more than once does no harm */
+            cinf_request_cancel(request, CINF_FINISH_CANCELLED); /* further calls have no effect */
     } while (event.kind != CINF_EVENT_END);
 
     struct cinf_report report = { CINF_REPORT };

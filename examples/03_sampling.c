@@ -1,18 +1,19 @@
-/* 03_sampling.c - from probabilities to a text.
+/* 03_sampling.c - how probabilities become a text.
  *
- * For each next token the model gives V numbers, the logits z.  Temperature T turns them into probabilities:
+ * For each next token the model computes V numbers, the logits z.  The temperature T turns them into
+ * probabilities:
  *
  *     p_i = exp(z_i / T) / sum_j exp(z_j / T)
  *
- * T = 0 means the limit: always the largest z (greedy).  A small T sharpens, a large one flattens.  Then the
- * unlikely tail may be cut:
+ * T = 0 means the limit: always the largest z (greedy).  A small T sharpens the distribution, a large T
+ * flattens it. Then unlikely tokens may be removed:
  *
  *     top_k  keeps the k most likely tokens
  *     top_p  keeps the most likely until their probabilities reach p
  *     min_p  keeps those with p_i >= min_p * max_j p_j
  *
- * and one token is drawn from what is left.  The draw is a function of (seed, choice, position), so the same
- * seed gives the same text, whatever else runs on the engine at that time. */
+ * and one token is drawn from the rest.  The draw is a function of (seed, choice, position), so the same seed
+ * gives the same text, whatever else runs on the engine. */
 #include <costinfer/costinfer.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,17 +1,17 @@
-/* 04_two_models_one_budget.c - which model ate how much of the budget?
+/* 04_two_models_one_budget.c - which model used how much of the budget?
  *
- * Two models on one device, requests of both at once.  The usual way to bill is latency x rate for each
- * request. But eight requests that overlap for a second have eight seconds of latency in one second of
- * machine: the sum of the bills is eight times the rent.
+ * Two models on one device serve requests concurrently.  The usual way to bill is latency x rate for each
+ * request.  But eight requests that overlap for a second have eight seconds of latency in one second of the
+ * machine's time, so the sum of the bills is eight times the rent.
  *
- * Here every step of the device is measured and split over the requests in it, by what each one's rows would
- * have taken alone; so, in whole nanoseconds,
+ * The library measures every step of the device and splits it over the requests in it, in proportion to the
+ * time that each request's rows would have taken alone.  So, in whole nanoseconds,
  *
  *     sum of all requests' device_ns  =  serve
- *     serve + load + idle             =  the time the machine was on
+ *     serve + load + idle             =  the time the engine was open
  *
- * and the bills add up to the rent.  Idle time is nobody's request: it is the price of being ready, and shown
- * as such. */
+ * and the bills add up to the rent.  Idle time belongs to no request: it is the price of being ready, and has
+ * an account of its own. */
 #include <costinfer/costinfer.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,13 +1,14 @@
 /* 05_cost_per_token.c - what does a token cost, in and out?
  *
- * A price list says "x dollars per million tokens".  With a rented machine that is something to be measured:
+ * A price list says "x dollars per million tokens".  On a rented machine you can measure that price:
  *
  *     dollars per million output tokens = decode_ns / output_tokens x rate / 3600e9 x 1e6
  *     dollars per million input tokens  = prefill_ns / (input_tokens - cached_tokens) x rate / 3600e9 x 1e6
  *
- * Input is cheaper than output, because a prompt's tokens go through the machine together while output comes
- * one at a time; and output gets cheaper when requests share their steps, which this program shows.  A prompt
- * that begins like an earlier one is copied, not computed: its cached tokens cost next to nothing.
+ * Input is cheaper than output, because the device computes a prompt's tokens together but generates output
+ * one token at a time.  Output becomes cheaper when requests share their steps, which this program shows. The
+ * common beginning of a prompt and an earlier one is copied, not computed: such cached tokens cost almost
+ * nothing.
  *
  * The worked example of the documentation: 0.8 s at $2.50 an hour is 0.8 x 2.50 / 3600 = $0.000555555556. */
 #include <costinfer/costinfer.h>
@@ -24,7 +25,7 @@ static void check(enum cinf_status status)
     }
 }
 
-/* Serves n equal requests at once and sums their reports. */
+/* Serves n equal requests concurrently and sums their reports. */
 static struct cinf_report serve(struct cinf_model *model, int n)
 {
     struct cinf_request *requests[MOST];
@@ -62,14 +63,14 @@ int main(int argc, char *argv[])
     check(cinf_price_parse(&price, "2.50"));
     printf("0.8 s at $2.50 an hour: $%s\n", cinf_cost_format(cost, cinf_cost_of(800000000, price)));
 
-    /* Without reuse of prefixes, so that every prompt is computed and the rows compare. */
+    /* Prefixes are not reused, so that every prompt is computed and the rows are comparable. */
     check(
         cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .no_prefix_reuse = true,
                                                                  .dollars_per_hour = "2.50" }));
     check(cinf_model_load(&model, engine,
                           &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = folder }));
-    serve(model, 1); /* the first one meets cold caches, and is not shown */
-    puts("at once   $/million in   $/million out   all of them");
+    serve(model, 1); /* the first run warms the caches and is not shown */
+    puts("requests  $/million in   $/million out   all of them");
     for (int n = 1; n <= MOST; n *= 4) {
         struct cinf_report r = serve(model, n);
         /* A million tokens of t ns each cost t x 1e6 ns x the rate. */

@@ -1,12 +1,12 @@
 /* 06_exporter.c - your own Prometheus exporter in 40 lines.
  *
- * Prometheus asks over HTTP, every few seconds, for a page of numbers.  exposition.h writes that page: all
- * families of the meter, and any of your own.  Costs are counters that only grow, so "dollars an hour over
- * the last five minutes" is a query, not a number that the program has to keep:
+ * Every few seconds Prometheus requests a page of numbers over HTTP.  exposition.h writes that page: all
+ * metrics of the meter, and your own.  Costs are counters that only grow, so "dollars an hour over the last
+ * five minutes" is a query, not a number that the program has to keep:
  *
  *     rate(model_estimated_cost_dollars_total[5m]) * 3600
  *
- * This one answers a number of scrapes with the least HTTP that works, then exits:
+ * This program answers a given number of scrapes with the least HTTP that works, then exits:
  *
  *     ./exporter MODEL_FOLDER 9101 2 &     # folder, port (0: any free one, printed), scrapes
  *     curl -s localhost:9101/metrics */
@@ -32,7 +32,7 @@ static void answer(int client, const struct cinf_meter *meter)
     const char *text;
     size_t n;
     struct cinf_exposition *page;
-    /* Every request gets the same page, so all that counts is that one has come. */
+    /* Every request gets the same page, so its contents do not matter. */
     if (read(client, request, sizeof request) <= 0)
         return;
     check(cinf_exposition_new(&page, CINF_EXPOSITION_TEXT));

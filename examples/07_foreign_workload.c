@@ -1,15 +1,15 @@
-/* 07_foreign_workload.c - billing an inference of your own, with meter.h alone.
+/* 07_foreign_workload.c - billing your own inference engine, with meter.h alone.
  *
- * You run models with another library, or something that is no language model at all, and want to know who
- * used the machine.  Tell the meter three things: when the device gets busy, what each interval was for, and
- * when it falls idle.
+ * Suppose you run models with another library, or work that is not a language model, and want to know who
+ * used the machine.  The program tells the meter three things: when the device becomes busy, which requests
+ * each interval served, and when the device becomes idle.
  *
- * A charge takes the time T since the last boundary and splits it over the shares by their weights:
+ * A charge splits the time T since the last boundary over the shares, in proportion to their weights:
  *
  *     part_i = T x weight_i / sum of weights         (whole nanoseconds, largest remainder: they add up to T)
  *
  * The weight is what the work would have taken alone, in any unit: tokens, FLOP, pages, frames.  Only ratios
- * count.  This program's workload is summing numbers; a request's weight is how many. */
+ * count. This program's workload sums numbers, and a request's weight is their count. */
 #include <costinfer/meter.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,18 +41,18 @@ int main(void)
                                                                .dollars_per_hour = "2.50" }));
     check(cinf_meter_add_model(meter, "adder", &adder));
 
-    /* Two requests come in; from now they are waiting. */
+    /* Two requests arrive and begin to wait. */
     for (int i = 0; i < 2; i++)
         check(cinf_bill_open(&bills[i], meter, adder, 0));
 
     cinf_meter_busy(meter);
-    work(sizes[0] + sizes[1]); /* one batch for both: 3 to 1 */
+    work(sizes[0] + sizes[1]); /* one batch for both, 3 to 1 */
     uint64_t batch_ns = cinf_meter_charge(
         meter,
         (struct cinf_share[]){ { .bill = bills[0], .prefill_weight = sizes[0], .input_tokens = 30 },
                                { .bill = bills[1], .prefill_weight = sizes[1], .input_tokens = 10 } },
         2);
-    work(sizes[0]); /* then the first one goes on alone, and pays alone */
+    work(sizes[0]); /* then the first one continues alone, and pays alone */
     uint64_t alone_ns = cinf_meter_charge(
         meter, (struct cinf_share[]){ { .bill = bills[0], .decode_weight = 1, .output_tokens = 1 } }, 1);
     cinf_meter_idle(meter);

@@ -1,13 +1,14 @@
-/* 08_scoring.c - how well does a model expect a text?
+/* 08_scoring.c - how well does a model predict a text?
  *
  * A language model gives every text a probability, token by token:
  *
  *     log P(t_1 .. t_n) = sum_i log P(t_i | t_1 .. t_(i-1))
  *     perplexity        = exp(-1/(n-1) x sum_(i>1) log P(t_i | ...))
  *
- * (the first token has nothing before it and is not scored).  A perplexity of k means: on average as unsure
- * as between k equally likely tokens.  One pass over the text gives all the terms; nothing is sampled.
- * Scoring is how models are compared, answers of a fixed set are chosen, and spam is told from prose. */
+ * (nothing precedes the first token, so it is not scored).  A perplexity of k means that the model is on
+ * average as uncertain as between k equally likely tokens.  One pass over the text computes all terms;
+ * nothing is sampled. Scoring serves to compare models, to choose among fixed answers, and to tell spam from
+ * prose. */
 #include <costinfer/costinfer.h>
 #include <math.h>
 #include <stdio.h>

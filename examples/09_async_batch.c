@@ -1,14 +1,14 @@
 /* 09_async_batch.c - many requests, one thread, no waiting.
  *
- * The engine takes new requests at any time and computes all that are there together, one step after another
- * (continuous batching).  A step reads every weight once, however many requests take part; so while memory is
- * the limit, eight at once take little longer than one:
+ * The engine accepts new requests at any time and computes all active ones together, step by step (continuous
+ * batching). A step reads every weight once, however many requests take part; so while memory is the limit,
+ * eight concurrent requests take little longer than one:
  *
  *     time of a step  ~  max(bytes of weights / memory speed, rows x 2 x parameters / FLOP/s)
  *
- * An event loop should not wait for one request while another has text.  The notify hook says that a request
- * has something to pull: the scheduler calls it, so it must not block and must not call the library.  Here it
- * posts a semaphore; in a server it would write to an eventfd. */
+ * An event loop should not wait for one request while another has text.  The notify hook reports that a
+ * request has something to pull.  The scheduler calls it, so it must not block and must not call the library.
+ * Here it posts a semaphore; in a server it would write to an eventfd. */
 #define _POSIX_C_SOURCE 200809L
 #include <costinfer/costinfer.h>
 #include <inttypes.h>
@@ -59,7 +59,7 @@ int main(int argc, char *argv[])
             continue; /* a signal came */
         for (int i = 0; i < REQUESTS; i++) {
             struct cinf_event event = { CINF_EVENT };
-            /* A timeout of 0 asks and does not wait. */
+            /* With a timeout of 0 the call returns immediately. */
             while (requests[i] && cinf_request_next(requests[i], 0, &event) == CINF_OK) {
                 if (event.kind != CINF_EVENT_END)
                     continue; /* event.text goes to its client here */

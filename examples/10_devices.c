@@ -1,13 +1,13 @@
-/* 10_devices.c - what is there to compute on, and what would a token cost on it?
+/* 10_devices.c - which devices does this machine have, and what would a token cost on each?
  *
- * "auto" takes the best device there is and says why.  Opening one measures it: how long a floating-point
- * operation and a byte of memory take.  From that follows the least a token can take, as one token needs two
- * operations a parameter and every weight's bytes once:
+ * "auto" chooses the best device and says why.  Opening a device measures how long a floating-point operation
+ * and a byte of memory take.  One token needs two operations for each parameter, and every weight's bytes
+ * once, so the shortest time for a token is
  *
  *     t >= max(2 x parameters x as_per_flop, bytes of weights x as_per_byte)
  *
- * and so the least it can cost.  cpu-reference computes in the plainest way, the same bits on every machine:
- * slow, and good for tests. */
+ * from which its lowest cost follows.  cpu-reference computes in the simplest way and gives the same bits on
+ * every machine: it is slow, and meant for tests. */
 #include <costinfer/costinfer.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,8 +32,8 @@ int main(int argc, char *argv[])
         enum cinf_status status =
             cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = names[i],
                                                                      .dollars_per_hour = "2.50" });
-        if (status != CINF_OK) { /* a library may be built without one, a machine may have no GPU */
-            printf("%-14s not here: %s\n", names[i], cinf_last_error());
+        if (status != CINF_OK) { /* the library may have been built without it, or the machine lacks it */
+            printf("%-14s not available: %s\n", names[i], cinf_last_error());
             continue;
         }
         cinf_engine_device(engine, &device);
@@ -49,6 +49,6 @@ int main(int argc, char *argv[])
                result->report.output_tokens * 1e9 / (double)result->report.decode_ns, device.reason);
         cinf_result_free(result);
         cinf_model_release(model);
-        cinf_engine_close(engine); /* one engine has a device at a time */
+        cinf_engine_close(engine); /* only one engine can use a device at a time */
     }
 }

@@ -1,11 +1,11 @@
 #!/bin/sh
-# 11_client.sh - costd by curl: a text, a stream, the models and the bill.
+# 11_client.sh - costd with curl: a text, a stream, and the bill.
 #
 #     costd --model stories-small=examples/models/stories-small --cpu-cost-per-hour 2.50 &
 #     sh 11_client.sh http://127.0.0.1:8000 stories-small
 #
-# Every answer carries its cost.  The sum of all answers' costs is what /metrics says the model has cost, to the
-# last nanosecond; that is the point of costd.
+# Every answer contains its cost.  The costs of all answers add up to the model's cost on /metrics, to the last
+# nanosecond; that is the point of costd.
 set -eu
 base=${1:-http://127.0.0.1:8000}
 model=${2:-stories-small}

@@ -4,12 +4,12 @@
     costd --model stories-small=examples/models/stories-small --cpu-cost-per-hour 2.50 &
     python3 12_client.py http://127.0.0.1:8000 stories-small
 
-Four clients ask at once, so their latencies overlap:
+Four clients send requests concurrently, so their latencies overlap:
 
     sum of latency x rate  >  sum of the answers' costs  =  what /metrics counts for the model
 
-Decimal keeps what the server wrote; a float would round it.  The equality holds to the 12th decimal of each
-answer, which is where amounts are rounded for print."""
+Decimal keeps the server's digits; a float would round them.  The equality holds to the 12th decimal of each answer,
+because printed amounts are rounded there."""
 import json
 import re
 import sys
