@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The demonstration, from nothing: installs what a build needs, builds, serves the two bundled models with
-# costd, sends overlapping requests for a while and prints which model ate how much of the budget.
+# The demonstration from the beginning: installs what a build needs, builds, serves the two bundled models with costd,
+# sends overlapping requests for a while and prints which model used how much of the budget.
 #
 #   scripts/demo.sh [SECONDS]     of traffic, 15 by default
 #
-# Nothing stays behind but the packages and build/.
+# Only the packages and build/ remain afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -3,8 +3,8 @@
 
     scripts/demo_traffic.py [--seconds 15] [--dollars-per-hour 0.10] [--costd build/bin/costd]
 
-Needs Python's standard library only.  All sums are made of integers (nanoseconds) and fractions, so that
-what should be equal is compared exactly; anything that does not add up is said and makes the exit status 1.
+Needs Python's standard library only.  All sums are of integers (nanoseconds) and fractions, so comparisons are exact.
+The program reports any sum that is not equal, and then exits with status 1.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class Costd:
                 break
             time.sleep(0.05)
         self.log.seek(0)
-        raise SystemExit("demo: costd did not get ready:\n" + self.log.read())
+        raise SystemExit("demo: costd did not become ready:\n" + self.log.read())
 
     def ask(self, method, path, body=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -95,7 +95,7 @@ class Costd:
 
 
 def client(costd, number, until, answers, problems):
-    """One user: most want long stories of the large model, a few want a line of the small one now and then."""
+    """One user: most request long stories of the large model, a few request single lines of the small one."""
     choose = random.Random(number)
     large = number % 4 != 3
     while time.monotonic() < until:

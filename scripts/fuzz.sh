@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fuzzes with libFuzzer, each target for a while, starting from the corpus in the tree.  (ctest only replays
-# that corpus.)
+# Runs each fuzz target with libFuzzer for a while, starting from the corpus in the tree.  (ctest only replays that
+# corpus.)
 #
 #   scripts/fuzz.sh [SECONDS [TARGET ...]]     60 seconds and every target by default
 #
-# New inputs gather in build-fuzz/corpus/; a crashing one is left in build-fuzz/ and named in the output.
-# Put it into tests/fuzz/corpus/TARGET/ together with the fix.
+# New inputs are collected in build-fuzz/corpus/.  A crashing input is left in build-fuzz/ and named in the output; add
+# it to tests/fuzz/corpus/TARGET/ together with the fix.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,7 +31,7 @@ for target in "$@"; do
         -artifact_prefix="build-fuzz/$target-" "build-fuzz/corpus/$target" "tests/fuzz/corpus/$target" 2>&1 |
         grep -E '^(stat::|==[0-9]+==|SUMMARY|Test unit|artifact|.*ERROR)|Done' || true
     [ "${PIPESTATUS[0]}" -eq 0 ] || {
-        echo "fuzz: fuzz_$target found something" >&2
+        echo "fuzz: fuzz_$target found a defect" >&2
         exit 1
     }
 done

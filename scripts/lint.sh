@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Formatters and linters over everything that is written by hand; no finding is accepted.  That a folder includes
-# only what stands below it is checked by the build itself.
+# Runs formatters and linters over everything that is written by hand; no finding is accepted.  The build itself checks
+# that a folder includes only lower floors.
 #
-#   scripts/lint.sh             all of them; a linter that is not installed is named and left out
+#   scripts/lint.sh             all of them; a linter that is not installed is reported and left out
 #   scripts/lint.sh --format    clang-format, and shfmt and shellcheck where they are installed
 #
-# The page's JavaScript is held by prettier and eslint from npm, installed once into build-lint/.
+# prettier and eslint, which check the page's JavaScript, are installed once from npm into build-lint/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ have() {
     }
 }
 
-# Generated tables keep the form that their generator gives them.
+# Generated tables keep their generator's format.
 mapfile -t sources < <(git ls-files '*.c' '*.h' | grep -v '/unicode_table')
 clang-format-14 --dry-run -Werror "${sources[@]}"
 echo "lint: ${#sources[@]} C files are formatted"
@@ -46,7 +46,7 @@ fi
 if have clang-tidy-14; then
     cmake --preset clang >/dev/null
     mapfile -t checked < <(git ls-files 'libcostinfer/*.c' 'apps/*.c')
-    # One file a process: with more, clang-tidy 14 mistakes every va_list for an uninitialised one.
+    # Each process checks one file: with several, clang-tidy 14 reports every va_list as uninitialised.
     printf '%s\n' "${checked[@]}" |
         xargs -P "$(nproc)" -n 1 clang-tidy-14 -p build-clang --quiet --warnings-as-errors='*' \
             2> >(grep -v 'warnings generated\|warning generated\|^Suppressed\|^Use -header-filter' >&2)

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the man pages and the bash completions from what the programs print for --help, so that they cannot
-say anything else.
+"""Writes the man pages and the bash completions from the output of --help, so that they cannot differ from it.
 
   scripts/make_man.py BIN            BIN: the folder with costd and costinfer; rewrites packaging/man and completion
-  scripts/make_man.py BIN --check    exits 1 when a committed file differs
+  scripts/make_man.py BIN --check    exits with 1 if a committed file differs
 """
 import os
 import pathlib
@@ -14,7 +13,7 @@ import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
-DATE = "2026-11-21"  # of the pages' last change in form; their words come with the version
+DATE = "2026-11-21"  # of the last change of the pages' form; their text belongs to the version
 FILES_AFTER = {"--config", "--prompt-file", "--out", "--text"}
 FOLDERS_AFTER = {"--model"}
 WORDS_AFTER = {
@@ -27,7 +26,7 @@ WORDS_AFTER = {
 
 
 def help_of(*command):
-    # Without the OpenCL devices of this machine.
+    # The pages must not depend on this machine's OpenCL devices.
     return subprocess.run([*command, "--help"], check=True, capture_output=True, text=True,
                           env={**os.environ, "OCL_ICD_VENDORS": "/nonexistent"}).stdout
 
@@ -42,7 +41,7 @@ def escape(text):
 
 
 def fill(text):
-    """A paragraph in short lines, none of which roff takes for a request."""
+    """A paragraph in short lines, none of which roff reads as a request."""
     words = textwrap.wrap(text, 70, break_long_words=False, break_on_hyphens=False)
     return [escape(line) for line in words]
 
@@ -146,7 +145,7 @@ def completion_cases(flags):
 def completion(name, flags, commands=None):
     out = [f"# bash completion for {name}, written by scripts/make_man.py", f"_{name}()", "{",
            '    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}',
-           "    # Readline cuts NAME=DIR in three words.",
+           "    # Readline splits NAME=DIR into three words.",
            '    if [ "$word" = = ]; then',
            '        word= before=${COMP_WORDS[COMP_CWORD - 2]}',
            '    elif [ "$before" = = ]; then',

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes docs/METRICS.md from what the programs themselves say on /metrics.
+"""Writes docs/METRICS.md from the metrics pages of the programs themselves.
 
     scripts/make_metrics_md.py [--build build] [--check]
 
-Names, types, units, labels and help come from a live costd and, for the rows that only a GPU has, from the
-program exposition_demo of the tests; an example is kept here for each, and one that is missing or left over is
-an error.  --check writes nothing and exits 1 when the file differs."""
+Names, types, units, labels and help come from a live costd and, for the rows that only a GPU has, from the tests'
+program exposition_demo.  EXAMPLES has one query for each metric; a missing or superfluous one is an error.  --check
+writes nothing and exits with 1 if the file differs."""
 
 import argparse
 import os
@@ -23,13 +23,13 @@ PAGE = os.path.join(ROOT, "docs", "METRICS.md")
 CLOSED = ("endpoint", "direction", "finish_reason", "code", "phase", "account", "per", "outcome")
 
 GROUPS = (
-    ("What a model did", "model_", "Every series of a model is there, at 0, from the moment the model is added, "
-     "and stays when it is unloaded: `increase()` cannot miss the first event."),
-    ("The machine", "costinfer_", "The three accounts add up to the time since the device was opened, exactly; "
-     "`serve` is what the models above share."),
-    ("A GPU's memory", "gpu_", "Absent, not 0, when models run on the CPU."),
+    ("Models", "model_", "Every series of a model exists, at 0, from the moment the model is added, and remains "
+     "after it is unloaded, so `increase()` cannot miss the first event."),
+    ("The machine", "costinfer_", "The three accounts add up exactly to the time since the device was opened; the "
+     "models above share `serve`."),
+    ("A GPU's memory", "gpu_", "These metrics are absent, not 0, when models run on the CPU."),
     ("The daemon", "costd_", ""),
-    ("The process", "process_", "As every client library of Prometheus has them."),
+    ("The process", "process_", "All client libraries of Prometheus have these metrics."),
 )
 
 EXAMPLES = {
@@ -96,7 +96,7 @@ class Family:
 
 
 def read_families(openmetrics):
-    """[Family] of a page in OpenMetrics, in its order."""
+    """The families of a page in OpenMetrics, in its order."""
     families = []
     for line in openmetrics.splitlines():
         if line.startswith("# "):
@@ -114,7 +114,7 @@ def read_families(openmetrics):
 
 
 def live_page(costd):
-    """What a costd with a model, a price and a budget says."""
+    """The families of a costd with a model, a price and a budget."""
     model = os.path.join(ROOT, "examples", "models", "stories-small")
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([costd, "--model=small=" + model, "--listen=127.0.0.1:0", "--device=cpu-reference",
@@ -160,11 +160,11 @@ def render(families):
         raise SystemExit(f"make_metrics_md: examples are missing for {sorted(names - set(EXAMPLES))} "
                          f"and left over for {sorted(set(EXAMPLES) - names)}")
     out = ["# Metrics", "",
-           "What `GET /metrics` shows, in text format 0.0.4 or OpenMetrics 1.0, as the scraper asks. Written by",
-           "`scripts/make_metrics_md.py` from a running costd: change the code, not this page; a test fails when the",
-           "two differ.", "",
+           "`GET /metrics` returns these metrics, in text format 0.0.4 or OpenMetrics 1.0, as the scraper requests.",
+           "`scripts/make_metrics_md.py` writes this page from a running costd: change the code, not the page. A test",
+           "fails if the two differ.", "",
            "Counters start at 0 with the process. Label values come from loaded models and from fixed lists, never",
-           "from a request, so the number of series depends on the number of models alone. A model on one instance",
+           "from a request, so the number of series depends only on the number of models. A model on one instance",
            "has {} series.".format(series_of_a_model(families)), ""]
     left = list(families)
     for title, prefix, note in GROUPS:
@@ -183,7 +183,7 @@ def render(families):
 
 
 def series_of_a_model(families):
-    """One model is there when this is counted, so the values seen are those of one."""
+    """Counts the series of a model, on a page that has one model."""
     total = 0
     for f in families:
         if "model_name" in f.labels:

@@ -3,8 +3,8 @@
 
     scripts/make_sbom.py VERSION COMMIT BINARY...
 
-Lists the project, the third-party code that lies in the tree, and the Debian packages of the libraries that the
-binaries link directly, with the versions installed here.  A library whose licence is not in LICENCES is an error.
+The list has the project, the third-party code in the tree, and the Debian packages of the libraries that the binaries
+link directly, with the versions installed here.  A library whose licence is not in LICENCES is an error.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# SPDX licences by the beginning of the Debian package's name.
+# SPDX licences by the prefix of the Debian package's name.
 LICENCES = {
     "libc6": "LGPL-2.1-or-later",
     "libcjson": "MIT",
@@ -34,7 +34,7 @@ VENDORED = [("uPlot", "1.6.32", "MIT", "apps/costd/api/page/vendor/uPlot.iife.mi
 
 
 def linked(binaries):
-    """(package, version) of every library that the binaries name, but our own."""
+    """(package, version) of every library that the binaries link, except our own."""
     resolved = {}
     for binary in binaries:
         out = subprocess.run(["ldd", binary], check=True, capture_output=True, text=True).stdout

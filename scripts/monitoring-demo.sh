@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds costd and shows it monitored: two models under a lopsided load, a real Prometheus and Alertmanager on
+# Builds costd and demonstrates its monitoring: two models under an uneven load, a real Prometheus and Alertmanager on
 # loopback with the files of dashboards/, and an alert that arrives at a local webhook.
 #
 #   scripts/monitoring-demo.sh [--seconds N]     until Ctrl-C by default
 #
-# Needs prometheus and prometheus-alertmanager (scripts/setup.sh --all).  Only build/ stays behind.
+# Needs prometheus and prometheus-alertmanager (scripts/setup.sh --all).  Only build/ remains afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs costd with the two bundled models, Prometheus and Alertmanager on loopback under a lopsided load, with a webhook
+"""Runs costd with the two bundled models, Prometheus and Alertmanager on loopback under an uneven load, with a webhook
 that receives the alerts, until Ctrl-C or for --seconds N."""
 import argparse
 import os
@@ -18,10 +18,10 @@ BUDGET = "0.0001"
 
 
 def load(costd, stop, problems):
-    """Users in waves, until `stop`: three of four ask the large model, the fourth the small one."""
+    """Sends requests in waves until `stop`: three of four users request the large model, the fourth the small one."""
     while not stop.is_set():
         found = demo_traffic.send_traffic(costd, 2, 4)[1]
-        if not stop.is_set():  # Ctrl-C reaches costd too
+        if not stop.is_set():  # Ctrl-C also reaches costd
             problems += found
         stop.wait(0.5)
 
@@ -36,12 +36,12 @@ def show(prometheus):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="end by itself; default: at Ctrl-C")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time; default: at Ctrl-C")
     parser.add_argument("--costd", default=os.path.join(ROOT, "build", "bin", "costd"))
     options = parser.parse_args()
     for program in ("prometheus", "prometheus-alertmanager"):
         if not shutil.which(program):
-            raise SystemExit(f"monitoring-demo: {program} is absent: scripts/setup.sh --all")
+            raise SystemExit(f"monitoring-demo: {program} is not installed (make deps)")
 
     stop, problems = threading.Event(), []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -65,7 +65,7 @@ def main():
                       "dashboards/grafana/model-cost.json\n"
                       f"The budget is ${BUDGET} a day, and alerts wait 2 s instead of minutes.\n", flush=True)
                 end = time.monotonic() + options.seconds
-                # A counter's rise is seen from its first scrape on.
+                # Prometheus sees a counter increase only after its first scrape.
                 prometheus.await_answer("model_estimated_cost_dollars_total", len)
                 users = threading.Thread(target=load, args=(costd, stop, problems))
                 users.start()

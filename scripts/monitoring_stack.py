@@ -1,5 +1,5 @@
-"""Prometheus and Alertmanager on loopback with the files of dashboards/, made quick: for the demonstration and
-the tests."""
+"""Runs Prometheus and Alertmanager on loopback with the files of dashboards/ and short intervals, for the demonstration
+and the tests."""
 import http.server
 import json
 import os
@@ -30,11 +30,11 @@ def replaced(text, *pairs):
 
 
 class Program:
-    """A server as a direct child; ends with the block that it is used in."""
+    """A server as a child process, which ends with the `with` block."""
 
     def __init__(self, name, port, *command):
         self.name, self.port, self.url = name, port, f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C stops its user, which stops it
+        self.process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C stops the caller, which stops this
 
     def __enter__(self):
         return self
@@ -53,7 +53,7 @@ class Program:
             return f.read()
 
     def wait(self, seconds=30):
-        """Until it answers /-/ready."""
+        """Waits until it answers /-/ready."""
         end = time.monotonic() + seconds
         while True:
             if self.process.poll() is not None:
@@ -69,7 +69,7 @@ class Program:
 
 class Prometheus(Program):
     """Scrapes `targets` ("HOST:PORT", …) as job costd, every second, with the shipped configuration and rules.
-    wait_for: what alerts wait for instead of their minutes, such as "2s"."""
+    wait_for: the time for which alerts wait instead of minutes, such as "2s"."""
 
     def __init__(self, folder, targets, alertmanager=None, wait_for=None):
         port = free_port()
@@ -94,7 +94,7 @@ class Prometheus(Program):
                          "--log.level=error")
 
     def query(self, expression, at=None):
-        """[(labels, value)]; ValueError with what Prometheus says when it refuses."""
+        """Returns [(labels, value)]; ValueError with Prometheus's message if it refuses the query."""
         fields = {"query": expression, **({"time": repr(at)} if at else {})}
         try:
             data = json.loads(self.get("/api/v1/query", **fields))["data"]
@@ -105,7 +105,7 @@ class Prometheus(Program):
         return [(r["metric"], float(r["value"][1])) for r in data["result"]]
 
     def await_answer(self, expression, wanted, seconds=30):
-        """Until wanted(answer); the answer."""
+        """Waits until wanted(answer) is true, and returns the answer."""
         end = time.monotonic() + seconds
         while True:
             answer = self.query(expression)
@@ -129,7 +129,7 @@ class Alertmanager(Program):
 
 
 class Webhook:
-    """Receives what Alertmanager posts; received: [(status, alertname, severity, summary)]."""
+    """Receives Alertmanager's alerts; received: [(status, alertname, severity, summary)]."""
 
     def __init__(self, tell=lambda alert: None):
         self.received = received = []

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes a Python environment with what tests compare with or drive, in the versions of a file of tests/peers.
+# Makes a Python environment with the packages that tests compare with or run, in the versions of a file of tests/peers.
 #
 #   scripts/peers_venv.sh FOLDER           Hugging Face's transformers on Debian's torch, and tiktoken, from
 #                                          requirements.txt; FOLDER is such as build/peers-venv
 #   scripts/peers_venv.sh FOLDER openai    OpenAI's client, from openai-requirements.txt
 #
-# Idempotent: an environment that holds these versions is left as it is.  Exits 77 with a line that says why
-# when it cannot be made here: no torch, no venv, no PyPI.
+# Idempotent: an environment with these versions is left unchanged.  Exits with 77 and a line that says why if the
+# environment cannot be made here: no torch, no venv, no PyPI.
 set -euo pipefail
 
 usage() {
@@ -33,10 +33,10 @@ if cmp -s "$wanted" "$stamp" && "$folder/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 if [ -e "$folder" ] && [ ! -e "$folder/pyvenv.cfg" ]; then
-    echo "peers_venv: $folder exists and is no Python environment" >&2
+    echo "peers_venv: $folder exists and is not a Python environment" >&2
     exit 1
 fi
-# Debian's torch is seen by Debian's python3 alone.
+# Only Debian's python3 finds Debian's torch.
 python=/usr/bin/python3
 [ -z "$site" ] || "$python" -c 'import torch' 2>/dev/null || skip "python3-torch is not installed (scripts/setup.sh --all)"
 "$python" -c 'import ensurepip' 2>/dev/null || skip "python3-venv is not installed (scripts/setup.sh --all)"
@@ -45,7 +45,7 @@ echo "peers_venv: making $folder"
 "$python" -m venv --clear $site "$folder"
 pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet --retries 2 --timeout 20)
 if ! "${pip[@]}" install --no-deps --only-binary :all: -r "$wanted"; then
-    # One small file tells an unreachable index from pins that it does not have.
+    # One small file distinguishes an unreachable index from versions that it does not have.
     "${pip[@]}" download --no-deps --dest "$folder/probe" idna 2>/dev/null || skip "PyPI cannot be reached"
     exit 1
 fi

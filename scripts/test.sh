@@ -5,7 +5,7 @@
 #                             fast suite in a release build and under ASan+UBSan, threads under TSan
 #   scripts/test.sh --fast    a release build and the fast suite
 #   scripts/test.sh --all     the above, the slow suites (peers, Prometheus, arm64) and the linters
-#   --no-setup                beside any of these: installs nothing (`make deps` does)
+#   --no-setup                with any of these: installs nothing (`make deps` does)
 #
 # Stops at the first step that fails.  Ends with ctest's summary of the release build.
 set -euo pipefail
@@ -68,7 +68,7 @@ if [ "$mode" != --fast ]; then
     step "ThreadSanitizer: every test that starts threads"
     mapfile -t threaded < <(grep -lE 'pthread_create|cinf_engine_open' tests/test_*.c | xargs -n 1 basename -s .c)
     build tsan build-tsan "${threaded[@]}"
-    # TSan does not know the address layouts of newer kernels; without randomisation it does.
+    # TSan does not support the address layouts of newer kernels unless randomisation is off.
     fixed=()
     if setarch "$(uname -m)" -R true 2>/dev/null; then
         fixed=(setarch "$(uname -m)" -R)

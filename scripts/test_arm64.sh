@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Cross-compiles the library for arm64 and runs its unit tests and fuzz corpora under qemu-user.
 #
-# Without OpenBLAS and the programs.  The few arm64 packages that the tests link are unpacked into build-arm64/,
+# It leaves out OpenBLAS and the programs.  The few arm64 packages that the tests link are unpacked into build-arm64/,
 # not installed, so the system keeps its one architecture.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,6 @@ cmake -S . -B "$work" -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSO
     -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-L;/usr/aarch64-linux-gnu;-E;LD_LIBRARY_PATH=$libraries" >/dev/null
 cmake --build "$work" -j "$(nproc)" -- --quiet
 
-# test_cpu_kv counts resident pages, which under an emulator include the emulator's own.
+# test_cpu_kv counts resident pages, which would include the emulator's own.
 CK_TIMEOUT_MULTIPLIER=20 ctest --test-dir "$work" -j "$(nproc)" --output-on-failure --no-tests=error \
     --timeout 2400 -R "^(test|fuzz)_" -LE slow -E "^test_cpu_kv\$"

@@ -1,6 +1,6 @@
-/* backend_ops.h - small programs, one operation each and all together, run on a backend and evaluated here in
- * double as their definitions say.  The test program of each backend includes it once.  It uses nothing but
- * struct backend, so that it can test any device. */
+/* backend_ops.h - runs small programs, one operation each and all together, on a backend and compares them
+ * with an evaluation of their definitions in double.  The test program of each backend includes it once.  It
+ * uses only struct backend, so it can test any device. */
 #ifndef BACKEND_OPS_H
 #define BACKEND_OPS_H
 
@@ -140,7 +140,7 @@ static void rig_start(struct rig *rig, const struct backend *backend, uint32_t r
     ck_ok(backend->open(&rig->device, &(struct device_options){ 0 }));
     ck_ok(backend->weights_new(&rig->weights, rig->device, rig->specs, p->n_specs, WEIGHTS_F32));
     for (uint32_t w = 0; w < p->n_specs; w++) {
-        /* In two pieces, as a loader does. */
+        /* Writes in two pieces, as a loader does. */
         uint32_t rows = rig->specs[w].rows, half = rows / 2;
         ck_ok(backend->weights_write(rig->weights, w, half, rows - half,
                                      rig->values[w] + (size_t)half * rig->specs[w].cols, CINF_DTYPE_F32));
@@ -255,7 +255,7 @@ static void exact_norm(struct rig *rig, const struct op *op, uint32_t r)
                  exact_bias(rig, op, c);
 }
 
-/* All operations but the last; the logits are computed as they are compared. */
+/* Evaluates all operations except the last; the logits are computed during the comparison. */
 static void exact_run(struct rig *rig, const struct batch *b)
 {
     uint32_t d = rig->program.width;
@@ -289,7 +289,7 @@ struct run_of_rows {
     uint32_t slot, first, n;
 };
 
-/* Which rows want logits. */
+/* Which rows need logits. */
 enum wants { WANT_ALL, WANT_LAST, WANT_SOME, WANT_NONE };
 
 struct step_rows {
@@ -498,7 +498,8 @@ static const char *add_program(struct rig *rig, int which)
 
 static void check_program(const struct backend *backend, int which)
 {
-    /* Widths that no vector length divides, one head, GPT-2's head width; I smaller and larger than 4D. */
+    /* The shapes have widths that no vector length divides, one head, GPT-2's head width, and I below and
+     * above 4D. */
     static const struct shape shapes[] = { { 6, 3, 10, 257, 138, 2 },
                                            { 64, 1, 300, 31, 138, 1 },
                                            { 35, 5, 33, 50, 200, 2 },

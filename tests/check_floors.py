@@ -1,5 +1,5 @@
-"""What each folder may include.  The build lets every folder see all of include/, lets compute/'s two devices see each
-other, and lets costd's rooms see each other; this table does not."""
+"""Checks what each folder includes.  The build lets every folder see all of include/, and lets compute/'s two devices
+and costd's rooms see each other; this table does not."""
 import os
 import pathlib
 import re
@@ -8,7 +8,7 @@ import sys
 SOURCE = pathlib.Path(os.environ.get("CINF_SOURCE", pathlib.Path(__file__).resolve().parents[1]))
 LIBRARY, COSTD, ALL = "libcostinfer/", "apps/costd/", None
 
-# Folder: the public headers it may include, and the folders whose headers it may include beside its own.
+# For each folder: the public headers that it may include, and the folders whose headers it may include beside its own.
 TABLE = {
     LIBRARY + "base": ({"status"}, []),
     LIBRARY + "text": ({"status", "tokenizer"}, ["base"]),
@@ -33,7 +33,7 @@ ONLY_IN = {
     r"microhttpd\.h": [COSTD + "http"],
     r"sys/socket\.h|netinet/.*|arpa/.*|netdb\.h": ["apps/costd/http"],
 }
-# Words that would tell that a folder knows what is not its own.
+# Words that show that a folder knows what it should not.
 NEVER = {
     LIBRARY + "engine": r"gpt2_\w+",
     COSTD + "http": r"models?|accounts?",

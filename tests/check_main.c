@@ -1,4 +1,4 @@
-/* check_main.c - runs the one suite of a test program. */
+/* check_main.c - runs the suite of a test program. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,8 +10,8 @@
 
 enum { SKIPPED = 77 };
 
-/* Whether the device that the tests shall run on is there.  Asked in a process of its own: what a driver sets
- * up does not survive the fork() before each test. */
+/* Whether the device that the tests run on is available.  A child process opens it, because a driver's state
+ * does not survive the fork() before each test. */
 static int device_is_there(const char *name)
 {
     struct device *device;

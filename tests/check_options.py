@@ -1,5 +1,6 @@
-"""Every field of struct cinf_request_options is known wherever a request can come from, and to the engine that copies
-it.  What a surface leaves out on purpose stands in EXCEPTIONS with its reason; anything else fails by the field's name."""
+"""Every interface that accepts requests must know every field of struct cinf_request_options, and so must the engine,
+which copies it.  EXCEPTIONS lists the fields that an interface omits on purpose, with the reason; any other missing
+field fails the test by name."""
 import ast
 import os
 import pathlib
@@ -54,7 +55,7 @@ EXCEPTIONS = {
         "prompt_ids": "--prompt-tokens", "tokenize_flags": "--special",
         "prompt_only": "costinfer perplexity", "prompt_logprobs": "costinfer perplexity",
         "prompt_logits": "costinfer logits", "top_logprobs": "--json has each token's own",
-        "n": "standard output shows one text", "logit_bias": "token ids by the hundred are no command line",
+        "n": "standard output shows one text", "logit_bias": "hundreds of token ids do not fit a command line",
         "endpoint": "the command has one", "timeout_ns": "Ctrl-C ends it",
         "notify": "the command pulls", "notify_context": "the command pulls",
         "unread_max": "the command reads until standard output blocks",
@@ -95,7 +96,7 @@ def part(text, start, end):
 
 
 def python_call():
-    """What _engine.py gives to the struct, by keyword or by assignment."""
+    """The fields that _engine.py sets in the struct, by keyword or by assignment."""
     tree = ast.parse((SOURCE / "bindings/python/src/costinfer/_engine.py").read_text())
     found = set()
     for node in ast.walk(tree):
@@ -108,7 +109,7 @@ def python_call():
 
 
 def python_types():
-    """What stream() takes and what generate() is declared to take, each with its type."""
+    """The options of stream() and the declared options of generate(), each with its type."""
     tree = ast.parse((SOURCE / "bindings/python/src/costinfer/_engine.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "stream":
@@ -132,7 +133,7 @@ def main():
     assert len(fields) > 30 and fields[0] == "struct_size", fields
     fields = fields[1:]
     engine = functions(text_of("libcostinfer/engine/*.c"))
-    # Where a table checks and copies numbers, a row names one: NUMBER(top_p, 0, 1).
+    # A table that checks and copies numbers has a row for each: NUMBER(top_p, 0, 1).
     rows = set(re.findall(r"\bNUMBER\((\w+),", text_of("libcostinfer/engine/request.c")))
     sampler = functions(text_of("libcostinfer/engine/sampler.c"))
     sampling = members(text_of("libcostinfer/engine/sampler.h"), "sampling")

@@ -14,7 +14,7 @@ from cli_support import GOLDEN, MODELS, PROGRAM, SOURCE, expected, good, main, p
 
 COMMANDS = ["inspect", "tokenize", "run", "logits", "perplexity", "bench", "devices"]
 SMALL, LARGE = MODELS
-PLAIN = ["--device", "cpu-reference"]  # for what does not depend on the device: it is opened four times as fast
+PLAIN = ["--device", "cpu-reference"]  # for tests that do not depend on the device, because it opens four times as fast
 
 
 def ids_text(ids):
@@ -120,7 +120,7 @@ def test_tokenize():
                 continue
             assert parsed("tokenize", "--model", model, given=case["prompt"].encode()) == case["prompt_ids"]
             assert parsed("tokenize", "--model", model, "--json", given=case["prompt"].encode()) == case["prompt_ids"]
-    # Any bytes come back exactly; the JSON form mends what is not UTF-8.
+    # Any bytes are restored exactly; the JSON form replaces bytes that are not UTF-8.
     wild = bytes(range(256)) + "Ünïcödé 😀\r\n\0 <|endoftext|>".encode() + b"\xf0\x9f"
     ids = good("tokenize", "--model", SMALL, given=wild)
     assert good("tokenize", "--model", SMALL, "--detokenize", given=ids) == wild
@@ -132,7 +132,7 @@ def test_tokenize():
     plain = parsed("tokenize", "--model", SMALL, given=b"<|endoftext|>")
     assert len(plain) > 1 and 2047 not in plain
     assert parsed("tokenize", "--model", SMALL, "--special", given=b"<|endoftext|>") == [2047]
-    # What a fine-tuned model's files call special is ordinary text without the flag, other added tokens never are.
+    # Without the flag, a fine-tuned model's special tokens are ordinary text; its other added tokens never are.
     with tempfile.TemporaryDirectory() as folder:
         for name in ("vocab.json", "merges.txt"):
             os.symlink(os.path.join(SMALL, name), os.path.join(folder, name))
@@ -274,7 +274,7 @@ def test_logits_and_perplexity_agree():
     assert abs(seen["perplexity"] - math.exp(wanted)) < 1e-3
     assert seen["tokens"] == len(ids) and seen["scored"] == len(ids) - 1 and seen["windows"] == 1
     assert seen["cost_usd"] > 0 and seen["tokens_per_second"] > 0
-    # Windows: 16 tokens without overlap leave the first of each unscored; overlapping ones only the text's.
+    # Windows of 16 tokens without overlap leave each first token unscored; overlapping ones only the text's first.
     apart = parsed("perplexity", "--model", SMALL, "-", "--json", "--window", "16", given=given)
     windows = math.ceil(len(ids) / 16)
     assert apart["windows"] == windows and apart["scored"] == len(ids) - windows
@@ -288,7 +288,7 @@ def test_logits_and_perplexity_agree():
 
 
 def with_tokenizer(variant, folder):
-    """The variant's files in a folder of their own, with a vocabulary of single characters."""
+    """Copies the variant's files into a separate folder, with a vocabulary of single characters."""
     source, model = os.path.join(GOLDEN, variant), os.path.join(folder, variant)
     os.mkdir(model)
     for name in os.listdir(source):
@@ -333,7 +333,7 @@ def test_bench():
     assert [s["streams"] for s in seen["parallel"]] == [1, 2, 4, 8, 16, 32]
     for row in seen["prefill"] + seen["decode"] + seen["parallel"]:
         assert row["tokens_per_second"] > 0 and row["runs"] == 1
-        # However many at once: their bills add up to no more than the time that passed.
+        # The bills of any number of concurrent requests add up to at most the time that passed.
         assert row["seconds"] >= row["device_seconds"] > 0, row
     assert all(d["gb_per_second"] > 0 and d["bytes_per_token"] > 0 for d in seen["decode"])
     assert all(p["gflop_per_second"] > 0 for p in seen["prefill"])
@@ -356,7 +356,7 @@ def test_bench():
 
 
 def test_keys_and_values():
-    """By themselves in f16 beside int8 and int4, where the device keeps them so; as told otherwise."""
+    """Keys and values are f16 by default with int8 and int4, if the device supports it; --kv overrides this."""
     def kept(*flags):
         return parsed("bench", "--model", SMALL, "--json", "--runs", "1", "--tokens", "2", "--seconds", "0", *flags)["kv"]
     assert kept("--weights", "int8") == kept("--kv", "auto", "--weights", "int4") == kept("--kv", "f16") == "f16"
@@ -367,7 +367,7 @@ def test_keys_and_values():
 
 
 def test_profile():
-    """A table of kernels, on device cpu of phases; and who has timed nothing says so."""
+    """--profile prints a table of kernels, on device cpu of phases; a device that times nothing says so."""
     model = MODELS[0]
     status, output, error = run("run", "--model", model, "--prompt", "Once", "--max-tokens", "1", "--profile")
     assert status == 0 and output and "launches" in error and "attend" in error and "product" in error, error

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demonstration's traffic, shortened: it checks by itself that everything adds up."""
+"""Runs the demonstration for a short time; the program itself checks that everything adds up."""
 
 import os
 import re

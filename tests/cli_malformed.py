@@ -101,7 +101,7 @@ def test_single_files(folder):
 
 @in_folder
 def test_every_cut_of_a_model(folder):
-    """Truncated anywhere a file is refused, never read past its end."""
+    """A file that is truncated anywhere is refused, and never read past its end."""
     with open(os.path.join(SMALL, "model.safetensors"), "rb") as file:
         whole = file.read()
     path = os.path.join(folder, "model.safetensors")
@@ -151,7 +151,7 @@ def test_folders(folder):
     ]:
         refused(1, words, "inspect", model)
         refused(1, words, "run", "--model", model, "--prompt", "x")
-    # Well-formed by itself, but not these tensors' configuration.
+    # Well-formed, but not the configuration of these tensors.
     for words, model in [
         (["n_layer", "h.4."], copy("layers", n_layer=5)),
         (["wpe"], copy("positions", n_positions=300)),

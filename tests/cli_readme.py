@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The samples that users copy, from README.md and costinfer.h: compiled as said there, without a warning, and run."""
+"""Compiles the samples of README.md and costinfer.h with their printed commands, without a warning, and runs them."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What the tests of the costinfer program share."""
+"""Functions that the tests of the costinfer program share."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Reads pages of metrics back with the parsers of others: promtool and Prometheus's Python client.
+"""Reads pages of metrics with independent parsers: promtool and Prometheus's Python client.
 
 Both formats must pass, carry equal samples, keep hostile names byte for byte, add up exactly, and not
 change with the locale.
@@ -52,7 +52,7 @@ def samples(families):
 
 
 def both(state, names, **environment):
-    """The samples of a page that passes in both formats."""
+    """Returns the samples of a page, which must be valid in both formats."""
     text, openmetrics = (demo(form, state, names, **environment) for form in ("text", "openmetrics"))
     promtool = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True)
     assert promtool.returncode == 0, promtool.stdout.decode() + promtool.stderr.decode()
@@ -137,7 +137,7 @@ def check_used(names, **environment):
 
 
 def check_figures():
-    """One model, worked out by hand from what exposition_demo.c does with it."""
+    """The values of one model, calculated by hand from what exposition_demo.c does with it."""
     found, text = check_used(["m"])
     m, device = ("model_name", "m"), ("device", 'cpu "0"')
     steps = [step**3 * 100003 + 1 for step in range(60)]
@@ -180,7 +180,7 @@ def check_locale():
     with tempfile.TemporaryDirectory() as folder:
         made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", os.path.join(folder, "de_DE.UTF-8")],
                               capture_output=True)
-        # 1: made, with warnings; or, by a system without the package "locales", nothing made at all.
+        # Status 1: the locale was compiled with warnings, or was not, because the package "locales" is missing.
         if made.returncode > 1 or not os.path.exists(os.path.join(folder, "de_DE.UTF-8")):
             print("the locale de_DE.UTF-8 could not be made: not checked")
             return

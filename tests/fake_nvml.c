@@ -1,5 +1,5 @@
 /* fake_nvml.c - a management library with one device, as a shared object.  COSTINFER_FAKE_NVML gives the
- * bytes in use and in all ("used total"), or names the function that fails. */
+ * bytes in use and in total ("used total"), or names the function that fails. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,7 @@ struct memory {
 };
 
 static int started;
-static _Atomic unsigned long long used_now; /* overrides the environment's if not 0 */
+static _Atomic unsigned long long used_now; /* overrides the environment's value if not 0 */
 
 static int fails(const char *name)
 {

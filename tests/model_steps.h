@@ -23,7 +23,8 @@ static inline struct device *open_device(const char *name)
     return device;
 }
 
-/* The build's device of that index, or NULL behind the last one; if CINF_TEST_DEVICE names one, that alone.
+/* Returns the build's device of that index, or NULL after the last; if CINF_TEST_DEVICE names one, only that
+ * one.
  */
 static inline struct device *open_listed(uint32_t index)
 {
@@ -52,7 +53,7 @@ static inline struct model *load(struct device *device, const char *folder,
     return load_all(stream, device);
 }
 
-/* Rows of one or more requests on their way into a batch. */
+/* The rows of one or more requests that will form a batch. */
 struct rows {
     uint32_t n;
     int32_t tokens[ROWS_MAX];

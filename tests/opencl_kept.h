@@ -1,5 +1,5 @@
-/* opencl_kept.h - devices that stay open from one test to the next: opening one builds all kernels, and most
- * tests are about something else.  The test programs of the OpenCL backend include it. */
+/* opencl_kept.h - devices that stay open from one test to the next, because opening one builds all kernels.
+ * The test programs of the OpenCL backend include it. */
 #ifndef OPENCL_KEPT_H
 #define OPENCL_KEPT_H
 
@@ -9,7 +9,7 @@
 enum { KEPT_MAX = 8 };
 
 static struct kept {
-    const struct opencl_tuning *tuning; /* NULL: by the device's type */
+    const struct opencl_tuning *tuning; /* NULL: chosen by the device's type */
     bool kv_f16;
     struct device *device;
 } kept[KEPT_MAX];
@@ -30,7 +30,7 @@ static struct device *kept_device(const struct opencl_tuning *tuning, bool kv_f1
     return k->device;
 }
 
-/* Takes the place of close() in a backend whose devices are kept. */
+/* Replaces close() in a backend whose devices are kept. */
 static void kept_stays_open(struct device *device)
 {
     (void)device;

@@ -1,4 +1,5 @@
-/* opencl_suite.h - how test programs of the OpenCL backend begin: a suite that skips if there is no device.
+/* opencl_suite.h - the suite of a test program of the OpenCL backend, which skips on a machine without a
+ * device.
  */
 #ifndef OPENCL_SUITE_H
 #define OPENCL_SUITE_H

@@ -1,8 +1,8 @@
-# Tests of the whole programs, driven from outside by Python's standard library.
+# Tests of the whole programs, which Python scripts run with the standard library only.
 #
 #   cinf_program_test(NAME script.py [SLOW] [ARGUMENTS WORD ...])
 #
-# A script exits 0 (passed), 77 (skipped, with a line that says why) or anything else.
+# A script exits with 0 (passed), 77 (skipped, with a line that says why) or another status (failed).
 
 find_package(Python3 COMPONENTS Interpreter)
 
@@ -60,7 +60,7 @@ cinf_program_test(costd_prometheus costd/test_costd_prometheus.py)
 cinf_program_test(costd_page costd/test_costd_page.py)
 cinf_program_test(page_in_browser page/test_page.py SLOW)
 
-# dashboards/: the files, the traps they avoid, and all of it in front of a real Prometheus.
+# dashboards/: the files, the mistakes that their tests must find, and everything with a real Prometheus.
 cinf_program_test(monitoring_files monitoring/test_monitoring_files.py)
 cinf_program_test(monitoring_mutations monitoring/test_monitoring_mutations.py)
 cinf_program_test(monitoring_live monitoring/test_monitoring_live.py SLOW)
@@ -82,7 +82,7 @@ cinf_program_test(nginx_vectors costd/test_costd_vectors.py SLOW ARGUMENTS --ngi
 
 cinf_program_test(floors check_floors.py)
 
-# What a program that was built elsewhere relies on.
+# What programs that are already built rely on.
 cinf_program_test(abi_symbols abi/check_symbols.py)
 cinf_program_test(abi_layout abi/check_layout.py)
 cinf_program_test(abi_headers abi/check_headers.py)
@@ -93,7 +93,7 @@ target_compile_definitions(other_callers PRIVATE _DEFAULT_SOURCE)
 add_test(NAME abi_other_callers COMMAND other_callers ${PROJECT_SOURCE_DIR}/examples/models/stories-small)
 set_tests_properties(abi_other_callers PROPERTIES ENVIRONMENT "${test_environment}" TIMEOUT 300)
 
-# The installed package, as its users meet it: one slow test a way of using it.
+# The installed package as its users see it, with a slow test for each way of using it.
 if(TARGET costinfer_static)
   foreach(part install c_programs examples python go debian docs)
     if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/packaging/check_${part}.py)
@@ -103,15 +103,15 @@ if(TARGET costinfer_static)
   endforeach()
 endif()
 
-# Has a Python environment made in the build folder when there is none, from PyPI.
+# This test installs a Python environment from PyPI in the build folder if it is missing.
 cinf_program_test(transformers_agreement peers/transformers_agreement.py SLOW)
 set_tests_properties(transformers_agreement PROPERTIES TIMEOUT 1200)
 cinf_program_test(added_tokens_agreement peers/added_tokens_agreement.py SLOW)
 cinf_program_test(tokenizers_agreement peers/tokenizers_agreement.py SLOW)
 
-# OpenAI's clients, from PyPI and npm, installed in the build folder when they are not there.
+# These tests install OpenAI's clients from PyPI and npm in the build folder if they are missing.
 cinf_program_test(openai_python peers/openai_python.py SLOW)
 cinf_program_test(openai_node peers/openai_node.py SLOW)
 
-# A linter from npm, the same way.
+# This test installs a linter from npm in the same way.
 cinf_program_test(openapi_lint peers/openapi_lint.py SLOW)

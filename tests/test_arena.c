@@ -1,5 +1,5 @@
-/* The arena: the second round gets what the first one counted, every array at its alignment and none over
- * another; what cannot be counted is never found. */
+/* The arena: the second round returns what the first one counted, every array aligned and none overlapping
+ * another; sizes that cannot be added never yield a block. */
 #include <stdint.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* test_base.c - libcostinfer/base, one test case a source file. */
+/* test_base.c - libcostinfer/base, one test case for each source file. */
 #include <float.h>
 #include <locale.h>
 #include <math.h>
@@ -331,8 +331,8 @@ START_TEST(doubles_are_shortest_and_read_back)
 }
 END_TEST
 
-/* Debian's minimal images have no locale with a decimal comma, so one is compiled into the test's folder
- * where localedef and its sources are there. */
+/* Debian's minimal images have no locale with a decimal comma, so the test compiles one if localedef and its
+ * sources are installed. */
 static bool set_comma_locale(void)
 {
     static const char *const names[] = { "de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8" };
@@ -438,7 +438,7 @@ START_TEST(utf8_is_read_by_maximal_parts)
         { "\xFF", UTF8_BAD, 1 },
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        /* in a block of its own size, so that reading on is seen */
+        /* in a block of exactly that size, so that a sanitizer detects a read past it */
         size_t n = strlen(cases[i].text), used = 0;
         char *exact = mem_copy(cases[i].text, n);
         ck_assert_msg(utf8_read(exact, n, &used) == cases[i].c && used == cases[i].used, "case %zu: %zu used",

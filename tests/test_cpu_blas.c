@@ -36,7 +36,7 @@ START_TEST(allocations)
 }
 END_TEST
 
-/* What lies behind the rows of a step is not touched: a product writes only its own rows. */
+/* A product writes only its own rows, not the memory behind the rows of a step. */
 START_TEST(rows_beyond_a_step)
 {
     static const uint32_t counts[] = { 1, 7, 33 };
@@ -65,7 +65,7 @@ START_TEST(rows_beyond_a_step)
         for (size_t k = n * rig.program.vocab; k < 40 * rig.program.vocab; k++)
             ck_assert_msg(p->logits[k] == 1234.5f, "logits, R=%u, element %zu", n, k);
     }
-    /* Slot 1 was written; its neighbours are as they were made. */
+    /* Slot 1 was written; its neighbours are unchanged. */
     for (uint32_t h = 0; h < 5; h++) {
         for (size_t k = 0; k < 64 * 7; k++) {
             ck_assert(cpu_keys(p->kv, 0, 0, h)[k] == 0 && cpu_keys(p->kv, 2, 0, h)[k] == 0);
@@ -76,7 +76,7 @@ START_TEST(rows_beyond_a_step)
 }
 END_TEST
 
-/* GPT-2's own widths, for which BLAS takes its threaded and blocked paths. */
+/* GPT-2's own widths, for which BLAS uses its threaded and blocked paths. */
 START_TEST(full_width)
 {
     struct rig rig;

@@ -1,4 +1,5 @@
-/* Memory of a CPU device: aligned, zeroed, counted; and the sizes and times that it is measured with. */
+/* Memory of a CPU device, which is aligned, zeroed and counted; and the sizes and times of its measurement.
+ */
 #include <string.h>
 
 #include "cpu_device.h"

@@ -34,7 +34,7 @@ START_TEST(cache)
     uint64_t before = memory_used();
     ck_ok(cpu_kv_new(&kv, device, &p, 3));
     ck_assert_uint_ge(memory_used() - before, 3 * cpu_kv_slot_bytes(device, &p));
-    /* All matrices lie one after the other and fill the cache. */
+    /* The matrices follow one another and fill the cache. */
     const struct cpu_kv *c = (struct cpu_kv *)kv;
     ck_assert_ptr_eq(cpu_keys(c, 0, 0, 0), c->elements);
     ck_assert_ptr_eq(cpu_values(c, 0, 0, 0), cpu_keys(c, 0, 0, 0) + 7 * 4);

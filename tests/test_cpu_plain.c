@@ -69,7 +69,7 @@ START_TEST(elements_of_every_type)
     const unsigned char bf16[] = { 0xEE, 0x80, 0x3F, 0x40, 0xC0, 0x80, 0x7F }; /* 1, -3, infinity at 1 */
     ck_ok(cpu_weights_write(weights, 0, 1, 1, bf16 + 1, CINF_DTYPE_BF16));
     ck_assert(stored[3] == 1 && stored[4] == -3 && stored[5] == INFINITY);
-    ck_assert(stored[2] == 0 && stored[6] == 3); /* the rows before and after are as they were */
+    ck_assert(stored[2] == 0 && stored[6] == 3); /* the rows before and after are unchanged */
     cpu_weights_free(weights);
 }
 END_TEST
@@ -80,7 +80,7 @@ START_TEST(double_that_does_not_fit)
     double values[6] = { 1, NAN, INFINITY, 3.4e38, -1e39, 0 };
     ck_fails(cpu_weights_write(weights, 0, 2, 2, values, CINF_DTYPE_F64), CINF_EUNSUPPORTED,
              "-1e+39 in row 3, column 1");
-    values[4] = 1e-320; /* becomes 0, which is near enough */
+    values[4] = 1e-320; /* becomes 0, which is close enough */
     ck_ok(cpu_weights_write(weights, 0, 2, 2, values, CINF_DTYPE_F64));
     cpu_weights_free(weights);
 }
@@ -120,7 +120,7 @@ START_TEST(weights_that_cannot_be)
 }
 END_TEST
 
-/* Tables are looked up by row, and a head of its own takes the tokens out of the products. */
+/* Tables are read by row.  With a separate head, the token embeddings are not part of the products. */
 START_TEST(bytes_of_a_step)
 {
     struct weights *weights = make_weights(4);

@@ -4,7 +4,7 @@
 
 #include "support.h"
 
-/* A bit at a time, as the polynomial is defined. */
+/* Computes the checksum a bit at a time, as the polynomial is defined. */
 static uint32_t by_bits(const unsigned char *p, size_t n)
 {
     uint32_t sum = 0xFFFFFFFF;
@@ -27,7 +27,8 @@ START_TEST(published_values)
 }
 END_TEST
 
-/* Every length and alignment around the eight bytes of a turn, and every place to cut in two. */
+/* Every length and alignment around the eight bytes of an iteration, and every place to split the data in
+ * two. */
 START_TEST(lengths_and_parts)
 {
     struct crc32 c;

@@ -1,5 +1,5 @@
-/* The model against an oracle that shares no code with it (golden/), on every device there is; loading, good
- * and bad files; what a row costs. */
+/* The model against an oracle that shares no code with it (golden/), on every device of the build; loading
+ * good and bad files; the cost of a row. */
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -40,8 +40,8 @@ static const char *const variants[] = {
 };
 enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
-/* Float32 against the oracle's float64.  More than ten times less than the nearest wrong model
- * (golden/README.md). */
+/* The bound for float32 against the oracle's float64.  It is less than a tenth of the difference of any wrong
+ * model (golden/README.md). */
 static const double tolerance = 1e-4;
 
 enum { IDS_MAX = 64 };
@@ -54,7 +54,7 @@ static struct device *open_reference(void)
     return open_device("cpu-reference");
 }
 
-/* What a folder's expected.json and logits.f32 say. */
+/* The contents of a folder's expected.json and logits.f32. */
 struct golden {
     uint32_t n_prompt, n_greedy, vocab;
     int32_t prompt[IDS_MAX], greedy[IDS_MAX];
@@ -143,8 +143,8 @@ START_TEST(every_variant_gives_the_oracles_logits)
     feed(model, 0, g.prompt, 0, g.n_prompt, ROWS_MAX, logits);
     assert_near(logits, g.logits, g.n_prompt * g.vocab, variant);
 
-    /* On to the end of the context.  Where the two best are nearly equal, either may come out: the oracle's
-     * goes on. */
+    /* Generation continues to the end of the context.  If the two best tokens are nearly equal, either is
+     * accepted, and the oracle's is the next input. */
     uint32_t position = g.n_prompt;
     int32_t id = argmax(logits + (size_t)(g.n_prompt - 1) * g.vocab, g.vocab);
     for (uint32_t i = 0; i < g.n_greedy; i++) {
@@ -176,7 +176,7 @@ START_TEST(chunks_do_not_change_the_result)
     golden_read(&g, "inverse_layer");
     struct model *model = load(device, golden_path("inverse_layer"), &usual);
     float *logits = calloc((size_t)g.n_prompt * g.vocab, sizeof *logits);
-    /* Always the same slot: what it held before must not show either. */
+    /* Always the same slot, so that its earlier contents would show. */
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
         memset(logits, 0, (size_t)g.n_prompt * g.vocab * sizeof *logits);
         feed(model, 1, g.prompt, 0, g.n_prompt, chunks[i], logits);
@@ -204,8 +204,8 @@ START_TEST(requests_in_one_batch_do_not_disturb_each_other)
     float *alone = calloc((size_t)g.n_prompt * vocab, sizeof *alone);
     feed(model, 3, reversed, 0, g.n_prompt, ROWS_MAX, alone);
 
-    /* The prompt in slot 2 beside the reversed one in slot 0, a step ahead or behind, and slot 1 between them
-     * in the batch with something else. */
+    /* Slot 2 has the prompt and slot 0 the reversed prompt, a step ahead or behind.  Slot 1 is between them
+     * in the batch, with something else. */
     for (uint32_t step = 0; step <= last; step += 3) {
         struct rows r = { 0 };
         for (uint32_t i = step; i < step + 3 && i <= last; i++)
@@ -306,7 +306,7 @@ static void assert_refused(struct made *m, enum cinf_status status, const char *
     ck_assert_ptr_null(stream);
 }
 
-/* Fails while it loads, not before. */
+/* It fails during the load, not before. */
 static void assert_load_fails(const char *folder, const struct model_options *options,
                               enum cinf_status status, const char *words)
 {
@@ -531,7 +531,7 @@ START_TEST(an_untied_head_is_taken_when_asked_for)
     mem_free(g.logits);
     model_free(model);
 
-    /* A copy of the embeddings needs no memory of its own, tied or not. */
+    /* A copy of the embeddings needs no separate memory, tied or not. */
     for (int tied = 0; tied < 2; tied++) {
         struct made *m = made_from_golden("plain");
         made_add(m, "lm_head.weight", "wte.weight");
@@ -544,7 +544,7 @@ START_TEST(an_untied_head_is_taken_when_asked_for)
         model_free(model);
     }
 
-    /* Below a prefix of several parts the head is beside the transformer. */
+    /* With a prefix of several parts, the head is beside the transformer. */
     struct made *m = made_from_golden("untied");
     for (uint32_t i = 0; i < m->n; i++) {
         char name[sizeof m->tensors[i].name];
@@ -635,7 +635,7 @@ START_TEST(the_type_of_weights)
     struct model *model = load(device, golden_path("f64"), &options);
     ck_assert_int_eq(model_weights_type(model), WEIGHTS_F32);
     model_free(model);
-    /* Given, it is that one or nothing. */
+    /* A given number of slots is used exactly, or the load fails. */
     options.weights_given = true;
     options.weights = WEIGHTS_F32;
     model = load(device, golden_path("bf16"), &options);
@@ -670,7 +670,7 @@ START_TEST(loading_is_many_short_jobs)
     ck_assert_uint_eq(total, model_parameters(model) * sizeof(float));
     model_free(model);
 
-    /* Given up at each stage; the sanitizer looks for what is left. */
+    /* The load is abandoned at each stage; the sanitizer looks for leaks. */
     for (uint32_t stop = 0; stop <= n_jobs; stop++) {
         bool done = false;
         ck_ok(model_stream_open(&stream, golden_path("sharded"), &usual));
@@ -795,12 +795,12 @@ START_TEST(work_is_counted_by_its_formulas)
     ck_assert_uint_eq(model_parameters(model),
                       50 * 8 + 16 * 8 + matrices + 3 * (24 + 8 + 20 + 8 + 4 * 8) + 2 * 8);
 
-    /* One row at position 4 that wants logits: it attends to 5 positions. */
+    /* One row at position 4 with logits: it attends to 5 positions. */
     struct model_work w = model_work_of(model, 4, 1, 1, false);
     ck_assert_uint_eq(w.flops, 2 * matrices + 3 * 4 * 8 * 5 + 2 * 50 * 8);
     ck_assert_uint_eq(w.kv_bytes, position * (5 + 1));
 
-    /* A chunk without logits: as many operations as its rows alone, but it shares the reading. */
+    /* A chunk without logits needs as many operations as its rows alone, but its rows share the reading. */
     struct model_work chunk = model_work_of(model, 4, 3, 0, false);
     ck_assert_uint_eq(chunk.flops, 3 * 2 * matrices + 3 * 4 * 8 * (5 + 6 + 7));
     ck_assert_uint_eq(chunk.kv_bytes, position * (7 + 3));

@@ -1,5 +1,5 @@
-/* The five published GPT-2 shapes, with synthetic weights: each loads and takes a step.  Slow: the largest
- * has 1.6 billion weights, 6.2 GB. */
+/* The five published GPT-2 shapes, with synthetic weights: each loads and runs a step.  The test is slow,
+ * because the largest has 1.6 billion weights, 6.2 GB. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

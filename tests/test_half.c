@@ -3,7 +3,7 @@
 #include "half.h"
 #include "support.h"
 
-/* The value of a binary16 by its definition. */
+/* Returns the value of a binary16 by its definition. */
 static double value_of(uint16_t h)
 {
     int exponent = h >> 10 & 31, fraction = h & 1023;

@@ -1,4 +1,4 @@
-/* The page's history: ticks, gaps, ranges, quantiles; a day and more on a clock that is given. */
+/* The page's history: ticks, gaps, ranges and quantiles, over more than a day of a fake clock. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 
 #define S(n) ((uint64_t)(n)*1000000000)
 
-/* A device that has been up `at` seconds, half of it serving one model in ten seconds out of twenty. */
+/* A device that has been up `at` seconds and serves one model for half of that: ten seconds out of twenty. */
 static struct cinf_model_totals models[70];
 static struct cinf_snapshot world(uint64_t at, uint32_t n_models)
 {
@@ -120,7 +120,7 @@ START_TEST(gaps_are_gaps)
         ck_assert(!history_model_at(h, 0, tick, &m));
     }
     ck_assert(history_device_at(h, 5, &d));
-    /* A range that begins in the gap begins behind it. */
+    /* A range that begins within the gap begins after it. */
     struct history_window w = history_window(h, S(50), S(20));
     ck_assert_uint_eq(w.base, 5);
     history_free(h);
@@ -224,7 +224,7 @@ START_TEST(windows_are_bounded_and_stable)
 }
 END_TEST
 
-/* Days pass: the oldest ticks go, totals stay exact, and no memory is asked for. */
+/* Days pass: the oldest ticks are dropped, totals stay exact, and no memory is allocated. */
 START_TEST(three_days_in_the_same_memory)
 {
     struct history *h = new_history();
@@ -251,7 +251,7 @@ START_TEST(three_days_in_the_same_memory)
     ck_assert(history_model_at(h, 1, w.base, &m) && history_model_at(h, 1, now, &n));
     ck_assert_uint_eq(n.output_tokens - m.output_tokens, 5 * 86400);
     ck_assert_uint_eq(history_latency(h, 1, w.base, HISTORY_NOW).latency.n, HISTORY_TICKS / 2);
-    /* The points add to the range. */
+    /* The points add up to the range. */
     struct cinf_cost sum = { 0 };
     for (uint32_t i = 0; i < w.n_points; i++) {
         ck_assert(history_model_at(h, 0, w.first + (uint64_t)i * w.step, &m));
@@ -273,7 +273,7 @@ START_TEST(differences_borrow)
 }
 END_TEST
 
-/* Without memory: nothing is recorded, and the next tick is again. */
+/* Without memory, nothing is recorded, and the next tick is recorded again. */
 START_TEST(no_memory)
 {
     struct history *h = (void *)1;

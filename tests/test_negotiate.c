@@ -40,7 +40,7 @@ static const struct {
     { "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,"
       "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3",
       OM },
-    /* A version that is not written */
+    /* An unsupported version */
     { "application/openmetrics-text;version=0.0.1", TX },
     { "application/openmetrics-text;version=2.0.0,*/*;q=0.1", TX },
     { "application/openmetrics-text;version=2.0.0;q=0.9,application/openmetrics-text;version=1.0.0;q=0.1",
@@ -117,7 +117,7 @@ START_TEST(content_types)
     ck_assert_str_eq(cinf_exposition_content_type(TX), "text/plain; version=0.0.4; charset=utf-8");
     ck_assert_str_eq(cinf_exposition_content_type(OM),
                      "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    /* The content types that are written are accepted, too. */
+    /* The content types that the library writes are accepted, too. */
     ck_assert_int_eq(cinf_exposition_negotiate(cinf_exposition_content_type(OM)), OM);
     ck_assert_int_eq(cinf_exposition_negotiate(cinf_exposition_content_type(TX)), TX);
 }

@@ -50,7 +50,7 @@ END_TEST
 
 START_TEST(costs_add_exactly_and_compare)
 {
-    /* A million intervals of 1 ns cost as much as one of a million. */
+    /* A million intervals of 1 ns cost as much as one interval of a million. */
     struct cinf_cost sum = { 0 };
     for (int i = 0; i < 1000000; i++)
         sum = cinf_cost_add(sum, cinf_cost_of(1, 1234567891));

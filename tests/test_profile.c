@@ -1,4 +1,4 @@
-/* Times are added up by name, the longest comes first, and there are no more rows than there is room for. */
+/* Times are added up by name, the longest comes first, and rows beyond the array's size are left out. */
 #include <stdio.h>
 #include <string.h>
 
@@ -45,7 +45,7 @@ START_TEST(many_names)
     ck_assert(profile_row(&p, 0, &row) && row.ns == 1001 && row.launches == 2);
     ck_assert(profile_row(&p, PROFILE_ROWS_MAX - 1, &row) && row.ns == 1000 - PROFILE_ROWS_MAX + 1);
 
-    /* A name that is cut off counts in the same row again. */
+    /* A truncated name is counted in the same row again. */
     p.n = 0;
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = 0;

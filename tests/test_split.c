@@ -17,7 +17,7 @@ static uint64_t random_u64(void)
     return state;
 }
 
-/* Up to `bits` bits, small numbers as likely as large ones. */
+/* Returns a number of up to `bits` bits; small ones are as likely as large ones. */
 static uint64_t random_up_to(unsigned bits)
 {
     unsigned n = (unsigned)(random_u64() % (bits + 1));
@@ -116,8 +116,8 @@ START_TEST(no_weights_means_equal_parts)
 }
 END_TEST
 
-/* The nanoseconds that cannot be divided go round, whatever the intervals' lengths: here every other
- * interval has one to give, so that counting intervals would give it to the same part for ever. */
+/* Nanoseconds that cannot be divided go to each part in turn, whatever the intervals' lengths.  Here every
+ * second interval has one, so counting intervals would always give it to the same part. */
 START_TEST(ties_go_round)
 {
     for (int n = 2; n <= 7; n++) {

@@ -92,7 +92,7 @@ START_TEST(order_and_limits)
 }
 END_TEST
 
-/* Every range of a strided view, against the plain sum of index times stride. */
+/* Reads every range of a strided view and compares it with the sum of index times stride. */
 static void check_view(uint32_t n_dims, const uint64_t *dims, const uint64_t *strides, uint64_t first_element)
 {
     struct tensor *t = add("view", n_dims, dims);
@@ -132,7 +132,7 @@ START_TEST(strided_reads)
 }
 END_TEST
 
-/* Runs that are longer than the buffer, and steps that are wider than it. */
+/* Runs that are longer than the buffer, and strides that are wider than it. */
 START_TEST(long_runs)
 {
     enum { ROWS = 3, COLUMNS = 30000 };

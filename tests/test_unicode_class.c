@@ -44,7 +44,8 @@ START_TEST(places_that_are_easy_to_get_wrong)
 }
 END_TEST
 
-/* How many characters each class has.  Spaces are fixed; the others only grow from one Unicode to the next.
+/* The number of characters of each class.  Spaces are fixed; the others only grow with each version of
+ * Unicode.
  */
 START_TEST(every_character_is_counted)
 {

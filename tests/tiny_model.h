@@ -1,5 +1,5 @@
 /* tiny_model.h - a whole model folder small enough to load hundreds of times: tiny_tokenizer.h's vocabulary
- * and one layer of made-up weights. */
+ * and one layer of synthetic weights. */
 #ifndef TINY_MODEL_H
 #define TINY_MODEL_H
 
@@ -31,7 +31,7 @@ static const struct {
     { "wte.weight", TINY_SIZE, TINY_D },
 };
 
-/* Returns the folder of a model with so many rows of tokens, the tokenizer's and padding. */
+/* Returns the folder of a model with that many rows of tokens: the tokenizer's, and padding. */
 static inline char *tiny_model_padded(int vocab)
 {
     char *folder = tiny_tokenizer();

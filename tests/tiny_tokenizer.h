@@ -11,7 +11,7 @@
 #include "support.h"
 #include "utf8.h"
 
-/* In the files' spelling: C4 A0 is the space. */
+/* As the files spell them: C4 A0 is the space. */
 static const char *const tiny_merges[] = {
     "\xC4\xA0 t",
     "h e",

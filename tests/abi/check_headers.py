@@ -1,4 +1,4 @@
-"""Each public header compiles by itself, twice in one file, as C11 and as C++17, with no warning and no
+"""Each public header compiles alone and when included twice, as C11 and as C++17, with no warning and no
 define of ours."""
 import os
 import pathlib

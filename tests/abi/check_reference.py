@@ -13,7 +13,7 @@ SOURCE = pathlib.Path(os.environ.get("CINF_SOURCE", pathlib.Path(__file__).resol
 
 
 def doxygen(headers, out, file="Doxyfile"):
-    """Exit status, and all it said."""
+    """Returns the exit status and all output."""
     configuration = f"@INCLUDE = {SOURCE / 'docs/api' / file}\nGENERATE_XML = YES\nXML_PROGRAMLISTING = NO\n"
     done = subprocess.run(["doxygen", "-"], input=configuration, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, env={**os.environ, "CINF_SOURCE": str(SOURCE),
@@ -29,7 +29,7 @@ def functions(out):
 
 
 def values(out):
-    """Of all enums, and whether they are documented: what is not is left out of the pages."""
+    """Returns the values of all enums and whether they are documented; the pages leave out those that are not."""
     for path in out.glob("*.xml"):
         for value in ElementTree.parse(path).iter("enumvalue"):
             text = "".join(t for part in ("briefdescription", "detaileddescription") for t in value.find(part).itertext())

@@ -1,6 +1,6 @@
 """The shared library exports the declared functions and nothing else, and they are those of libcostinfer.sym.
 
-A name that leaves that list breaks programs that are already built: that takes a new soname.  A new one is
+Removing a name from that list breaks programs that are already built and needs a new soname.  A new name is
 added with  tests/abi/check_symbols.py --write."""
 import os
 import pathlib

@@ -1,8 +1,8 @@
 /* other_callers.c - programs built against an older and a newer libcostinfer call this one.
  *
- * An older program's structs are shorter: they end where memory ends, so one byte read or written past
- * struct_size is a crash.  A newer program's are longer: what this library does not know stays as it was.
- * check_layout.py guards where the fields lie. */
+ * An older program's structs are shorter.  Here they end where memory ends, so a byte read or written past
+ * struct_size crashes.  A newer program's structs are longer, and the tail that this library does not know
+ * must stay unchanged. check_layout.py guards where the fields lie. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,15 +106,14 @@ static void older(const char *folder)
     CHECK(cinf_meter_snapshot(snapshot, meter) == CINF_OK);
     CHECK(strcmp(snapshot->device, "lathe") == 0);
     cinf_snapshot_free(snapshot);
-    /* One that could not be freed again is refused. */
+    /* A struct that could not be freed again is refused. */
     struct cinf_snapshot *stump = at_the_edge(UP_TO(struct cinf_snapshot, as_of_ns));
     CHECK(cinf_meter_snapshot(stump, meter) == CINF_EINVAL && stump->as_of_ns == 0);
     cinf_meter_free(meter);
 }
 
-/* Structs that end anywhere: every size that an older or a future header could have, so that an appended
- * field is covered from the start.  Sizes that end before `first`, the field that a call needs, are left
- * out. */
+/* Structs of every size that an older or a future header could have, so that an appended field is covered
+ * from the start.  Sizes that end before `first`, the field that a call needs, are left out. */
 #define EVERY_SIZE(n, type, first) for (size_t n = UP_TO(type, first); n <= sizeof(type); n += sizeof(void *))
 
 static void every_size(const char *folder)

@@ -9,7 +9,7 @@
 
 #include "tensor_table.h"
 
-/* The file holds `before` and then `data`; one at a time. */
+/* Makes a file of `before` followed by `data`; only one file exists at a time. */
 static inline struct file memory_file(const void *before, size_t n_before, const void *data, size_t size)
 {
     static int fd = -1;
@@ -21,7 +21,7 @@ static inline struct file memory_file(const void *before, size_t n_before, const
     return (struct file){ .fd = fd, .size = n_before + size, .path = (char *)"fuzz" };
 }
 
-/* What a table promises must hold: no tensor larger than the file, each readable. */
+/* Checks what a table promises: no tensor is larger than the file, and each can be read. */
 static inline void read_table(struct tensor_table *table, uint64_t file_size)
 {
     uint64_t budget = 1 << 20;

@@ -30,7 +30,7 @@ static void check_tree(const char *text, size_t n)
         return;
     }
     must(json_check(text, n, NULL) == CINF_OK, "the gate is not asked");
-    /* As a copy without a NUL behind it: a reader that goes too far is seen. */
+    /* The copy has no NUL behind it, so that a sanitizer detects a read past the end. */
     char *exact = malloc(n);
     must(exact != NULL, "memory");
     memcpy(exact, text, n);
@@ -46,12 +46,12 @@ static void check_tree(const char *text, size_t n)
     cJSON_Delete(tree);
 }
 
-/* The whole of data as the text of one JSON string. */
+/* Writes all of data as one JSON string, and reads it back. */
 static void check_string(const char *text, size_t n)
 {
     struct strbuf json = { 0 }, meant = { 0 };
     for (size_t at = 0, used; at < n; at += used) {
-        if (text[at] == '\0') /* is written, but not read: cJSON's strings end there */
+        if (text[at] == '\0') /* cannot be read back, because cJSON's strings end there */
             goto done;
         if (utf8_read(text + at, n - at, &used) == UTF8_BAD)
             strbuf_puts(&meant, "\xEF\xBF\xBD");

@@ -1,5 +1,5 @@
 /* replay.c - runs the files and folders named on the command line through a fuzz target, so that a
- * corpus is an ordinary test where there is no fuzzer. */
+ * corpus is an ordinary test in a build without the fuzzer. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

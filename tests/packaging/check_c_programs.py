@@ -1,4 +1,4 @@
-"""A C program by pkg-config (shared, static), by CMake (shared, static), and a C++ one, in an empty folder."""
+"""Builds a C program with pkg-config and with CMake, shared and static, and a C++ program, in an empty folder."""
 import os
 
 from packaging_support import SOURCE, Installed, need, run
@@ -17,7 +17,7 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(cjson REQUIRED IMPORTED_TARGET libcjson)
 target_link_libraries(cpp PRIVATE costinfer::costinfer PkgConfig::cjson)
 """
-# A stranger's functions may have the names of internal ones.
+# A program's functions may have the names of the library's internal ones.
 CLASH = """#include <stdio.h>
 void mem_free(void *p); void mem_free(void *p) { (void)p; puts("mine"); }
 int cinf_fail(void); int cinf_fail(void) { return 7; }
@@ -45,7 +45,7 @@ with Installed() as here:
     run("gcc", *strict, HELLO, "-o", work / "shared", *flags)
     check(work / "shared", here, True, env)
 
-    # --static lists all that libcostinfer.a needs; the .so goes, so that the linker takes the archive.
+    # --static lists everything that libcostinfer.a needs.  The .so is moved away, so that the linker uses the archive.
     flags = run("pkg-config", "--static", "--cflags", "--libs", "libcostinfer", env=env).split()
     lib = here.lib
     for so in lib.glob("libcostinfer.so*"):

@@ -1,5 +1,5 @@
-"""dpkg-buildpackage from a clean copy: four packages, no error of lintian; then, as root on a machine that has
-none of them, installed, used (C by pkg-config, costd, Python) and purged without a trace."""
+"""Runs dpkg-buildpackage in a clean copy: four packages, without a lintian error.  As root on a machine that has none
+of them, it then installs them, uses them (C with pkg-config, costd, Python) and purges them without a trace."""
 import json
 import os
 import pathlib
@@ -42,7 +42,7 @@ def left_behind():
     return found
 
 
-# Ended by a time limit, it still purges what it has installed.
+# A test that a time limit ends still purges what it has installed.
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
 
 need("dpkg-buildpackage", "dh", "lintian", "fakeroot", "pkg-config")
@@ -50,7 +50,7 @@ with tempfile.TemporaryDirectory(prefix="costinfer-deb-") as name:
     root = pathlib.Path(name)
     tree = root / "costinfer-0.1.0"
     copy_sources(tree)
-    # Nothing of the tester's own tool chain or paths.
+    # The build sees only the system's tools, not the tester's own.
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(root), "LC_ALL": "C.UTF-8",
            "DEB_BUILD_OPTIONS": f"noautodbgsym parallel={os.cpu_count()}"}
     run("dpkg-buildpackage", "-us", "-uc", cwd=tree, env=env)

@@ -1,11 +1,11 @@
-"""The code blocks of the documentation, extracted and run as printed.
+"""Extracts the code blocks of the documentation and runs them as printed.
 
-Those of README.md and examples/README.md run one after another in a copy of the tree, where build/ is the build
-that is tested and `make` has nothing left to do; a block of C is the example.c that the commands after it compile.
-Those of all other documents run with the installed programs, in a folder that has examples/models; a block of C
-without a main() gets an engine and a model.
+The blocks of README.md and examples/README.md run one after another in a copy of the tree, where build/ is the tested
+build and `make` does nothing; a block of C becomes example.c, which the following commands compile.  The blocks of all
+other documents run with the installed programs, in a folder that has examples/models; a block of C without a main() is
+put into one that has an engine and a model.
 
-A block behind "<!-- not run: why -->" is listed and left out."""
+A block after "<!-- not run: why -->" is listed but not run."""
 import re
 import shutil
 import socket
@@ -92,7 +92,7 @@ NOT_CODE = {"promql"}  # docs/METRICS.md, which monitoring_files checks
 
 
 def check(name, here, env):
-    """Runs the blocks of a document and returns how many."""
+    """Runs the blocks of a document and returns their number."""
     ran = 0
     fenced = re.compile(r"^(?:<!-- not run: ([^\n]*) -->\n)?```(\w+)\n(.*?)^```", re.M | re.S)
     for why_not, language, code in fenced.findall((SOURCE / name).read_text()):
@@ -110,7 +110,7 @@ def check(name, here, env):
 
 
 def check_links(name):
-    """What a document links to in the tree is there."""
+    """Checks that the files exist to which a document links."""
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (SOURCE / name).read_text()):
         if "://" not in target and not (SOURCE / name).parent.joinpath(target).exists():
             sys.exit(f"{name}: links to {target}, which is not there")

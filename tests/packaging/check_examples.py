@@ -1,5 +1,5 @@
-"""Every lesson of examples/, compiled from the installed package in an empty folder, run, and its output
-checked: texts as they are, sums as they must be."""
+"""Compiles every lesson of examples/ with the installed package in an empty folder, runs it and checks the texts and
+sums that it prints."""
 import json
 import math
 import re

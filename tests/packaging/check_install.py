@@ -1,4 +1,4 @@
-"""cmake --install: the files, the programs in their new place, man pages, completion and the systemd unit."""
+"""Checks cmake --install: the files, the installed programs, man pages, completion and the systemd unit."""
 import json
 import re
 import shutil
@@ -18,7 +18,7 @@ share/doc/costinfer/LICENSE"""
 
 
 def complete(prefix, line):
-    """What bash offers at the end of a command line."""
+    """Returns the words that bash offers at the end of a command line."""
     words = line.split(" ")
     script = (f". {prefix}/share/bash-completion/completions/{words[0]}; COMP_WORDS=({line.rstrip()}"
               f"{' ' + repr('') if line.endswith(' ') else ''}); COMP_CWORD={len(words) - 1}; "
@@ -39,13 +39,13 @@ with Installed() as here:
     out = run(here.prefix / "bin/costd", "--config", here.prefix / "share/costinfer/costd.json", "--check-config")
     assert "2 models" in out, out
 
-    # Moved as a whole, the tree still describes itself.
+    # The installed tree can be moved as a whole.
     moved = here.root / "moved"
     shutil.copytree(here.prefix, moved, symlinks=True)
     env = here.env(PKG_CONFIG_PATH=str(moved / lib / "pkgconfig"))
     assert str(moved) in run("pkg-config", "--variable=prefix", "libcostinfer", env=env)
 
-    # A path of the source tree in what is installed would be a path of nobody else's machine.
+    # Installed files must not contain paths of this machine's source tree.
     for path in here.prefix.rglob("*"):
         if path.suffix in (".pc", ".cmake", ".service", ".json", ".h", ".hpp") and path.is_file():
             assert str(SOURCE) not in path.read_text(), f"{path} names the source tree"
@@ -53,7 +53,7 @@ with Installed() as here:
     run(SOURCE / "scripts/make_man.py", here.prefix / "bin", "--check")
     if shutil.which("mandoc"):
         for page in (here.prefix / "share/man/man1").iterdir():
-            # mandoc exits with 0 only when it has nothing to say.
+            # mandoc exits with 0 only if it has no warning.
             assert run("mandoc", "-Tlint", page) == "", page
 
     assert complete(here.prefix, "costinfer r") == ["run"]
@@ -71,4 +71,4 @@ with Installed() as here:
         if "Unknown option" not in security.stderr and "unrecognized" not in security.stderr:
             assert security.returncode == 0, security.stdout + security.stderr
             print(re.sub(r"\x1b\[[0-9;]*m", "", security.stdout.strip().splitlines()[-1]))
-print("the installed tree is whole")
+print("the installed tree is complete")

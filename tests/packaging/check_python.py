@@ -18,7 +18,7 @@ for name, struct in sorted(vars(f).items()):
 
 
 def layout_in_c(lines, here):
-    """The same lines as `lines`, by the compiler: which fields there are is taken from Python."""
+    """Returns the same lines as `lines` by the C compiler; Python's lines name the fields."""
     body = []
     for line in lines:
         name, _, *fields = line.split()
@@ -40,7 +40,7 @@ with Installed() as here:
         pip = [here.root / "venv/bin/pip", "-q", "--disable-pip-version-check"]
         run(*pip, "install", "setuptools>=66", "wheel", "build", "pytest", "numpy", "mypy")
     except AssertionError as error:
-        skip(f"a venv with pytest and mypy cannot be had: {str(error).splitlines()[-1]}")
+        skip(f"a venv with pytest and mypy cannot be made: {str(error).splitlines()[-1]}")
     venv = here.root / "venv/bin/python"
     tree = here.root / "python"
     shutil.copytree(SOURCE / "bindings/python", tree,
@@ -78,7 +78,7 @@ with Installed() as here:
     run(*pip, "install", here.root / "dist/costinfer-0.1.0-py3-none-any.whl")
     out = run(*pytest, cwd=here.work, env={**env, "LD_LIBRARY_PATH": str(here.lib)})
     print("pure wheel:", out.strip().splitlines()[-1])
-    # Without the library there is one clear sentence.
+    # Without the library, the import fails with one clear sentence.
     missing = run(venv, "-c", "try: import costinfer\nexcept ImportError as e: print(e)", cwd=here.work,
                   env={**env, "COSTINFER_LIBRARY": "/no/lib.so"})
     assert "COSTINFER_LIBRARY" in missing, missing

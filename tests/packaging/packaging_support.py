@@ -1,7 +1,6 @@
-"""What the packaging tests share: an installed prefix, a fresh folder, and commands that must succeed.
+"""Functions that the packaging tests share: an installed prefix, a fresh folder, and commands that must succeed.
 
-The library is installed from CINF_BUILD into a folder of its own, once a test; nothing of the source tree is
-on any search path afterwards."""
+Each test installs the library from CINF_BUILD into a separate folder; no search path contains the source tree."""
 import os
 import pathlib
 import shutil
@@ -37,7 +36,7 @@ def run(*command, cwd=None, env=None, ok=(0,), quiet=True, stderr=False):
 
 
 def copy_sources(target):
-    """What git tracks or would, as it lies in the tree."""
+    """Copies the files that git tracks or would add, as they are in the tree."""
     listed = run("git", "-c", f"safe.directory={SOURCE}", "-C", SOURCE, "ls-files", "-co", "--exclude-standard")
     for name in listed.splitlines():
         if (SOURCE / name).is_file():
@@ -46,7 +45,7 @@ def copy_sources(target):
 
 
 class Installed:
-    """A temporary folder with `prefix` and `work`, gone at the end."""
+    """A temporary folder with `prefix` and `work`, removed at the end."""
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="costinfer-")

@@ -1,5 +1,5 @@
-// wrapper.cpp - the scenario that all bindings share (tests/conformance), through costinfer.hpp, and what is
-// C++'s own: moves, exceptions through a callback, cancelling by destruction.
+// wrapper.cpp - runs the scenario that all bindings share (tests/conformance) through costinfer.hpp, and tests what
+// only C++ has: moves, exceptions through a callback, cancelling by destruction.
 //
 //   wrapper MODEL_FOLDER SCENARIO
 #include <algorithm>
@@ -93,7 +93,7 @@ static void pause(const cJSON *c, const model &m)
     seen += s.next()->text;
     s.pause();
     cinf_report before{}, after = s.report();
-    for (int i = 0; i < 100 && after.device_ns != before.device_ns; i++) { // the step under way still counts
+    for (int i = 0; i < 100 && after.device_ns != before.device_ns; i++) { // the running step still counts
         std::this_thread::sleep_for(std::chrono::milliseconds(30));
         before = std::exchange(after, s.report());
     }
@@ -305,7 +305,7 @@ static void profile(const std::string &folder)
         CHECK(rows[i].device_ns <= rows[i - 1].device_ns);
 }
 
-/* A bill outlives the meter it came from, moves, and is closed as cancelled by letting go of it. */
+/* A bill outlives its meter's handle, moves, and is closed as cancelled by its destructor. */
 static void own_meter()
 {
     std::optional<bill> kept;

@@ -2,8 +2,8 @@
  *
  *     exposition_demo text|openmetrics new|used MODEL...
  *
- * new: the models were added and nothing has happened.  used: every family has something to show.  The
- * clock is a fake one, so that both formats show the same figures.  Exit 1 when a name is refused. */
+ * new: the models were added and nothing else has happened.  used: every family has a value.  The clock is
+ * fake, so that both formats show the same figures.  The exit status is 1 if a name is refused. */
 #include <costinfer/exposition.h>
 
 #include <locale.h>
@@ -101,7 +101,7 @@ int main(int argc, char **argv)
             print(strcmp(argv[1], "text") == 0 ? CINF_EXPOSITION_TEXT : CINF_EXPOSITION_OPENMETRICS, meter);
     for (int i = 0; i < 1024; i++) {
         if (running[i])
-            cinf_bill_close(running[i], CINF_FINISH_CANCELLED); /* nothing for those that have ended */
+            cinf_bill_close(running[i], CINF_FINISH_CANCELLED); /* has no effect on those that have ended */
         cinf_bill_free(running[i]);
     }
     cinf_meter_free(meter);
