@@ -71,6 +71,7 @@ EXAMPLES = {
                                     "  - max by (instance, gpu) (gpu_memory_used_bytes)",
     "gpu_memory_total_bytes": "sum by (instance, gpu) (gpu_memory_total_bytes)",
     "costd_build_info": "count by (version, device) (costd_build_info)",
+    "costd_log_dropped_lines_total": "increase(costd_log_dropped_lines_total[1h])",
     "costd_queue_limit": "max by (instance) (costd_queue_limit)",
     "costd_daily_budget_dollars": "sum(increase(model_estimated_cost_dollars_total[24h]))\n"
                                   "  / scalar(max(costd_daily_budget_dollars))",

@@ -19,6 +19,7 @@
 #include "access_log.h"
 #include "clock.h"
 #include "fail.h"
+#include "file.h"
 #include "fleet.h"
 #include "generation.h"
 #include "keys.h"
@@ -78,7 +79,8 @@ static bool take_signals(void)
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (sigaction(taken[i], &action, NULL) != 0)
             return false;
-    return signal(SIGPIPE, SIG_IGN) != SIG_ERR;
+    /* A peer that has gone, and a log file at its size limit, are failing writes. */
+    return signal(SIGPIPE, SIG_IGN) != SIG_ERR && signal(SIGXFSZ, SIG_IGN) != SIG_ERR;
 }
 
 static bool catch_signals(void)
@@ -195,6 +197,7 @@ static void drain(struct service *service, uint32_t seconds)
     if (!wait_for_generations(service, CANCEL_SECONDS, false)) {
         log_message("error", "draining", "%u generations do not end",
                     generations_count(&service->generations));
+        log_flush();
         _exit(0); /* their threads cannot be joined, so what they use cannot be freed */
     }
 }
@@ -365,6 +368,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 
     if (!fleet_stop(service.fleet)) {
         log_message("warn", "stopping", "a model is still being loaded");
+        log_flush();
         _exit(0);
     }
     server_stop(server);
@@ -384,6 +388,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 int main(int argc, char *argv[])
 {
     struct settings s;
+    file_hold_standard();
     if (settings_read(&s, argc, argv) != CINF_OK) {
         fprintf(stderr, "costd: %s\n", cinf_last_error());
         return EXIT_USAGE;
@@ -408,6 +413,12 @@ int main(int argc, char *argv[])
         settings_free(&s);
         return EXIT_SETUP;
     }
+    if (log_open() != CINF_OK) {
+        fprintf(stderr, "costd: %s\n", cinf_last_error());
+        settings_free(&s);
+        return EXIT_SETUP;
+    }
     enum cinf_status status = serve(&s, argc, argv);
+    log_close();
     return status == CINF_OK && !load_failed ? EXIT_SUCCESS : EXIT_SETUP;
 }

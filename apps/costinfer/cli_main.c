@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "file.h"
 
 static const struct command *const commands[] = {
     &command_inspect,    &command_tokenize, &command_run,     &command_logits,
@@ -34,6 +35,7 @@ int main(int argc, char **argv)
 {
     /* A closed pipe becomes a failed write, so a command can still print what its work has cost. */
     signal(SIGPIPE, SIG_IGN);
+    file_hold_standard();
     if (argc < 2) {
         print_help(stderr);
         return 2;

@@ -30,6 +30,7 @@ CONTRACT = {
     "costd_build_info": {"version", "device"},
     "costd_daily_budget_dollars": set(),
     "costd_queue_limit": set(),
+    "costd_log_dropped_lines_total": set(),
     "process_cpu_seconds_total": set(),
     "process_resident_memory_bytes": set(),
     "process_virtual_memory_bytes": set(),

@@ -52,14 +52,16 @@ void manual_print(void)
     columns_print("SIGHUP",
                   "read the keys and the file again while requests go on: prices and the daily budget "
                   "change, new models load, missing ones unload");
-    printf("\n"
-           "LOG\n"
-           "  stderr has one JSON object a line.  Each request gets a line, except for successful GETs of\n"
-           "  /metrics, /health, /ready and the page: its id, model, status, tokens, seconds and cost.  No "
-           "line\n"
-           "  contains a prompt or generated text.\n"
-           "\n"
-           "EXIT STATUS\n"
-           "  0 after SIGTERM or SIGINT; 1 if the device, the address or a model could not be had; 2 for\n"
-           "  mistakes in the flags or the file.\n");
+    printf(
+        "\n"
+        "LOG\n"
+        "  stderr has one JSON object a line.  Each request gets a line, except for successful GETs of\n"
+        "  /metrics, /health, /ready and the page: its id, model, status, tokens, seconds and cost.  No\n"
+        "  line contains a prompt or generated text.  Up to 2 MiB of lines wait while stderr is not read;\n"
+        "  more are dropped and counted in costd_log_dropped_lines_total, and a line with their number\n"
+        "  (dropped_lines) stands in their place.\n"
+        "\n"
+        "EXIT STATUS\n"
+        "  0 after SIGTERM or SIGINT; 1 if the device, the address or a model could not be had; 2 for\n"
+        "  mistakes in the flags or the file.\n");
 }

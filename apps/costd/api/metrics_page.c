@@ -15,6 +15,7 @@
 #include "handlers.h"
 #include "generation.h"
 #include "keys.h"
+#include "log.h"
 #include "mem.h"
 #include "problem.h"
 #include "service.h"
@@ -117,6 +118,11 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
     cinf_exposition_integer(page, "costd_build_info", labels, 2, 1);
     integer(page, "costd_queue_limit", NULL, "How many requests may wait, over all models (--queue).",
             service->queue_max);
+    cinf_exposition_family(
+        page, "costd_log_dropped_lines_total", CINF_METRIC_COUNTER, NULL,
+        "Lines of the log that were not written, because stderr was read too slowly or not at "
+        "all, or because writing to it failed.");
+    cinf_exposition_integer(page, "costd_log_dropped_lines_total", NULL, 0, log_dropped());
     if (!budget)
         return;
     cinf_exposition_family(page, "costd_daily_budget_dollars", CINF_METRIC_GAUGE, "dollars",

@@ -14,12 +14,17 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fail.h"
 #include "mem.h"
 
-enum { WAITING_MAX = 1024 }; /* connections that the kernel keeps until they are accepted */
+enum {
+    WAITING_MAX = 1024, /* connections that the kernel keeps until they are accepted */
+    TURN_MS = 10,
+    TURNS = 300,
+};
 static const char unix_prefix[] = "unix:";
 
 static bool is_unix_address(const char *address)
@@ -82,18 +87,20 @@ static enum cinf_status open_tcp(struct listener *l, const char *address)
 }
 
 /* Processes that start together on one path take turns, or each could take the other's new socket for a dead
- * one. Returns a descriptor to close; -1, where the folder cannot be read, means that they are not kept
- * apart. */
+ * one.  A turn takes milliseconds, but anyone who may read the folder may hold its lock for ever, so the wait
+ * is bounded.  Returns a descriptor to close; -1, where the folder cannot be read, means that they are not
+ * kept apart. */
 static int lock_folder(const char *path)
 {
+    static const struct timespec pause = { .tv_nsec = TURN_MS * 1000000L };
     char folder[sizeof((struct sockaddr_un *)NULL)->sun_path];
     const char *slash = strrchr(path, '/');
     size_t n = slash ? (size_t)(slash - path) : 0;
     memcpy(folder, path, n);
     folder[n] = '\0';
     int fd = open(slash == path ? "/" : slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0)
-        (void)flock(fd, LOCK_EX);
+    for (int turn = 0; fd >= 0 && turn < TURNS && flock(fd, LOCK_EX | LOCK_NB) != 0; turn++)
+        (void)nanosleep(&pause, NULL);
     return fd;
 }
 

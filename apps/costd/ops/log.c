@@ -4,6 +4,50 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "line_writer.h"
+
+enum {
+    QUEUE_BYTES = 1 << 20,
+    /* At the end: how long a reader may take nothing, and how long it may take for everything. */
+    STUCK_MS = 1000,
+    FLUSH_MS = 5000,
+};
+
+static struct line_writer *writer;
+
+static void put_dropped(struct strbuf *out, uint64_t n)
+{
+    struct log_line line;
+    log_begin(&line, "warn", "log");
+    log_u64(&line, "dropped_lines", n);
+    log_text(&line, "message",
+             "lines are missing here: stderr was not read fast enough, or could not be written to");
+    json_close(&line.json);
+    strbuf_putc(&line.text, '\n');
+    *out = line.text;
+}
+
+enum cinf_status log_open(void)
+{
+    return line_writer_start(&writer, STDERR_FILENO, QUEUE_BYTES, put_dropped);
+}
+
+void log_flush(void)
+{
+    (void)line_writer_flush(writer, STUCK_MS, FLUSH_MS);
+}
+
+void log_close(void)
+{
+    line_writer_stop(writer, STUCK_MS, FLUSH_MS);
+    writer = NULL;
+}
+
+uint64_t log_dropped(void)
+{
+    return line_writer_dropped(writer);
+}
+
 void log_begin(struct log_line *line, const char *level, const char *event)
 {
     struct timespec now;
@@ -44,9 +88,7 @@ void log_end(struct log_line *line)
     strbuf_putc(&line->text, '\n');
     const char *text = line->text.failed ? lost : line->text.text;
     size_t n = line->text.failed ? sizeof lost - 1 : line->text.len;
-    /* A log that cannot be written to must not stop the service. */
-    ssize_t written = write(STDERR_FILENO, text, n);
-    (void)written;
+    line_writer_put(writer, text, n);
     strbuf_free(&line->text);
 }
 
