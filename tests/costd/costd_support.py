@@ -81,8 +81,8 @@ class Reply:
 class Costd:
     """The daemon on a free port.  Its log is checked to be JSON, line by line, and free of the canary."""
 
-    def __init__(self, *arguments, wait=True, env=None, prefix=()):
-        command = [*prefix, COSTD, "--listen", "127.0.0.1:0", "--allow-host", "a,b,x,smuggled", *arguments]
+    def __init__(self, *arguments, wait=True, env=None, prefix=(), hosts="a,b,x,smuggled"):
+        command = [*prefix, COSTD, "--listen", "127.0.0.1:0", *(["--allow-host", hosts] if hosts else []), *arguments]
         if DEVICE and "--device" not in arguments:
             command += ["--device", DEVICE]
         self.lines, self.raw = [], []

@@ -203,16 +203,99 @@ def public_addresses_need_keys():
 
 
 def other_names_are_refused():
-    with Costd(*MODELS[:2], "--allow-host", "models.example,b.example") as server:
+    with Costd(*MODELS[:2], "--allow-host", "models.example,b.example,*.svc.cluster.local") as server:
         for host, status in (("127.0.0.1:80", 200), ("localhost", 200), ("LOCALHOST:8000", 200), ("[::1]:8", 200),
                              ("a.localhost", 200), ("models.example", 200), ("B.Example:8000", 200),
+                             ("localhost.", 200), ("models.example.:80", 200), ("costd.ns.svc.cluster.local", 200),
+                             ("COSTD.SVC.cluster.local:8000", 200), ("svc.cluster.local", 421),
+                             ("evilsvc.cluster.local", 421), ("a.svc.cluster.local.evil", 421),
+                             (".svc.cluster.local", 421), ("any", 421),
                              ("evil.example", 421), ("localhost.evil.example", 421), ("models.example.evil", 421),
                              ("models", 421), ("127.0.0.1.evil.example", 421), ("evillocalhost", 421)):
             reply = server.ask("GET", "/v1/models", headers={"Host": host})
             equal(reply.status, status, host)
             check(not any(h.startswith("access-control") for h in reply.headers), "CORS:", reply.headers)
-        equal(server.ask("GET", "/nothing", headers={"Host": "evil.example"}).status, 421)
+        reply = server.ask("GET", "/nothing", headers={"Host": "evil.example:80"})
+        equal((reply.status, reply.error["code"]), (421, "host_not_allowed"))
+        for word in ('"evil.example"', "--allow-host", "docs/proxies.md"):
+            check(word in reply.error["message"], word, reply.error)
         equal(server.ask("OPTIONS", "/v1/completions", headers={"Origin": "http://evil.example"}).status, 405)
+    with Costd(*MODELS[:2], hosts="any") as server:
+        equal(server.ask("GET", "/v1/models", headers={"Host": "evil.example"}).status, 200)
+    for bad in ("*", "*.", "a,", ",a", "a:80", "http://a", "a b", "*a", "a.*", "a,,b", "*.*.a", "*..a"):
+        code, _, err = run_costd(*MODELS[:2], "--allow-host", bad)
+        equal(code, 2, bad)
+        check("--allow-host" in err and "host name" in err or "*.NAME" in err, bad, err)
+
+
+def every_listener_that_trusts_its_address_looks():
+    """Whether there are keys or not: the private metrics listener needs none."""
+    with temp_folder() as folder:
+        keys = ["--keys", key_file(folder)]
+        for arguments, checked_main in (([], True), (keys, False)):
+            with Costd(*MODELS[:2], "--metrics-listen", "127.0.0.1:0", *arguments, hosts=None) as server:
+                main, admin = server.port, server.await_log(lambda l: l["event"] == "listening")["metrics_port"]
+                evil = {"Host": "evil.example"}
+                for key in ({}, bearer(ROOT)) if arguments else ({},):
+                    server.port = admin
+                    for method, path, body in (("GET", "/metrics", None), ("GET", "/", None), ("GET", "/health", None),
+                                               ("GET", "/api/history", None), ("DELETE", "/admin/models/small", None),
+                                               ("PUT", "/admin/price", {"dollars_per_hour": "9"})):
+                        equal(server.ask(method, path, body, {**evil, **key}).status, 421, path)
+                    equal(server.get("/metrics").status, 200)
+                    server.port = main
+                    equal(server.ask("GET", "/v1/models", headers={**evil, **key}).status,
+                          421 if checked_main else 200 if key else 401)
+                server.port = main
+        # Where names are given, they count for every listener.
+        with Costd(*MODELS[:2], "--listen", "0.0.0.0:0", *keys, hosts="good.example") as server:
+            for host, status in (("good.example", 200), ("evil.example", 421), ("10.0.0.1", 200)):
+                equal(server.ask("GET", "/v1/models", headers={"Host": host, **bearer(BOB)}).status, status, host)
+        with Costd(*MODELS[:2], "--listen", "0.0.0.0:0", *keys, hosts=None) as server:
+            equal(server.ask("GET", "/v1/models", headers={"Host": "any.example", **bearer(BOB)}).status, 200)
+
+
+def pages_of_other_origins_change_nothing():
+    price = ("PUT", "/admin/price", {"dollars_per_hour": "9"})
+    load = ("POST", "/admin/models", {"id": "small", "folder": SMALL})
+    unload = ("DELETE", "/admin/models/absent", None)
+    tokenize = ("POST", "/tokenize", {"content": "a"})
+    with temp_folder() as folder:
+        keys = ["--keys", key_file(folder)]
+        for arguments, key in (([], {}), (keys, bearer(ROOT))):
+            with Costd(*MODELS[:2], "--allow-host", "models.example,*.ours.example", "--metrics-listen", "127.0.0.1:0",
+                       *arguments) as server:
+                main, admin = server.port, server.await_log(lambda l: l["event"] == "listening")["metrics_port"]
+                # Tokenizing is not for administrators: with a key, which no page knows, any page may ask for it.
+                for method, path, body in (price, load, unload) if arguments else (price, load, unload, tokenize):
+                    server.port = main if path == "/tokenize" else admin
+                    own = "127.0.0.1:%d" % server.port
+
+                    def status(**headers):
+                        names = {k.replace("_", "-"): v for k, v in headers.items()}
+                        reply = server.ask(method, path, body, {**names, **key})
+                        if reply.status == 403:
+                            equal(reply.error["code"], "origin_not_allowed")
+                            check("--allow-host" in reply.error["message"], reply.error)
+                        return reply.status
+
+                    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "https://127.0.0.1"},
+                                    {"Origin": "http://localhost:3000"}, {"Origin": "http://127.0.0.1:1"},
+                                    {"Origin": "http://models.example.evil"}, {"Origin": "garbage"},
+                                    {"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"},
+                                    {"Sec_Fetch_Site": "cross-site", "Origin": "http://" + own},
+                                    {"Origin": "http://evil.example", "Sec_Fetch_Site": "same-site"}):
+                        equal(status(**headers), 403, (path, headers))
+                    for headers in ({}, {"Origin": "http://" + own}, {"Sec_Fetch_Site": "same-origin"},
+                                    {"Sec_Fetch_Site": "none"}, {"Origin": "https://models.example"},
+                                    {"Origin": "https://a.ours.example:444", "Sec_Fetch_Site": "cross-site"},
+                                    {"Origin": "https://public.example", "Sec_Fetch_Site": "same-origin"},
+                                    {"Origin": "http://localhost", "Host": "localhost:80"}):
+                        check(status(**headers) in (200, 202, 404), path, headers)
+                server.port = main
+                equal(server.get("/v1/models", Origin="http://evil.example", **key).status, 200)
+                if key:
+                    equal(server.ask(*tokenize, {"Origin": "http://evil.example", **key}).status, 200)
 
 
 class Unix(http.client.HTTPConnection):
@@ -359,5 +442,6 @@ def sockets_of_systemd():
 
 if __name__ == "__main__":
     run(key_files_are_judged, keys_are_read_again, keys_are_needed_and_accounted, the_metrics_listener_takes_over,
-        public_addresses_need_keys, other_names_are_refused, a_unix_socket,
+        public_addresses_need_keys, other_names_are_refused, every_listener_that_trusts_its_address_looks,
+        pages_of_other_origins_change_nothing, a_unix_socket,
         only_a_dead_socket_is_replaced, of_those_that_start_together_one_serves, sockets_of_systemd)

@@ -2,46 +2,39 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "access_log.h"
+#include "host_name.h"
 #include "keys.h"
 #include "problem.h"
 #include "service.h"
 
-/* An address, or a name that is resolved without a name server: nothing outside this machine can point it to
- * us. */
-static bool cannot_be_rebound(const char *host, size_t n)
+/* The clients of this listener have rights that others have only with a key. */
+static bool trusts_address(struct exchange *x)
 {
-    static const char local[] = "localhost", below[] = ".localhost";
-    if (host[0] == '[' || strspn(host, "0123456789.") == n)
-        return true;
-    return (n == strlen(local) && strncasecmp(host, local, n) == 0) ||
-           (n > strlen(below) && strncasecmp(host + n - strlen(below), below, strlen(below)) == 0);
+    return exchange_is_private(x) && (!service_of(x)->keys || exchange_listener(x) == LISTENER_ADMIN);
 }
 
-static bool is_listed(const char *names, const char *host, size_t n)
-{
-    for (const char *name = names; name && *name;) {
-        size_t length = strcspn(name, ",");
-        if (length == n && strncasecmp(name, host, n) == 0)
-            return true;
-        name += length + (name[length] == ',');
-    }
-    return false;
-}
-
-/* A web page from elsewhere can make its own host name resolve to us (DNS rebinding) and then ask as if it
- * were ours.  It cannot know a key, so this matters where no key is required. */
+/* A web page cannot know a key, so its Host matters where none is needed, and where the operator has said
+ * which names there are.  Browsers do not reach Unix sockets. */
 static bool host_is_ours(struct exchange *x)
 {
-    const struct service *service = service_of(x);
-    const char *host = exchange_host(x);
-    bool open = exchange_is_private(x) && !service->keys;
-    if (!host || exchange_is_unix(x) || !(service->allow_hosts || open))
+    const char *list = service_of(x)->allow_hosts, *host = exchange_host(x);
+    if (!host || exchange_is_unix(x) || !(list || trusts_address(x)))
         return true;
-    size_t n = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
-    return cannot_be_rebound(host, n) || is_listed(service->allow_hosts, host, n);
+    return host_cannot_be_rebound(host) || host_is_listed(list, host);
+}
+
+/* Browsers let any page send requests to any server, as long as it does not look at the answers.  A proxy may
+ * add an administrator's key to them, so a key does not help there. */
+static bool is_of_foreign_page(struct exchange *x, enum right right)
+{
+    const char *method = exchange_method(x);
+    if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "OPTIONS") == 0 ||
+        !(right == RIGHT_ADMIN || trusts_address(x)))
+        return false;
+    return host_is_foreign(service_of(x)->allow_hosts, exchange_host(x), exchange_header(x, "Origin"),
+                           exchange_header(x, "Sec-Fetch-Site"));
 }
 
 bool admit(struct exchange *x, enum right right)
@@ -49,7 +42,11 @@ bool admit(struct exchange *x, enum right right)
     const struct service *service = service_of(x);
     struct access *access = access_of(x);
     if (!host_is_ours(x)) {
-        problem_host(x);
+        problem_host(x, exchange_host(x));
+        return false;
+    }
+    if (is_of_foreign_page(x, right)) {
+        problem_origin(x, exchange_header(x, "Origin"));
         return false;
     }
     uint32_t key = service->keys ? keys_find(service->keys, exchange_header(x, "Authorization")) : NO_KEY;

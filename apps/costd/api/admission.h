@@ -1,4 +1,4 @@
-/* admission.h - which client may ask for what: API keys, the two listeners, and accepted host names. */
+/* admission.h - which client may ask for what: API keys, the two listeners, accepted host names, and web pages. */
 #ifndef ADMISSION_H
 #define ADMISSION_H
 

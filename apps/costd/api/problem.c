@@ -164,10 +164,24 @@ void problem_no_right(struct exchange *x)
            "this needs an admin key, or the metrics listener on a private address", 0);
 }
 
-void problem_host(struct exchange *x)
+void problem_host(struct exchange *x, const char *host)
 {
-    answer(x, 421, INVALID, NULL, "host_not_allowed",
-           "this server does not go by that name (see --allow-host)", 0);
+    char message[400];
+    snprintf(message, sizeof message,
+             "this server does not accept the host name \"%.*s\"; --allow-host names those that it does "
+             "(docs/proxies.md)",
+             (int)strcspn(host, ":") < 200 ? (int)strcspn(host, ":") : 200, host);
+    answer(x, 421, INVALID, NULL, "host_not_allowed", message, 0);
+}
+
+void problem_origin(struct exchange *x, const char *origin)
+{
+    char message[400];
+    snprintf(message, sizeof message,
+             "this server does not take this request from a web page of another origin%s%.200s; --allow-host "
+             "names the hosts whose pages may send it (docs/proxies.md)",
+             origin ? ", " : "", origin ? origin : "");
+    answer(x, 403, "permission_error", NULL, "origin_not_allowed", message, 0);
 }
 
 void problem_loading(struct exchange *x, const char *what)

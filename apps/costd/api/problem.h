@@ -32,7 +32,8 @@ void problem_method(struct exchange *x, const char *allowed);
 void problem_content_type(struct exchange *x);
 void problem_no_key(struct exchange *x);
 void problem_no_right(struct exchange *x);
-void problem_host(struct exchange *x);
+void problem_host(struct exchange *x, const char *host);
+void problem_origin(struct exchange *x, const char *origin); /* NULL: it did not say */
 void problem_loading(struct exchange *x, const char *what);
 void problem_draining(struct exchange *x, int64_t account);
 

@@ -50,7 +50,7 @@ struct service {
     struct recorder *recorder;
     struct generation_list generations;
     struct keys *keys; /* NULL: any client may ask */
-    char *allow_hosts; /* "NAME,NAME", or NULL */
+    char *allow_hosts; /* see host_name.h; NULL: none */
     bool has_admin_listener;
     atomic_bool leaving;        /* /ready says so; requests are still served */
     uint64_t stall_ns, ping_ns; /* of streams */

@@ -7,6 +7,7 @@
 #include "columns.h"
 #include "fail.h"
 #include "file.h"
+#include "host_name.h"
 #include "json.h"
 #include "listener.h"
 #include "mem.h"
@@ -15,7 +16,7 @@
 
 enum { CONFIG_BYTES_MAX = 1 << 20 };
 
-enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, KV, BASIS, BUCKETS, MODEL, SWITCH };
+enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, KV, BASIS, BUCKETS, HOSTS, MODEL, SWITCH };
 
 struct option {
     const char *flag; /* "cpu-cost-per-hour"; the file's key has '_' for '-' */
@@ -39,8 +40,9 @@ static const struct option options[] = {
       "API keys, one a line: NAME SHA256-OF-THE-KEY [admin]; without this flag any client may ask" },
     { "insecure", SWITCH, AT(insecure), 0, 0, true, NULL,
       "listen on an address that is not loopback although --keys is not given" },
-    { "allow-host", TEXT, AT(allow_host), 0, 0, false, "NAME,…",
-      "host names to accept in Host headers, besides IP addresses and localhost" },
+    { "allow-host", HOSTS, AT(allow_host), 0, 0, false, "NAME,…",
+      "host names to accept in Host and Origin headers besides IP addresses and localhost, where no key is "
+      "needed or this flag is given; *.NAME: all below NAME; any: all (see docs/proxies.md)" },
     { "config", TEXT, AT(config), 0, 0, true, "FILE", "read settings from this JSON file too" },
     { "cpu-cost-per-hour", PRICE, AT(cpu_price), 0, 0, false, "DOLLARS",
       "what an hour of this machine costs when models run on the CPU" },
@@ -247,6 +249,9 @@ static enum cinf_status set_option(struct settings *s, const struct option *o, c
     case TEXT:
         if (!*text)
             return cinf_fail(CINF_EINVAL, "the value is empty");
+        return set_text(member_at(s, o), text);
+    case HOSTS:
+        TRY(host_list_check(text));
         return set_text(member_at(s, o), text);
     case COUNT:
         return set_count(member_at(s, o), o, text);

@@ -24,7 +24,7 @@ struct settings {
     char *listen;         /* "HOST:PORT" or "unix:PATH" */
     char *metrics_listen; /* the same, or NULL: `listen` serves everything */
     char *keys;           /* path, or NULL */
-    char *allow_host;     /* "NAME,NAME", or NULL */
+    char *allow_host;     /* see host_name.h; NULL: none */
     char *device;         /* NULL: the engine's choice */
     enum cinf_weights weights;
     struct {
