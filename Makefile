@@ -50,5 +50,6 @@ fuzz:
 install: all
 	cmake --install build
 
+# A release (build-release) and a fuzzer's finds (build-fuzz) cannot be built again; other folders are not ours.
 clean:
-	rm -rf build build-*
+	rm -rf build build-dev build-tsan build-clang build-arm64 build-lint

@@ -23,6 +23,7 @@ case "${2-}" in
 esac
 wanted=$(cd "$(dirname "$0")/.." && pwd)/tests/peers/$file
 stamp=$folder/requirements.installed
+begun=${folder%/}.begun # beside it, because making it empties it
 
 skip() {
     echo "skipped: $*" >&2
@@ -32,8 +33,9 @@ skip() {
 if cmp -s "$wanted" "$stamp" && "$folder/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
-if [ -e "$folder" ] && [ ! -e "$folder/pyvenv.cfg" ]; then
-    echo "peers_venv: $folder exists and is not a Python environment" >&2
+# Making an environment empties its folder, so one that exists must be of this script's making.
+if [ -e "$folder" ] && [ ! -e "$stamp" ] && [ ! -e "$begun" ]; then
+    echo "peers_venv: $folder exists and was not made by this script" >&2
     exit 1
 fi
 # Only Debian's python3 finds Debian's torch.
@@ -42,6 +44,8 @@ python=/usr/bin/python3
 "$python" -c 'import ensurepip' 2>/dev/null || skip "python3-venv is not installed (scripts/setup.sh --all)"
 
 echo "peers_venv: making $folder"
+mkdir -p "$folder"
+touch "$begun"
 "$python" -m venv --clear $site "$folder"
 pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet --retries 2 --timeout 20)
 if ! "${pip[@]}" install --no-deps --only-binary :all: -r "$wanted"; then
@@ -51,4 +55,5 @@ if ! "${pip[@]}" install --no-deps --only-binary :all: -r "$wanted"; then
 fi
 "$folder/bin/python" -c "import $imports"
 cp "$wanted" "$stamp"
+rm -f "$begun"
 echo "peers_venv: done"

@@ -28,7 +28,24 @@ fi
 command -v dpkg-buildpackage >/dev/null || fail "dpkg-buildpackage is not installed (make deps-all)"
 
 name=costinfer-$version
+# The folder is the caller's: a release before this one may go, and where other files are, nothing is touched.
+packages=$(sed -n 's/^Package: //p' debian/control)
+is_of_a_release() {
+    local package
+    case $1 in
+        costinfer-*.tar.gz | costinfer-*.spdx.json | SHA256SUMS | dpkg-buildpackage.log) return 0 ;;
+    esac
+    for package in $packages; do
+        case $1 in "${package}_"*.deb | "$package-dbgsym_"*.deb) return 0 ;; esac
+    done
+    return 1
+}
+shopt -s nullglob dotglob
+for file in "$folder"/*; do
+    is_of_a_release "${file##*/}" || fail "$folder has other files, such as ${file##*/}; name a folder of its own"
+done
 rm -f "$folder/$name.tar.gz" "$folder"/*.deb "$folder/SHA256SUMS" "$folder/$name.spdx.json"
+shopt -u nullglob dotglob
 # git's own order and gzip -n make the tarball identical for the same commit.
 git archive --prefix="$name/" HEAD | gzip -n -9 >"$folder/$name.tar.gz"
 

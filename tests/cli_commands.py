@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -248,6 +249,22 @@ def test_broken_pipe_reports():
     quiet = subprocess.run(f"set -o pipefail; '{PROGRAM}' inspect '{LARGE}' --json | head -c 1", shell=True,
                            executable="/bin/bash", capture_output=True)
     assert quiet.stdout == b"{" and quiet.stderr == b"", quiet
+
+
+def test_logits_do_not_overwrite_the_model():
+    with tempfile.TemporaryDirectory() as folder:
+        model = os.path.join(folder, "model")
+        shutil.copytree(SMALL, model)
+        weights = next(name for name in os.listdir(model) if name.endswith(".safetensors"))
+        link = os.path.join(folder, "link")
+        os.symlink(os.path.join(model, weights), link)
+        hard = os.path.join(folder, "hard")
+        os.link(os.path.join(model, weights), hard)
+        for path in (os.path.join(model, weights), os.path.join(model, "config.json"), link, hard):
+            refused(1, [path, "model"], "logits", "--model", model, "--tokens", "1", "--out", path, *PLAIN)
+        for name in os.listdir(SMALL):
+            with open(os.path.join(SMALL, name), "rb") as a, open(os.path.join(model, name), "rb") as b:
+                assert a.read() == b.read(), name
 
 
 def test_logits_and_perplexity_agree():

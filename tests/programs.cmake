@@ -82,6 +82,7 @@ cinf_program_test(costd_disconnect_slow costd/test_costd_disconnect.py SLOW ARGU
 cinf_program_test(nginx_vectors costd/test_costd_vectors.py SLOW ARGUMENTS --nginx)
 
 cinf_program_test(floors check_floors.py)
+cinf_program_test(scripts_keep_files check_scripts.py)
 
 # What programs that are already built rely on.
 cinf_program_test(abi_symbols abi/check_symbols.py)

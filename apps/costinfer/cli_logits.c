@@ -1,10 +1,26 @@
 /* cli_logits.c - a model's raw output, for comparing with other implementations. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli.h"
 #include "mem.h"
+
+/* Whether `path` is a file in `folder`, by whatever name or link: a checkpoint is not where logits go. */
+static bool is_inside(const char *path, const char *folder)
+{
+    struct stat out, file;
+    DIR *listing = stat(path, &out) == 0 && S_ISREG(out.st_mode) ? opendir(folder) : NULL;
+    bool found = false;
+    for (struct dirent *entry; listing && !found && (entry = readdir(listing));)
+        found = fstatat(dirfd(listing), entry->d_name, &file, 0) == 0 && file.st_dev == out.st_dev &&
+                file.st_ino == out.st_ino;
+    if (listing)
+        closedir(listing);
+    return found;
+}
 
 static int write_logits(const char *path, const float *logits, size_t n)
 {
@@ -69,7 +85,9 @@ static int run(const struct command *self, int argc, char **argv)
         status = usage_error(self, missing);
     } else if (status == FLAGS_GO) {
         status = 1;
-        if (session_open(&session, &common, NULL, NULL)) {
+        if (is_inside(path, common.model))
+            fail_with("%s: is a file of the model", path);
+        else if (session_open(&session, &common, NULL, NULL)) {
             status = compute(session.model, &ids, path);
             session_close(&session);
         }
