@@ -25,10 +25,13 @@ CLOSED = ("endpoint", "direction", "finish_reason", "code", "phase", "account", 
 GROUPS = (
     ("Models", "model_", "Every series of a model exists, at 0, from the moment the model is added, and remains "
      "after it is unloaded, so `increase()` cannot miss the first event."),
-    ("The machine", "costinfer_", "The three accounts add up exactly to the time since the device was opened; the "
+    ("The machine", "costinfer_", "The accounts add up exactly to the time since the device was opened; the "
      "models above share `serve`."),
     ("A GPU's memory", "gpu_", "These metrics are absent, not 0, when models run on the CPU."),
-    ("The daemon", "costd_", ""),
+    ("The daemon", "costd_", "With `--keys`, the whole page is for admin keys and for the private metrics listener. "
+     "Any other key sees `costd_build_info` and its own series of the families by `key`, and nothing else: a sum over "
+     "all keys would tell what the others have used. `/api/recent` lists its own requests, and the page's figures "
+     "need an admin key. So scrape the private listener, or give Prometheus an admin key."),
     ("The process", "process_", "All client libraries of Prometheus have these metrics."),
 )
 

@@ -83,13 +83,13 @@ def keys_are_read_again():
             for bad in ("", "alice %s\n" % digest(ALICE)[:-1], "alice %s\nalice %s\n" % (digest("a"), digest("b"))):
                 rewrite(bad, "the keys stay as they were: ")
                 equal(statuses(), [200, 200, 200, 401], bad)
-            # bob goes, eve comes, root is no admin any more, alice has a new key.
-            rewrite("eve %s\nroot %s\nalice %s\n" % (digest("sk-eve-" + CANARY), digest(ROOT), digest("new")))
+            # bob goes, eve comes as an admin, root is none any more, alice has a new key.
+            rewrite("eve %s admin\nroot %s\nalice %s\n" % (digest("sk-eve-" + CANARY), digest(ROOT), digest("new")))
             equal(statuses(), [401, 401, 200, 200])
             equal(server.get("/v1/models", **bearer("new")).status, 200)
             equal(server.ask("PUT", "/admin/price", {"dollars_per_hour": "2"}, bearer(ROOT)).status, 403)
             equal(server.ask("POST", "/v1/generate/small", ask, bearer("sk-eve-" + CANARY)).status, 200)
-            m = parse_metrics(server.get("/metrics", **bearer(ROOT)).body.decode())
+            m = parse_metrics(server.get("/metrics", **bearer("sk-eve-" + CANARY)).body.decode())
             for name, used in (("alice", False), ("bob", True), ("eve", True), ("root", False)):
                 equal(total(m, "costd_key_device_seconds_total", key=name) > 0, used, name)
             # bob comes back to his account, with another key.
@@ -126,7 +126,7 @@ def keys_are_needed_and_accounted():
 
         def metrics():
             from costd_support import parse_metrics
-            return parse_metrics(server.get("/metrics", **bearer(BOB)).body.decode())
+            return parse_metrics(server.get("/metrics", **bearer(ROOT)).body.decode())
 
         def complete_at_last(key, **fields):
             """The queue is short, and others use it too."""
@@ -169,6 +169,53 @@ def keys_are_needed_and_accounted():
             check(abs(cost - Decimal(nanoseconds) * Decimal("2.5") / (3600 * 10**9)) < Decimal("1e-11"), cost)
         logged = {line.get("key") for line in server.requests_logged() if line.get("endpoint")}
         equal(logged, {"alice", "bob", "root"})
+
+
+def a_key_sees_its_own_figures():
+    """No names, money or time of other keys, and no sum from which its own could be taken away."""
+    def names(metrics):
+        return {dict(labels)["key"] for (name, labels) in metrics if "key" in dict(labels)}
+
+    with temp_folder() as folder:
+        keys = ["--keys", key_file(folder), "--cpu-cost-per-hour", "2.5"]
+        for listener in ([], ["--metrics-listen", "0.0.0.0:0"], ["--metrics-listen", "127.0.0.1:0"]):
+            with Costd(*MODELS, *keys, *listener) as server:
+                main, line = server.port, server.await_log(lambda l: l["event"] == "listening")
+                spent = {}
+                for name, key, n in (("alice", ALICE, 3), ("bob", BOB, 5)):
+                    for model in ("small", "large"):
+                        ask = {"prompt": "Once", "max_tokens": n, "ignore_eos": True}
+                        reply = server.ask("POST", "/v1/generate/" + model, ask, bearer(key))
+                        equal(reply.status, 200)
+                        spent[name] = spent.get(name, 0) + ns(reply.json["device_seconds"])
+                server.port = line.get("metrics_port", main)
+                for accept in ("text/plain", "application/openmetrics-text"):
+                    for name, key in (("alice", ALICE), ("bob", BOB)):
+                        text = server.get("/metrics", Accept=accept, **bearer(key)).body.decode()
+                        if listener and "127" in listener[1]:
+                            continue  # the private listener shows all to all
+                        m = parse_metrics(text)
+                        equal(names(m), {name})
+                        equal(ns(total(m, "costd_key_device_seconds_total")), spent[name])
+                        check(total(m, "costd_key_cost_dollars_total") > 0, m)
+                        equal({n for n, _ in m}, {"costd_build_info", "costd_key_device_seconds_total",
+                                                  "costd_key_cost_dollars_total"})
+                        reply = server.get("/api/history", **bearer(key))
+                        equal((reply.status, reply.error["code"]), (403, "forbidden"))
+                        recent = server.get("/api/recent", **bearer(key)).json["requests"]
+                        equal(sum(ns(r["device_seconds"]) for r in recent), spent[name])
+                        equal(len(recent), 2)
+                for headers in (bearer(ROOT), {}):
+                    if not headers and not (listener and "127" in listener[1]):
+                        for path in ("/metrics", "/api/history", "/api/recent"):
+                            equal(server.get(path).status, 401)
+                        continue
+                    m = parse_metrics(server.get("/metrics", **headers).body.decode())
+                    equal(names(m), {"anonymous", "alice", "bob", "root"})
+                    check(total(m, "model_estimated_cost_dollars_total") > 0, "no sums")
+                    equal(server.get("/api/history", **headers).status, 200)
+                    equal(len(server.get("/api/recent", **headers).json["requests"]), 4)
+                server.port = main
 
 
 def the_metrics_listener_takes_over():
@@ -441,7 +488,8 @@ def sockets_of_systemd():
 
 
 if __name__ == "__main__":
-    run(key_files_are_judged, keys_are_read_again, keys_are_needed_and_accounted, the_metrics_listener_takes_over,
-        public_addresses_need_keys, other_names_are_refused, every_listener_that_trusts_its_address_looks,
+    run(key_files_are_judged, keys_are_read_again, keys_are_needed_and_accounted, a_key_sees_its_own_figures,
+        the_metrics_listener_takes_over, public_addresses_need_keys, other_names_are_refused,
+        every_listener_that_trusts_its_address_looks,
         pages_of_other_origins_change_nothing, a_unix_socket,
         only_a_dead_socket_is_replaced, of_those_that_start_together_one_serves, sockets_of_systemd)

@@ -264,11 +264,12 @@ async function withKeys() {
     const folder = mkdtempSync(tmpdir() + "/costd-page-"),
         file = folder + "/keys",
         key = "sk-page";
-    writeFileSync(file, "me " + createHash("sha256").update(key).digest("hex") + "\n");
+    const line = (name, key, right) => `${name} ${createHash("sha256").update(key).digest("hex")}${right}\n`;
+    writeFileSync(file, line("me", key, " admin") + line("other", "sk-other", ""));
     const server = await costd(...TWO, ...PRICE, "--keys", file);
     const page = await open(server, {
         width: 360,
-        expected: /401/,
+        expected: /401|403/,
         until: () => !document.getElementById("locked").hidden,
     });
     assert.match(await page.textContent("#headline"), /need an API key/);
@@ -281,6 +282,9 @@ async function withKeys() {
     await page.waitForFunction(() => /does not know/.test(document.getElementById("key-note").textContent));
     await sleep(EVERY_MS + 500);
     assert.equal(await page.inputValue("#key"), "wrong"); /* asking has paused, and what was typed stays */
+    await page.fill("#key", "sk-other");
+    await page.press("#key", "Enter");
+    await page.waitForFunction(() => /an admin key/.test(document.getElementById("key-note").textContent));
     await page.fill("#key", key);
     await page.press("#key", "Enter");
     await page.waitForFunction(() => document.querySelector("#tiles .tile"));

@@ -37,6 +37,33 @@ static bool is_of_foreign_page(struct exchange *x, enum right right)
                            exchange_header(x, "Sec-Fetch-Site"));
 }
 
+static bool is_admin(struct exchange *x)
+{
+    const struct service *service = service_of(x);
+    return (exchange_listener(x) == LISTENER_ADMIN && exchange_is_private(x)) ||
+           keys_is_admin(service->keys, access_of(x)->key);
+}
+
+bool sees_all_figures(struct exchange *x)
+{
+    return !service_of(x)->keys || is_admin(x);
+}
+
+static bool has_right(struct exchange *x, enum right right)
+{
+    switch (right) {
+    case RIGHT_NONE:
+        return true;
+    case RIGHT_USE:
+        return access_of(x)->key != NO_KEY || sees_all_figures(x);
+    case RIGHT_ALL_FIGURES:
+        return sees_all_figures(x);
+    case RIGHT_ADMIN:
+        return is_admin(x);
+    }
+    return false;
+}
+
 bool admit(struct exchange *x, enum right right)
 {
     const struct service *service = service_of(x);
@@ -54,9 +81,7 @@ bool admit(struct exchange *x, enum right right)
         access->key = key;
         snprintf(access->key_name, sizeof access->key_name, "%s", keys_name(service->keys, key));
     }
-    if (right == RIGHT_NONE || (exchange_listener(x) == LISTENER_ADMIN && exchange_is_private(x)) ||
-        (right == RIGHT_USE && (key != NO_KEY || !service->keys)) ||
-        (right == RIGHT_ADMIN && keys_is_admin(service->keys, key)))
+    if (has_right(x, right))
         return true;
     if (service->keys && key == NO_KEY)
         problem_no_key(x);

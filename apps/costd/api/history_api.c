@@ -9,6 +9,8 @@
 
 #include <costinfer/costinfer.h>
 
+#include "access_log.h"
+#include "admission.h"
 #include "answer.h"
 #include "encoding.h"
 #include "fail.h"
@@ -485,6 +487,8 @@ void get_recent(struct exchange *x, const char *unused)
     struct cinf_snapshot now = { CINF_SNAPSHOT };
     struct strbuf out = { 0 };
     struct recent *list = mem_new(RECENT_MAX, sizeof *list);
+    bool all = sees_all_figures(x);
+    uint32_t key = access_of(x)->key;
     (void)unused;
     enum cinf_status status =
         list ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for the last %d requests", RECENT_MAX);
@@ -497,7 +501,8 @@ void get_recent(struct exchange *x, const char *unused)
         put_run(&w, service);
         json_open_array(&w, "requests");
         for (uint32_t i = 0; i < n; i++)
-            put_recent(&w, &list[i], &now);
+            if (all || list[i].key == key)
+                put_recent(&w, &list[i], &now);
         json_close(&w);
         json_close(&w);
         strbuf_putc(&out, '\n');

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "access_log.h"
+#include "admission.h"
 #include "encoding.h"
 #include "fail.h"
 #include "fleet.h"
@@ -19,6 +21,8 @@
 #include "mem.h"
 #include "problem.h"
 #include "service.h"
+
+#define ALL_KEYS UINT32_MAX
 
 /* Fields 22 to 24 of /proc/self/stat: start (clock ticks since boot), virtual bytes, resident pages. */
 struct process {
@@ -107,15 +111,20 @@ static void add_process(struct cinf_exposition *page)
         integer(page, "process_max_fds", NULL, "How many file descriptors may be open.", limit.rlim_cur);
 }
 
-static void add_daemon(struct cinf_exposition *page, struct service *service)
+static void add_build(struct cinf_exposition *page, struct service *service)
 {
     struct cinf_device_info device = { CINF_DEVICE_INFO };
-    uint64_t budget = fleet_daily_budget(service->fleet);
     cinf_engine_device(service->engine, &device);
     const struct cinf_label labels[] = { { "version", cinf_version() }, { "device", device.name } };
     cinf_exposition_family(page, "costd_build_info", CINF_METRIC_GAUGE, NULL,
                            "The program and the device it serves with; always 1.");
     cinf_exposition_integer(page, "costd_build_info", labels, 2, 1);
+}
+
+static void add_daemon(struct cinf_exposition *page, struct service *service)
+{
+    uint64_t budget = fleet_daily_budget(service->fleet);
+    add_build(page, service);
     integer(page, "costd_queue_limit", NULL, "How many requests may wait, over all models (--queue).",
             service->queue_max);
     cinf_exposition_family(
@@ -132,23 +141,24 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
                          cinf_cost_of(UINT64_C(3600000000000), budget));
 }
 
-/* Whenever nothing runs, they add up to what the device has served. */
-static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service)
+/* Of all keys, or of `only` one.  Whenever nothing runs, all add up to what the device has served. */
+static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service, uint32_t only)
 {
-    uint32_t n = 1 + keys_count(service->keys);
+    uint32_t n = 1 + keys_count(service->keys), first = only == ALL_KEYS ? 0 : only;
+    uint32_t end = only == ALL_KEYS ? n : only + 1;
     struct key_use *uses = mem_new(service->generations.n_uses, sizeof *uses);
     if (!uses)
         return cinf_fail(CINF_ENOMEM, "no memory for %u keys", n);
     generations_uses(&service->generations, uses);
     cinf_exposition_family(page, "costd_key_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
                            "Device time that the requests of each API key have used.");
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = first; i < end; i++) {
         const struct cinf_label label = { "key", keys_name(service->keys, i) };
         cinf_exposition_seconds(page, "costd_key_device_seconds_total", &label, 1, uses[i].device_ns);
     }
     cinf_exposition_family(page, "costd_key_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
                            "What that time has cost; time without a price is not in it.");
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = first; i < end; i++) {
         const struct cinf_label label = { "key", keys_name(service->keys, i) };
         cinf_exposition_cost(page, "costd_key_cost_dollars_total", &label, 1, uses[i].cost);
     }
@@ -165,12 +175,16 @@ void get_metrics(struct exchange *x, const char *unused)
     (void)unused;
     enum cinf_exposition_format format = cinf_exposition_negotiate(exchange_header(x, "Accept"));
     enum cinf_status status = cinf_exposition_new(&page, format);
-    if (status == CINF_OK)
+    if (status == CINF_OK && sees_all_figures(x)) {
         status = cinf_exposition_meter(page, cinf_engine_meter(service->engine));
-    if (status == CINF_OK) {
         add_daemon(page, service);
         add_process(page);
-        status = add_keys(page, service);
+        if (status == CINF_OK)
+            status = add_keys(page, service, ALL_KEYS);
+    } else if (status == CINF_OK) {
+        /* Sums over all keys would tell what the others have used: any of them minus one's own. */
+        add_build(page, service);
+        status = add_keys(page, service, access_of(x)->key);
     }
     if (status == CINF_OK)
         status = cinf_exposition_finish(page, &text, &n);

@@ -107,6 +107,7 @@ void recorder_add(struct recorder *r, const struct access *access, const struct 
     if (!r)
         return;
     struct recent recent = { .ended_unix_ms = unix_ms(),
+                             .key = access->key,
                              .status = access->status,
                              .endpoint = o->endpoint,
                              .stream = o->stream,

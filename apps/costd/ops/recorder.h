@@ -14,6 +14,7 @@ enum { RECENT_MAX = 100 };
 struct recent {
     int64_t ended_unix_ms;
     char id[40];
+    uint32_t key; /* number of the API key, 0: none */
     unsigned status;
     const char *endpoint; /* lives for ever */
     bool stream;

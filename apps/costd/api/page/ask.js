@@ -35,7 +35,8 @@ export async function refresh() {
         [history, list] = await Promise.all([ask("api/history?range=" + state.range), ask("api/recent")]);
     } catch (e) {
         if (turn !== asked) return;
-        state.locked = e.status === 401;
+        state.locked = e.status === 401 || e.status === 403;
+        state.forbidden = e.status === 403;
         state.lost = !state.locked;
         views.failed();
         return;

@@ -81,9 +81,11 @@ export function showLock() {
     if (state.locked)
         put(
             $("key-note"),
-            hasKey()
-                ? "costd does not know this key."
-                : "This costd was started with --keys. The key is kept in this tab only, until the tab is closed.",
+            state.forbidden
+                ? "These are the figures of all keys; an admin key shows them."
+                : hasKey()
+                  ? "costd does not know this key."
+                  : "This costd was started with --keys. The key is kept in this tab only, until the tab is closed.",
         );
     if (state.locked && form.hidden) $("key").value = "";
     form.hidden = !state.locked;

@@ -40,5 +40,6 @@ export const state = {
     fetchedAt: 0,
     lost: false, // costd did not answer
     locked: false, // costd wants an API key
+    forbidden: false, // and not the one it got
     restarted: null, // when costd started anew under this page
 };
