@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 
@@ -20,10 +21,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(ROOT, "docs", "METRICS.md")
 
 # Labels whose values are a fixed list, which the page shows.
-CLOSED = ("endpoint", "direction", "finish_reason", "code", "phase", "account", "per", "outcome")
+CLOSED = ("endpoint", "direction", "finish_reason", "code", "phase", "account", "per", "outcome", "status")
 
 GROUPS = (
-    ("Models", "model_", "Every series of a model exists, at 0, from the moment the model is added, and remains "
+    ("Models", "model_", "These metrics count requests: a call of `/v1/completions` with three prompts is three requests, "
+     "and `n` changes nothing. HTTP calls are `costd_http_calls_total`, and the log has a line for each call, whose "
+     "`requests` and `choices` say how many it had. Every series of a model exists, at 0, from the moment the model is added, and remains "
      "after it is unloaded, so `increase()` cannot miss the first event."),
     ("The machine", "costinfer_", "The accounts add up exactly to the time since the device was opened; the "
      "models above share `serve`."),
@@ -74,6 +77,8 @@ EXAMPLES = {
                                     "  - max by (instance, gpu) (gpu_memory_used_bytes)",
     "gpu_memory_total_bytes": "sum by (instance, gpu) (gpu_memory_total_bytes)",
     "costd_build_info": "count by (version, device) (costd_build_info)",
+    "costd_http_calls_total": 'sum by (endpoint) (rate(costd_http_calls_total{status="5xx"}[5m]))\n'
+                              '  / (sum by (endpoint) (rate(costd_http_calls_total[5m])) > 0)',
     "costd_log_dropped_lines_total": "increase(costd_log_dropped_lines_total[1h])",
     "costd_queue_limit": "max by (instance) (costd_queue_limit)",
     "costd_daily_budget_dollars": "sum(increase(model_estimated_cost_dollars_total[24h]))\n"
@@ -174,7 +179,7 @@ def render(families):
     for title, prefix, note in GROUPS:
         out += [f"## {title}", ""]
         if note:
-            out += [note, ""]
+            out += [textwrap.fill(note, 116, break_on_hyphens=False), ""]
         for f in [f for f in left if f.name.startswith(prefix)]:
             left.remove(f)
             labels = [label_text(k, v) for k, v in f.labels.items() if k != "le"]

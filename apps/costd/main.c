@@ -311,6 +311,7 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                 .handle = route,
                                 .refuse = problem_http,
                                 .write_refusal = problem_write_http,
+                                .answered = access_answered,
                                 .ended = access_log_ended,
                                 .warn = log_warning };
     TRY(open_listener(&listener, s->listen, n_inherited > 0 ? FIRST_INHERITED : -1, may_be_public));

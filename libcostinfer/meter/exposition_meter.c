@@ -51,8 +51,10 @@ static void model_counts(struct view *v)
     uint32_t n = v->snapshot.n_models;
     const struct model_snapshot *models = v->snapshot.models;
 
-    cinf_exposition_family(page, "model_request_total", CINF_METRIC_COUNTER, NULL,
-                           "Requests that were admitted or queued and have ended, for any reason.");
+    cinf_exposition_family(
+        page, "model_request_total", CINF_METRIC_COUNTER, NULL,
+        "Requests that were admitted or queued and have ended, for any reason.  Each prompt of a "
+        "call is one, whatever its n.");
     for (uint32_t m = 0; m < n; m++)
         for (uint32_t e = 0; e < v->meter->n_endpoints; e++)
             put_count(v, "model_request_total", m, "endpoint", v->meter->endpoints[e],

@@ -1,10 +1,12 @@
 """The metrics page: promtool has nothing to say, Debian's own Prometheus client reads the same samples from both formats,
 and what does not change looks the same in every scrape."""
+import json
 import os
 import shutil
+import socket
 import subprocess
 
-from costd_support import SMALL, TWO, Costd, check, equal, run, sanitized, skip, temp_folder
+from costd_support import SMALL, TWO, Costd, check, equal, reset, run, sanitized, skip, temp_folder, total
 
 try:
     from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
@@ -31,6 +33,7 @@ CONTRACT = {
     "costd_daily_budget_dollars": set(),
     "costd_queue_limit": set(),
     "costd_log_dropped_lines_total": set(),
+    "costd_http_calls_total": {"endpoint", "status"},
     "process_cpu_seconds_total": set(),
     "process_resident_memory_bytes": set(),
     "process_virtual_memory_bytes": set(),
@@ -101,6 +104,62 @@ def main_test():
         equal((lint.returncode, lint.stdout + lint.stderr), (0, b""))
 
 
+def calls_and_requests_test():
+    """model_request_total counts prompts, costd_http_calls_total the lines of the log, which say how many requests and
+    choices each had."""
+    with Costd(*TWO) as server:
+        def calls(metrics, **labels):
+            return total(metrics, "costd_http_calls_total", **labels)
+
+        fresh = server.metrics()
+        equal(calls(fresh), 0)
+        equal({dict(l)["endpoint"] for n, l in fresh if n == "costd_http_calls_total"},
+              {"/v1/generate", "/v1/completions", "/v1/models", "/tokenize", "/detokenize", "/props", "/admin/models",
+               "/admin/price", "/openapi.json", "other"})
+        sizes = ((1, 1), (3, 1), (1, 4), (3, 2))
+        for prompts, n in sizes:
+            server.complete(model="small", prompt=["a"] * prompts, n=n, max_tokens=2)
+        server.complete(model="small", prompt="a", n=1, best_of=3, max_tokens=2, stream=False)
+        server.generate("large", max_tokens=2)
+        m = server.metrics()  # the client of an answer finds it counted
+        equal(calls(m, endpoint="/v1/completions", status="2xx"), 5)
+        equal(calls(m, endpoint="/v1/generate", status="2xx"), 1)
+        equal(total(m, "model_request_total", endpoint="/v1/completions"), sum(p for p, _ in sizes) + 1)
+        server.await_log(lambda l: l.get("endpoint") == "/v1/generate")
+        equal([(l["requests"], l["choices"]) for l in server.requests_logged()],
+              [(p, p * n) for p, n in sizes] + [(1, 3), (1, 1)])
+        for path, body, endpoint in (("/v1/completions", {"prompt": 1}, "/v1/completions"),
+                                     ("/v1/generate/absent", {}, "/v1/generate"),
+                                     ("/tokenize", {"content": 1}, "/tokenize"), ("/absent", {}, "other"),
+                                     ("/v1/chat/completions", {}, "other"), ("/health", {}, "other"),
+                                     ("/v1/models/small", {}, "/v1/models")):
+            before = calls(server.metrics(), endpoint=endpoint, status="4xx")
+            check(server.post(path, body).status >= 400, path)
+            equal(calls(server.metrics(), endpoint=endpoint, status="4xx"), before + 1, path)
+        for path in ("/health", "/ready", "/metrics", "/", "/api/history", "/api/recent"):
+            equal(server.get(path).status, 200, path)
+        equal(server.ask("GET", "/v1/models").status, 200)
+        equal(server.ask("GET", "/v1/models/small").status, 200)
+        # One whose client leaves before its answer: 499 in the log.
+        whole = json.dumps({"prompt": "a", "max_tokens": 250, "ignore_eos": True, "n": 8, "model": "large"}).encode()
+        s = socket.create_connection(("127.0.0.1", server.port))
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n" % len(whole) + whole)
+        while total(server.metrics(), "model_requests_running") == 0:
+            pass
+        reset(s)
+        left = server.await_log(lambda l: l["event"] == "request" and l["status"] == 499)
+        equal((left["requests"], left["choices"]), (1, 8))
+        m = server.settle()
+        lines = server.requests_logged()
+        equal(calls(m), len(lines))
+        for first in "245":
+            equal(calls(m, status=first + "xx"), sum(str(l["status"])[0] == first for l in lines))
+        for endpoint in ("/v1/generate", "/v1/completions"):
+            equal(total(m, "model_request_total", endpoint=endpoint),
+                  sum(l["requests"] for l in lines if l.get("endpoint") == endpoint))
+
+
 def steady_test():
     """changes() counts a last digit that flickers as a restart, a load or another price."""
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -122,4 +181,4 @@ def steady_test():
         equal(page ^ pages[0], set(), "two scrapes")
 
 
-run(steady_test, main_test)
+run(calls_and_requests_test, steady_test, main_test)

@@ -31,7 +31,7 @@ struct generation {
     const struct generation_format *format;
     void *api;
 
-    uint32_t n, n_ended;
+    uint32_t n, n_ended, n_choices;
     struct cinf_request **requests; /* [n] */
     bool *ended;                    /* [n] */
     enum cinf_finish end_reason;    /* the first that is neither stop nor length; 0: none */
@@ -328,7 +328,9 @@ static void generation_free(struct generation *g)
 
 static void finish(struct generation *g)
 {
-    struct outcome outcome = { .endpoint = g->endpoint, .stream = g->stream };
+    struct outcome outcome = {
+        .endpoint = g->endpoint, .n_requests = g->n, .n_choices = g->n_choices, .stream = g->stream
+    };
     if (!g->refused) {
         generation_report(g, &outcome.report);
         access_log(&g->access, &outcome);
@@ -497,6 +499,7 @@ void generation_start(struct exchange *x, struct cinf_model *model, struct cinf_
                 generation_free(g);
             return;
         }
+        g->n_choices += options[g->n].n ? options[g->n].n : 1;
         g->n++;
     }
     list(g);

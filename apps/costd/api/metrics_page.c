@@ -20,6 +20,7 @@
 #include "log.h"
 #include "mem.h"
 #include "problem.h"
+#include "routes.h"
 #include "service.h"
 
 #define ALL_KEYS UINT32_MAX
@@ -141,6 +142,22 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
                          cinf_cost_of(UINT64_C(3600000000000), budget));
 }
 
+static void add_calls(struct cinf_exposition *page)
+{
+    static const char *const classes[CALL_CLASSES] = { "2xx", "4xx", "5xx" };
+    char name[ENDPOINT_NAME_BYTES];
+    cinf_exposition_family(
+        page, "costd_http_calls_total", CINF_METRIC_COUNTER, NULL,
+        "HTTP calls by endpoint and class of the status: the lines of the log.  A call of an "
+        "endpoint that generates is one request of model_request_total for each of its prompts.  "
+        "A client that left before its answer counts as 4xx.");
+    for (unsigned e = 0; e < ENDPOINTS_MAX; e++)
+        for (unsigned c = 0; c < CALL_CLASSES && route_endpoint(e, name); c++) {
+            const struct cinf_label labels[] = { { "endpoint", name }, { "status", classes[c] } };
+            cinf_exposition_integer(page, "costd_http_calls_total", labels, 2, access_calls(e, c));
+        }
+}
+
 /* Of all keys, or of `only` one.  Whenever nothing runs, all add up to what the device has served. */
 static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service, uint32_t only)
 {
@@ -178,6 +195,7 @@ void get_metrics(struct exchange *x, const char *unused)
     if (status == CINF_OK && sees_all_figures(x)) {
         status = cinf_exposition_meter(page, cinf_engine_meter(service->engine));
         add_daemon(page, service);
+        add_calls(page);
         add_process(page);
         if (status == CINF_OK)
             status = add_keys(page, service, ALL_KEYS);

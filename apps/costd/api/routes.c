@@ -67,6 +67,40 @@ static const char *match(const struct route *r, const char *path)
     return strcmp(path, r->path) == 0 ? "" : NULL;
 }
 
+/* One name for the routes that differ in their argument alone. */
+static size_t endpoint_bytes(const struct route *r)
+{
+    const char *argument = strstr(r->path, "/{");
+    return argument ? (size_t)(argument - r->path) : strlen(r->path);
+}
+
+/* What is not logged when it goes well is not counted then; its failures are among the others. */
+static unsigned endpoint_of(const struct route *r)
+{
+    _Static_assert(sizeof routes / sizeof routes[0] < ENDPOINTS_MAX, "each has a number");
+    unsigned number = OTHER_ENDPOINT + 1;
+    size_t n = endpoint_bytes(r);
+    if (r->audience == AUDIENCE_LOST || r->quiet)
+        return OTHER_ENDPOINT;
+    for (const struct route *first = routes;
+         endpoint_bytes(first) != n || memcmp(first->path, r->path, n) != 0; first++)
+        number++;
+    return number;
+}
+
+bool route_endpoint(unsigned number, char name[ENDPOINT_NAME_BYTES])
+{
+    if (number == OTHER_ENDPOINT) {
+        snprintf(name, ENDPOINT_NAME_BYTES, "other");
+        return true;
+    }
+    const struct route *r = &routes[number - (OTHER_ENDPOINT + 1)];
+    if (number > n_routes || endpoint_of(r) != number)
+        return false;
+    snprintf(name, ENDPOINT_NAME_BYTES, "%.*s", (int)endpoint_bytes(r), r->path);
+    return true;
+}
+
 static void run(struct exchange *x, const struct route *r, const char *rest)
 {
     char *argument;
@@ -103,6 +137,7 @@ void route(struct exchange *x)
         const char *rest = is_here(x, r) ? match(r, exchange_path(x)) : NULL;
         if (!rest)
             continue;
+        access_of(x)->endpoint = endpoint_of(r);
         if (!r->method || strcmp(r->method, method) == 0) {
             if (admit(x, r->right))
                 run(x, r, rest);

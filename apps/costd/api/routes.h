@@ -32,6 +32,11 @@ struct route {
 extern const struct route routes[];
 extern const size_t n_routes;
 
+enum { ENDPOINT_NAME_BYTES = 64 };
+
+/* The name that calls are counted by under this number; false: none. */
+bool route_endpoint(unsigned number, char name[ENDPOINT_NAME_BYTES]);
+
 /* Answers by the route that the method and the path name. */
 void route(struct exchange *x);
 

@@ -181,6 +181,7 @@ static void queue_response(struct exchange *x, unsigned status, const char *cont
     x->verdict = good ? refusals_queue(x->connection, status, response) : MHD_NO;
     if (x->verdict == MHD_YES) {
         x->status = status;
+        x->server->options.answered(x);
         connection_answer(connection_of(x->connection), x->task && x->task->read ? 0 : SEND_SECONDS);
     }
     if (response)

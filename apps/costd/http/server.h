@@ -43,6 +43,9 @@ struct server_options {
     void (*refuse)(struct exchange *x, unsigned status, const char *why);
     /* Writes the body, JSON, of such an answer.  Called once, for the 408 that comes without an exchange. */
     void (*write_refusal)(struct strbuf *out, unsigned status, const char *why);
+    /* The status of its answer is known, and the client has nothing of it yet.  Not called for a client that
+     * is gone before. */
+    void (*answered)(struct exchange *x);
     /* The exchange is about to go.  For one that has a task, its over() is called instead. */
     void (*ended)(struct exchange *x);
     /* A warning for the log, from any thread. */

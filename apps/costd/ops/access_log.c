@@ -1,5 +1,6 @@
 #include "access_log.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,12 +68,51 @@ void access_begin(struct exchange *x)
     take_over(x, access->traceparent, sizeof access->traceparent, "traceparent", is_traceparent);
 }
 
+/* ---- Counting ------------------------------------------------------------------------------ */
+
+static atomic_uint_fast64_t calls[ENDPOINTS_MAX][CALL_CLASSES];
+
+/* Sums of calls are numbers of lines: none of them is for what is not logged. */
+static bool is_logged(const struct access *access, unsigned status)
+{
+    return !access->quiet || status >= 400;
+}
+
+static void count(struct access *access, unsigned status)
+{
+    if (access->counted)
+        return;
+    access->counted = true;
+    if (!is_logged(access, status))
+        return;
+    unsigned class = status >= 500 ? CALLS_5XX : status >= 400 ? CALLS_4XX : CALLS_2XX;
+    atomic_fetch_add(&calls[access->endpoint][class], 1);
+}
+
+uint64_t access_calls(unsigned endpoint, unsigned class)
+{
+    return atomic_load(&calls[endpoint][class]);
+}
+
+void access_answered(struct exchange *x)
+{
+    count(access_of(x), exchange_status(x));
+}
+
+/* ---- The line ------------------------------------------------------------------------------ */
+
+static unsigned logged_status(const struct access *access)
+{
+    return access->status ? access->status : STATUS_CLIENT_GONE;
+}
+
 const struct access *access_end(struct exchange *x)
 {
     struct access *access = access_of(x);
     access->status = exchange_status(x);
     if (access->status == STATUS_LATE)
         access->code = CODE_LATE;
+    count(access, logged_status(access));
     return access;
 }
 
@@ -80,6 +120,8 @@ static void log_outcome(struct log_line *line, const struct outcome *o)
 {
     log_text(line, "endpoint", o->endpoint);
     log_text(line, "mode", o->stream ? "stream" : "whole");
+    log_u64(line, "requests", o->n_requests);
+    log_u64(line, "choices", o->n_choices);
     REPORT_WRITE(&line->json, &o->report, REPORT_FINISH, REPORT_INPUT_TOKENS, REPORT_CACHED_TOKENS,
                  REPORT_OUTPUT_TOKENS, REPORT_QUEUE_SECONDS, REPORT_LATENCY_SECONDS, REPORT_DEVICE_SECONDS);
     report_write_cost(&line->json, "cost_usd", &o->report);
@@ -88,8 +130,8 @@ static void log_outcome(struct log_line *line, const struct outcome *o)
 void access_log(const struct access *access, const struct outcome *outcome)
 {
     struct log_line line;
-    unsigned status = access->status ? access->status : STATUS_CLIENT_GONE;
-    if (access->quiet && status < 400)
+    unsigned status = logged_status(access);
+    if (!is_logged(access, status))
         return;
     log_begin(&line, status >= 500 ? "error" : "info", "request");
     log_text(&line, "id", access->id);

@@ -1,4 +1,7 @@
-/* access_log.h - the log's line for one request. */
+/* access_log.h - the log's line for one call, as HTTP has them, and the counters of calls.
+ *
+ * A call of an endpoint that generates is one or more requests to the engine, one for each of its prompts.
+ * The meter counts requests. */
 #ifndef ACCESS_LOG_H
 #define ACCESS_LOG_H
 
@@ -9,13 +12,18 @@
 
 #include "exchange.h"
 
-enum { IGNORED_BYTES = 256 };
+enum { IGNORED_BYTES = 256, ENDPOINTS_MAX = 64, OTHER_ENDPOINT = 0 };
+
+/* Classes of statuses; a client that left before its answer is logged as 499 and counted so. */
+enum { CALLS_2XX, CALLS_4XX, CALLS_5XX, CALL_CLASSES };
 
 /* What the log says about a request, apart from its generation.  It lies in the exchange's user memory. */
 struct access {
     char id[REQUEST_ID_BYTES]; /* our own; never used twice */
     char method[16];
-    char path[192]; /* cut at that length; the log escapes it */
+    char path[192];    /* cut at that length; the log escapes it */
+    unsigned endpoint; /* what it is counted as, below ENDPOINTS_MAX */
+    bool counted;
     char model[257];
     uint32_t key; /* number of the API key, 0: none */
     char key_name[65];
@@ -39,11 +47,14 @@ static inline struct access *access_of(struct exchange *x)
 
 /* Fills in what is known of a request when its head has come, and when it has ended. */
 void access_begin(struct exchange *x);
+void access_answered(struct exchange *x); /* counts it, so that its client finds it in the counters */
 const struct access *access_end(struct exchange *x);
 
 /* What a request generated, summed over its prompts. */
 struct outcome {
     const char *endpoint;
+    uint32_t n_requests; /* to the engine: one for each prompt */
+    uint32_t n_choices;  /* of all prompts together */
     bool stream;
     struct cinf_report report;
 };
@@ -53,5 +64,8 @@ void access_log(const struct access *access, const struct outcome *outcome);
 
 /* The line of a request that has ended and generated nothing. */
 void access_log_ended(struct exchange *x);
+
+/* Calls so far of an endpoint. */
+uint64_t access_calls(unsigned endpoint, unsigned class);
 
 #endif
