@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "clock.h"
+#include "strbuf.h"
 
 START_TEST(every_way_to_end_is_billed)
 {
@@ -71,7 +72,7 @@ static void pause_after_a_token(struct cinf_request *r)
         ck_assert_int_eq(event.kind, CINF_EVENT_TOKEN);
 }
 
-START_TEST(a_paused_request_keeps_its_slot_and_costs_nothing)
+START_TEST(a_paused_request_costs_nothing)
 {
     struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 60,
                                       .ignore_eos = true, .unread_max = UNREAD };
@@ -171,7 +172,7 @@ START_TEST(an_unread_request_is_paused)
     ck_assert_uint_eq(await_standstill(r), n);
     ck_ok(cinf_request_next(r, 0, &event));
     ck_assert_uint_gt(await_standstill(r), n);
-    /* Other requests are served, and the slot stays taken. */
+    /* Other requests are served. */
     struct cinf_result *other;
     o.unread_max = 0;
     ck_ok(cinf_generate(&other, small, &o, NULL, NULL));
@@ -226,32 +227,51 @@ START_TEST(the_events_of_a_step_are_not_split)
 }
 END_TEST
 
-START_TEST(requests_wait_for_the_slots_of_paused_ones)
+START_TEST(requests_get_the_slots_of_paused_ones)
 {
     open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS });
     ck_ok(cinf_model_load(&small, engine,
                           &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .name = "one",
                                                         .folder = folder_of("stories-small"), .slots = 1 }));
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 20,
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "A cat", .max_tokens = 20,
                                       .ignore_eos = true };
-    struct cinf_request_options endless = { CINF_REQUEST_OPTIONS, .prompt = "Once", .ignore_eos = true,
-                                            .unread_max = UNREAD };
-    struct cinf_request *first = submit(small, &endless);
-    pause_after_a_token(first);
-    struct cinf_request *second = submit(small, &o);
+    struct cinf_request_options longer = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 200,
+                                           .ignore_eos = true, .unread_max = UNREAD };
+    struct cinf_result *alone;
+    ck_ok(cinf_generate(&alone, small, &longer, NULL, NULL));
+    struct cinf_request *first = submit(small, &longer);
     struct cinf_event event = { CINF_EVENT };
+    ck_ok(cinf_request_next(first, UINT64_MAX, &event));
+    cinf_request_pause(first, true);
+    struct strbuf text = { 0 };
+    strbuf_add(&text, event.text, event.text_bytes);
+    for (int i = 0; i < 3; i++) {
+        struct cinf_request *second = submit(small, &o);
+        ck_ok(cinf_request_next(second, 10000000000u, &event));
+        ck_assert_int_eq(event.kind, CINF_EVENT_TOKEN);
+        ck_assert_int_eq(wait_for_end(second), CINF_FINISH_LENGTH);
+        struct cinf_report report = { CINF_REPORT };
+        cinf_request_report(second, &report);
+        ck_assert_uint_lt(report.queue_ns, 5000000000u);
+        cinf_request_free(second);
+    }
+    /* All are paused: the scheduler sleeps. */
     uint64_t cpu = clock_process_cpu_ns();
-    ck_assert_int_eq(cinf_request_next(second, 200000000, &event), CINF_EAGAIN);
+    const struct timespec a_while = { .tv_nsec = 200000000 };
+    nanosleep(&a_while, NULL);
     ck_assert_uint_lt(clock_process_cpu_ns() - cpu, 100000000);
-    o.timeout_ns = 50000000;
-    struct cinf_request *third = submit(small, &o);
-    ck_assert_int_eq(wait_for_end(third), CINF_FINISH_TIMEOUT);
-    cinf_request_cancel(first, CINF_FINISH_TIMEOUT);
-    ck_assert_int_eq(wait_for_end(first), CINF_FINISH_TIMEOUT);
-    ck_assert_int_eq(wait_for_end(second), CINF_FINISH_LENGTH);
+    cinf_request_pause(first, false);
+    do {
+        ck_ok(cinf_request_next(first, UINT64_MAX, &event));
+        strbuf_add(&text, event.text, event.text_bytes);
+    } while (event.kind != CINF_EVENT_END);
+    ck_assert_str_eq(text.text, alone->choices[0].text);
+    struct cinf_report report = { CINF_REPORT };
+    cinf_request_report(first, &report);
+    ck_assert_uint_eq(report.output_tokens, 200);
+    strbuf_free(&text);
+    cinf_result_free(alone);
     cinf_request_free(first);
-    cinf_request_free(second);
-    cinf_request_free(third);
 }
 END_TEST
 
@@ -292,7 +312,7 @@ Suite *suite(void)
     Suite *s = suite_create("request");
     TCase *t = case_with_engine();
     if (HAVE_DEMO_MODELS) {
-        tcase_add_test(t, a_paused_request_keeps_its_slot_and_costs_nothing);
+        tcase_add_test(t, a_paused_request_costs_nothing);
         tcase_add_test(t, a_paused_request_can_end);
         tcase_add_test(t, an_unread_request_is_paused);
         tcase_add_test(t, the_events_of_a_step_are_not_split);
@@ -302,7 +322,7 @@ Suite *suite(void)
     suite_add_tcase(s, t);
     t = case_of_engines();
     if (HAVE_DEMO_MODELS) {
-        tcase_add_test(t, requests_wait_for_the_slots_of_paused_ones);
+        tcase_add_test(t, requests_get_the_slots_of_paused_ones);
     }
     tcase_add_test(t, a_full_queue_refuses);
     suite_add_tcase(s, t);

@@ -146,9 +146,13 @@ CINF_API enum cinf_status cinf_request_next(struct cinf_request *request, uint64
  * immediately; CINF_EVENT_END follows.  Does nothing if the request has ended. */
 CINF_API void cinf_request_cancel(struct cinf_request *request, enum cinf_finish why);
 
-/* Pauses or resumes a request, for a reader that cannot keep up.  A paused one stays where it is, in the
- * queue or in its slots, but enters no step and costs nothing; the step that is under way still counts.  Its
- * deadline still applies, and it can be cancelled.  Returns immediately; repeated calls change nothing. */
+/* Pauses or resumes a request, for a reader that cannot keep up.  A paused one enters no step and costs
+ * nothing; the step that is under way still counts.  Its deadline still applies, and it can be cancelled.  It
+ * keeps its slots until another request needs them.  After that, it goes on in the next slots that become
+ * free, once no more than half of unread_max is unread, with the tokens it would have had: what is lost of
+ * its keys and values is computed again and billed to it (as prefill_ns up to its first token, as decode_ns
+ * after that), and none of its tokens is counted twice.  Returns immediately; repeated calls change nothing.
+ */
 CINF_API void cinf_request_pause(struct cinf_request *request, bool pause);
 
 /* Reads the report so far, or the final one. */

@@ -62,7 +62,7 @@ struct queued_event {
 struct cinf_request {
     atomic_uint references; /* the caller's and the scheduler's */
     atomic_int cancel;      /* enum cinf_finish: end it before the next step; 0: go on */
-    atomic_bool paused;     /* by its caller: it keeps its slots and enters no step */
+    atomic_bool paused;     /* by its caller: it enters no step */
 
     /* Fixed: what was asked for, in owned copies. */
     struct cinf_model *model;
@@ -89,7 +89,7 @@ struct cinf_request {
     uint32_t n_cached;
     uint64_t copied_bytes; /* by prefix copies since the last charge */
     uint32_t step_rows;    /* in this step */
-    bool skipped;          /* it was paused when this step was built */
+    uint64_t paused_ns;    /* since when it has been seen paused; 0: it is not */
     struct model_work work;
     struct sequence *sequences; /* [n_sequences] */
 
@@ -99,6 +99,7 @@ struct cinf_request {
     struct queued_event *events; /* a queue that is never full: [n_events_max] */
     uint32_t n_events_max, n_in, n_out;
     uint32_t unread_max; /* UINT32_MAX: no limit */
+    bool parked;         /* the scheduler's to write: while it was paused, its slots were given to another */
     bool ended;
     enum cinf_finish finish;
     char failure[256];
@@ -130,6 +131,8 @@ struct cinf_model {
     uint64_t parameters, weight_bytes, greedy_bytes;
     uint32_t n_slots;
     int64_t loaded_at;
+
+    atomic_uint n_free; /* slots that no sequence has or is about to get; less only under engine.lock */
 
     /* engine.lock */
     struct cinf_model *next;

@@ -98,12 +98,26 @@ static void announce(struct cinf_request *r, uint32_t n_before)
         r->notify(r->notify_context);
 }
 
+/* One that has given its slots up has more to read before it goes on: to compute its keys and values again
+ * must be worth more than the next event or two.  Caller holds request.lock. */
+static bool has_unread(const struct cinf_request *r)
+{
+    return r->n_in - r->n_out >= (r->parked ? r->unread_max - r->unread_max / 2 : r->unread_max);
+}
+
 bool request_is_paused(struct cinf_request *r)
 {
     pthread_mutex_lock(&r->lock);
-    bool unread = r->n_in - r->n_out >= r->unread_max;
+    bool unread = has_unread(r);
     pthread_mutex_unlock(&r->lock);
     return unread || atomic_load(&r->paused);
+}
+
+void request_set_parked(struct cinf_request *r, bool parked)
+{
+    pthread_mutex_lock(&r->lock);
+    r->parked = parked;
+    pthread_mutex_unlock(&r->lock);
 }
 
 void request_publish(struct cinf_request *r)
@@ -197,11 +211,11 @@ enum cinf_status cinf_request_next(struct cinf_request *r, uint64_t timeout_ns, 
     enum cinf_status status = wait_for_event(r, timeout_ns);
     if (status == CINF_OK)
         status = fill_event(r, &r->events[r->n_out], &whole);
-    bool was_paused = r->n_in - r->n_out >= r->unread_max;
+    bool was_paused = has_unread(r);
     /* CINF_EVENT_END stays in the queue: every later pull returns it again. */
     if (status == CINF_OK && whole.kind != CINF_EVENT_END)
         r->n_out++;
-    bool goes_on = was_paused && r->n_in - r->n_out < r->unread_max;
+    bool goes_on = was_paused && !has_unread(r);
     pthread_mutex_unlock(&r->lock);
     if (goes_on)
         request_wake_scheduler(r);

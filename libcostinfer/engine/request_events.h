@@ -10,6 +10,9 @@
  * unread. */
 bool request_is_paused(struct cinf_request *request);
 
+/* Whether it has given its slots up. */
+void request_set_parked(struct cinf_request *request, bool parked);
+
 /* Queues events for what has become certain since the last call. */
 void request_publish(struct cinf_request *request);
 

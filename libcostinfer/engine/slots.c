@@ -23,6 +23,7 @@ enum cinf_status slots_new(struct cinf_model *model)
     if (!model->slots)
         return cinf_fail(CINF_ENOMEM, "no memory for %u slots", n);
     model->n_slots = n;
+    atomic_store(&model->n_free, n);
     for (uint32_t i = 0; i < n; i++) {
         model->slots[i].tokens = mem_new(positions, sizeof *model->slots[i].tokens);
         if (!model->slots[i].tokens)
@@ -61,11 +62,11 @@ static struct slot *free_slot(const struct cinf_engine *e, struct cinf_model *mo
     return best;
 }
 
-uint32_t slots_n_free(const struct cinf_model *model)
+uint32_t slots_needed(const struct cinf_request *r)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < model->n_slots; i++)
-        n += model->slots[i].user == NULL;
+    for (uint32_t i = 0; i < r->n_sequences; i++)
+        n += r->sequences[i].finish == CINF_FINISH_RUNNING;
     return n;
 }
 
@@ -74,33 +75,63 @@ uint32_t slot_index(const struct cinf_model *model, const struct slot *slot)
     return (uint32_t)(slot - model->slots);
 }
 
-/* The slot whose content shares the longest prefix with the prompt, and the length of that prefix.  The
- * prompt's last token is always computed, because its logits are wanted. */
-static struct slot *longest_prefix(const struct cinf_request *r, uint32_t *length)
+uint32_t slots_held(const struct cinf_request *r)
 {
-    const struct cinf_model *model = r->model;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->n_sequences; i++)
+        n += r->sequences[i].slot != NULL;
+    return n;
+}
+
+/* Whether the request may take over what the slot holds. */
+static bool may_see(const struct cinf_request *r, const struct slot *slot)
+{
+    return r->model->engine->share_prefixes || strcmp(slot->payer, r->payer) == 0;
+}
+
+/* The slot that shares the longest prefix with the sequence's first `max` tokens, its own among equals, and
+ * the length of that prefix; NULL if copying it is not worth a call. */
+static struct slot *longest_prefix(const struct sequence *seq, uint32_t max, uint32_t *length)
+{
+    const struct cinf_model *model = seq->request->model;
     struct slot *best = NULL;
-    *length = 0;
+    *length = PREFIX_MIN - 1;
     for (uint32_t i = 0; i < model->n_slots; i++) {
         struct slot *slot = &model->slots[i];
-        if (!model->engine->share_prefixes && strcmp(slot->payer, r->payer) != 0)
+        if (!may_see(seq->request, slot))
             continue;
-        uint32_t max = slot->n_tokens < r->n_prompt - 1 ? slot->n_tokens : r->n_prompt - 1, n = 0;
-        while (n < max && slot->tokens[n] == r->prompt[n])
+        uint32_t end = slot->n_tokens < max ? slot->n_tokens : max, n = 0;
+        while (n < end && slot->tokens[n] == seq->ids[n])
             n++;
-        if (n > *length) {
+        if (n > *length || (n == *length && best && slot == seq->slot)) {
             *length = n;
             best = slot;
         }
     }
+    if (!best)
+        *length = 0;
     return best;
+}
+
+/* How many of a sequence's first tokens may be taken over.  The last one is always computed, because its
+ * logits are wanted, and where all logits are wanted, so is every token that has not been charged.  Sequences
+ * other than the first start with a copy of the first one's prompt. */
+static uint32_t reusable(const struct cinf_engine *e, const struct sequence *seq)
+{
+    const struct cinf_request *r = seq->request;
+    bool prefilling = r->n_computed < r->n_prompt;
+    if (!e->prefix_reuse || seq->finish != CINF_FINISH_RUNNING || (prefilling && seq->index > 0))
+        return 0;
+    return prefilling && r->wants_all ? r->n_reported : seq->n_ids - 1;
 }
 
 static void give_slot(struct cinf_engine *e, struct sequence *seq, struct slot *slot)
 {
-    assert(slot); /* slots_n_free() was asked */
+    assert(slot && !slot->user);
     seq->slot = slot;
     slot->user = seq;
+    if (!may_see(seq->request, slot))
+        slot->n_tokens = 0;
     snprintf(slot->payer, sizeof slot->payer, "%s", seq->request->payer);
     slot->last_used = e->n_steps;
 }
@@ -120,25 +151,31 @@ enum cinf_status slot_copy(struct cinf_request *r, struct slot *to, const struct
  */
 void slots_take(struct cinf_engine *e, struct cinf_request *r)
 {
-    uint32_t cached = 0;
-    struct slot *source = NULL;
-    if (e->prefix_reuse && !r->wants_all)
-        source = longest_prefix(r, &cached);
-    if (cached < PREFIX_MIN)
-        cached = 0;
-
-    /* A prompt that continues all of a free slot's content continues in that slot. */
-    bool in_place = cached && !source->user && source->n_tokens == cached;
+    uint32_t cached;
+    /* A sequence that continues all of a free slot's content continues in that slot. */
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        struct slot *source = longest_prefix(seq, reusable(e, seq), &cached);
+        if (source && !source->user && source->n_tokens == cached)
+            give_slot(e, seq, source);
+    }
     for (uint32_t i = 0; i < r->n_sequences; i++)
-        give_slot(e, &r->sequences[i], i == 0 && in_place ? source : free_slot(e, r->model));
-    struct slot *first = r->sequences[0].slot;
-    /* The source may be another of the request's own slots, so their content is dropped after the copy.  If
-     * the copy fails, the whole prompt is computed, and that step reports what is wrong with the device. */
-    if (cached && slot_copy(r, first, source, cached) != CINF_OK)
-        cached = 0;
-    for (uint32_t i = 0; i < r->n_sequences; i++)
-        r->sequences[i].slot->n_tokens = i == 0 ? cached : 0;
-    r->n_computed = r->n_cached = cached;
+        if (r->sequences[i].finish == CINF_FINISH_RUNNING && !r->sequences[i].slot)
+            give_slot(e, &r->sequences[i], free_slot(e, r->model));
+    /* The source of a copy may be another of the request's own slots, so their content is dropped only now.
+     * If a copy fails, the tokens are computed, and that step reports what is wrong with the device. */
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        if (!seq->slot)
+            continue;
+        struct slot *source = longest_prefix(seq, reusable(e, seq), &cached);
+        if (!source || slot_copy(r, seq->slot, source, cached) != CINF_OK)
+            seq->slot->n_tokens = 0;
+    }
+    if (r->n_computed < r->n_prompt)
+        r->n_computed = r->sequences[0].slot->n_tokens;
+    if (r->n_reported == 0)
+        r->n_cached = r->n_computed;
 }
 
 void slots_release(struct cinf_engine *e, struct cinf_request *r)
@@ -148,6 +185,7 @@ void slots_release(struct cinf_engine *e, struct cinf_request *r)
         if (slot && slot->user == &r->sequences[i]) {
             slot->user = NULL;
             slot->last_used = e->n_steps;
+            atomic_fetch_add(&r->model->n_free, 1);
         }
         r->sequences[i].slot = NULL;
     }

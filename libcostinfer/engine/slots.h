@@ -18,18 +18,22 @@ struct slot {
     int32_t *tokens;       /* [P] the tokens whose keys and values it holds */
     uint32_t n_tokens;
     char payer[CINF_PAYER_BYTES_MAX + 1]; /* of the request that left them */
-    uint64_t last_used; /* engine.n_steps then, for choosing which to evict; 0: never */
+    uint64_t last_used;                   /* engine.n_steps then, for choosing which to evict; 0: never */
 };
 
 /* The records of a loaded model's slots.  After a failure slots_free() frees those there are. */
 enum cinf_status slots_new(struct cinf_model *model);
 void slots_free(struct cinf_model *model);
 
-uint32_t slots_n_free(const struct cinf_model *model);
 uint32_t slot_index(const struct cinf_model *model, const struct slot *slot);
 
-/* Gives each sequence of the request a slot, of which there must be enough, and copies the longest prefix of
- * the prompt that a slot of the same payer holds, or of any if the engine shares them. */
+/* How many slots the request needs to go on: one for each sequence that has not ended. */
+uint32_t slots_needed(const struct cinf_request *r);
+uint32_t slots_held(const struct cinf_request *r);
+
+/* Gives each of these sequences a slot, of which there must be enough, and takes over what slots of
+ * the same payer hold of their tokens, or any slots if the engine shares them.  The rest is to be computed:
+ * the prompt, and after a pause what else the request has given up. */
 void slots_take(struct cinf_engine *e, struct cinf_request *r);
 void slots_release(struct cinf_engine *e, struct cinf_request *r); /* does nothing if it has none */
 

@@ -1,7 +1,7 @@
 /* step.c - see step.h.
  *
  *     build:    a row of every sequence that is generating, with draft tokens where they pay, and a piece of
- *               every prompt that is still being computed
+ *               every prompt that is still being computed, or of what a request gave up while it was paused
  *     run:      the model's program over these rows
  *     sample:   the next token of each sequence
  *     charge:   the interval's time, split by what each request's rows would have taken alone
@@ -94,9 +94,31 @@ static void add_work(struct cinf_request *r, struct model_work work)
         r->work.weight_bytes = work.weight_bytes;
 }
 
+/* The sequence that lacks keys and values: the first one while the prompt is being computed, and after a
+ * pause one that was in a slot which others have overwritten.  NULL: the request generates. */
+static struct sequence *incomplete(const struct cinf_request *r)
+{
+    if (r->n_computed < r->n_prompt)
+        return &r->sequences[0];
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct sequence *seq = &r->sequences[i];
+        if (seq->finish == CINF_FINISH_RUNNING && seq->slot->n_tokens + 1 < seq->n_ids)
+            return seq;
+    }
+    return NULL;
+}
+
 static bool is_prefilling(const struct cinf_request *r)
 {
-    return r->n_computed < r->n_prompt;
+    return incomplete(r) != NULL;
+}
+
+/* How many tokens the next rows of such a sequence may have.  The last token of a sequence that generates has
+ * its row later, as every step's. */
+static uint32_t n_missing(const struct sequence *seq)
+{
+    const struct cinf_request *r = seq->request;
+    return r->n_computed < r->n_prompt ? r->n_prompt - r->n_computed : seq->n_ids - 1 - seq->slot->n_tokens;
 }
 
 /* wants_logits for the row the next token is sampled from.  If the device can return its top k, ask only for
@@ -117,13 +139,26 @@ static void add_prompt_rows(struct step *step, struct cinf_request *r, uint32_t 
     uint32_t first = r->n_computed, n_logits = 0;
     for (uint32_t i = first; i < first + n; i++) {
         bool is_sampled = i + 1 == r->n_prompt && !r->prompt_only;
-        uint8_t wants = r->wants_all ? LOGITS_ALL : is_sampled ? logits_for_sampling(r) : LOGITS_NONE;
+        /* The logits of tokens that were charged have been taken. */
+        bool wants_all = r->wants_all && i >= r->n_reported;
+        uint8_t wants = wants_all ? LOGITS_ALL : is_sampled ? logits_for_sampling(r) : LOGITS_NONE;
         add_row(step, &r->sequences[0], r->prompt[i], i, wants);
         n_logits += wants != LOGITS_NONE;
     }
     r->step_rows = n;
     bool only_top = !r->wants_all && top_k_of(logits_for_sampling(r)) > 0;
     add_work(r, model_work_of(step->model->runtime, first, n, n_logits, only_top));
+}
+
+/* Rows of tokens that were computed before their request gave its slots up. */
+static void add_lost_rows(struct step *step, struct sequence *seq, uint32_t n)
+{
+    struct cinf_request *r = seq->request;
+    uint32_t first = seq->slot->n_tokens;
+    for (uint32_t i = first; i < first + n; i++)
+        add_row(step, seq, seq->ids[i], i, LOGITS_NONE);
+    r->step_rows = n;
+    add_work(r, model_work_of(step->model->runtime, first, n, 0, false));
 }
 
 /* A sequence's row, and rows of draft tokens after it: those that pay, at most `room`. */
@@ -144,6 +179,12 @@ static void add_decode_rows(struct step *step, struct sequence *seq, uint32_t ro
     r->step_rows += n;
 }
 
+/* True if the request has no rows in this step. */
+static bool is_skipped(const struct cinf_request *r)
+{
+    return r->paused_ns || r->parked;
+}
+
 /* Every sequence that is generating gets a row.  While they are few and no prompt is being computed, draft
  * tokens are added.  Rows are kept free for the sequences that do not have theirs yet:
  *
@@ -161,7 +202,7 @@ static void add_decoding(struct cinf_engine *e, uint32_t n_sequences, bool prefi
         n_sequences + e->prefill_rows < DRAFT_ROWS_MAX ? n_sequences + e->prefill_rows : DRAFT_ROWS_MAX;
     uint32_t n_left = n_sequences; /* sequences without a row, this one included */
     for (struct cinf_request *r = model->running; r; r = r->next) {
-        if (r->skipped || is_prefilling(r))
+        if (is_skipped(r) || is_prefilling(r))
             continue;
         for (uint32_t i = 0; i < r->n_sequences; i++) {
             struct sequence *seq = &r->sequences[i];
@@ -183,7 +224,7 @@ static struct cinf_request *next_prefilling(const struct cinf_model *model)
     uint64_t next_ns = 0;
     for (struct cinf_request *r = model->running; r; r = r->next) {
         struct cinf_report report = { CINF_REPORT };
-        if (r->skipped || !is_prefilling(r) || r->step_rows > 0)
+        if (is_skipped(r) || !is_prefilling(r) || r->step_rows > 0)
             continue;
         cinf_bill_read(r->bill, &report);
         if (!next || report.device_ns < next_ns) {
@@ -203,9 +244,13 @@ static void add_prefilling(struct cinf_engine *e, uint32_t n_prefilling)
         struct cinf_request *next = next_prefilling(e->step.model);
         assert(next);
         uint32_t part = (budget + n_prefilling - 1) / n_prefilling;
-        uint32_t left = next->n_prompt - next->n_computed;
+        struct sequence *seq = incomplete(next);
+        uint32_t left = n_missing(seq);
         uint32_t n = left < part ? left : part;
-        add_prompt_rows(&e->step, next, n);
+        if (next->n_computed < next->n_prompt)
+            add_prompt_rows(&e->step, next, n);
+        else
+            add_lost_rows(&e->step, seq, n);
         budget -= n;
     }
 }
@@ -218,8 +263,7 @@ static void build(struct cinf_engine *e, struct cinf_model *model)
     for (struct cinf_request *r = model->running; r; r = r->next) {
         r->step_rows = 0;
         r->work = (struct model_work){ 0 };
-        r->skipped = request_is_paused(r);
-        if (r->skipped)
+        if (is_skipped(r))
             continue;
         n_prefilling += is_prefilling(r);
         for (uint32_t i = 0; i < r->n_sequences; i++) {
@@ -378,11 +422,22 @@ static enum cinf_status fork_sequences(struct step *step, struct cinf_request *r
     return CINF_OK;
 }
 
+/* The same when the prompt had been lost: it is computed once for all sequences. */
+static enum cinf_status share_prompt(struct cinf_request *r, const struct sequence *from)
+{
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        struct slot *slot = r->sequences[i].slot;
+        if (slot && slot->n_tokens < r->n_prompt)
+            TRY(slot_copy(r, slot, from->slot, r->n_prompt));
+    }
+    return CINF_OK;
+}
+
 /* False for a rejected draft token and for those after it: their logits are ignored, and their keys and
  * values are overwritten by the next row at that position. */
 static bool is_accepted(const struct sequence *seq, uint32_t position, int32_t token)
 {
-    return position < seq->request->n_prompt ||
+    return position + 1 < seq->n_ids ||
            (seq->finish == CINF_FINISH_RUNNING && position + 1 == seq->n_ids && seq->ids[position] == token);
 }
 
@@ -402,8 +457,10 @@ static enum cinf_status take_logits(struct cinf_engine *e)
             continue;
         seq->slot->tokens[position] = step->tokens[i];
         seq->slot->n_tokens = position + 1;
-        if (position < r->n_prompt)
+        if (position < r->n_prompt && position >= r->n_computed)
             r->n_computed = position + 1;
+        if (position + 1 == r->n_prompt && seq->n_new > 0)
+            TRY(share_prompt(r, seq));
         if (wants == LOGITS_NONE)
             continue;
         struct row_logits row = { .all = NULL };
@@ -430,13 +487,20 @@ static u128 weight_of(const struct cinf_engine *e, const struct cinf_request *r)
     return step_weight(&r->work, r->copied_bytes, e->device_info.as_per_flop, e->device_info.as_per_byte);
 }
 
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Time is the prompt's until all of it has been computed once.  What a pause has lost after that is part of
+ * what generating takes. */
 static struct cinf_share share_of(const struct cinf_request *r, uint64_t weight)
 {
     bool prefill = r->n_reported < r->n_prompt;
     struct cinf_share share = { .bill = r->bill,
                                 .prefill_weight = prefill ? weight : 0,
                                 .decode_weight = prefill ? 0 : weight,
-                                .input_tokens = r->n_computed - r->n_reported,
+                                .input_tokens = max_u32(r->n_computed, r->n_reported) - r->n_reported,
                                 .cached_tokens = r->n_reported == 0 ? r->n_cached : 0 };
     for (uint32_t i = 0; i < r->n_sequences; i++)
         share.output_tokens += r->sequences[i].n_sampled;
@@ -468,7 +532,7 @@ static uint64_t charge(struct cinf_engine *e)
             continue;
         step->shares[n++] = share_of(r, (uint64_t)(weight_of(e, r) >> shift));
         count_drafts(r);
-        r->n_reported = r->n_computed;
+        r->n_reported = max_u32(r->n_computed, r->n_reported);
         r->copied_bytes = 0;
     }
     uint64_t ns = cinf_meter_charge(e->meter, step->shares, n);
