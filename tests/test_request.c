@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "clock.h"
+#include "mem.h"
 #include "strbuf.h"
 
 START_TEST(every_way_to_end_is_billed)
@@ -307,6 +308,155 @@ START_TEST(a_full_queue_refuses)
 }
 END_TEST
 
+/* ---- The queue --------------------------------------------------------------------------------- */
+
+static void open_with_queue(uint32_t queue_max, uint32_t slots)
+{
+    open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .queue_max = queue_max,
+                                               .dollars_per_hour = "2.50" });
+    ck_ok(cinf_model_load(&small, engine,
+                          &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .slots = slots, .name = "first",
+                                                        .folder = folder_of("stories-small") }));
+}
+
+/* Submits n requests of the same options together. */
+static enum cinf_status submit_same(struct cinf_request **out, const struct cinf_request_options *o,
+                                    uint32_t n)
+{
+    const struct cinf_request_options *all[64];
+    ck_assert_uint_le(n, 64);
+    for (uint32_t i = 0; i < n; i++)
+        all[i] = o;
+    return cinf_request_submit_all(out, small, all, n);
+}
+
+static void end_all(struct cinf_request **requests, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        (void)wait_for_end(requests[i]);
+        cinf_request_free(requests[i]);
+    }
+}
+
+START_TEST(requests_that_can_start_do_not_wait)
+{
+    struct cinf_request *r[64];
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once", .max_tokens = 3,
+                                      .ignore_eos = true };
+    open_with_queue(8, 16);
+    for (uint32_t n = 1; n <= 24; n += 1 + n / 4) {
+        ck_ok(submit_same(r, &o, n));
+        end_all(r, n);
+    }
+    /* One after the other, faster than the scheduler looks. */
+    for (uint32_t i = 0; i < 16; i++)
+        r[i] = submit(small, &o);
+    end_all(r, 16);
+    /* What never fits is refused as such, with the numbers. */
+    struct cinf_request *none[64] = { 0 };
+    ck_fails(submit_same(none, &o, 25), CINF_EINVAL,
+             "25 prompts are too many: model first serves 16 requests concurrently, and 8 can wait");
+    o.n = 5; /* three of these have room at a time */
+    ck_ok(submit_same(r, &o, 11));
+    end_all(r, 11);
+    ck_fails(submit_same(none, &o, 12), CINF_EINVAL, "12 prompts are too many");
+    ck_assert_ptr_null(none[0]);
+    ck_ok(submit_same(none, &o, 0));
+}
+END_TEST
+
+START_TEST(each_model_has_its_queue)
+{
+    struct cinf_request *waiting[3], *other[2], *none;
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .ignore_eos = true, .prompt = "Once" };
+    open_with_queue(2, 1);
+    ck_ok(cinf_model_load(&large, engine,
+                          &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .slots = 1, .name = "second",
+                                                        .folder = folder_of("stories-small") }));
+    ck_ok(submit_same(waiting, &o, 3));
+    ck_fails(cinf_request_submit(&none, small, &o), CINF_EFULL,
+             "2 requests are waiting for model first already; 2 can, so there is no room for 1 more");
+    for (int i = 0; i < 2; i++)
+        other[i] = submit(large, &o);
+    for (int i = 0; i < 2; i++)
+        cinf_request_free(other[i]);
+    for (int i = 0; i < 3; i++)
+        cinf_request_free(waiting[i]);
+}
+END_TEST
+
+START_TEST(all_of_a_group_are_queued_or_none)
+{
+    struct cinf_request *r[4], *none[64];
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .ignore_eos = true, .prompt = "Once",
+                                      .unread_max = UNREAD };
+    const struct cinf_request_options wrong = { CINF_REQUEST_OPTIONS, .prompt = "Once", .temperature = -1 };
+    open_with_queue(2, 2);
+    ck_ok(submit_same(r, &o, 3));
+    /* There is room for one, not for two; and one of these is no request. */
+    ck_fails(submit_same(none, &o, 2), CINF_EFULL,
+             "1 requests are waiting for model first already; 2 can, so there is no room for 2 more");
+    const struct cinf_request_options *const mixed[] = { &o, &wrong };
+    ck_fails(cinf_request_submit_all(none, small, mixed, 2), CINF_EINVAL, "temperature is -1");
+    ck_ok(cinf_request_submit(&r[3], small, &o));
+    for (int i = 0; i < 4; i++) {
+        cinf_request_cancel(r[i], CINF_FINISH_CANCELLED);
+        ck_assert_int_eq(wait_for_end(r[i]), CINF_FINISH_CANCELLED);
+    }
+    struct cinf_snapshot s = snapshot_now();
+    struct cinf_report report = { CINF_REPORT };
+    uint64_t device_ns = 0;
+    for (int i = 0; i < 4; i++) {
+        cinf_request_report(r[i], &report);
+        device_ns += report.device_ns;
+        cinf_request_free(r[i]);
+    }
+    ck_assert_uint_eq(s.serve_ns, device_ns);
+    ck_assert_uint_eq(s.models[0].finished[CINF_FINISH_CANCELLED], 4);
+    ck_assert_uint_eq(s.models[0].waiting, 0);
+    ck_assert_uint_eq(s.models[0].errors[CINF_ERROR_QUEUE_FULL], 1);
+    ck_assert_uint_eq(s.models[0].errors[CINF_ERROR_INVALID_REQUEST], 1);
+    check_identities(&s);
+    cinf_snapshot_free(&s);
+}
+END_TEST
+
+static void must_not_be_told(void *context)
+{
+    *(bool *)context = true;
+}
+
+START_TEST(a_group_without_memory_runs_nothing)
+{
+    struct cinf_request *r[3];
+    bool told = false, hit = true;
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS,       .ignore_eos = true,
+                                      .prompt = "Once",           .max_tokens = 2,
+                                      .notify = must_not_be_told, .notify_context = &told };
+    open_with_queue(64, 2);
+    uint64_t n = 0;
+    while (hit) {
+        mem_fail_at(++n);
+        enum cinf_status status = submit_same(r, &o, 3);
+        hit = mem_fail_hit();
+        mem_fail_at(0);
+        if (!hit)
+            ck_ok(status);
+        else if (status != CINF_OK) { /* else the scheduler had it */
+            ck_assert_int_eq(status, CINF_ENOMEM);
+            ck_assert(!told);
+        } else
+            end_all(r, 3);
+    }
+    ck_assert_uint_gt(n, 30);
+    end_all(r, 3);
+    struct cinf_snapshot s = snapshot_now();
+    ck_assert_uint_eq(s.models[0].waiting, 0);
+    check_identities(&s);
+    cinf_snapshot_free(&s);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("request");
@@ -325,6 +475,10 @@ Suite *suite(void)
         tcase_add_test(t, requests_get_the_slots_of_paused_ones);
     }
     tcase_add_test(t, a_full_queue_refuses);
+    tcase_add_test(t, requests_that_can_start_do_not_wait);
+    tcase_add_test(t, each_model_has_its_queue);
+    tcase_add_test(t, all_of_a_group_are_queued_or_none);
+    tcase_add_test(t, a_group_without_memory_runs_nothing);
     suite_add_tcase(s, t);
     return s;
 }

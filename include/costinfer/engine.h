@@ -38,7 +38,8 @@ struct cinf_engine_options {
     uint32_t threads;      /* that compute; 0: the device's own choice */
     enum cinf_kv kv;       /* CINF_EUNSUPPORTED when the device cannot store them so */
     uint64_t kv_memory;    /* bytes for all models' caches; 0: 1/4 of RAM, or what a GPU has left */
-    uint32_t queue_max;    /* requests that may wait, over all models; 0: 256 */
+    uint32_t queue_max;    /* requests of a model that may wait for a slot, 16 times as many over all models;
+                              0: 256 */
     uint32_t prefill_rows; /* most prompt tokens in one step; 0: 128 */
     bool no_prefix_reuse;  /* compute every prompt in full */
     bool no_speculation;   /* one token of a sequence in each step, and no draft tokens */

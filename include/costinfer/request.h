@@ -132,10 +132,18 @@ struct cinf_event {
 struct cinf_request; /* a request, from its submission until it is freed */
 
 /* Checks and queues a request.  Everything the options point to is copied, except prompt_logits. CINF_EINVAL,
- * CINF_ECONTEXT (the prompt is longer than the context), CINF_EFULL (the queue is full), CINF_ECLOSED (the
- * model is being unloaded). */
+ * CINF_ECONTEXT (the prompt is longer than the context), CINF_EFULL (it would have to wait for a slot, and
+ * queue_max others are waiting), CINF_ECLOSED (the model is being unloaded). */
 CINF_API enum cinf_status cinf_request_submit(struct cinf_request **out, struct cinf_model *model,
                                               const struct cinf_request_options *options);
+
+/* Submits n requests of one model, by a pointer to each one's options, or none of them: then nothing has run
+ * and nothing is billed.  They stand in the queue in this order.  Fails as cinf_request_submit() does for any
+ * of them; CINF_EFULL if there is no room for all of them now, CINF_EINVAL if there can never be.  n = 0 does
+ * nothing. */
+CINF_API enum cinf_status cinf_request_submit_all(struct cinf_request **out, struct cinf_model *model,
+                                                  const struct cinf_request_options *const *options,
+                                                  uint32_t n);
 
 /* Pulls the next event, waiting at most `timeout_ns` for it (0: not at all; UINT64_MAX: as long as it takes);
  * CINF_EAGAIN if none has come.  One thread at a time may pull from a request. */

@@ -18,6 +18,7 @@
 
 enum {
     QUEUE_DEFAULT = 256,
+    QUEUE_TOTAL = 16, /* as often may queue_max requests wait over all models: that bounds their memory */
     PREFILL_ROWS_DEFAULT = 128,
     PREFILL_ROWS_MAX = 4096,
 };
@@ -73,6 +74,7 @@ static enum cinf_status fill_engine(struct cinf_engine *e, const struct cinf_eng
     if (o->kv != CINF_KV_F32 && o->kv != CINF_KV_F16)
         return cinf_fail(CINF_EINVAL, "kv is %d; expected CINF_KV_F32 or CINF_KV_F16", (int)o->kv);
     e->queue_max = o->queue_max ? o->queue_max : QUEUE_DEFAULT;
+    e->queue_total = e->queue_max < UINT32_MAX / QUEUE_TOTAL ? e->queue_max * QUEUE_TOTAL : UINT32_MAX;
     e->prefill_rows = o->prefill_rows ? o->prefill_rows : PREFILL_ROWS_DEFAULT;
     e->prefix_reuse = !o->no_prefix_reuse;
     e->share_prefixes = o->share_prefixes;

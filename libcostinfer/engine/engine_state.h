@@ -138,6 +138,7 @@ struct cinf_model {
     struct cinf_model *next;
     bool unloading, loaded;
     struct cinf_request *waiting, **waiting_end; /* a queue */
+    uint32_t n_waiting;                          /* in it */
 
     /* The scheduler's. */
     struct model *runtime;
@@ -157,7 +158,7 @@ struct cinf_engine {
     struct cinf_meter *meter;
     struct device_threads threads; /* where CPU time is charged; the scheduler's */
     uint64_t kv_memory;
-    uint32_t queue_max, prefill_rows;
+    uint32_t queue_max, queue_total, prefill_rows;
     bool prefix_reuse, share_prefixes;
     pthread_t thread; /* the scheduler's */
 
@@ -170,7 +171,7 @@ struct cinf_engine {
     struct scheduler_call *calls, **calls_end; /* a queue */
     struct model_load *loads;                  /* that have begun and have not ended */
     uint32_t n_loading; /* calls of cinf_model_load that may have something on the device */
-    uint32_t n_waiting; /* requests, over all models */
+    uint32_t n_waiting; /* requests in the models' queues */
     uint64_t kv_used;
 
     /* The scheduler's. */

@@ -292,24 +292,80 @@ static void free_request(struct cinf_request *r)
     mem_free(r);
 }
 
-/* The last checks, and into the queue.  Caller holds engine.lock. */
+/* How many of the requests would wait for a slot behind `n_waiting` others when `n_free` slots are free.  Who
+ * comes first is given slots first, so behind one that waits all do. */
+static uint32_t count_waits(uint32_t n_waiting, uint32_t n_free, struct cinf_request *const *requests,
+                            uint32_t n)
+{
+    uint32_t started = 0;
+    while (n_waiting == 0 && started < n && requests[started]->n_sequences <= n_free)
+        n_free -= requests[started++]->n_sequences;
+    return n - started;
+}
+
+/* The queue bounds what really waits.  What is in it and can start in the scheduler's next round does not.
+ * Caller holds engine.lock. */
+static enum cinf_status check_room(const struct cinf_model *model, struct cinf_request *const *requests,
+                                   uint32_t n)
+{
+    const struct cinf_engine *e = model->engine;
+    uint32_t n_free = atomic_load(&model->n_free), n_waiting = model->n_waiting;
+    if (count_waits(0, model->n_slots, requests, n) > e->queue_max)
+        return cinf_fail(CINF_EINVAL,
+                         "%u prompts are too many: model %s serves %u requests concurrently, and %u can wait",
+                         n, model->name, model->n_slots, e->queue_max);
+    for (const struct cinf_request *w = model->waiting; w && w->n_sequences <= n_free; w = w->next) {
+        n_free -= w->n_sequences;
+        n_waiting--;
+    }
+    uint32_t more = count_waits(n_waiting, n_free, requests, n);
+    if (more > 0 && n_waiting + more > e->queue_max)
+        return cinf_fail(
+            CINF_EFULL,
+            "%u requests are waiting for model %s already; %u can, so there is no room for %u more",
+            n_waiting, model->name, e->queue_max, more);
+    if (more > 0 && e->n_waiting + more > e->queue_total)
+        return cinf_fail(CINF_EFULL, "%u requests are waiting already; over all models %u can", e->n_waiting,
+                         e->queue_total);
+    return CINF_OK;
+}
+
+/* Caller holds engine.lock. */
 static enum cinf_status enqueue(struct cinf_request *r, uint32_t endpoint)
 {
     struct cinf_model *model = r->model;
     struct cinf_engine *e = model->engine;
-    if (!model->loaded || model->unloading || e->closing)
-        return cinf_fail(CINF_ECLOSED, "model %s is %s", model->name,
-                         model->unloading ? "being unloaded" : "not loaded");
-    if (e->n_waiting >= e->queue_max)
-        return cinf_fail(CINF_EFULL, "%u requests are waiting already", e->n_waiting);
     TRY(cinf_bill_open_for(&r->bill, e->meter, model->account, endpoint, r->payer));
     r->submitted_ns = clock_monotonic_ns();
     atomic_store(&r->references, 2);
     *model->waiting_end = r;
     model->waiting_end = &r->next;
+    model->n_waiting++;
     e->n_waiting++;
-    pthread_cond_signal(&e->work);
     return CINF_OK;
+}
+
+/* The last checks, and all of the requests into the queue, or none.  Caller holds engine.lock. */
+static enum cinf_status enqueue_all(struct cinf_model *model, struct cinf_request *const *requests,
+                                    const struct cinf_request_options *options, uint32_t n)
+{
+    struct cinf_engine *e = model->engine;
+    if (!model->loaded || model->unloading || e->closing)
+        return cinf_fail(CINF_ECLOSED, "model %s is %s", model->name,
+                         model->unloading ? "being unloaded" : "not loaded");
+    TRY(check_room(model, requests, n));
+    enum cinf_status status = CINF_OK;
+    uint32_t i = 0;
+    while (i < n && (status = enqueue(requests[i], options[i].endpoint)) == CINF_OK)
+        i++;
+    /* Those before one for which there was no memory have a bill.  The scheduler, which cannot have seen them
+     * yet, ends them before they begin, and their caller is not told. */
+    for (uint32_t j = 0; status != CINF_OK && j < i; j++) {
+        request_cancel(requests[j], CINF_FINISH_CANCELLED);
+        requests[j]->notify = NULL;
+    }
+    pthread_cond_signal(&e->work);
+    return status;
 }
 
 static enum cinf_error_kind error_kind(enum cinf_status status)
@@ -328,26 +384,54 @@ static enum cinf_error_kind error_kind(enum cinf_status status)
     }
 }
 
+/* Builds the requests, and queues all of them or none; requests[i] stays NULL where there is nothing to free.
+ */
+static enum cinf_status submit_all(struct cinf_request **requests, struct cinf_model *model,
+                                   const struct cinf_request_options *options, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        requests[i] = new_request(model);
+        TRY(requests[i] ? fill_request(requests[i], &options[i])
+                        : cinf_fail(CINF_ENOMEM, "no memory for a request"));
+    }
+    pthread_mutex_lock(&model->engine->lock);
+    enum cinf_status status = enqueue_all(model, requests, options, n);
+    pthread_mutex_unlock(&model->engine->lock);
+    return status;
+}
+
+enum cinf_status cinf_request_submit_all(struct cinf_request **out, struct cinf_model *model,
+                                         const struct cinf_request_options *const *options, uint32_t n)
+{
+    struct cinf_request **requests = mem_new(n, sizeof *requests);
+    struct cinf_request_options *o = mem_new(n, sizeof *o);
+    enum cinf_status status =
+        requests && o ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for %u requests", n);
+    for (uint32_t i = 0; status == CINF_OK && i < n; i++) {
+        o[i] = (struct cinf_request_options){ CINF_REQUEST_OPTIONS };
+        status = versioned_read(&o[i], sizeof o[i], options[i]);
+    }
+    if (status == CINF_OK)
+        status = submit_all(requests, model, o, n);
+    if (status == CINF_OK)
+        memcpy(out, requests, n * sizeof *out);
+    else
+        cinf_meter_count_error(model->engine->meter, model->account, error_kind(status));
+    for (uint32_t i = 0; status != CINF_OK && requests && i < n && requests[i]; i++) {
+        if (requests[i]->bill)
+            cinf_request_free(requests[i]);
+        else
+            free_request(requests[i]);
+    }
+    mem_free(requests);
+    mem_free(o);
+    return status;
+}
+
 enum cinf_status cinf_request_submit(struct cinf_request **out, struct cinf_model *model,
                                      const struct cinf_request_options *options)
 {
-    struct cinf_request_options o = { CINF_REQUEST_OPTIONS };
-    TRY(versioned_read(&o, sizeof o, options));
-    struct cinf_request *r = new_request(model);
-    enum cinf_status status = r ? fill_request(r, &o) : cinf_fail(CINF_ENOMEM, "no memory for a request");
-    if (status == CINF_OK) {
-        pthread_mutex_lock(&model->engine->lock);
-        status = enqueue(r, o.endpoint);
-        pthread_mutex_unlock(&model->engine->lock);
-    }
-    if (status != CINF_OK) {
-        cinf_meter_count_error(model->engine->meter, model->account, error_kind(status));
-        if (r)
-            free_request(r);
-        return status;
-    }
-    *out = r;
-    return CINF_OK;
+    return cinf_request_submit_all(out, model, &options, 1);
 }
 
 void request_unref(struct cinf_request *r)

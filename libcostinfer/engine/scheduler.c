@@ -172,6 +172,7 @@ static void admit_waiting(struct cinf_engine *e, struct cinf_model *model, uint6
             *at = r->next;
             if (!*at)
                 model->waiting_end = at;
+            model->n_waiting--;
             e->n_waiting--;
             r->next = NULL;
             while (*end)
@@ -264,7 +265,9 @@ static bool run_ends(struct cinf_engine *e)
     struct cinf_request *ended = NULL;
     uint64_t now = clock_monotonic_ns();
     for (struct cinf_model *m = e->models; m; m = m->next) {
-        e->n_waiting -= take_ended(&m->waiting, &m->waiting_end, now, &ended);
+        uint32_t n = take_ended(&m->waiting, &m->waiting_end, now, &ended);
+        m->n_waiting -= n;
+        e->n_waiting -= n;
         take_ended(&m->running, NULL, now, &ended);
     }
     if (!ended)
