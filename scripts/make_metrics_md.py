@@ -48,7 +48,7 @@ EXAMPLES = {
     "model_requests_finished_total": "sum by (finish_reason) (increase(model_requests_finished_total[1h]))",
     "model_request_errors_total": "sum by (model_name, code) (rate(model_request_errors_total[5m]))",
     "model_requests_running": "sum by (model_name) (model_requests_running)",
-    "model_requests_waiting": "sum by (instance) (model_requests_waiting)\n"
+    "model_requests_waiting": "max by (instance) (model_requests_waiting)\n"
                               "  / on (instance) max by (instance) (costd_queue_limit)",
     "model_loaded": "sum by (model_name) (model_loaded)",
     "model_device_seconds_total": "sum by (model_name, phase) (rate(model_device_seconds_total[5m]))",

@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "access_log.h"
 #include "clock.h"
@@ -27,7 +28,6 @@ struct generation {
     uint32_t account;
     uint32_t key;
     bool stream;
-    bool refused; /* one of its requests was not accepted; `x` is answered */
     const struct generation_format *format;
     void *api;
 
@@ -161,7 +161,7 @@ static bool is_waiting(struct generation *g, uint64_t now)
     return waiting;
 }
 
-/* Nothing is computed for a client that reads nothing (UNREAD_MAX), but its request holds slots. */
+/* Nothing is computed for a client that reads nothing (UNREAD_MAX), but its request holds memory. */
 static uint64_t tick(void *context)
 {
     struct generation *g = context;
@@ -331,12 +331,22 @@ static void finish(struct generation *g)
     struct outcome outcome = {
         .endpoint = g->endpoint, .n_requests = g->n, .n_choices = g->n_choices, .stream = g->stream
     };
-    if (!g->refused) {
-        generation_report(g, &outcome.report);
-        access_log(&g->access, &outcome);
-        recorder_add(g->service->recorder, &g->access, &outcome);
-    }
+    generation_report(g, &outcome.report);
+    access_log(&g->access, &outcome);
+    recorder_add(g->service->recorder, &g->access, &outcome);
     generation_free(g);
+}
+
+/* Returns whether the engine will charge nothing more, so that the log has all that is billed. */
+static bool is_final(const struct generation *g)
+{
+    for (uint32_t i = 0; i < g->n; i++) {
+        struct cinf_report report = { CINF_REPORT };
+        cinf_request_report(g->requests[i], &report);
+        if (report.finish == CINF_FINISH_RUNNING)
+            return false;
+    }
+    return true;
 }
 
 static bool poll_orphan(struct orphan *orphan)
@@ -345,6 +355,12 @@ static bool poll_orphan(struct orphan *orphan)
     pull(g, true);
     if (g->n_ended < g->n)
         return false;
+    if (!is_final(g)) {
+        /* There was no memory for a request's last events, so it will not wake us, and it was cancelled. */
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+        watcher_wake(g->service->watcher);
+        return false;
+    }
     finish(g);
     return true;
 }
@@ -357,7 +373,7 @@ static void over(void *context, struct exchange *x)
     g->x = NULL;
     g->access = *access_end(x);
     pthread_mutex_unlock(&g->lock);
-    if (g->n_ended == g->n) {
+    if (g->n_ended == g->n && is_final(g)) {
         finish(g);
         return;
     }
@@ -424,38 +440,58 @@ static void list(struct generation *g)
         cancel(g, CINF_FINISH_CANCELLED);
 }
 
-/* The requests that were accepted before the refusal may have used the device already and are billed. */
-static void refuse(struct generation *g)
+static enum cinf_status count_tokens(const struct cinf_model *model, const struct cinf_request_options *o,
+                                     size_t *n)
 {
-    pthread_mutex_lock(&g->lock);
-    g->x = NULL;
-    pthread_mutex_unlock(&g->lock);
-    g->refused = true;
-    list(g);
-    cancel(g, CINF_FINISH_CANCELLED);
-    watcher_adopt(g->service->watcher, &g->orphan);
+    *n = o->n_prompt_ids;
+    if (o->prompt_ids)
+        return CINF_OK;
+    int32_t *ids;
+    TRY(cinf_tokenizer_encode(cinf_model_tokenizer(model), o->prompt, strlen(o->prompt), o->tokenize_flags,
+                              &ids, n));
+    cinf_ids_free(ids);
+    return CINF_OK;
 }
 
-/* Clients recognize this failure by OpenAI's words, and shorten the prompt by the numbers in them. */
-static enum cinf_status overflow(const struct cinf_model *model, const struct cinf_request_options *o,
-                                 uint32_t number, uint32_t n_prompts)
+/* Clients recognize this failure by OpenAI's words, and shorten the first prompt that is too long by the
+ * numbers in them. */
+static enum cinf_status overflow(const struct cinf_model *model, const struct cinf_request_options *options,
+                                 uint32_t n_prompts)
 {
     struct cinf_model_info info = { CINF_MODEL_INFO };
-    size_t n = o->n_prompt_ids;
+    size_t n = 0;
+    uint32_t i = 0;
     char which[40] = "your prompt";
     cinf_model_info(model, &info);
-    if (!o->prompt_ids) {
-        int32_t *ids;
-        TRY(cinf_tokenizer_encode(cinf_model_tokenizer(model), o->prompt, strlen(o->prompt),
-                                  o->tokenize_flags, &ids, &n));
-        cinf_ids_free(ids);
-    }
+    for (; i < n_prompts && n <= info.config.n_positions; i++)
+        TRY(count_tokens(model, &options[i], &n));
     if (n_prompts > 1)
-        snprintf(which, sizeof which, "prompt %u of %u", number, n_prompts);
+        snprintf(which, sizeof which, "prompt %u of %u", i, n_prompts);
     return cinf_fail(CINF_ECONTEXT,
                      "This model's maximum context length is %u tokens. However, %s has %zu tokens. "
                      "Please reduce the length of the prompt.",
                      info.config.n_positions, which, n);
+}
+
+/* Submits all requests, or none: what is refused has not been billed. */
+static enum cinf_status submit(struct generation *g, struct cinf_model *model,
+                               struct cinf_request_options *options, uint32_t n)
+{
+    const struct cinf_request_options **each = mem_new(n, sizeof *each);
+    if (!each)
+        return cinf_fail(CINF_ENOMEM, "no memory for the request");
+    for (uint32_t i = 0; i < n; i++) {
+        options[i].notify = wake;
+        options[i].notify_context = g;
+        options[i].unread_max = UNREAD_MAX;
+        each[i] = &options[i];
+        g->n_choices += options[i].n ? options[i].n : 1;
+    }
+    enum cinf_status status = cinf_request_submit_all(g->requests, model, each, n);
+    mem_free(each);
+    if (status == CINF_OK)
+        g->n = n;
+    return status == CINF_ECONTEXT ? overflow(model, options, n) : status;
 }
 
 void generation_start(struct exchange *x, struct cinf_model *model, struct cinf_request_options *options,
@@ -483,24 +519,12 @@ void generation_start(struct exchange *x, struct cinf_model *model, struct cinf_
     g->format = format;
     g->api = api;
     g->x = x;
-    while (g->n < n) {
-        options[g->n].notify = wake;
-        options[g->n].notify_context = g;
-        options[g->n].unread_max = UNREAD_MAX;
-        enum cinf_status status = cinf_request_submit(&g->requests[g->n], model, &options[g->n]);
-        if (status != CINF_OK) {
-            /* The engine has counted it. */
-            if (status == CINF_ECONTEXT)
-                status = overflow(model, &options[g->n], g->n + 1, n);
-            problem_answer(x, status, status == CINF_ECONTEXT ? "prompt" : NULL, NO_ACCOUNT);
-            if (g->n > 0)
-                refuse(g);
-            else
-                generation_free(g);
-            return;
-        }
-        g->n_choices += options[g->n].n ? options[g->n].n : 1;
-        g->n++;
+    enum cinf_status status = submit(g, model, options, n);
+    if (status != CINF_OK) {
+        /* The engine has counted it. */
+        problem_answer(x, status, status == CINF_ECONTEXT ? "prompt" : NULL, NO_ACCOUNT);
+        generation_free(g);
+        return;
     }
     list(g);
     if (stream) {

@@ -126,7 +126,7 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
 {
     uint64_t budget = fleet_daily_budget(service->fleet);
     add_build(page, service);
-    integer(page, "costd_queue_limit", NULL, "How many requests may wait, over all models (--queue).",
+    integer(page, "costd_queue_limit", NULL, "How many requests of one model may wait for a slot (--queue).",
             service->queue_max);
     cinf_exposition_family(
         page, "costd_log_dropped_lines_total", CINF_METRIC_COUNTER, NULL,

@@ -54,7 +54,7 @@ struct service {
     bool has_admin_listener;
     atomic_bool leaving;        /* /ready says so; requests are still served */
     uint64_t stall_ns, ping_ns; /* of streams */
-    uint32_t queue_max;         /* requests that may wait, over all models */
+    uint32_t queue_max;         /* requests of one model that may wait */
     uint64_t body_bytes;        /* the largest body */
     bool strict;                /* unknown fields are refused */
 };

@@ -72,7 +72,7 @@ static const struct option options[] = {
     { "no-speculation", SWITCH, AT(no_speculation), 0, 0, false, NULL,
       "compute one token of a sequence in a step and no draft tokens; the text is the same" },
     { "queue", COUNT, AT(queue), 1, 65536, false, "N",
-      "requests that may wait, over all models (default 256)" },
+      "requests of one model that may wait for a slot, and 16 times as many over all models (default 256)" },
     { "shutdown-delay", COUNT, AT(delay_seconds), 0, 3600, false, "SECONDS",
       "how long to keep serving after SIGTERM while /ready is already 503, for balancers (default 0)" },
     { "drain-seconds", COUNT, AT(drain_seconds), 0, 86400, false, "N",
