@@ -39,6 +39,7 @@ EXCEPTIONS = {
         "prompt_bytes": "JSON without NUL characters: the text is NUL-terminated",
         "prompt_logits": "no route returns all logits",
         "timeout_ns": "costd's own timers end a request, because they have to answer it, too",
+        "payer": "costd accounts for its keys itself",
     },
     "/openapi.json": {
         "prompt_bytes": LENGTH, "n_prompt_ids": LENGTH, "n_stop": LENGTH, "n_logit_bias": LENGTH,
@@ -48,7 +49,8 @@ EXCEPTIONS = {
         "prompt_logprobs": "logprobs with echo", "top_logprobs": "the value of logprobs",
         "endpoint": "the route decides", "timeout_ns": "--request-timeout is the operator's",
         "notify": "costd's own", "notify_context": "costd's own",
-        "unread_max": "--unread-max is the operator's",
+        "unread_max": "--unread-max is the operator's", "n_stop_token_ids": LENGTH,
+        "payer": "costd knows the key, and with it who pays",
     },
     "costinfer run": {
         "prompt_bytes": LENGTH, "n_prompt_ids": LENGTH, "n_stop": LENGTH, "n_logit_bias": LENGTH,
@@ -59,11 +61,13 @@ EXCEPTIONS = {
         "endpoint": "the command has one", "timeout_ns": "Ctrl-C ends it",
         "notify": "the command pulls", "notify_context": "the command pulls",
         "unread_max": "the command reads until standard output blocks",
+        "n_stop_token_ids": LENGTH, "payer": "the command's is the only request",
     },
     "sampler_needs()": {
         "top_p": "sampler_pick_best() applies it to the top_k that it gets",
         "min_p": "relative to the most likely token, which is always among them",
         "seed": "chooses among what is kept", "bias": "n_bias says whether there are any",
+        "end_ids": "n_end_ids says whether there are any",
     },
 }
 
@@ -145,7 +149,8 @@ def main():
                             check=True).stdout
     surfaces = {
         "the engine's copy": (fields, assigned("".join(body for name, body in engine.items()
-                                                       if not name.startswith("check_")), "o", "options") | rows),
+                                                       if not name.startswith("check_")), "o",
+                                                       r"options(?:\[i\])?") | rows),
         "sampler_needs()": (sampling, assigned(needs, r"\w+")),
         "costinfer.hpp": (fields, assigned(part(text_of("include/costinfer/costinfer.hpp"), "class request\n",
                                                 "\n};"), "o", "options_")),

@@ -253,8 +253,122 @@ START_TEST(the_context_ends_a_text_and_refuses_a_longer_prompt)
 }
 END_TEST
 
+/* Where `id` first stands in the sequence, or its length. */
+static uint32_t first_of(int32_t id, const int32_t *ids, uint32_t n)
+{
+    uint32_t i = 0;
+    while (i < n && ids[i] != id)
+        i++;
+    return i;
+}
+
+/* Greedy, sampled from all logits, and from the top ones. */
+static const struct cinf_request_options ways_to_sample[] = {
+    { CINF_REQUEST_OPTIONS },
+    { CINF_REQUEST_OPTIONS, .temperature = 1.2f, .seed = 5 },
+    { CINF_REQUEST_OPTIONS, .temperature = 1.2f, .seed = 5, .top_k = 20, .n = 3 },
+    { CINF_REQUEST_OPTIONS, .temperature = 1.2f, .seed = 5, .top_logprobs = 3, .repetition_penalty = 1.1f },
+};
+enum { N_WAYS = sizeof ways_to_sample / sizeof *ways_to_sample };
+
+START_TEST(stop_token_ids_end_the_sequence_and_are_not_part_of_it)
+{
+    struct cinf_request_options o = ways_to_sample[_i];
+    struct cinf_result *whole, *cut;
+    o.prompt = "Once upon a time";
+    o.max_tokens = 30;
+    o.ignore_eos = true;
+    ck_ok(cinf_generate(&whole, small, &o, NULL, NULL));
+    const struct cinf_choice *w = &whole->choices[0];
+    int32_t stops[] = { w->ids[20], w->ids[9] };
+    uint32_t a = first_of(stops[0], w->ids, w->n_ids), b = first_of(stops[1], w->ids, w->n_ids);
+    uint32_t n = a < b ? a : b;
+    o.stop_token_ids = stops;
+    o.n_stop_token_ids = 2;
+    ck_ok(cinf_generate(&cut, small, &o, NULL, NULL));
+    const struct cinf_choice *c = &cut->choices[0];
+    ck_assert_int_eq(c->finish, CINF_FINISH_STOP);
+    ck_assert_uint_eq(c->n_ids, n);
+    ck_assert_mem_eq(c->ids, w->ids, n * sizeof *w->ids);
+    ck_assert_mem_eq(c->text, w->text, c->text_bytes);
+    if (cut->n_choices == 1) /* the id was sampled, so it is counted */
+        ck_assert_uint_eq(cut->report.output_tokens, n + 1);
+    cinf_result_free(whole);
+    cinf_result_free(cut);
+}
+END_TEST
+
+START_TEST(min_tokens_come_before_any_end)
+{
+    struct cinf_request_options o = ways_to_sample[_i];
+    struct cinf_result *whole, *biased, *late;
+    enum { MIN = 15 };
+    o.prompt = "Once upon a time";
+    o.max_tokens = MIN;
+    o.ignore_eos = true;
+    ck_ok(cinf_generate(&whole, small, &o, NULL, NULL));
+    int32_t stops[2] = { whole->choices[0].ids[5], whole->choices[0].ids[9] };
+    /* As if these tokens, and end-of-text, did not exist. */
+    struct cinf_model_info info = { CINF_MODEL_INFO };
+    cinf_model_info(small, &info);
+    ck_assert_uint_eq(info.config.n_eos, 1);
+    struct cinf_logit_bias bias[3] = { { stops[0], -100 }, { stops[1], -100 }, { info.config.eos[0], -100 } };
+    o.logit_bias = bias;
+    o.n_logit_bias = 3;
+    ck_ok(cinf_generate(&biased, small, &o, NULL, NULL));
+    o.n_logit_bias = 0;
+    o.stop_token_ids = stops;
+    o.n_stop_token_ids = 2;
+    o.min_tokens = MIN;
+    o.max_tokens = 200;
+    o.ignore_eos = _i % 2 == 1;
+    ck_ok(cinf_generate(&late, small, &o, NULL, NULL));
+    for (uint32_t i = 0; i < late->n_choices; i++) {
+        const struct cinf_choice *l = &late->choices[i];
+        ck_assert_uint_ge(l->n_ids, MIN);
+        ck_assert_mem_eq(l->ids, biased->choices[i].ids, MIN * sizeof *l->ids);
+        for (uint32_t k = 0; k < l->n_ids; k++)
+            ck_assert(l->ids[k] != stops[0] && l->ids[k] != stops[1]);
+    }
+    cinf_result_free(whole);
+    cinf_result_free(biased);
+    cinf_result_free(late);
+}
+END_TEST
+
+START_TEST(min_tokens_hold_stop_strings_and_end_of_text_off)
+{
+    struct cinf_result *whole, *result;
+    static const char *const stops[] = { " ", "." };
+    struct cinf_request_options o = { CINF_REQUEST_OPTIONS, .prompt = "Once upon a time" };
+    ck_ok(cinf_generate(&whole, small, &o, NULL, NULL));
+    uint32_t n = whole->choices[0].n_ids;
+    ck_assert_int_eq(whole->choices[0].finish, CINF_FINISH_STOP); /* the story ends */
+    o.min_tokens = n + 20;
+    ck_ok(cinf_generate(&result, small, &o, NULL, NULL));
+    ck_assert_uint_ge(result->choices[0].n_ids, n + 20);
+    ck_assert_mem_eq(result->choices[0].ids, whole->choices[0].ids, n * sizeof(int32_t));
+    ck_assert_int_ne(result->choices[0].ids[n], 0);
+    cinf_result_free(result);
+    /* The first stop string that ends behind so many tokens ends the text. */
+    o.stop = stops;
+    o.n_stop = 2;
+    o.min_tokens = 10;
+    ck_ok(cinf_generate(&result, small, &o, NULL, NULL));
+    ck_assert_int_eq(result->choices[0].finish, CINF_FINISH_STOP);
+    ck_assert_uint_ge(result->report.output_tokens, 11);
+    ck_assert_mem_eq(result->choices[0].text, whole->choices[0].text, result->choices[0].text_bytes);
+    ck_assert_ptr_nonnull(strchr(result->choices[0].text, ' '));
+    char next = whole->choices[0].text[result->choices[0].text_bytes];
+    ck_assert(next == ' ' || next == '.');
+    cinf_result_free(result);
+    cinf_result_free(whole);
+}
+END_TEST
+
 START_TEST(bad_options_are_refused_by_name)
 {
+    static const int32_t all_ids[TINY_SIZE + 5000];
     static const char *const long_stop[] = { "" };
     static const struct cinf_logit_bias bias = { 9999, 1 };
     static const int32_t id = 5000;
@@ -274,6 +388,11 @@ START_TEST(bad_options_are_refused_by_name)
         { { CINF_REQUEST_OPTIONS, .logit_bias = &bias, .n_logit_bias = 1 }, "token 9999" },
         { { CINF_REQUEST_OPTIONS, .prompt_ids = &id, .n_prompt_ids = 1 }, "token 0 of the prompt is 5000" },
         { { CINF_REQUEST_OPTIONS, .repetition_penalty = -1 }, "repetition_penalty" },
+        { { CINF_REQUEST_OPTIONS, .max_tokens = 3, .min_tokens = 4 }, "min_tokens is 4 and max_tokens 3" },
+        { { CINF_REQUEST_OPTIONS, .stop_token_ids = &id, .n_stop_token_ids = 1 },
+          "stop_token_ids names token 5000" },
+        { { CINF_REQUEST_OPTIONS, .stop_token_ids = all_ids, .n_stop_token_ids = TINY_SIZE + 5000 },
+          "the number of stop_token_ids" },
         { { .struct_size = 0 }, "struct_size" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -396,7 +515,10 @@ Suite *suite(void)
         tcase_add_test(t, the_demo_models_write_what_they_should);
         tcase_add_test(t, stop_strings_end_the_text_before_them);
         tcase_add_test(t, text_held_back_for_a_stop_string_is_released_if_none_comes);
+        tcase_add_test(t, min_tokens_hold_stop_strings_and_end_of_text_off);
     }
+    tcase_add_loop_test(t, stop_token_ids_end_the_sequence_and_are_not_part_of_it, 0, N_WAYS);
+    tcase_add_loop_test(t, min_tokens_come_before_any_end, 0, N_WAYS);
     tcase_add_test(t, choices_are_independent_and_repeatable);
     tcase_add_test(t, logprobs_agree_with_scoring_and_with_raw_logits);
     tcase_add_test(t, prompt_events_carry_the_prompt);

@@ -284,7 +284,7 @@ START_TEST(the_top_logits_are_enough)
         how.top_k = RANDOM(2) ? 1 + RANDOM(64) : 1 + RANDOM(5);
         how.top_p = shares[RANDOM(6)];
         how.min_p = shares[RANDOM(6)];
-        uint32_t needs = sampler_needs(&how);
+        uint32_t needs = sampler_needs(&how, 0);
         ck_assert_uint_eq(needs, how.temperature <= 0 || how.top_k == 1 ? 1 : how.top_k + 1);
         struct top_k best;
         uint32_t more = trial % 2 ? 0 : RANDOM(TOP_K_MAX - needs + 1);
@@ -316,10 +316,14 @@ START_TEST(options_that_need_every_logit)
         { .frequency_penalty = -0.1f, .top_k = 1 },
     };
     for (size_t i = 0; i < sizeof how / sizeof *how; i++)
-        ck_assert_uint_eq(sampler_needs(&how[i]), 0);
-    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .temperature = 1, .top_k = TOP_K_MAX - 1 }),
+        ck_assert_uint_eq(sampler_needs(&how[i], 0), 0);
+    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .temperature = 1, .top_k = TOP_K_MAX - 1 }, 0),
                       TOP_K_MAX);
-    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .repetition_penalty = 1 }), 1);
+    ck_assert_uint_eq(sampler_needs(&(struct sampling){ .repetition_penalty = 1 }, 0), 1);
+    /* The best logits may be those of ids that must not be sampled yet. */
+    const struct sampling goes_on = { .end_ids = (const int32_t[]){ 1 }, .n_end_ids = 1, .min_tokens = 3 };
+    ck_assert_uint_eq(sampler_needs(&goes_on, 2), 0);
+    ck_assert_uint_eq(sampler_needs(&goes_on, 3), 1);
 }
 END_TEST
 

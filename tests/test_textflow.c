@@ -66,7 +66,7 @@ START_TEST(random_texts_and_stops)
             expected = stop < decoded ? stop : n;
         }
         for (size_t i = 0; i < n_ids && !flow.stopped; i++) {
-            ck_ok(textflow_push(&flow, tokenizer, ids[i], stops, n_stops));
+            ck_ok(textflow_push(&flow, tokenizer, ids[i], stops, n_stops, true));
             ck_assert_uint_ge(flow.certain, certain);
             ck_assert_uint_le(flow.certain, expected);
             certain = flow.certain;
@@ -89,13 +89,13 @@ START_TEST(nothing_is_held_back_without_a_reason)
 {
     struct stop_string stop = { "xyz", 3 };
     struct textflow flow = { 0 };
-    ck_ok(textflow_push(&flow, tokenizer, 'a', &stop, 1));
+    ck_ok(textflow_push(&flow, tokenizer, 'a', &stop, 1, true));
     ck_assert_uint_eq(flow.certain, 1);
-    ck_ok(textflow_push(&flow, tokenizer, 'x', &stop, 1));
+    ck_ok(textflow_push(&flow, tokenizer, 'x', &stop, 1, true));
     ck_assert_uint_eq(flow.certain, 1);
-    ck_ok(textflow_push(&flow, tokenizer, 'y', &stop, 1));
+    ck_ok(textflow_push(&flow, tokenizer, 'y', &stop, 1, true));
     ck_assert_uint_eq(flow.certain, 1);
-    ck_ok(textflow_push(&flow, tokenizer, 'x', &stop, 1));
+    ck_ok(textflow_push(&flow, tokenizer, 'x', &stop, 1, true));
     ck_assert_uint_eq(flow.certain, 3);
     ck_ok(textflow_end(&flow));
     ck_assert_uint_eq(flow.certain, 4);
@@ -103,15 +103,31 @@ START_TEST(nothing_is_held_back_without_a_reason)
 }
 END_TEST
 
+START_TEST(a_stop_string_must_end_where_it_may)
+{
+    struct stop_string stop = { "xyz", 3 };
+    struct textflow flow = { 0 };
+    /* One that ends too early is text; what may become one is held back all the same. */
+    for (const char *c = "xyzxy"; *c; c++)
+        ck_ok(textflow_push(&flow, tokenizer, *c, &stop, 1, false));
+    ck_assert(!flow.stopped);
+    ck_assert_uint_eq(flow.certain, 3);
+    ck_ok(textflow_push(&flow, tokenizer, 'z', &stop, 1, true));
+    ck_assert(flow.stopped);
+    ck_assert_uint_eq(flow.certain, 3);
+    textflow_free(&flow);
+}
+END_TEST
+
 START_TEST(a_character_in_pieces_comes_out_whole_and_a_broken_one_as_u_fffd)
 {
     struct textflow flow = { 0 };
-    ck_ok(textflow_push(&flow, tokenizer, 0xE2, NULL, 0));
+    ck_ok(textflow_push(&flow, tokenizer, 0xE2, NULL, 0, true));
     ck_assert_uint_eq(flow.certain, 0);
-    ck_ok(textflow_push(&flow, tokenizer, 0x82, NULL, 0));
-    ck_ok(textflow_push(&flow, tokenizer, 0xAC, NULL, 0));
+    ck_ok(textflow_push(&flow, tokenizer, 0x82, NULL, 0, true));
+    ck_ok(textflow_push(&flow, tokenizer, 0xAC, NULL, 0, true));
     ck_assert_uint_eq(flow.certain, 3);
-    ck_ok(textflow_push(&flow, tokenizer, 0xE2, NULL, 0));
+    ck_ok(textflow_push(&flow, tokenizer, 0xE2, NULL, 0, true));
     ck_ok(textflow_end(&flow));
     ck_assert_str_eq(flow.text.text, "\xE2\x82\xAC\xEF\xBF\xBD");
     textflow_free(&flow);
@@ -121,7 +137,7 @@ END_TEST
 START_TEST(without_a_tokenizer_there_is_no_text)
 {
     struct textflow flow = { 0 };
-    ck_ok(textflow_push(&flow, NULL, 5, NULL, 0));
+    ck_ok(textflow_push(&flow, NULL, 5, NULL, 0, true));
     ck_ok(textflow_end(&flow));
     ck_assert_uint_eq(flow.certain, 0);
     textflow_free(&flow);
@@ -136,6 +152,7 @@ Suite *suite(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, random_texts_and_stops);
     tcase_add_test(t, nothing_is_held_back_without_a_reason);
+    tcase_add_test(t, a_stop_string_must_end_where_it_may);
     tcase_add_test(t, a_character_in_pieces_comes_out_whole_and_a_broken_one_as_u_fffd);
     tcase_add_test(t, without_a_tokenizer_there_is_no_text);
     suite_add_tcase(s, t);

@@ -132,7 +132,7 @@ static int run(const struct command *self, int argc, char **argv)
     struct common_flags common = { 0 };
     struct cinf_engine_options engine = { CINF_ENGINE_OPTIONS };
     struct cinf_request_options options = { CINF_REQUEST_OPTIONS };
-    struct ids ids = { 0 };
+    struct ids ids = { 0 }, stop_ids = { 0 };
     struct texts stops = { 0 };
     const char *file = NULL;
     bool json = false, special = false;
@@ -163,6 +163,10 @@ static int run(const struct command *self, int argc, char **argv)
           "The same seed gives the same text (default: drawn at random; --json prints it)." },
         { "stop", FLAG_TEXTS, &stops, 0, 0, "TEXT",
           "Ends the text before TEXT.  May be given up to 16 times." },
+        { "stop-token-ids", FLAG_IDS, &stop_ids, 0, 0, "1,2,3",
+          "Ids that end the text and are not part of it." },
+        { "min-tokens", FLAG_U32, &options.min_tokens, 0, 1000000, "N",
+          "Before so many tokens nothing but --max-tokens ends the text." },
         { "ignore-eos", FLAG_SWITCH, &options.ignore_eos, 0, 0, NULL, "End-of-text does not end the text." },
         { "logprobs", FLAG_SWITCH, &options.logprobs, 0, 0, NULL,
           "With --json, adds the log-probability of each token." },
@@ -197,6 +201,8 @@ static int run(const struct command *self, int argc, char **argv)
     options.tokenize_flags = special ? CINF_TOKENIZE_SPECIAL : 0;
     options.stop = stops.items;
     options.n_stop = stops.n;
+    options.stop_token_ids = stop_ids.ids;
+    options.n_stop_token_ids = stop_ids.n;
     status = 1;
     if (session_open(&session, &common, &engine, NULL)) {
         status = generate(session.model, &options, json);
@@ -205,6 +211,7 @@ static int run(const struct command *self, int argc, char **argv)
 out:
     strbuf_free(&text);
     mem_free(ids.ids);
+    mem_free(stop_ids.ids);
     return status;
 }
 

@@ -507,6 +507,9 @@ type Request struct {
 	TopLogprobs             uint32        // the number of alternatives at each position; implies Logprobs
 	Timeout                 time.Duration // 0: no limit; a negative one has already expired
 	UnreadMax               uint32        // with this many unread events the request pauses; 0: no limit
+	MinTokens               uint32        // nothing but MaxTokens ends the text before so many
+	StopTokenIDs            []int32       // they end the text, and are not part of it
+	Payer                   string        // who pays; "": anonymous
 }
 
 // Logprob is a token and its log-probability.
@@ -569,6 +572,15 @@ func (m *Model) Submit(r Request) (*Stream, error) {
 			o.n_logit_bias++
 		}
 	}
+	if len(r.StopTokenIDs) > 0 {
+		o.stop_token_ids = (*C.int32_t)(allocate(len(r.StopTokenIDs), 4))
+		copy(unsafe.Slice((*int32)(o.stop_token_ids), len(r.StopTokenIDs)), r.StopTokenIDs)
+		o.n_stop_token_ids = C.uint32_t(len(r.StopTokenIDs))
+	}
+	if r.Payer != "" {
+		o.payer = t.add(r.Payer)
+	}
+	o.min_tokens = C.uint32_t(r.MinTokens)
 	o.temperature, o.top_p, o.min_p = C.float(r.Temperature), C.float(r.TopP), C.float(r.MinP)
 	o.top_k, o.seed, o.logprobs = C.uint32_t(r.TopK), C.uint64_t(r.Seed), C.bool(r.Logprobs)
 	o.repetition_penalty, o.presence_penalty = C.float(r.RepetitionPenalty), C.float(r.PresencePenalty)

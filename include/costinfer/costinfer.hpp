@@ -373,6 +373,18 @@ class request
     {
         return options_.ignore_eos = ignore, *this;
     }
+    request &min_tokens(uint32_t n)
+    {
+        return options_.min_tokens = n, *this;
+    }
+    request &stop_token(int32_t id)
+    {
+        return stop_ids_.push_back(id), *this;
+    }
+    request &payer(std::string name)
+    {
+        return payer_ = std::move(name), *this;
+    }
     request &timeout_ns(uint64_t ns)
     {
         return options_.timeout_ns = ns, *this;
@@ -381,7 +393,7 @@ class request
     {
         return options_.unread_max = n, *this;
     }
-    /* For the fields without a setter; prompt, stop and logit_bias are filled in later. */
+    /* For the fields without a setter; prompt, stops, logit_bias and payer are filled in later. */
     cinf_request_options &raw() noexcept
     {
         return options_;
@@ -398,6 +410,10 @@ class request
             o.stop = stops.data(), o.n_stop = static_cast<uint32_t>(stops.size());
         if (!biases_.empty())
             o.logit_bias = biases_.data(), o.n_logit_bias = static_cast<uint32_t>(biases_.size());
+        if (!stop_ids_.empty())
+            o.stop_token_ids = stop_ids_.data(), o.n_stop_token_ids = static_cast<uint32_t>(stop_ids_.size());
+        if (!payer_.empty())
+            o.payer = payer_.c_str();
         if (!ids_.empty())
             o.prompt_ids = ids_.data(), o.n_prompt_ids = static_cast<uint32_t>(ids_.size());
         else
@@ -411,6 +427,8 @@ class request
     std::vector<int32_t> ids_;
     std::vector<std::string> stops_;
     std::vector<cinf_logit_bias> biases_;
+    std::vector<int32_t> stop_ids_;
+    std::string payer_;
 };
 
 /* A finished generation. */

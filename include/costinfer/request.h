@@ -94,6 +94,12 @@ struct cinf_request_options {
      * only where the same payer left it there, unless the engine shares it (share_prefixes): otherwise
      * cached_tokens would tell one payer what another has asked. */
     const char *payer;
+
+    const int32_t *stop_token_ids; /* ids that end the text as end-of-text does, also with ignore_eos */
+    uint32_t n_stop_token_ids;     /* how many, at most V */
+    /* Before so many tokens nothing but max_tokens ends the text: end-of-text and stop_token_ids cannot be
+     * sampled, and stop strings are looked for in the text of later tokens.  At most max_tokens. */
+    uint32_t min_tokens;
 };
 #define CINF_REQUEST_OPTIONS .struct_size = sizeof(struct cinf_request_options) /* begins an initializer */
 

@@ -80,6 +80,7 @@ struct cinf_request {
     struct sampling sampling;
     struct stop_string stops[CINF_STOPS_MAX];
     uint32_t n_stops;
+    uint32_t n_stop_ids; /* of sampling.end_ids, which begins with them */
 
     struct cinf_request *next; /* in the model's waiting list (engine.lock) or running list (scheduler's) */
 

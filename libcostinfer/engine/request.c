@@ -61,6 +61,10 @@ static enum cinf_status check_options(const struct cinf_model *model, const stru
     TRY(check_range("the number of stop strings", o->n_stop, 0, CINF_STOPS_MAX));
     TRY(check_range("top_logprobs", o->top_logprobs, 0, CINF_TOP_LOGPROBS_MAX));
     TRY(check_range("the number of logit biases", o->n_logit_bias, 0, vocab));
+    TRY(check_range("the number of stop_token_ids", o->n_stop_token_ids, 0, vocab));
+    if (o->max_tokens > 0 && o->min_tokens > o->max_tokens)
+        return cinf_fail(CINF_EINVAL, "min_tokens is %u and max_tokens %u; the first must not be larger",
+                         o->min_tokens, o->max_tokens);
     if (o->n > model->n_slots)
         return cinf_fail(CINF_EINVAL, "n is %u, but model %s serves %u requests concurrently", o->n,
                          model->name, model->n_slots);
@@ -73,6 +77,10 @@ static enum cinf_status check_options(const struct cinf_model *model, const stru
             return cinf_fail(CINF_EINVAL, "stop string %u has %zu bytes; it must have 1 to %d", i, n,
                              CINF_STOP_BYTES_MAX);
     }
+    for (uint32_t i = 0; i < o->n_stop_token_ids; i++)
+        if ((uint32_t)o->stop_token_ids[i] >= vocab)
+            return cinf_fail(CINF_EINVAL, "stop_token_ids names token %d; the model has %u",
+                             o->stop_token_ids[i], vocab);
     for (uint32_t i = 0; i < o->n_logit_bias; i++) {
         if ((uint32_t)o->logit_bias[i].token >= vocab)
             return cinf_fail(CINF_EINVAL, "logit_bias names token %d; the model has %u",
@@ -181,7 +189,7 @@ static bool make_queue(struct cinf_request *r)
 static enum cinf_status decode_prompt(struct cinf_request *r)
 {
     for (uint32_t i = 0; r->prompt_logprobs && i < r->n_prompt; i++) {
-        TRY(textflow_push(&r->prompt_flow, r->model->tokenizer, r->prompt[i], NULL, 0));
+        TRY(textflow_push(&r->prompt_flow, r->model->tokenizer, r->prompt[i], NULL, 0, false));
         if (i + 1 == r->n_prompt)
             TRY(textflow_end(&r->prompt_flow));
         r->prompt_ends[i] = r->prompt_flow.text.len;
@@ -209,12 +217,51 @@ static bool copy_sampling(struct cinf_request *r, const struct cinf_request_opti
 {
     struct cinf_logit_bias *bias = mem_copy(o->logit_bias, o->n_logit_bias * sizeof *bias);
     r->sampling = (struct sampling){
-        .top_k = o->top_k, .seed = o->seed ? o->seed : random_seed(r), .bias = bias, .n_bias = o->n_logit_bias
+        .top_k = o->top_k,
+        .seed = o->seed ? o->seed : random_seed(r),
+        .bias = bias,
+        .n_bias = o->n_logit_bias,
+        .min_tokens = o->min_tokens,
     };
     for (size_t i = 0; i < N_SAMPLING_NUMBERS; i++)
         memcpy((char *)&r->sampling + sampling_numbers[i].in_sampling,
                (const char *)o + sampling_numbers[i].in_options, sizeof(float));
     return bias != NULL;
+}
+
+/* stop_token_ids, then the model's end-of-text; false without memory. */
+static bool copy_end_ids(struct cinf_request *r, const struct cinf_request_options *o)
+{
+    const struct cinf_config *config = &r->model->config;
+    uint32_t n = o->n_stop_token_ids;
+    int32_t *ids = mem_new((size_t)n + config->n_eos, sizeof *ids);
+    if (!ids)
+        return false;
+    if (n > 0)
+        memcpy(ids, o->stop_token_ids, n * sizeof *ids);
+    memcpy(ids + n, config->eos, config->n_eos * sizeof *ids);
+    r->n_stop_ids = n;
+    r->sampling.end_ids = ids;
+    r->sampling.n_end_ids = n + config->n_eos;
+    return true;
+}
+
+/* With min_tokens, something must be left that can be sampled. */
+static enum cinf_status check_can_go_on(const struct cinf_request *r)
+{
+    const struct cinf_model *model = r->model;
+    const struct sampling *s = &r->sampling;
+    if (s->min_tokens == 0)
+        return CINF_OK;
+    for (uint32_t id = 0; id < model->config.vocab_size; id++) {
+        bool left = !model->allowed || (model->allowed[id / 8] >> id % 8 & 1);
+        for (uint32_t i = 0; left && i < s->n_end_ids; i++)
+            left = (uint32_t)s->end_ids[i] != id;
+        if (left)
+            return CINF_OK;
+    }
+    return cinf_fail(CINF_EINVAL, "min_tokens is %u, but each of model %s's tokens ends the text",
+                     s->min_tokens, model->name);
 }
 
 static enum cinf_status fill_request(struct cinf_request *r, const struct cinf_request_options *o)
@@ -239,8 +286,10 @@ static enum cinf_status fill_request(struct cinf_request *r, const struct cinf_r
     r->payer = mem_copy_text(o->payer ? o->payer : "anonymous");
     r->unread_max = o->unread_max ? o->unread_max : UINT32_MAX;
     r->deadline_ns = deadline(o->timeout_ns);
-    if (!r->payer || !copy_sampling(r, o) || !copy_stops(r, o) || !make_sequences(r) || !make_queue(r))
+    if (!r->payer || !copy_sampling(r, o) || !copy_end_ids(r, o) || !copy_stops(r, o) || !make_sequences(r) ||
+        !make_queue(r))
         return cinf_fail(CINF_ENOMEM, "no memory for a request of %u tokens", r->n_prompt + r->max_new);
+    TRY(check_can_go_on(r));
     return decode_prompt(r);
 }
 
@@ -279,6 +328,7 @@ static void free_request(struct cinf_request *r)
     mem_free(r->prompt);
     mem_free(r->payer);
     mem_free((struct cinf_logit_bias *)r->sampling.bias);
+    mem_free((int32_t *)r->sampling.end_ids);
     mem_free(r->events);
     mem_free(r->prompt_logprob);
     mem_free(r->prompt_top);

@@ -135,6 +135,12 @@ static void forbid(float *logits, uint32_t vocab, const uint8_t *allowed)
     }
 }
 
+/* Whether the next token, after `n_new` sampled ones, must not end the sequence. */
+static bool must_go_on(const struct sampling *sampling, uint32_t n_new)
+{
+    return n_new < sampling->min_tokens && sampling->n_end_ids > 0;
+}
+
 static float largest(const float *x, uint32_t n)
 {
     float max = -INFINITY;
@@ -390,12 +396,15 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
                      const struct sampling *sampling, uint32_t choice, const int32_t *tokens,
                      uint32_t n_tokens, uint32_t n_prompt)
 {
-    if (is_modified(sampling) || allowed) {
+    bool goes_on = must_go_on(sampling, n_tokens - n_prompt);
+    if (is_modified(sampling) || allowed || goes_on) {
         memcpy(s->logits, logits, vocab * sizeof *logits);
         if (is_modified(sampling))
             modify(s, vocab, sampling, tokens, n_tokens, n_prompt);
         if (allowed)
             forbid(s->logits, vocab, allowed);
+        for (uint32_t i = 0; goes_on && i < sampling->n_end_ids; i++)
+            s->logits[sampling->end_ids[i]] = -INFINITY;
         logits = s->logits;
     }
     if (!s->scan->maxima(s->maxima, logits, vocab)) {
@@ -434,9 +443,9 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
 }
 
 /* One more than top_k: draw() then sees whether top_k cuts anything, as it does with the full row. */
-uint32_t sampler_needs(const struct sampling *sampling)
+uint32_t sampler_needs(const struct sampling *sampling, uint32_t n_new)
 {
-    if (is_modified(sampling))
+    if (is_modified(sampling) || must_go_on(sampling, n_new))
         return 0;
     if (is_greedy(sampling))
         return 1;

@@ -35,6 +35,9 @@ struct sampling {
     uint64_t seed;
     const struct cinf_logit_bias *bias;
     uint32_t n_bias;
+    const int32_t *end_ids; /* not sampled among the first min_tokens: end-of-text and stop_token_ids */
+    uint32_t n_end_ids;
+    uint32_t min_tokens;
 };
 
 enum cinf_status sampler_reserve(struct sampler *s, uint32_t vocab);
@@ -47,9 +50,9 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
                      const struct sampling *sampling, uint32_t choice, const int32_t *tokens,
                      uint32_t n_tokens, uint32_t n_prompt);
 
-/* How many top logits suffice for sampler_pick_best() to return what sampler_pick() would; 0 if it needs the
- * full row. */
-uint32_t sampler_needs(const struct sampling *sampling);
+/* How many top logits suffice for sampler_pick_best() to return what sampler_pick() would after `n_new`
+ * sampled tokens and for all later ones; 0 if it needs the full row. */
+uint32_t sampler_needs(const struct sampling *sampling, uint32_t n_new);
 int32_t sampler_pick_best(struct sampler *sampler, const struct top_k *best, const struct sampling *sampling,
                           uint32_t choice, uint32_t n_tokens);
 

@@ -123,9 +123,10 @@ static uint32_t n_missing(const struct sequence *seq)
 
 /* wants_logits for the row the next token is sampled from.  If the device can return its top k, ask only for
  * what the sampler and the log-probabilities need. */
-static uint8_t logits_for_sampling(const struct cinf_request *r)
+static uint8_t logits_for_sampling(const struct sequence *seq)
 {
-    uint32_t k = model_has_top_k(r->model->runtime) ? sampler_needs(&r->sampling) : 0;
+    const struct cinf_request *r = seq->request;
+    uint32_t k = model_has_top_k(r->model->runtime) ? sampler_needs(&r->sampling, seq->n_new) : 0;
     uint32_t n_top = r->logprobs ? r->n_top : 0;
     /* The top log-probabilities include tokens that must not be sampled; the device's top k does not. */
     if (k == 0 || (r->logprobs && !model_has_top_k_log_sums(r->model->runtime)) || n_top > TOP_K_MAX ||
@@ -136,17 +137,18 @@ static uint8_t logits_for_sampling(const struct cinf_request *r)
 
 static void add_prompt_rows(struct step *step, struct cinf_request *r, uint32_t n)
 {
+    struct sequence *seq = &r->sequences[0];
     uint32_t first = r->n_computed, n_logits = 0;
     for (uint32_t i = first; i < first + n; i++) {
         bool is_sampled = i + 1 == r->n_prompt && !r->prompt_only;
         /* The logits of tokens that were charged have been taken. */
         bool wants_all = r->wants_all && i >= r->n_reported;
-        uint8_t wants = wants_all ? LOGITS_ALL : is_sampled ? logits_for_sampling(r) : LOGITS_NONE;
-        add_row(step, &r->sequences[0], r->prompt[i], i, wants);
+        uint8_t wants = wants_all ? LOGITS_ALL : is_sampled ? logits_for_sampling(seq) : LOGITS_NONE;
+        add_row(step, seq, r->prompt[i], i, wants);
         n_logits += wants != LOGITS_NONE;
     }
     r->step_rows = n;
-    bool only_top = !r->wants_all && top_k_of(logits_for_sampling(r)) > 0;
+    bool only_top = !r->wants_all && top_k_of(logits_for_sampling(seq)) > 0;
     add_work(r, model_work_of(step->model->runtime, first, n, n_logits, only_top));
 }
 
@@ -166,7 +168,7 @@ static void add_decode_rows(struct step *step, struct sequence *seq, uint32_t ro
 {
     struct cinf_request *r = seq->request;
     uint32_t last = seq->n_ids - 1, left = r->max_new - seq->n_new - 1;
-    uint8_t wants = logits_for_sampling(r);
+    uint8_t wants = logits_for_sampling(seq);
     if (drafts) {
         draft_find(&seq->draft, seq->ids, seq->n_ids);
         seq->n_drafted = draft_length(&seq->draft, left < room ? left : room, drafts);
@@ -294,10 +296,12 @@ static void take_prompt_logits(struct step *step, struct cinf_request *r, uint32
                          r->n_top);
 }
 
-static bool is_eos(const struct cinf_config *config, int32_t token)
+static bool ends_sequence(const struct cinf_request *r, int32_t token)
 {
-    for (uint32_t i = 0; i < config->n_eos; i++)
-        if (config->eos[i] == token)
+    /* The given ids come first, then end-of-text. */
+    uint32_t n = r->ignore_eos ? r->n_stop_ids : r->sampling.n_end_ids;
+    for (uint32_t i = 0; i < n; i++)
+        if (r->sampling.end_ids[i] == token)
             return true;
     return false;
 }
@@ -307,12 +311,14 @@ static enum cinf_status append_token(struct sequence *seq, int32_t token)
 {
     struct cinf_request *r = seq->request;
     const struct cinf_model *model = r->model;
-    if (!r->ignore_eos && is_eos(&model->config, token)) {
+    if (ends_sequence(r, token)) {
         seq->finish = CINF_FINISH_STOP;
         return CINF_OK;
     }
     pthread_mutex_lock(&r->lock);
-    enum cinf_status status = textflow_push(&seq->flow, model->tokenizer, token, r->stops, r->n_stops);
+    bool may_stop = seq->n_new >= r->sampling.min_tokens;
+    enum cinf_status status =
+        textflow_push(&seq->flow, model->tokenizer, token, r->stops, r->n_stops, may_stop);
     seq->ids[seq->n_ids++] = token;
     seq->ends[seq->n_new++] = seq->flow.text.len;
     pthread_mutex_unlock(&r->lock);

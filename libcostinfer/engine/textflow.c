@@ -40,7 +40,7 @@ static size_t find_stop_prefix(const struct strbuf *text, const struct stop_stri
 }
 
 enum cinf_status textflow_push(struct textflow *flow, const struct cinf_tokenizer *tokenizer, int32_t token,
-                               const struct stop_string *stops, uint32_t n_stops)
+                               const struct stop_string *stops, uint32_t n_stops, bool may_stop)
 {
     size_t n_token, n;
     if (!tokenizer || flow->stopped || !cinf_tokenizer_token(tokenizer, token, &n_token))
@@ -66,7 +66,7 @@ enum cinf_status textflow_push(struct textflow *flow, const struct cinf_tokenize
         return cinf_fail(CINF_ENOMEM, "no memory for a text of %zu bytes", flow->text.len);
     if (n == 0)
         return CINF_OK;
-    size_t stop = find_stop(&flow->text, from, stops, n_stops);
+    size_t stop = may_stop ? find_stop(&flow->text, from, stops, n_stops) : SIZE_MAX;
     flow->stopped = stop != SIZE_MAX;
     flow->certain = flow->stopped ? stop : find_stop_prefix(&flow->text, stops, n_stops);
     return CINF_OK;

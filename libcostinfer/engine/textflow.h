@@ -25,9 +25,10 @@ struct textflow {
 
 void textflow_free(struct textflow *flow);
 
-/* Adds a token's text; without a tokenizer there is none.  CINF_ENOMEM. */
+/* Adds a token's text; without a tokenizer there is none.  Unless it may stop, a stop string that ends in
+ * this text is not one.  CINF_ENOMEM. */
 enum cinf_status textflow_push(struct textflow *flow, const struct cinf_tokenizer *tokenizer, int32_t token,
-                               const struct stop_string *stops, uint32_t n_stops);
+                               const struct stop_string *stops, uint32_t n_stops, bool may_stop);
 
 /* Ends a text that no stop string has ended: what was held back becomes certain, and an incomplete character
  * becomes U+FFFD.  Does nothing after a stop string. */

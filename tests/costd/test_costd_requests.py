@@ -15,8 +15,8 @@ REFUSED = {
     "response_format": {"type": "json_object"}, "guided_json": {"type": "object"}, "guided_regex": "a+",
     "guided_choice": ["a"], "guided_grammar": "root ::= a", "structured_outputs": {"json": {}}, "grammar": "root ::= a",
     "json_schema": {"type": "object"}, "tools": [{"type": "function"}], "tool_choice": "required",
-    "functions": [{"name": "f"}], "messages": [{"role": "user", "content": "x"}], "min_tokens": 3,
-    "stop_token_ids": [5], "truncate_prompt_tokens": 4, "prompt_logprobs": 1, "bad_words": ["a"],
+    "functions": [{"name": "f"}], "messages": [{"role": "user", "content": "x"}],
+    "truncate_prompt_tokens": 4, "prompt_logprobs": 1, "bad_words": ["a"],
     "allowed_token_ids": [1, 2], "use_beam_search": True, "num_beams": 2, "length_penalty": 2.0, "typical_p": 0.5,
     "mirostat": 2, "repeat_penalty": 1.2, "n_predict": 5, "max_new_tokens": 5, "max_completion_tokens": 5,
     "skip_special_tokens": False, "include_stop_str_in_output": True, "logits_processors": ["x"], "top_logprobs": 2,
@@ -24,8 +24,8 @@ REFUSED = {
 }
 # The same fields where they ask for what happens anyway.
 NEUTRAL = {
-    "response_format": {"type": "text"}, "guided_json": None, "tools": [], "tool_choice": "none", "min_tokens": 0,
-    "stop_token_ids": [], "use_beam_search": False, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1,
+    "response_format": {"type": "text"}, "guided_json": None, "tools": [], "tool_choice": "none",
+    "use_beam_search": False, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1,
     "mirostat": 0, "repeat_penalty": 1.0, "skip_special_tokens": True, "include_stop_str_in_output": False,
 }
 
@@ -49,6 +49,35 @@ def fields_that_would_change_the_answer_are_refused():
     after = server.settle()
     key = ("model_tokens_output_total", (("model", "small"),))
     equal(before.get(key), after.get(key), "a refused request is not billed")
+
+
+def tokens_end_the_text_no_sooner_than_wished():
+    """stop_token_ids and min_tokens, with vLLM's meanings, on both routes."""
+    def ask(path, **fields):
+        return server.post(path, {"prompt": "Once upon a time", "temperature": 0, **fields})
+
+    def text(reply):
+        equal(reply.status, 200, reply.body)
+        return reply.json["choices"][0]["text"] if "choices" in reply.json else reply.json["text"]
+
+    for path in ROUTES:
+        whole = ask(path, max_tokens=200)
+        tokens = server.post("/tokenize", {"content": text(whole)}).json["tokens"]
+        stop = tokens[-8] if "completions" in path else tokens[-7]
+        cut = ask(path, max_tokens=200, stop_token_ids=[stop])
+        check(0 < len(text(cut)) < len(text(whole)) and text(whole).startswith(text(cut)), path, text(cut))
+        ended = cut.json["choices"][0]["finish_reason"] if "choices" in cut.json else cut.json["finish_reason"]
+        equal(ended, "stop")
+        for fields in ({}, {"stop": [" ", "."]}, {"stop_token_ids": tokens[:20]}):
+            late = ask(path, max_tokens=200, min_tokens=200, **fields)
+            used = late.json["usage"]["completion_tokens"] if "usage" in late.json else late.json["output_tokens"]
+            equal(used, 200, (path, fields))
+        for fields, param in (({"min_tokens": 3, "max_tokens": 2}, None), ({"min_tokens": -1}, "min_tokens"),
+                              ({"stop_token_ids": [1 << 20]}, "stop_token_ids"),
+                              ({"stop_token_ids": 5}, "stop_token_ids"), ({"stop_token_ids": ["a"]}, "stop_token_ids"),
+                              ({"stop_token_ids": [1] * 1025}, "stop_token_ids")):
+            reply = ask(path, **fields)
+            equal((reply.status, reply.error["param"]), (400, param), (path, fields))
 
 
 def unknown_fields_are_told():
@@ -244,7 +273,8 @@ def metrics_are_compressed_when_asked():
 
 if __name__ == "__main__":
     with Costd(*MODEL) as server:
-        run(fields_that_would_change_the_answer_are_refused, unknown_fields_are_told,
+        run(fields_that_would_change_the_answer_are_refused,
+            tokens_end_the_text_no_sooner_than_wished, unknown_fields_are_told,
             parameters_of_the_query_are_judged_too, strict_refuses_them,
             a_misspelt_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
             limits_agree, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)

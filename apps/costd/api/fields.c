@@ -22,6 +22,8 @@ void fields_free(struct fields *f)
 {
     mem_free(f->biases);
     f->biases = NULL;
+    mem_free(f->stop_ids);
+    f->stop_ids = NULL;
 }
 
 enum cinf_status field_int(struct fields *f, const char *key, int64_t low, int64_t high, int64_t *value)
@@ -122,6 +124,32 @@ static enum cinf_status read_logit_bias(struct fields *f)
     return CINF_OK;
 }
 
+static enum cinf_status read_stop_ids(struct fields *f)
+{
+    const cJSON *ids = json_member(f->body, "stop_token_ids"), *id;
+    f->param = "stop_token_ids";
+    if (!ids)
+        return CINF_OK;
+    int n = cJSON_IsArray(ids) ? cJSON_GetArraySize(ids) : -1;
+    if (n < 0 || n > STOP_IDS_MAX)
+        return cinf_fail(CINF_EINVAL, "\"stop_token_ids\" must be an array of at most %d tokens",
+                         STOP_IDS_MAX);
+    f->stop_ids = mem_new((size_t)n, sizeof *f->stop_ids);
+    if (!f->stop_ids)
+        return cinf_fail(CINF_ENOMEM, "no memory for %d tokens", n);
+    cJSON_ArrayForEach(id, ids) TRY(fields_token(f, id, &f->stop_ids[f->options.n_stop_token_ids++]));
+    f->options.stop_token_ids = f->stop_ids;
+    return CINF_OK;
+}
+
+static enum cinf_status read_min_tokens(struct fields *f)
+{
+    int64_t n = 0;
+    TRY(field_int(f, "min_tokens", 0, MAX_TOKENS_MAX, &n));
+    f->options.min_tokens = (uint32_t)n;
+    return CINF_OK;
+}
+
 /* The engine takes 0 for "draw one at random"; to a client 0 is a seed like any other. */
 static enum cinf_status read_seed(struct fields *f)
 {
@@ -151,6 +179,8 @@ enum cinf_status fields_sampling(struct fields *f)
     TRY(field_bool(f, "ignore_eos", &o->ignore_eos));
     TRY(read_seed(f));
     TRY(read_stop(f));
+    TRY(read_stop_ids(f));
+    TRY(read_min_tokens(f));
     return read_logit_bias(f);
 }
 

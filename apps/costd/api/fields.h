@@ -13,6 +13,7 @@
 enum {
     STOPS_MAX = CINF_STOPS_MAX,
     LOGIT_BIASES_MAX = 1024,
+    STOP_IDS_MAX = 1024,
     CHOICES_MAX = 64, /* of one HTTP request: prompts times n */
     MAX_TOKENS_MAX = 1000000,
 };
@@ -21,8 +22,9 @@ struct fields {
     const cJSON *body;
     const char *param; /* the field that is being read: a failure is its fault */
     const struct cinf_model_info *model;
-    struct cinf_request_options options; /* points into the body and to the next two */
+    struct cinf_request_options options; /* points into the body and to the next three */
     const char *stops[STOPS_MAX];
+    int32_t *stop_ids;
     struct cinf_logit_bias *biases;
 };
 
@@ -35,8 +37,8 @@ enum cinf_status field_number(struct fields *f, const char *key, double low, dou
 enum cinf_status field_bool(struct fields *f, const char *key, bool *value);
 enum cinf_status field_text(struct fields *f, const char *key, const char **value);
 
-/* Reads temperature, top_k, top_p, min_p, the penalties, seed, stop, logit_bias and ignore_eos into
- * `options`, which holds the defaults. */
+/* Reads temperature, top_k, top_p, min_p, the penalties, seed, stop, stop_token_ids, min_tokens,
+ * logit_bias and ignore_eos into `options`, which holds the defaults. */
 enum cinf_status fields_sampling(struct fields *f);
 
 /* Reads a token id of the model's vocabulary. */

@@ -73,6 +73,12 @@ static void put_stop(struct json_writer *w)
     json_close(w);
 }
 
+static void put_stop_ids(struct json_writer *w)
+{
+    json_put_u64(w, "maxItems", STOP_IDS_MAX);
+    put_token_items(w);
+}
+
 static void put_seed_bounds(struct json_writer *w)
 {
     json_put_i64(w, "minimum", INT64_MIN);
@@ -119,6 +125,12 @@ static const struct property {
     { GENERATING, "seed", "integer null", 0, 0, "the same seed gives the same text", put_seed_bounds },
     { GENERATING, "ignore_eos", "boolean null", 0, 0, "the end-of-text token does not end the generation",
       NULL },
+    { GENERATING, "min_tokens", "integer null", 0, MAX_TOKENS_MAX,
+      "before so many tokens, at most max_tokens, neither end-of-text nor stop nor stop_token_ids ends the "
+      "text",
+      NULL },
+    { GENERATING, "stop_token_ids", "array null", 0, 0, "tokens that end the text and are not part of it",
+      put_stop_ids },
     { GENERATING, "stream", "boolean null", 0, 0, "server-sent events", NULL },
     { COMPLETIONS, "n", "integer null", 1, CHOICES_MAX,
       "choices of each prompt; no more than the model serves concurrently", NULL },

@@ -49,6 +49,9 @@ class RequestOptions(TypedDict, total=False):
     special: bool
     timeout: float | None
     unread_max: int
+    min_tokens: int
+    stop_token_ids: Sequence[int]
+    payer: str | None
 
 
 @dataclass(frozen=True)
@@ -291,18 +294,21 @@ class Model:
                repetition_penalty: float = 0.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0,
                logit_bias: Mapping[int, float] | None = None, seed: int = 0, logprobs: bool = False,
                top_logprobs: int = 0, prompt_logprobs: bool = False, ignore_eos: bool = False,
-               special: bool = False, timeout: float | None = None, unread_max: int = 0) -> Stream:
+               special: bool = False, timeout: float | None = None, unread_max: int = 0, min_tokens: int = 0,
+               stop_token_ids: Sequence[int] = (), payer: str | None = None) -> Stream:
         """Submits a request and returns its events as they come.
 
         max_tokens 0: until the text or the context ends.  temperature 0: greedy.  seed 0: drawn at random.
         special: "<|endoftext|>" and other special tokens in the prompt are tokens; not for untrusted text.
-        timeout: in seconds.  unread_max: with this many unread events the request pauses; 0: no limit."""
+        timeout: in seconds.  unread_max: with this many unread events the request pauses; 0: no limit.
+        min_tokens: nothing but max_tokens ends the text before so many.  stop_token_ids: end it, and are not part
+        of it.  payer: who pays; None: anonymous."""
         o = _ffi.RequestOptions(max_tokens=max_tokens, n=n, temperature=temperature, top_k=top_k, top_p=top_p,
                                 min_p=min_p, repetition_penalty=repetition_penalty,
                                 presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, seed=seed,
                                 logprobs=logprobs or top_logprobs > 0, top_logprobs=top_logprobs,
                                 prompt_logprobs=prompt_logprobs, ignore_eos=ignore_eos, tokenize_flags=int(special),
-                                unread_max=unread_max)
+                                unread_max=unread_max, min_tokens=min_tokens)
         if isinstance(prompt, (str, bytes)):
             data = prompt.encode() if isinstance(prompt, str) else prompt
             o.prompt, o.prompt_bytes = data, len(data)
@@ -315,6 +321,12 @@ class Model:
         if logit_bias:
             o.logit_bias = (_ffi.LogitBias * len(logit_bias))(*(_ffi.LogitBias(*b) for b in logit_bias.items()))
             o.n_logit_bias = len(logit_bias)
+        if len(stop_token_ids):
+            o.stop_token_ids, o.n_stop_token_ids = _ids(stop_token_ids), len(stop_token_ids)
+        if payer is not None:
+            if "\0" in payer:
+                raise _errors.InvalidArgument("the payer has a NUL")
+            o.payer = payer.encode()
         if timeout is not None:
             o.timeout_ns = max(1, int(min(timeout, 1e10) * 1e9))
         return Stream(self, o)

@@ -104,7 +104,8 @@ class RequestOptions(Sized):
                 ("top_k", c_uint32), ("top_p", c_float), ("min_p", c_float), ("seed", c_uint64),
                 ("logprobs", c_bool), ("top_logprobs", c_uint32), ("prompt_logprobs", c_bool),
                 ("prompt_logits", POINTER(c_float)), ("endpoint", c_uint32), ("timeout_ns", c_uint64),
-                ("notify", Notify), ("notify_context", c_void_p), ("unread_max", c_uint32), ("payer", c_char_p)]
+                ("notify", Notify), ("notify_context", c_void_p), ("unread_max", c_uint32), ("payer", c_char_p),
+                ("stop_token_ids", POINTER(c_int32)), ("n_stop_token_ids", c_uint32), ("min_tokens", c_uint32)]
 
 
 class Logprob(Structure):
