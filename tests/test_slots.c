@@ -116,6 +116,31 @@ START_TEST(a_prefix_is_reused_by_the_payer_that_left_it)
 }
 END_TEST
 
+START_TEST(a_slot_that_changes_hands_keeps_nothing)
+{
+    /* One slot: the second payer gets the one with the first's tokens. */
+    struct cinf_engine *engine;
+    struct cinf_model *model;
+    ck_ok(cinf_engine_open(&engine, &(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .device = "cpu" }));
+    ck_ok(cinf_model_load(
+        &model, engine,
+        &(struct cinf_model_options){ CINF_MODEL_OPTIONS, .folder = tiny_model(), .slots = 1 }));
+    static const char *const payers[] = { "ann", "bob", "bob", "ann" };
+    static const uint32_t cached[] = { 0, 0, 7, 0 };
+    for (int i = 0; i < 4; i++) {
+        struct cinf_result *result;
+        ck_ok(cinf_generate(&result, model,
+                            &(struct cinf_request_options){ CINF_REQUEST_OPTIONS, .prompt = "abcdefgh",
+                                                            .max_tokens = 2, .payer = payers[i] },
+                            NULL, NULL));
+        ck_assert_uint_eq(result->report.cached_tokens, cached[i]);
+        cinf_result_free(result);
+    }
+    cinf_model_release(model);
+    cinf_engine_close(engine);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("slots");
@@ -124,6 +149,7 @@ Suite *suite(void)
     tcase_add_test(t, prompts_evict_what_cannot_be_reused_first);
     tcase_add_test(t, a_continued_text_stays_in_its_slot);
     tcase_add_test(t, a_prefix_is_reused_by_the_payer_that_left_it);
+    tcase_add_test(t, a_slot_that_changes_hands_keeps_nothing);
     suite_add_tcase(s, t);
     return s;
 }
