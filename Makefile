@@ -37,7 +37,7 @@ docs: build/build.ninja
 	@ninja -C build docs
 
 fmt:
-	git ls-files '*.c' '*.h' | grep -v -e '/unicode_table' | xargs clang-format-14 -i
+	git ls-files '*.c' '*.h' | grep -v -e '/unicode_table' -e '/unicode_normal_table' | xargs clang-format-14 -i
 	git ls-files '*.sh' .ci/run | xargs shfmt -i 4 -ci -w
 	build-lint/node_modules/.bin/prettier --write apps/costd/api/page/*.js tests/page/*.mjs
 

@@ -319,6 +319,26 @@ def with_tokenizer(variant, folder):
     return model
 
 
+def test_ids_without_a_tokenizer():
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("config.json", "generation_config.json", "model.safetensors"):
+            os.symlink(os.path.join(SMALL, name), os.path.join(folder, name))
+        case = expected(SMALL)["cases"][0]
+        command = ["run", "--prompt-tokens", ids_text(case["prompt_ids"]), "--ignore-eos", *PLAIN]
+        got = good(*command, "--max-tokens", "40", "--model", folder).decode()
+        assert got == ids_text(case["greedy_ids"]) + "\n", got
+        assert got == good(*command, "--max-tokens", "40", "--model", SMALL, "--ids").decode()
+        stop = case["greedy_ids"][5]
+        stopped = good(*command, "--model", folder, "--stop-token-ids", f"{stop},{case['greedy_ids'][9]}").decode()
+        ends = min(case["greedy_ids"].index(case["greedy_ids"][i]) for i in (5, 9))
+        assert stopped == ids_text(case["greedy_ids"][:ends]) + "\n", stopped
+        late = parsed(*command, "--model", folder, "--stop-token-ids", str(stop), "--min-tokens", "30",
+                      "--max-tokens", "40", "--json")
+        assert len(late["ids"]) >= 30 and stop not in late["ids"] and late["text"] == "", late
+        refused(1, ["no tokenizer", "vocab.json", "ids"], "run", "--model", folder, "--prompt", "Once", *PLAIN)
+        refused(1, ["no tokenizer", "vocab.json"], "perplexity", "--model", folder, "-", *PLAIN, given=b"Once upon a time")
+
+
 def test_golden():
     variants = [v for v in sorted(os.listdir(GOLDEN)) if os.path.exists(os.path.join(GOLDEN, v, "logits.f32"))]
     assert len(variants) >= 10

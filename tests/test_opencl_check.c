@@ -102,7 +102,8 @@ static enum cinf_status open_as_gpu(struct device **out, const struct device_opt
 /* The programs that use all kernels of a GPU, on a device opened as one. */
 START_TEST(shape_of_gpus)
 {
-    static const int which[] = { PROGRAM_NORM_IN_PLACE, PROGRAM_RESIDUAL, PROGRAM_ATTEND, PROGRAM_SOME_BIASES };
+    static const int which[] = { PROGRAM_NORM_IN_PLACE, PROGRAM_RESIDUAL, PROGRAM_ATTEND,
+                                 PROGRAM_SOME_BIASES };
     struct backend backend = backend_opencl;
     backend.open = open_as_gpu;
     backend.close = kept_stays_open;

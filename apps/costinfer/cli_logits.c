@@ -100,8 +100,9 @@ const struct command command_logits = {
     .name = "logits",
     .summary = "write the logits of every position to a file",
     .synopsis = "--model DIR --tokens 1,2,3 --out FILE [--weights f32]",
-    .manual = "Writes [tokens, vocabulary] as raw little-endian float32, row by row: row i has the logits of\n"
-              "the token that follows tokens 0 to i.  With numpy:\n\n"
-              "  numpy.fromfile('FILE', '<f4').reshape(tokens, -1)\n",
+    .manual =
+        "Writes [tokens, vocabulary] as raw little-endian float32, row by row: row i has the logits of\n"
+        "the token that follows tokens 0 to i.  With numpy:\n\n"
+        "  numpy.fromfile('FILE', '<f4').reshape(tokens, -1)\n",
     .run = run,
 };

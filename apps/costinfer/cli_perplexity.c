@@ -115,6 +115,10 @@ static int measure(struct cinf_model *model, const struct strbuf *text, uint32_t
     stride = stride ? stride : window;
     int32_t *ids;
     size_t n;
+    if (!cinf_model_tokenizer(model))
+        return fail_with(
+            "model %s has no tokenizer (tokenizer.json, or vocab.json and merges.txt, in its folder)",
+            info.name);
     if (cinf_tokenizer_encode(cinf_model_tokenizer(model), text->text ? text->text : "", text->len, 0, &ids,
                               &n) != CINF_OK)
         return fail_last();

@@ -6,7 +6,7 @@
 #include "mem.h"
 
 struct output {
-    bool json, logprobs;
+    bool json, ids_alone, logprobs;
     struct strbuf text;
     int32_t *ids;  /* [n] */
     float *scores; /* [n]: log-probabilities */
@@ -39,15 +39,16 @@ static enum cinf_status follow(struct cinf_request *request, struct output *out)
             return status;
         if (event.kind == CINF_EVENT_TOKEN && out->json)
             keep_token(out, &event);
-        if (event.text_bytes == 0)
-            continue;
         if (out->json) {
             strbuf_add(&out->text, event.text, event.text_bytes);
-        } else {
-            fwrite(event.text, 1, event.text_bytes, stdout);
-            if (fflush(stdout) != 0)
-                cinf_request_cancel(request, CINF_FINISH_CLIENT_GONE);
+            continue;
         }
+        if (!out->ids_alone)
+            fwrite(event.text, 1, event.text_bytes, stdout);
+        else if (event.kind == CINF_EVENT_TOKEN)
+            printf("%s%" PRId32, out->n++ > 0 ? "," : "", event.token);
+        if (fflush(stdout) != 0)
+            cinf_request_cancel(request, CINF_FINISH_CLIENT_GONE);
     }
 }
 
@@ -94,13 +95,16 @@ static int print_json(struct cinf_request *request, const struct cinf_model_info
     return status;
 }
 
-static int generate(struct cinf_model *model, const struct cinf_request_options *options, bool json)
+static int generate(struct cinf_model *model, const struct cinf_request_options *options, bool json,
+                    bool ids_alone)
 {
     struct cinf_request *request;
     if (cinf_request_submit(&request, model, options) != CINF_OK)
         return fail_last();
     interrupt_catch();
-    struct output out = { .json = json, .logprobs = options->logprobs };
+    struct output out = { .json = json,
+                          .ids_alone = ids_alone || !cinf_model_tokenizer(model),
+                          .logprobs = options->logprobs };
     struct cinf_model_info info = { CINF_MODEL_INFO };
     struct cinf_report report = { CINF_REPORT };
     int exit_status = 0;
@@ -135,7 +139,7 @@ static int run(const struct command *self, int argc, char **argv)
     struct ids ids = { 0 }, stop_ids = { 0 };
     struct texts stops = { 0 };
     const char *file = NULL;
-    bool json = false, special = false;
+    bool json = false, special = false, ids_alone = false;
     const struct flag flags[] = {
         MODEL_FLAG(&common),
         { "prompt", FLAG_TEXT, &options.prompt, 0, 0, "TEXT",
@@ -170,6 +174,8 @@ static int run(const struct command *self, int argc, char **argv)
         { "ignore-eos", FLAG_SWITCH, &options.ignore_eos, 0, 0, NULL, "End-of-text does not end the text." },
         { "logprobs", FLAG_SWITCH, &options.logprobs, 0, 0, NULL,
           "With --json, adds the log-probability of each token." },
+        { "ids", FLAG_SWITCH, &ids_alone, 0, 0, NULL,
+          "Print token ids, not text; a model without a tokenizer gives nothing else." },
         { "json", FLAG_SWITCH, &json, 0, 0, NULL,
           "One JSON object at the end: ids, text, finish_reason, seed and the report." },
         { "no-speculation", FLAG_SWITCH, &engine.no_speculation, 0, 0, NULL,
@@ -205,7 +211,7 @@ static int run(const struct command *self, int argc, char **argv)
     options.n_stop_token_ids = stop_ids.n;
     status = 1;
     if (session_open(&session, &common, &engine, NULL)) {
-        status = generate(session.model, &options, json);
+        status = generate(session.model, &options, json, ids_alone);
         session_close(&session);
     }
 out:
@@ -219,10 +225,11 @@ const struct command command_run = {
     .name = "run",
     .summary = "generate text, and print what it cost",
     .synopsis = "--model DIR (--prompt TEXT | --prompt-file FILE | --prompt-tokens 1,2,3) ...",
-    .manual = "Streams the continuation to standard output.  One line on standard error follows: the tokens of\n"
-              "the prompt + the tokens sampled, the seconds they took, their cost, and why the text ended.\n"
-              "Ctrl-C ends the text, and the line is still printed.\n\n"
-              "  costinfer run --model examples/models/stories-small --prompt 'Once upon a time' \\\n"
-              "      --temperature 0.7 --top-k 40 --seed 7 --cost-per-hour 0.10\n",
+    .manual =
+        "Streams the continuation to standard output.  One line on standard error follows: the tokens of\n"
+        "the prompt + the tokens sampled, the seconds they took, their cost, and why the text ended.\n"
+        "Ctrl-C ends the text, and the line is still printed.\n\n"
+        "  costinfer run --model examples/models/stories-small --prompt 'Once upon a time' \\\n"
+        "      --temperature 0.7 --top-k 40 --seed 7 --cost-per-hour 0.10\n",
     .run = run,
 };

@@ -642,7 +642,7 @@ class model
     const cinf_tokenizer *tokenizer() const
     {
         const cinf_tokenizer *t = cinf_model_tokenizer(raw_.get());
-        return t ? t : throw error(CINF_EUNSUPPORTED, "a synthetic model has no tokenizer");
+        return t ? t : throw error(CINF_EUNSUPPORTED, "the model has no tokenizer");
     }
     detail::handle<cinf_model> raw_;
 };

@@ -146,7 +146,7 @@ CINF_API enum cinf_status cinf_weights_parse(enum cinf_weights *out, const char 
 struct cinf_model_options {
     size_t struct_size; /* set by CINF_MODEL_OPTIONS */
     const char *name;   /* in metrics and for cinf_model_find(); NULL: the folder's last part */
-    const char *folder; /* a checkpoint with its tokenizer; or NULL, and: */
+    const char *folder; /* a checkpoint with its tokenizer, or without any: token ids only; or NULL, and: */
     const char *shape;  /* a published shape ("gpt2"), synthetic weights, no tokenizer: for benchmarks */
     enum cinf_weights weights; /* CINF_EUNSUPPORTED when the device cannot store them so */
     uint32_t slots;   /* most requests served concurrently; 0: 16, or fewer if memory allows no more */
@@ -197,7 +197,8 @@ struct cinf_model_info {
 /* Fills *info, whose struct_size says how much of it the caller knows. */
 CINF_API void cinf_model_info(const struct cinf_model *model, struct cinf_model_info *info);
 
-/* NULL for a synthetic model.  Valid as long as the handle. */
+/* NULL for a synthetic model, and for one whose folder has no tokenizer file: they take token ids and give
+ * token ids, without text.  Valid as long as the handle. */
 CINF_API const struct cinf_tokenizer *cinf_model_tokenizer(const struct cinf_model *model);
 
 #ifdef __cplusplus

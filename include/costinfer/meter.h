@@ -129,9 +129,9 @@ CINF_API void cinf_meter_free(struct cinf_meter *meter); /* accepts NULL */
 /* Finds the account of that name, or creates it with all its series at 0: a model that is unloaded keeps
  * its series, and continues them when it is loaded again.  `name` is UTF-8 of 1 to 256 bytes.
  *
- * A meter keeps 1024 models apart, one of them named "other".  When all are taken, the model that was unloaded
- * and unused for longest, if for a day at least, makes room: its sums are added to those of "other", and its
- * number is the new model's.  CINF_EFULL when no model was unused for that long. */
+ * A meter keeps 1024 models apart, one of them named "other".  When all are taken, the model that was
+ * unloaded and unused for longest, if for a day at least, makes room: its sums are added to those of "other",
+ * and its number is the new model's.  CINF_EFULL when no model was unused for that long. */
 CINF_API enum cinf_status cinf_meter_add_model(struct cinf_meter *meter, const char *name, uint32_t *model);
 
 /* Sets the metric model_loaded and nothing else.  Here and below, calls for an unknown model do nothing. */

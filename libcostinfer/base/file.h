@@ -42,8 +42,8 @@ enum cinf_status path_fail(const char *path, int error);
  * looked at: opening it says what is wrong. */
 int path_exists(const char *path);
 
-/* Puts /dev/null where a program was started without stdin, stdout or stderr.  Otherwise the next file or socket
- * that is opened gets such a number, and what is meant for a terminal or a log goes into it. */
+/* Puts /dev/null where a program was started without stdin, stdout or stderr.  Otherwise the next file or
+ * socket that is opened gets such a number, and what is meant for a terminal or a log goes into it. */
 void file_hold_standard(void);
 
 #endif

@@ -126,7 +126,7 @@ struct cinf_model {
     char *name, *folder, *notes;
     uint32_t account;
     struct cinf_config config;
-    struct cinf_tokenizer *tokenizer; /* NULL for a synthetic model */
+    struct cinf_tokenizer *tokenizer; /* NULL: token ids only */
     uint8_t *allowed;                 /* [V/8 + 1] bit id % 8: the id may be sampled; NULL: all may */
     enum cinf_weights weights;
     uint64_t parameters, weight_bytes, greedy_bytes;

@@ -27,6 +27,7 @@
 #include "scheduler_call.h"
 #include "slots.h"
 #include "step.h"
+#include "strbuf.h"
 #include "versioned.h"
 
 enum {
@@ -291,6 +292,28 @@ static enum cinf_status find_allowed(struct cinf_model *model)
     return CINF_OK;
 }
 
+/* A folder without any tokenizer file is a model of token ids; a tokenizer that is there must open. */
+static enum cinf_status open_tokenizer(struct cinf_model *model)
+{
+    enum cinf_status status = cinf_tokenizer_open(&model->tokenizer, model->folder);
+    return status == CINF_ENOTFOUND ? CINF_OK : status;
+}
+
+/* What the operator should know, a line each. */
+static enum cinf_status write_notes(struct cinf_model *model, const struct model_stream *stream)
+{
+    struct strbuf notes = { 0 };
+    strbuf_puts(&notes, model_stream_notes(stream));
+    if (model->tokenizer)
+        strbuf_puts(&notes, cinf_tokenizer_notes(model->tokenizer));
+    else if (model->folder[0])
+        strbuf_puts(&notes, "there is no tokenizer file: prompts are token ids, and so are the answers\n");
+    if (!notes.failed)
+        model->notes = mem_copy_text(notes.text ? notes.text : "");
+    strbuf_free(&notes);
+    return model->notes ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for a model");
+}
+
 /* Everything that needs neither the device nor the scheduler. */
 static enum cinf_status open_files(struct model_stream **stream, struct cinf_model *model,
                                    const struct cinf_model_options *o)
@@ -314,12 +337,10 @@ static enum cinf_status open_files(struct model_stream **stream, struct cinf_mod
         TRY(model_stream_synthetic(stream, &config, 1, &options));
     } else {
         TRY(model_stream_open(stream, o->folder, &options));
-        TRY(cinf_tokenizer_open(&model->tokenizer, o->folder));
+        TRY(open_tokenizer(model));
     }
     model->config = *model_stream_config(*stream);
-    model->notes = mem_copy_text(model_stream_notes(*stream));
-    if (!model->notes)
-        return cinf_fail(CINF_ENOMEM, "no memory for a model");
+    TRY(write_notes(model, *stream));
     return model->tokenizer ? find_allowed(model) : CINF_OK;
 }
 

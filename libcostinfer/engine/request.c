@@ -69,7 +69,7 @@ static enum cinf_status check_options(const struct cinf_model *model, const stru
         return cinf_fail(CINF_EINVAL, "n is %u, but model %s serves %u requests concurrently", o->n,
                          model->name, model->n_slots);
     if (o->n_stop > 0 && !model->tokenizer)
-        return cinf_fail(CINF_EINVAL, "model %s has no tokenizer, so it cannot have stop strings",
+        return cinf_fail(CINF_EINVAL, "model %s has no tokenizer: give stop_token_ids, not stop strings",
                          model->name);
     for (uint32_t i = 0; i < o->n_stop; i++) {
         size_t n = o->stop[i] ? strlen(o->stop[i]) : 0;
@@ -99,7 +99,11 @@ static enum cinf_status read_prompt(struct cinf_request *r, const struct cinf_re
     size_t n = o->n_prompt_ids;
     if (!ids && o->prompt && (o->prompt_bytes || o->prompt[0])) {
         if (!model->tokenizer)
-            return cinf_fail(CINF_EINVAL, "model %s has no tokenizer; give the prompt as ids", model->name);
+            return cinf_fail(
+                CINF_EINVAL,
+                "model %s has no tokenizer (tokenizer.json, or vocab.json and merges.txt, in its "
+                "folder): give the prompt as token ids",
+                model->name);
         size_t bytes = o->prompt_bytes ? o->prompt_bytes : strlen(o->prompt);
         TRY(cinf_tokenizer_encode(model->tokenizer, o->prompt, bytes, o->tokenize_flags, &from_text, &n));
         ids = from_text;

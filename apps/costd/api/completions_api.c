@@ -4,6 +4,7 @@
  * and choice c of prompt p has index p * n + c.  What a choice has to say is collected in struct choice:
  * until the end, or until the next chunk of a stream. */
 #include <assert.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,6 +37,8 @@ struct choice {
     struct strbuf text;
     struct scored_token *scored; /* [n_scored] */
     size_t n_scored, cap_scored;
+    int32_t *ids; /* [n_ids] where the model has no tokenizer */
+    size_t n_ids, cap_ids;
     struct cinf_decoder decoder; /* for offsets: decodes the tokens so far */
     uint64_t n_characters;       /* from the beginning of the prompt */
     double logprob_sum;          /* of its n_tokens tokens, for best_of */
@@ -73,7 +76,7 @@ static uint64_t count_characters(const char *text, size_t n)
 static uint64_t characters_of(struct choice *c, const struct cinf_tokenizer *tokenizer, int32_t id)
 {
     size_t n;
-    if (!cinf_tokenizer_token(tokenizer, id, &n))
+    if (!tokenizer || !cinf_tokenizer_token(tokenizer, id, &n))
         return 0;
     char *text = mem_new(CINF_DECODER_TEXT_MAX(n), 1);
     uint64_t count = 0;
@@ -108,9 +111,11 @@ static void spell_token(struct json_writer *w, struct strbuf *text, const struct
                         int32_t id)
 {
     size_t n;
-    const char *piece = cinf_tokenizer_token(tokenizer, id, &n);
+    const char *piece = tokenizer ? cinf_tokenizer_token(tokenizer, id, &n) : NULL;
     strbuf_clear(text);
-    if (piece && utf8_valid(piece, n)) {
+    if (!tokenizer) {
+        strbuf_printf(text, "token_id:%" PRId32, id);
+    } else if (piece && utf8_valid(piece, n)) {
         strbuf_add(text, piece, n);
     } else {
         strbuf_puts(text, "bytes:");
@@ -207,6 +212,12 @@ static void put_choice(struct json_writer *w, const struct completion *c, const 
 {
     json_open_object(w, NULL);
     json_put_bytes(w, "text", choice->text.text, choice->text.len);
+    if (!cinf_model_tokenizer(c->model)) {
+        json_open_array(w, "token_ids");
+        for (size_t i = 0; i < choice->n_ids; i++)
+            json_put_i64(w, NULL, choice->ids[i]);
+        json_close(w);
+    }
     json_put_u64(w, "index", index);
     put_logprobs(w, c, choice);
     json_put_text(w, "finish_reason", choice->finish ? cinf_finish_name(choice->finish) : NULL);
@@ -239,7 +250,7 @@ static void put_chunk(struct strbuf *out, const struct completion *c, uint32_t i
 {
     struct choice *choice = &c->choices[index];
     bool finishes = choice->finish && !choice->said_finish;
-    if (choice->text.len == 0 && choice->n_scored == 0 && !finishes)
+    if (choice->text.len == 0 && choice->n_scored == 0 && choice->n_ids == 0 && !finishes)
         return;
     choice->said_finish = choice->finish != 0;
     struct json_writer w = json_write_to(out);
@@ -254,7 +265,7 @@ static void put_chunk(struct strbuf *out, const struct completion *c, uint32_t i
     json_close(&w);
     strbuf_puts(out, "\n\n");
     strbuf_clear(&choice->text);
-    choice->n_scored = 0;
+    choice->n_scored = choice->n_ids = 0;
 }
 
 static void end_stream(struct strbuf *out, const struct completion *c, const struct generation *generation)
@@ -275,10 +286,19 @@ static void end_stream(struct strbuf *out, const struct completion *c, const str
 
 /* ---- Events ------------------------------------------------------------------------------- */
 
+/* Without a tokenizer the ids are the answer. */
+static void add_id(struct choice *choice, int32_t id)
+{
+    if (mem_reserve(&choice->ids, &choice->cap_ids, choice->n_ids + 1, sizeof *choice->ids))
+        choice->ids[choice->n_ids++] = id;
+    else
+        choice->text.failed = true;
+}
+
 /* The token that stands for an empty prompt is not part of any text. */
 static bool is_empty(const int32_t *ids, uint32_t n_ids, const struct cinf_tokenizer *tokenizer)
 {
-    return n_ids == 1 && ids[0] == cinf_tokenizer_end_of_text(tokenizer);
+    return tokenizer && n_ids == 1 && ids[0] == cinf_tokenizer_end_of_text(tokenizer);
 }
 
 /* Called at a prompt's first event: offsets count from the prompt's text, and echo repeats it. */
@@ -290,6 +310,12 @@ static void begin_prompt(struct completion *c, const struct generation *generati
     const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
     const int32_t *ids = cinf_request_prompt(generation_request(generation, prompt), &n_ids);
     c->prompt_is_seen[prompt] = true;
+    if (!tokenizer) {
+        for (uint32_t i = prompt * c->n; c->echo && i < (prompt + 1) * c->n; i++)
+            for (uint32_t t = 0; t < n_ids; t++)
+                add_id(&c->choices[i], ids[t]);
+        return;
+    }
     if ((!c->echo && !c->logprobs) || is_empty(ids, n_ids, tokenizer))
         return;
     bool failed = cinf_tokenizer_decode(tokenizer, ids, n_ids, &text, &n) != CINF_OK;
@@ -325,6 +351,8 @@ static void on_event(void *api, const struct generation *generation, uint32_t pr
     uint32_t index = prompt * c->n + event->choice;
     struct choice *choice = &c->choices[index];
     strbuf_add(&choice->text, event->text, event->text_bytes);
+    if (event->kind == CINF_EVENT_TOKEN && !tokenizer)
+        add_id(choice, event->token);
     if (event->kind == CINF_EVENT_TOKEN && c->logprobs)
         add_logprob(choice, tokenizer, event);
     if (event->kind == CINF_EVENT_TOKEN) {
@@ -383,6 +411,7 @@ static void free_completion(void *api)
     for (uint32_t i = 0; c->choices && i < c->n_choices; i++) {
         strbuf_free(&c->choices[i].text);
         mem_free(c->choices[i].scored);
+        mem_free(c->choices[i].ids);
     }
     cinf_model_release(c->model);
     mem_free(c->choices);
@@ -471,13 +500,15 @@ static enum cinf_status prepare_prompts(struct prompts *p, const cJSON *prompt, 
     return p->options && p->ids ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for %zu prompts", n);
 }
 
-static enum cinf_status read_prompts(struct prompts *p, struct fields *f, uint32_t n_choices)
+static enum cinf_status read_prompts(struct prompts *p, struct fields *f, const struct completion *c)
 {
     const cJSON *prompt = json_member(f->body, "prompt");
     f->param = "prompt";
-    TRY(prepare_prompts(p, prompt, n_choices));
+    TRY(prepare_prompts(p, prompt, c->n));
     TRY(read_prompt(p, f, prompt));
     for (uint32_t i = 0; i < p->n; i++) {
+        if (p->options[i].prompt)
+            TRY(fields_need_text(f, c->model));
         struct cinf_request_options o = f->options;
         o.prompt = p->options[i].prompt;
         o.prompt_ids = p->options[i].prompt_ids;
@@ -591,7 +622,7 @@ void post_completions(struct exchange *x, const char *unused)
     if (status == CINF_OK)
         status = read_fields(&f, &read);
     if (status == CINF_OK)
-        status = read_prompts(&prompts, &f, read.n);
+        status = read_prompts(&prompts, &f, &read);
     if (status == CINF_OK) {
         f.param = NULL;
         status = new_completion(&completion, &read, prompts.n, exchange_id(x));

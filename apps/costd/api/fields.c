@@ -79,6 +79,17 @@ static enum cinf_status read_stop(struct fields *f)
     return CINF_OK;
 }
 
+enum cinf_status fields_need_text(const struct fields *f, const struct cinf_model *model)
+{
+    if (cinf_model_tokenizer(model))
+        return CINF_OK;
+    return cinf_fail(
+        CINF_EUNSUPPORTED,
+        "model %s has no tokenizer (tokenizer.json, or vocab.json and merges.txt, in its folder): it "
+        "takes and gives token ids, at /v1/completions",
+        f->model->name);
+}
+
 enum cinf_status fields_token(struct fields *f, const cJSON *value, int32_t *id)
 {
     double number = cJSON_IsNumber(value) ? value->valuedouble : -1;

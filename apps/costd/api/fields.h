@@ -41,6 +41,9 @@ enum cinf_status field_text(struct fields *f, const char *key, const char **valu
  * logit_bias and ignore_eos into `options`, which holds the defaults. */
 enum cinf_status fields_sampling(struct fields *f);
 
+/* CINF_EUNSUPPORTED, with what is missing, for a model that has no tokenizer. */
+enum cinf_status fields_need_text(const struct fields *f, const struct cinf_model *model);
+
 /* Reads a token id of the model's vocabulary. */
 enum cinf_status fields_token(struct fields *f, const cJSON *value, int32_t *id);
 

@@ -141,7 +141,9 @@ void post_generate(struct exchange *x, const char *name)
     }
     fields_init(&f, body, &info);
     f.options.endpoint = ENDPOINT_GENERATE;
-    enum cinf_status status = read_fields(x, &f, &query_prompt, &stream);
+    enum cinf_status status = fields_need_text(&f, model);
+    if (status == CINF_OK)
+        status = read_fields(x, &f, &query_prompt, &stream);
     if (status == CINF_OK) {
         f.param = NULL;
         status = new_generate(&g, &f, model, stream);

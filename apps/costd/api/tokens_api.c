@@ -103,6 +103,10 @@ static void answer(struct exchange *x, enum body kind,
     struct cinf_model *model = status == CINF_OK ? model_for(x, name, &info) : NULL;
     if (model)
         status = unknown_fields_judge(&f, x, kind);
+    if (model && status == CINF_OK) {
+        f.param = NULL;
+        status = fields_need_text(&f, model);
+    }
     if (model && status == CINF_OK)
         status = work(&out, &f, cinf_model_tokenizer(model));
     if (status != CINF_OK)

@@ -1,9 +1,10 @@
-/* log.h - what costd writes to stderr: one JSON object a line.  Every text goes through the JSON escaper, so that a
- * client cannot forge a line; prompts and generated text are never given to it.
+/* log.h - what costd writes to stderr: one JSON object a line.  Every text goes through the JSON escaper, so
+ * that a client cannot forge a line; prompts and generated text are never given to it.
  *
- * A line is built in memory, queued, and written by a thread of its own (line_writer.h): stderr may be a pipe that
- * is not read, and service must not wait for it.  The price is that a process that crashes or is killed loses the
- * lines that are queued: without a slow reader those of the last microseconds, with one up to 2 MiB. */
+ * A line is built in memory, queued, and written by a thread of its own (line_writer.h): stderr may be a pipe
+ * that is not read, and service must not wait for it.  The price is that a process that crashes or is killed
+ * loses the lines that are queued: without a slow reader those of the last microseconds, with one up to 2
+ * MiB. */
 #ifndef LOG_H
 #define LOG_H
 
@@ -13,8 +14,8 @@
 
 #include "json_write.h"
 
-/* Nothing may be logged before log_open() or after log_close().  Both of the latter wait a few seconds at most for
- * what is queued; log_flush() is for _exit(), when other threads may still log. */
+/* Nothing may be logged before log_open() or after log_close().  Both of the latter wait a few seconds at
+ * most for what is queued; log_flush() is for _exit(), when other threads may still log. */
 enum cinf_status log_open(void);
 void log_flush(void);
 void log_close(void);

@@ -542,8 +542,11 @@ enum cinf_status settings_check_models(const struct settings *s)
         struct cinf_tokenizer *tokenizer = NULL;
         struct cinf_checkpoint *checkpoint = NULL;
         enum cinf_status status = cinf_config_read(&config, folder);
-        if (status == CINF_OK)
+        if (status == CINF_OK) {
             status = cinf_tokenizer_open(&tokenizer, folder);
+            if (status == CINF_ENOTFOUND) /* there is none: token ids are served */
+                status = CINF_OK;
+        }
         if (status == CINF_OK)
             status = cinf_checkpoint_open(&checkpoint, folder);
         cinf_tokenizer_free(tokenizer);

@@ -366,7 +366,7 @@ class Model:
     def _tokenizer(self) -> ctypes.c_void_p:
         pointer = lib.cinf_model_tokenizer(self._handle)
         if not pointer:
-            raise _errors.Unsupported("a synthetic model has no tokenizer")
+            raise _errors.Unsupported("the model has no tokenizer")
         return ctypes.c_void_p(pointer)
 
     def score(self, ids: Sequence[int]) -> list[float]:
