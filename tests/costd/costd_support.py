@@ -152,9 +152,17 @@ class Costd:
             check(CANARY.encode() not in raw, "a prompt in the log:", raw)
         equal(len(self.lines), sum(1 for raw in self.raw if raw), "lines of JSON")
 
-    def requests_logged(self):
+    def requests_logged(self, at_least=0):
+        """The lines of requests, waiting for so many: a line follows the end of its request, and is written by a
+        thread of its own."""
+        end = time.monotonic() + 60
         with self.arrived:
-            return [line for line in self.lines if line["event"] == "request"]
+            while True:
+                lines = [line for line in self.lines if line["event"] == "request"]
+                if len(lines) >= at_least:
+                    return lines
+                check(time.monotonic() < end, "only", len(lines), "requests were logged")
+                self.arrived.wait(0.5)
 
     # ---- HTTP
 
