@@ -83,7 +83,7 @@ def block(lines):
 def head(name, about):
     return [f'.\\" Written by scripts/make_man.py from `{name} --help`.',
             f'.TH {name.upper()} 1 "{DATE}" "costinfer {version()}" "User commands"',
-            ".SH NAME", rf"{name} \- {escape(about)}"]
+            ".SH NAME", *fill(f"{name} - {about}")]
 
 
 def costd_page(text):
