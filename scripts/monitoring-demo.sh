@@ -4,7 +4,7 @@
 #
 #   scripts/monitoring-demo.sh [--seconds N]     until Ctrl-C by default
 #
-# Needs prometheus and prometheus-alertmanager (scripts/setup.sh --all).  Only build/ remains afterwards.
+# Needs prometheus and prometheus-alertmanager (make deps).  Only build/ remains afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
