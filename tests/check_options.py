@@ -44,7 +44,7 @@ EXCEPTIONS = {
     "/openapi.json": {
         "prompt_bytes": LENGTH, "n_prompt_ids": LENGTH, "n_stop": LENGTH, "n_logit_bias": LENGTH,
         "prompt_ids": "`prompt` may be an array of ids",
-        "tokenize_flags": "prompts come from clients: special tokens in them stay text",
+        "tokenize_flags": "`parse_special`",
         "prompt_only": "max_tokens 0", "prompt_logits": "no route returns all logits",
         "prompt_logprobs": "logprobs with echo", "top_logprobs": "the value of logprobs",
         "endpoint": "the route decides", "timeout_ns": "--request-timeout is the operator's",

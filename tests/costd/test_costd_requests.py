@@ -211,6 +211,46 @@ def limits_agree():
     equal(run_costd(*MODEL, "--body-bytes", "9")[0], 2)
 
 
+def special_tokens_on_request():
+    """Off by default, for every route that takes text, streamed or not, each prompt of several."""
+    end, text = 2047, "<|endoftext|>Once<|endoftext|>"
+
+    def ids(**flag):
+        return server.post("/tokenize", {"content": text, **flag}).json["tokens"]
+
+    plain, special = ids(), ids(parse_special=True)
+    equal((special[0], special[-1], special.count(end), plain.count(end)), (end, end, 2, 0))
+    check(len(plain) > len(special) + 4, plain)
+    for flag, wanted in (({}, plain), ({"parse_special": False}, plain), ({"parse_special": None}, plain),
+                         ({"parse_special": True}, special)):
+        fields = {"max_tokens": 3, "seed": 1, "temperature": 0, **flag}
+        reply = server.generate("small", prompt=text, **fields).json
+        equal((reply["input_tokens"], reply["text"][:len(text)]), (len(wanted), text), flag)
+        stream = server.generate("small", prompt=text, stream=True, **fields).events
+        equal(next(e["input_tokens"] for e in stream if "input_tokens" in e), len(wanted), flag)
+        reply = server.complete(prompt=[text, "a", text], logprobs=1, echo=True, **fields).json
+        equal(reply["usage"]["prompt_tokens"], 2 * len(wanted) + 1, flag)
+        equal(len(reply["choices"][2]["logprobs"]["tokens"]), len(wanted) + 3, flag)
+        # The same tokens as ids, so the same text.
+        equal(server.complete(prompt=wanted, **fields).json["choices"][0]["text"],
+              server.complete(prompt=text, **fields).json["choices"][0]["text"], flag)
+        usage = server.complete(prompt=text, stream=True, stream_options={"include_usage": True}, **fields).events[-2]
+        equal(usage["usage"]["prompt_tokens"], len(wanted), flag)
+    for route in (*ROUTES, "/tokenize"):
+        reply = server.post(route, {"prompt": "a", "content": "a", "parse_special": "yes"})
+        equal((reply.status, reply.error["param"]), (400, "parse_special"), route)
+    # What is too long is counted in the same tokens.
+    long = "<|endoftext|>" * 300
+    for flag in (True, False):
+        n = len(server.post("/tokenize", {"content": long, "parse_special": flag}).json["tokens"])
+        reply = server.post("/v1/completions", {"prompt": long, "max_tokens": 1, "parse_special": flag})
+        check("has %d tokens" % n in reply.error["message"], n, reply.error)
+    bodies = [item["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+              for path, item in server.get("/openapi.json").json["paths"].items()
+              if path in ("/v1/completions", "/v1/generate/{model}", "/tokenize")]
+    equal([body["parse_special"]["type"] for body in bodies], [["boolean", "null"]] * 3)
+
+
 def what_is_not_there_says_what_is():
     for path, word in (("/v1/chat/completions", "/v1/completions"), ("/v1/responses", "/v1/completions"),
                        ("/v1/embeddings", "/v1/completions"), ("/v1/embedings", "/openapi.json"),
@@ -277,4 +317,4 @@ if __name__ == "__main__":
             tokens_end_the_text_no_sooner_than_wished, unknown_fields_are_told,
             parameters_of_the_query_are_judged_too, strict_refuses_them,
             a_misspelt_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
-            limits_agree, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)
+            limits_agree, special_tokens_on_request, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)

@@ -176,6 +176,7 @@ enum cinf_status fields_sampling(struct fields *f)
 {
     struct cinf_request_options *o = &f->options;
     int64_t top_k = 0;
+    bool parse_special = false;
     TRY(field_number(f, "temperature", 0, 2, &o->temperature));
     TRY(field_number(f, "top_p", 0, 1, &o->top_p));
     /* A client that sends 0 wants the most likely token alone; the engine takes 0 for "off". */
@@ -188,6 +189,8 @@ enum cinf_status fields_sampling(struct fields *f)
     TRY(field_int(f, "top_k", -1, MAX_TOKENS_MAX, &top_k));
     o->top_k = top_k > 0 ? (uint32_t)top_k : 0;
     TRY(field_bool(f, "ignore_eos", &o->ignore_eos));
+    TRY(field_bool(f, "parse_special", &parse_special));
+    o->tokenize_flags = parse_special ? CINF_TOKENIZE_SPECIAL : 0;
     TRY(read_seed(f));
     TRY(read_stop(f));
     TRY(read_stop_ids(f));
