@@ -15,7 +15,7 @@ tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev cu
     python3-numpy python3-prometheus-client python3-yaml prometheus prometheus-alertmanager pocl-opencl-icd clinfo locales)
 slow=(chromium python3-torch python3-venv python3-pip clang-tidy-14 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
     mandoc golang-go dpkg-dev debhelper lintian fakeroot dh-python pybuild-plugin-pyproject python3-all python3-setuptools
-    nodejs npm nginx-light wrk slowhttptest iproute2 oclgrind)
+    nodejs npm nginx-light haproxy wrk slowhttptest iproute2 oclgrind)
 
 wanted=("${build[@]}")
 case "${1:-}" in

@@ -82,6 +82,7 @@ cinf_program_test(costd_http costd/test_costd_http.py)
 cinf_program_test(costd_vectors costd/test_costd_vectors.py)
 cinf_program_test(costd_disconnect_slow costd/test_costd_disconnect.py SLOW ARGUMENTS --slow)
 cinf_program_test(nginx_vectors costd/test_costd_vectors.py SLOW ARGUMENTS --nginx)
+cinf_program_test(proxies costd/test_costd_proxies.py SLOW)
 
 cinf_program_test(floors check_floors.py)
 cinf_program_test(scripts_keep_files check_scripts.py)
