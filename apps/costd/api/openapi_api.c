@@ -26,7 +26,7 @@ static void put_operation_id(struct json_writer *w, const struct route *r, const
     for (const char *c = r->path; *c && n < sizeof id - 1; c++)
         if (isalnum((unsigned char)*c))
             id[n++] = *c;
-        else if (id[n - 1] != '_' && c[1])
+        else if (n > 0 && id[n - 1] != '_' && c[1])
             id[n++] = '_';
     json_put_bytes(w, "operationId", id, n);
 }
