@@ -91,6 +91,11 @@ EXAMPLES = {
     "process_resident_memory_bytes": "process_resident_memory_bytes",
     "process_open_fds": "process_open_fds / process_max_fds",
     "process_max_fds": "process_max_fds",
+    "model_payer_device_seconds_total": 'topk(10, sum by (payer) (increase(model_payer_device_seconds_total[1d])))',
+    "model_payer_cost_dollars_total": 'sum by (payer, model_name) (increase(model_payer_cost_dollars_total[1d]))',
+    "model_payer_tokens_total": 'sum by (payer) (rate(model_payer_tokens_total{direction="output"}[5m]))',
+    "costinfer_stalls_total": 'increase(costinfer_stalls_total[1h]) > 0',
+    "costinfer_clock_steps_total": 'increase(costinfer_clock_steps_total[1h]) > 0',
 }
 
 
@@ -140,6 +145,9 @@ def live_page(costd):
             port = re.search(r'"event":"listening".*?"port":(\d+)', text)
             if not port:
                 raise SystemExit("make_metrics_md: costd did not start:\n" + text)
+            # A payer has series from its first request on.
+            urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/v1/generate/small", b'{"max_tokens": 1}',
+                                   timeout=60).close()
             request = urllib.request.Request(f"http://127.0.0.1:{port[1]}/metrics",
                                              headers={"Accept": "application/openmetrics-text"})
             with urllib.request.urlopen(request, timeout=10) as answer:

@@ -133,6 +133,7 @@ static enum cinf_status open_engine(struct cinf_engine **out, const struct setti
     options.cpu_dollars_per_hour = s->cpu_price;
     options.gpu_dollars_per_hour = s->gpu_price;
     options.basis = s->basis;
+    options.share_prefixes = s->share_prefixes;
     options.endpoints = service_endpoints;
     options.n_endpoints = ENDPOINT_COUNT;
     options.latency_buckets = s->n_latency_buckets ? s->latency_buckets : NULL;
@@ -338,8 +339,7 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     struct server *server = NULL, *admin = NULL;
     uint32_t delay_seconds = s->delay_seconds, drain_seconds = s->drain_seconds;
     enum cinf_status status = read_keys(&service, s);
-    if (status == CINF_OK)
-        status = generations_init(&service.generations, service.keys ? KEYS_MAX : 0);
+    generations_init(&service.generations);
     if (status == CINF_OK)
         status = open_engine(&service.engine, s, service.queue_max);
     /* A device's driver may have taken the signals.  LLVM does, in PoCL, and with its handlers a second

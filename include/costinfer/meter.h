@@ -211,6 +211,9 @@ struct cinf_report {
     uint32_t drafted_tokens;  /* draft tokens that speculation computed; their time is in decode_ns */
     uint32_t accepted_tokens; /* of these, accepted: output tokens that took no step of their own */
     uint64_t lost_ns; /* part of latency_ns in which the process could not run; charged to no request */
+    /* When latency_ns begins, since the meter was opened and by the wall clock: several reports together take
+     * from their first start to their last end. */
+    uint64_t start_ns;
 };
 #define CINF_REPORT .struct_size = sizeof(struct cinf_report) /* begins an initializer */
 

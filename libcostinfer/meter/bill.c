@@ -117,6 +117,7 @@ void bill_settle(const struct cinf_share *share, uint64_t start_wall_ns, uint64_
         bill->started = true;
         bill->start_wall_ns =
             start_wall_ns > bill->submitted_wall_ns ? start_wall_ns : bill->submitted_wall_ns;
+        b->start_ns = bill->start_wall_ns;
         b->queue_ns = bill->start_wall_ns - bill->submitted_wall_ns;
         m->dequeued++;
         m->running++;
@@ -217,6 +218,7 @@ void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
         .drafted_tokens = (uint32_t)c.drafted_tokens,
         .accepted_tokens = (uint32_t)c.accepted_tokens,
         .lost_ns = c.lost_ns,
+        .start_ns = c.start_ns,
     };
     memcpy(report, &r, report->struct_size < sizeof r ? report->struct_size : sizeof r);
 }

@@ -233,8 +233,8 @@ static void device_families(struct view *v)
 
     cinf_exposition_family(
         page, "costinfer_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
-        "All time of the device since it was opened: the accounts add up to it exactly. Lost: no thread "
-        "could run. Overhead, on the basis of CPU time: other threads than the device's.");
+        "All time of the device since it was opened; the accounts add up to it exactly. In lost time the "
+        "process could not run. Overhead is CPU time of threads that are not the device's.");
     for (int i = 0; i < ACCOUNT_KINDS; i++) {
         labels[1].value = accounts[i];
         cinf_exposition_seconds(page, "costinfer_device_seconds_total", labels, 2, d->ns[i]);
@@ -253,9 +253,9 @@ static void device_families(struct view *v)
                            "The part of that time during which no price was known.");
     cinf_exposition_seconds(page, "costinfer_unpriced_seconds_total", labels, 1, d->unpriced_ns);
 
-    cinf_exposition_family(
-        page, "costinfer_stalls_total", CINF_METRIC_COUNTER, NULL,
-        "Stretches of more than 0.25 seconds in which no thread of the process could run.");
+    cinf_exposition_family(page, "costinfer_stalls_total", CINF_METRIC_COUNTER, NULL,
+                           "Stretches of more than 0.25 seconds in which the process could not run, because "
+                           "it was stopped or its machine was paused.");
     cinf_exposition_integer(page, "costinfer_stalls_total", labels, 1,
                             atomic_load(&v->meter->pulse.n_stalls));
     cinf_exposition_family(page, "costinfer_clock_steps_total", CINF_METRIC_COUNTER, NULL,

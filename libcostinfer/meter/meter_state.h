@@ -95,7 +95,7 @@ struct bill_counters {
     uint64_t input_tokens, cached_tokens, output_tokens;
     uint64_t drafted_tokens, accepted_tokens;
     uint64_t queue_ns, latency_ns, first_token_ns;
-    uint64_t lost_ns;
+    uint64_t lost_ns, start_ns;
     uint64_t prefill_ns, decode_ns;
     uint64_t unpriced_ns;
     struct cinf_cost cost;

@@ -54,10 +54,26 @@ static void set_usual(struct pulse *pulse, uint64_t distance_ns)
     atomic_store_explicit(&pulse->usual_ns, usual_ns, memory_order_relaxed);
 }
 
-/* Caller holds the lock.  Moves the last sign of life to now, whatever lies between. */
-static void judge(struct pulse *pulse, uint64_t wait_ns)
+/* For how long the heartbeat was ready to run without a processor: the second number of its schedstat. */
+static uint64_t waited_for_processor(int schedstat)
 {
-    uint64_t cpu_ns = clock_process_cpu_ns();
+    char text[96];
+    ssize_t n = schedstat >= 0 ? pread(schedstat, text, sizeof text - 1, 0) : 0;
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    const char *second = strchr(text, ' ');
+    return second ? strtoull(second, NULL, 10) : 0;
+}
+
+/* Caller holds the lock.  Moves the last sign of life to now, whatever lies between.  `schedstat` is the
+ * heartbeat's own, or -1.
+ *
+ * A thread can lose its processor between any two readings, so the waiting is measured from before one
+ * reading of the clock to after the next: too much is taken for waiting sometimes, and never too little. */
+static void judge(struct pulse *pulse, int schedstat)
+{
+    uint64_t cpu_ns = clock_process_cpu_ns(), wait_from_ns = waited_for_processor(schedstat);
     for (;;) {
         uint64_t last_ns = atomic_load(&pulse->last_ns), now_ns = read_clock(pulse);
         if (passed(last_ns, now_ns) < -SKEW_NS) {
@@ -69,8 +85,11 @@ static void judge(struct pulse *pulse, uint64_t wait_ns)
             break;
         uint64_t gap_ns = now_ns - last_ns;
         /* In the child of a fork the CPU clock starts again. */
-        bool silent = pulse->watched && gap_ns > (uint64_t)STALL_NS && cpu_ns >= pulse->beat_cpu_ns;
-        uint64_t lost_ns = silent ? lost_in(pulse, gap_ns, wait_ns, cpu_ns - pulse->beat_cpu_ns) : 0;
+        uint64_t lost_ns = 0;
+        if (pulse->watched && gap_ns > (uint64_t)STALL_NS && cpu_ns >= pulse->beat_cpu_ns) {
+            uint64_t wait_ns = schedstat < 0 ? 0 : waited_for_processor(schedstat) - pulse->beat_wait_ns;
+            lost_ns = lost_in(pulse, gap_ns, wait_ns, cpu_ns - pulse->beat_cpu_ns);
+        }
         atomic_fetch_add(&pulse->claims, 1);
         bool claimed = atomic_compare_exchange_strong(&pulse->last_ns, &last_ns, now_ns);
         if (claimed && lost_ns > 0) {
@@ -84,6 +103,8 @@ static void judge(struct pulse *pulse, uint64_t wait_ns)
             break;
     }
     pulse->beat_cpu_ns = cpu_ns;
+    if (schedstat >= 0)
+        pulse->beat_wait_ns = wait_from_ns;
 }
 
 enum reading { READ, AGAIN, TO_JUDGE };
@@ -109,15 +130,16 @@ static enum reading read_once(struct pulse *pulse, struct moment *out)
     return READ;
 }
 
-/* The heartbeat knows best what happened; without it the CPU time has to do. */
+/* The heartbeat knows best what happened; without it the CPU time has to do.  In the child of a fork there is
+ * no heartbeat. */
 static void let_judge(struct pulse *pulse)
 {
     pthread_mutex_lock(&pulse->lock);
     uint64_t last_ns = atomic_load(&pulse->last_ns);
-    if (pulse->watched && passed(last_ns, read_clock(pulse)) > STALL_NS)
+    if (pulse->watched && getpid() == pulse->pid && passed(last_ns, read_clock(pulse)) > STALL_NS)
         cond_wait_until(&pulse->beats, &pulse->lock, clock_monotonic_ns() + PATIENCE_NS);
     if (atomic_load(&pulse->last_ns) == last_ns)
-        judge(pulse, 0);
+        judge(pulse, -1);
     pthread_mutex_unlock(&pulse->lock);
 }
 
@@ -145,18 +167,6 @@ struct moment pulse_now(struct pulse *pulse)
     return now;
 }
 
-/* For how long this thread was ready to run without a processor: the second number of its schedstat. */
-static uint64_t waited_for_processor(int schedstat)
-{
-    char text[96];
-    ssize_t n = pread(schedstat, text, sizeof text - 1, 0);
-    if (n <= 0)
-        return 0;
-    text[n] = '\0';
-    const char *second = strchr(text, ' ');
-    return second ? strtoull(second, NULL, 10) : 0;
-}
-
 static void *beat(void *context)
 {
     struct pulse *pulse = context;
@@ -164,9 +174,7 @@ static void *beat(void *context)
     pthread_mutex_lock(&pulse->lock);
     pulse->beat_wait_ns = waited_for_processor(schedstat);
     while (!pulse->closing) {
-        uint64_t wait_ns = waited_for_processor(schedstat);
-        judge(pulse, wait_ns - pulse->beat_wait_ns);
-        pulse->beat_wait_ns = wait_ns;
+        judge(pulse, schedstat);
         pthread_cond_broadcast(&pulse->beats);
         cond_wait_until(&pulse->beats, &pulse->lock, clock_monotonic_ns() + BEAT_NS);
     }
@@ -193,6 +201,7 @@ enum cinf_status pulse_open(struct pulse *pulse, uint64_t (*clock_ns)(void *cont
     pulse->clock_ns = clock_ns;
     pulse->stalled_ns = stalled_ns;
     pulse->context = context;
+    pulse->pid = getpid();
     pulse->n_cpus = n_cpus > 0 ? (uint64_t)n_cpus : 1;
     pulse->beat_cpu_ns = clock_process_cpu_ns();
     atomic_init(&pulse->offset_ns, 0 - clock_ns(context));

@@ -17,10 +17,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define BEAT_NS     UINT64_C(20000000)
 #define STALL_NS    INT64_C(250000000)
-#define PATIENCE_NS UINT64_C(100000000)
+#define PATIENCE_NS UINT64_C(2000000000)
 
 /* One reading of a pulse. */
 struct moment {
@@ -46,6 +47,7 @@ struct pulse {
     pthread_mutex_t lock; /* a stall is judged by one thread at a time */
     pthread_cond_t beats; /* after every beat, and to the heartbeat when it has to end */
     pthread_t heartbeat;
+    pid_t pid;
     bool closing;
     uint64_t beat_cpu_ns;  /* CPU time of the process at the last judgement, */
     uint64_t beat_wait_ns; /* and for how long the heartbeat had waited for a processor at its last beat */

@@ -8,6 +8,7 @@
 #include "access_log.h"
 #include "clock.h"
 #include "fail.h"
+#include "keys.h"
 #include "mem.h"
 #include "problem.h"
 #include "recorder.h"
@@ -26,7 +27,6 @@ struct generation {
     struct access access;            /* the exchange's, once that is over */
     const char *endpoint;
     uint32_t account;
-    uint32_t key;
     bool stream;
     const struct generation_format *format;
     void *api;
@@ -61,9 +61,30 @@ const struct cinf_request *generation_request(const struct generation *g, uint32
     return g->requests[index];
 }
 
+/* Widens the time from `start_ns` on by one part's, which begins when it is submitted. */
+static void add_span(struct cinf_report *sum, uint64_t *submitted_ns, const struct cinf_report *r)
+{
+    if (r->latency_ns == 0) { /* it never ran */
+        if (sum->latency_ns == 0 && r->queue_ns > sum->queue_ns)
+            sum->queue_ns = r->queue_ns;
+        return;
+    }
+    bool first = sum->latency_ns == 0;
+    uint64_t end_ns = sum->start_ns + sum->latency_ns, r_end_ns = r->start_ns + r->latency_ns;
+    if (first || r->start_ns < sum->start_ns)
+        sum->start_ns = r->start_ns;
+    if (first || r->start_ns - r->queue_ns < *submitted_ns)
+        *submitted_ns = r->start_ns - r->queue_ns;
+    sum->latency_ns = (first || r_end_ns > end_ns ? r_end_ns : end_ns) - sum->start_ns;
+    sum->queue_ns = sum->start_ns - *submitted_ns;
+}
+
+/* The device's time is added up, and the client's is that of the whole: from the first start to the last end.
+ */
 void generation_report(const struct generation *g, struct cinf_report *total)
 {
     struct cinf_report sum = { CINF_REPORT, .finish = g->end_reason, .model = g->account };
+    uint64_t submitted_ns = 0;
     for (uint32_t i = 0; i < g->n; i++) {
         struct cinf_report r = { CINF_REPORT };
         cinf_request_report(g->requests[i], &r);
@@ -75,9 +96,9 @@ void generation_report(const struct generation *g, struct cinf_report *total)
         sum.decode_ns += r.decode_ns;
         sum.unpriced_ns += r.unpriced_ns;
         sum.cost = cinf_cost_add(sum.cost, r.cost);
-        sum.queue_ns = r.queue_ns > sum.queue_ns ? r.queue_ns : sum.queue_ns;
-        sum.latency_ns = r.latency_ns > sum.latency_ns ? r.latency_ns : sum.latency_ns;
+        add_span(&sum, &submitted_ns, &r);
         sum.first_token_ns = r.first_token_ns > sum.first_token_ns ? r.first_token_ns : sum.first_token_ns;
+        sum.lost_ns = r.lost_ns > sum.lost_ns ? r.lost_ns : sum.lost_ns;
         if (!sum.finish)
             sum.finish = r.finish;
     }
@@ -287,21 +308,10 @@ static ssize_t read_out(void *context, struct exchange *x, char *bytes, size_t m
     }
 }
 
-static void add_use(struct key_use *use, const struct generation *g)
-{
-    for (uint32_t i = 0; i < g->n; i++) {
-        struct cinf_report report = { CINF_REPORT };
-        cinf_request_report(g->requests[i], &report);
-        use->device_ns += report.device_ns;
-        use->cost = cinf_cost_add(use->cost, report.cost);
-    }
-}
-
 static void unlist(struct generation *g)
 {
     struct generation_list *all = &g->service->generations;
     pthread_mutex_lock(&all->lock);
-    add_use(&all->uses[g->key], g);
     if (g->link) {
         *g->link = g->next;
         if (g->next)
@@ -480,7 +490,9 @@ static enum cinf_status submit(struct generation *g, struct cinf_model *model,
     const struct cinf_request_options **each = mem_new(n, sizeof *each);
     if (!each)
         return cinf_fail(CINF_ENOMEM, "no memory for the request");
+    const char *payer = keys_name(g->service->keys, access_of(g->x)->key);
     for (uint32_t i = 0; i < n; i++) {
+        options[i].payer = payer;
         options[i].notify = wake;
         options[i].notify_context = g;
         options[i].unread_max = UNREAD_MAX;
@@ -514,7 +526,6 @@ void generation_start(struct exchange *x, struct cinf_model *model, struct cinf_
     }
     g->endpoint = service_endpoints[options[0].endpoint];
     g->account = info.account;
-    g->key = access_of(x)->key;
     g->stream = stream;
     g->format = format;
     g->api = api;
@@ -538,27 +549,15 @@ void generation_start(struct exchange *x, struct cinf_model *model, struct cinf_
 
 /* ---- Draining ----------------------------------------------------------------------------- */
 
-enum cinf_status generations_init(struct generation_list *all, uint32_t n_keys)
+void generations_init(struct generation_list *all)
 {
-    *all = (struct generation_list){ .n_uses = 1 + n_keys };
-    all->uses = mem_new(all->n_uses, sizeof *all->uses);
+    *all = (struct generation_list){ 0 };
     pthread_mutex_init(&all->lock, NULL);
-    return all->uses ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for %u keys", n_keys);
 }
 
 void generations_free(struct generation_list *all)
 {
     pthread_mutex_destroy(&all->lock);
-    mem_free(all->uses);
-}
-
-void generations_uses(struct generation_list *all, struct key_use *uses)
-{
-    pthread_mutex_lock(&all->lock);
-    memcpy(uses, all->uses, all->n_uses * sizeof *uses);
-    for (const struct generation *g = all->first; g; g = g->next)
-        add_use(&uses[g->key], g);
-    pthread_mutex_unlock(&all->lock);
 }
 
 void generations_close(struct generation_list *all)

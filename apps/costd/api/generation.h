@@ -40,14 +40,11 @@ void generation_report(const struct generation *generation, struct cinf_report *
 
 /* ---- Draining ----------------------------------------------------------------------------- */
 
-enum cinf_status generations_init(struct generation_list *generations, uint32_t n_keys);
+void generations_init(struct generation_list *generations);
 void generations_free(struct generation_list *generations);
 void generations_close(struct generation_list *generations); /* no new ones */
 void generations_end(struct generation_list *generations);   /* cancels all */
 bool generations_closed(struct generation_list *generations);
 uint32_t generations_count(struct generation_list *generations);
-
-/* What each key has used, running requests included: uses[0 … n_keys], the first for those without one. */
-void generations_uses(struct generation_list *generations, struct key_use *uses);
 
 #endif

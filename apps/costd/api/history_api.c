@@ -83,15 +83,23 @@ static struct history_device device_minus(struct history_device a, const struct 
     a.serve_ns -= b->serve_ns;
     a.load_ns -= b->load_ns;
     a.idle_ns -= b->idle_ns;
+    a.lost_ns -= b->lost_ns;
+    a.overhead_ns -= b->overhead_ns;
     a.unpriced_ns -= b->unpriced_ns;
     a.serve_cost = history_cost_minus(a.serve_cost, b->serve_cost);
     a.load_cost = history_cost_minus(a.load_cost, b->load_cost);
     a.idle_cost = history_cost_minus(a.idle_cost, b->idle_cost);
+    a.lost_cost = history_cost_minus(a.lost_cost, b->lost_cost);
+    a.overhead_cost = history_cost_minus(a.overhead_cost, b->overhead_cost);
     return a;
 }
 
 static struct history_model model_minus(struct history_model a, const struct history_model *b)
 {
+    /* The account was given to another model's name since, and began again. */
+    if (a.requests < b->requests || a.load_ns < b->load_ns || a.prefill_ns < b->prefill_ns ||
+        a.decode_ns < b->decode_ns)
+        return a;
     a.prefill_ns -= b->prefill_ns;
     a.decode_ns -= b->decode_ns;
     a.load_ns -= b->load_ns;
@@ -108,7 +116,8 @@ static struct history_model model_minus(struct history_model a, const struct his
 
 static struct cinf_cost bill(const struct history_device *d)
 {
-    return cinf_cost_add(cinf_cost_add(d->serve_cost, d->load_cost), d->idle_cost);
+    struct cinf_cost sum = cinf_cost_add(cinf_cost_add(d->serve_cost, d->load_cost), d->idle_cost);
+    return cinf_cost_add(sum, cinf_cost_add(d->lost_cost, d->overhead_cost));
 }
 
 static void put_device(struct json_writer *w, const char *key, const struct history_device *d)
@@ -117,10 +126,14 @@ static void put_device(struct json_writer *w, const char *key, const struct hist
     json_put_seconds(w, "serve_seconds", d->serve_ns);
     json_put_seconds(w, "load_seconds", d->load_ns);
     json_put_seconds(w, "idle_seconds", d->idle_ns);
+    json_put_seconds(w, "lost_seconds", d->lost_ns);
+    json_put_seconds(w, "overhead_seconds", d->overhead_ns);
     json_put_seconds(w, "unpriced_seconds", d->unpriced_ns);
     put_dollars(w, "serve_cost", d->serve_cost);
     put_dollars(w, "load_cost", d->load_cost);
     put_dollars(w, "idle_cost", d->idle_cost);
+    put_dollars(w, "lost_cost", d->lost_cost);
+    put_dollars(w, "overhead_cost", d->overhead_cost);
     put_dollars(w, "cost", bill(d));
     json_close(w);
 }
@@ -162,15 +175,20 @@ enum device_point {
     SERVE_S,
     LOAD_S,
     IDLE_S,
-    IDLE_COST,
+    LOST_S,
+    OVERHEAD_S,
     LOAD_COST,
+    IDLE_COST,
+    LOST_COST,
+    OVERHEAD_COST,
     DEVICE_BYTES,
     PROCESS_BYTES,
     DEVICE_POINTS
 };
-static const char *const device_point_names[] = { "serve_seconds", "load_seconds", "idle_seconds",
-                                                  "idle_cost",     "load_cost",    "device_bytes",
-                                                  "process_bytes" };
+static const char *const device_point_names[] = {
+    "serve_seconds", "load_seconds", "idle_seconds",  "lost_seconds", "overhead_seconds", "load_cost",
+    "idle_cost",     "lost_cost",    "overhead_cost", "device_bytes", "process_bytes",
+};
 
 /* One point: seconds to the microsecond, which is finer than a pixel. */
 static void put_ns(struct json_writer *w, uint64_t ns)
@@ -196,11 +214,23 @@ static void put_device_point(struct json_writer *w, enum device_point what, cons
     case IDLE_S:
         put_ns(w, d->idle_ns);
         break;
-    case IDLE_COST:
-        put_amount(w, d->idle_cost);
+    case LOST_S:
+        put_ns(w, d->lost_ns);
+        break;
+    case OVERHEAD_S:
+        put_ns(w, d->overhead_ns);
         break;
     case LOAD_COST:
         put_amount(w, d->load_cost);
+        break;
+    case IDLE_COST:
+        put_amount(w, d->idle_cost);
+        break;
+    case LOST_COST:
+        put_amount(w, d->lost_cost);
+        break;
+    case OVERHEAD_COST:
+        put_amount(w, d->overhead_cost);
         break;
     case DEVICE_BYTES:
         json_put_u64(w, NULL, d->device_bytes);

@@ -158,28 +158,46 @@ static void add_calls(struct cinf_exposition *page)
         }
 }
 
-/* Of all keys, or of `only` one.  Whenever nothing runs, all add up to what the device has served. */
+/* What the requests of one API key have used. */
+struct key_use {
+    uint64_t device_ns;
+    struct cinf_cost cost;
+};
+
+/* A payer's name is its key's. */
+static struct key_use use_of(const struct cinf_snapshot *now, const char *key)
+{
+    struct key_use use = { 0 };
+    for (uint32_t i = 0; i < now->n_payers; i++) {
+        if (strcmp(now->payers[i].payer, key) == 0) {
+            use.device_ns += now->payers[i].serve_ns;
+            use.cost = cinf_cost_add(use.cost, now->payers[i].cost);
+        }
+    }
+    return use;
+}
+
+/* Of all keys, or of `only` one.  Sums over models, so all keys add up to what the device has served. */
 static enum cinf_status add_keys(struct cinf_exposition *page, struct service *service, uint32_t only)
 {
-    uint32_t n = 1 + keys_count(service->keys), first = only == ALL_KEYS ? 0 : only;
-    uint32_t end = only == ALL_KEYS ? n : only + 1;
-    struct key_use *uses = mem_new(service->generations.n_uses, sizeof *uses);
-    if (!uses)
-        return cinf_fail(CINF_ENOMEM, "no memory for %u keys", n);
-    generations_uses(&service->generations, uses);
+    uint32_t first = only == ALL_KEYS ? 0 : only;
+    uint32_t end = only == ALL_KEYS ? 1 + keys_count(service->keys) : only + 1;
+    struct cinf_snapshot now = { CINF_SNAPSHOT };
+    TRY(cinf_meter_snapshot(&now, cinf_engine_meter(service->engine)));
     cinf_exposition_family(page, "costd_key_device_seconds_total", CINF_METRIC_COUNTER, "seconds",
-                           "Device time that the requests of each API key have used.");
+                           "Device time that the requests of each API key have used, over all models.");
     for (uint32_t i = first; i < end; i++) {
         const struct cinf_label label = { "key", keys_name(service->keys, i) };
-        cinf_exposition_seconds(page, "costd_key_device_seconds_total", &label, 1, uses[i].device_ns);
+        cinf_exposition_seconds(page, "costd_key_device_seconds_total", &label, 1,
+                                use_of(&now, label.value).device_ns);
     }
     cinf_exposition_family(page, "costd_key_cost_dollars_total", CINF_METRIC_COUNTER, "dollars",
                            "What that time has cost; time without a price is not in it.");
     for (uint32_t i = first; i < end; i++) {
         const struct cinf_label label = { "key", keys_name(service->keys, i) };
-        cinf_exposition_cost(page, "costd_key_cost_dollars_total", &label, 1, uses[i].cost);
+        cinf_exposition_cost(page, "costd_key_cost_dollars_total", &label, 1, use_of(&now, label.value).cost);
     }
-    mem_free(uses);
+    cinf_snapshot_free(&now);
     return CINF_OK;
 }
 

@@ -25,20 +25,12 @@ struct recorder;
 struct timers;
 struct watcher;
 
-/* What the requests of one API key have used. */
-struct key_use {
-    uint64_t device_ns;
-    struct cinf_cost cost;
-};
-
-/* Generations under way, for draining and for the accounts of keys. */
+/* Generations under way, for draining. */
 struct generation_list {
     pthread_mutex_t lock;
     struct generation *first;
-    uint32_t n;           /* counts also those that are about to be listed */
-    bool closed;          /* draining: no new ones */
-    struct key_use *uses; /* [n_uses] by ended generations, by the number of their key */
-    uint32_t n_uses;
+    uint32_t n;  /* counts also those that are about to be listed */
+    bool closed; /* draining: no new ones */
     bool ending; /* no time left: a generation that is listed later is cancelled immediately */
 };
 

@@ -110,10 +110,14 @@ struct history_device history_device_of(const struct cinf_snapshot *s)
     return (struct history_device){ .serve_ns = s->serve_ns,
                                     .load_ns = s->load_ns,
                                     .idle_ns = s->idle_ns,
+                                    .lost_ns = s->lost_ns,
+                                    .overhead_ns = s->overhead_ns,
                                     .unpriced_ns = s->unpriced_ns,
                                     .serve_cost = s->serve_cost,
                                     .load_cost = s->load_cost,
-                                    .idle_cost = s->idle_cost };
+                                    .idle_cost = s->idle_cost,
+                                    .lost_cost = s->lost_cost,
+                                    .overhead_cost = s->overhead_cost };
 }
 
 /* ---- Writing ------------------------------------------------------------------------------ */

@@ -24,9 +24,9 @@ enum {
 
 /* Totals since the start of the process. */
 struct history_device {
-    uint64_t serve_ns, load_ns, idle_ns;
+    uint64_t serve_ns, load_ns, idle_ns, lost_ns, overhead_ns;
     uint64_t unpriced_ns; /* of these */
-    struct cinf_cost serve_cost, load_cost, idle_cost;
+    struct cinf_cost serve_cost, load_cost, idle_cost, lost_cost, overhead_cost;
     uint64_t device_bytes, process_bytes; /* of memory, at that moment */
 };
 

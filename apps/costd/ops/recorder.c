@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "fail.h"
+#include "log.h"
 #include "mem.h"
 
 struct recorder {
@@ -17,7 +18,8 @@ struct recorder {
     uint64_t run;
     uint64_t start_ns; /* when the meter was opened, on the monotonic clock */
     pthread_t thread;
-    pthread_mutex_t lock; /* guards the fields below */
+    uint64_t n_stalls, n_clock_steps, lost_ns; /* the thread's: what has been told */
+    pthread_mutex_t lock;                      /* guards the fields below */
     pthread_cond_t wake;
     bool stopping;
     struct history *history;
@@ -53,6 +55,28 @@ uint64_t recorder_now(const struct recorder *r)
 
 /* ---- The thread --------------------------------------------------------------------------- */
 
+/* Says what happened to the clock since the last sample. */
+static void tell_stalls(struct recorder *r, const struct cinf_snapshot *now)
+{
+    struct log_line line;
+    if (now->stalls > r->n_stalls) {
+        log_begin(&line, "warn", "stalled");
+        log_u64(&line, "stalls", now->stalls - r->n_stalls);
+        log_seconds(&line, "lost_seconds", now->lost_ns - r->lost_ns);
+        log_text(&line, "message", "the process could not run; no request is charged for that time");
+        log_end(&line);
+    }
+    if (now->clock_steps > r->n_clock_steps) {
+        log_begin(&line, "warn", "clock_stepped");
+        log_u64(&line, "steps", now->clock_steps - r->n_clock_steps);
+        log_text(&line, "message", "the monotonic clock went back; accounts go on from where they were");
+        log_end(&line);
+    }
+    r->n_stalls = now->stalls;
+    r->lost_ns = now->lost_ns;
+    r->n_clock_steps = now->clock_steps;
+}
+
 /* A sample that fails for lack of memory leaves a gap. */
 static void sample(struct recorder *r)
 {
@@ -62,6 +86,7 @@ static void sample(struct recorder *r)
     cinf_engine_device(r->engine, &device);
     if (cinf_meter_snapshot(&snapshot, cinf_engine_meter(r->engine)) != CINF_OK)
         return;
+    tell_stalls(r, &snapshot);
     pthread_mutex_lock(&r->lock);
     history_record(r->history, recorder_now(r), &snapshot, device.memory_used, process_bytes);
     pthread_mutex_unlock(&r->lock);

@@ -71,6 +71,9 @@ static const struct option options[] = {
       "allows)" },
     { "no-speculation", SWITCH, AT(no_speculation), 0, 0, false, NULL,
       "compute one token of a sequence in a step and no draft tokens; the text is the same" },
+    { "share-prefixes", SWITCH, AT(share_prefixes), 0, 0, false, NULL,
+      "reuse what was computed of a prompt's beginning across API keys; each then sees in cached_tokens what "
+      "others have asked" },
     { "queue", COUNT, AT(queue), 1, 65536, false, "N",
       "requests of one model that may wait for a slot, and 16 times as many over all models (default 256)" },
     { "shutdown-delay", COUNT, AT(delay_seconds), 0, 3600, false, "SECONDS",

@@ -37,6 +37,7 @@ struct settings {
     char *cpu_price, *gpu_price; /* dollars an hour, checked; NULL: unpriced */
     char *daily_budget;          /* dollars, checked; NULL: none */
     enum cinf_basis basis;
+    bool share_prefixes;
     double latency_buckets[LATENCY_BUCKETS_MAX];
     uint32_t n_latency_buckets; /* 0: the meter's own */
 

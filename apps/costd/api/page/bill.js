@@ -8,16 +8,16 @@ import { state } from "./state.js";
 const OWN_COLORS = 6;
 
 /* Accounts of the device besides serving, in the order of the page.  /api/history gives KEY_seconds and KEY_cost of
- * each in its totals and points; an account that it does not give is not shown.  Colour and pattern are --KEY and .KEY
+ * each in its totals and points; the rare ones are not shown while they are empty.  Colour and pattern are --KEY and .KEY
  * in page.css. */
 const ACCOUNTS = [
     { key: "load", name: "loading", about: "reading models", dash: [3, 3], fill: 0.45 },
     { key: "idle", name: "idle time", about: "no request was active", dash: [1, 3], fill: 0.14 },
-    { key: "lost", name: "lost time", about: "the device could not run", dash: [6, 2], fill: 0.45 },
-    { key: "overhead", name: "overhead", about: "CPU time outside the models’ steps", dash: [1, 2], fill: 0.45 },
+    { key: "lost", name: "lost time", about: "the device could not run", dash: [6, 2], fill: 0.45, rare: true },
+    { key: "overhead", name: "overhead", about: "CPU time outside the models’ steps", dash: [1, 2], fill: 0.45, rare: true },
 ];
 
-export const accounts = () => ACCOUNTS.filter((a) => a.key + "_seconds" in state.data.range_total);
+export const accounts = () => ACCOUNTS.filter((a) => !a.rare || state.data.range_total[a.key + "_seconds"] > 0);
 
 export const deviceSeconds = (total) => accounts().reduce((s, a) => s + total[a.key + "_seconds"], total.serve_seconds);
 
