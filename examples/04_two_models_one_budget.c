@@ -8,7 +8,7 @@
  * time that each request's rows would have taken alone.  So, in whole nanoseconds,
  *
  *     sum of all requests' device_ns  =  serve
- *     serve + load + idle             =  the time the engine was open
+ *     serve + load + idle + lost      =  the time the engine was open
  *
  * and the bills add up to the rent.  Idle time belongs to no request: it is the price of being ready, and has
  * an account of its own. */
@@ -66,8 +66,8 @@ int main(int argc, char *argv[])
         printf("%-14s %5.1f %% of serving, $%s\n", books.models[m].name,
                100.0 * (double)books.models[m].serve_ns / (double)books.serve_ns,
                cinf_cost_format(cost, books.models[m].serve_cost));
-    printf("serve %" PRIu64 " + load %" PRIu64 " + idle %" PRIu64 " = %" PRIu64 " ns\n", books.serve_ns,
-           books.load_ns, books.idle_ns, books.as_of_ns);
+    printf("serve %" PRIu64 " + load %" PRIu64 " + idle %" PRIu64 " + lost %" PRIu64 " = %" PRIu64 " ns\n",
+           books.serve_ns, books.load_ns, books.idle_ns, books.lost_ns, books.as_of_ns);
     printf("the requests' device_ns add up to %" PRIu64 " ns\n", device_ns);
     printf("latency x rate would have billed %.1f times as much\n", (double)latency_ns / (double)device_ns);
     cinf_snapshot_free(&books);

@@ -163,17 +163,21 @@ def print_accounts(metrics, price, rows, total, problems):
         return next(v for k, v in metrics.items()
                     if k.startswith(family + "{") and named.search(k) and named.search(k)[1] == account)
 
-    accounts = {name: nanoseconds(of("costinfer_device_seconds_total", name)) for name in ("serve", "load", "idle")}
+    accounts = {name: nanoseconds(of("costinfer_device_seconds_total", name))
+                for name in ("serve", "load", "idle", "lost", "overhead")}
+    accounts = {name: ns for name, ns in accounts.items() if ns or name in ("serve", "load", "idle")}
     uptime = nanoseconds(next(v for k, v in metrics.items() if k.startswith("costinfer_device_uptime_seconds")))
     rate = Fraction(price) / 3600 / 10**9  # dollars a nanosecond
     print("\nWhere the time of the machine went\n")
-    notes = {"serve": "the two models above", "load": "reading their weights", "idle": "no request active"}
+    notes = {"serve": "the two models above", "load": "reading their weights", "idle": "no request active",
+             "lost": "the process could not run", "overhead": "CPU time of other threads"}
     for name, ns in accounts.items():
         print(f"  {name:<22} {seconds(ns):>15} s  ${dollars(ns * rate)}   {notes[name]}")
         check(problems, of("costinfer_device_cost_dollars_total", name) == dollars(ns * rate), f"the cost of {name}")
     left = sum(accounts.values())
-    print(f"  {'serve + load + idle':<22} {seconds(left):>15} s  ${dollars(left * rate)}")
-    sign = check(problems, left == uptime, "serve + load + idle = uptime")
+    sum_of = " + ".join(accounts)
+    print(f"  {sum_of:<22} {seconds(left):>15} s  ${dollars(left * rate)}")
+    sign = check(problems, left == uptime, sum_of + " = uptime")
     print(f"  {sign + ' uptime x rate':<22} {seconds(uptime):>15} s  ${dollars(uptime * rate)}"
           f"   at ${price} an hour")
     check(problems, total["ns"] == accounts["serve"], "the sum of the models")

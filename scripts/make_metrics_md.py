@@ -146,8 +146,9 @@ def live_page(costd):
             if not port:
                 raise SystemExit("make_metrics_md: costd did not start:\n" + text)
             # A payer has series from its first request on.
-            urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/v1/generate/small", b'{"max_tokens": 1}',
-                                   timeout=60).close()
+            ask = urllib.request.Request(f"http://127.0.0.1:{port[1]}/v1/generate/small", b'{"max_tokens": 1}',
+                                         {"Content-Type": "application/json"})
+            urllib.request.urlopen(ask, timeout=60).close()
             request = urllib.request.Request(f"http://127.0.0.1:{port[1]}/metrics",
                                              headers={"Accept": "application/openmetrics-text"})
             with urllib.request.urlopen(request, timeout=10) as answer:

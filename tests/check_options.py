@@ -39,7 +39,6 @@ EXCEPTIONS = {
         "prompt_bytes": "JSON without NUL characters: the text is NUL-terminated",
         "prompt_logits": "no route returns all logits",
         "timeout_ns": "costd's own timers end a request, because they have to answer it, too",
-        "payer": "costd accounts for its keys itself",
     },
     "/openapi.json": {
         "prompt_bytes": LENGTH, "n_prompt_ids": LENGTH, "n_stop": LENGTH, "n_logit_bias": LENGTH,
@@ -50,7 +49,7 @@ EXCEPTIONS = {
         "endpoint": "the route decides", "timeout_ns": "--request-timeout is the operator's",
         "notify": "costd's own", "notify_context": "costd's own",
         "unread_max": "--unread-max is the operator's", "n_stop_token_ids": LENGTH,
-        "payer": "costd knows the key, and with it who pays",
+        "payer": "the API key decides",
     },
     "costinfer run": {
         "prompt_bytes": LENGTH, "n_prompt_ids": LENGTH, "n_stop": LENGTH, "n_logit_bias": LENGTH,

@@ -129,7 +129,9 @@ def check_used(names, **environment):
     serve = exact(text, "costinfer_device_seconds_total", account="serve")
     load = exact(text, "costinfer_device_seconds_total", account="load")
     idle = exact(text, "costinfer_device_seconds_total", account="idle")
-    assert serve + load + idle == exact(text, "costinfer_device_uptime_seconds")
+    lost = exact(text, "costinfer_device_seconds_total", account="lost")
+    overhead = exact(text, "costinfer_device_seconds_total", account="overhead")
+    assert serve + load + idle + lost + overhead == exact(text, "costinfer_device_uptime_seconds")
     assert serve == sum(exact(text, "model_device_seconds_total", phase=phase) for phase in ("prefill", "decode"))
     assert load == exact(text, "model_device_seconds_total", phase="load") > 0
     assert exact(text, "model_request_total") == exact(text, "model_requests_finished_total")

@@ -116,7 +116,9 @@ type Report struct {
 	Queue, Latency, FirstToken              time.Duration
 	Device, Prefill, Decode, Unpriced       time.Duration // Device = Prefill + Decode
 	Cost                                    Cost
-	DraftedTokens, AcceptedTokens           uint32 // draft tokens that speculation computed, and those accepted as output
+	DraftedTokens, AcceptedTokens           uint32        // draft tokens that speculation computed, and those accepted as output
+	Lost                                    time.Duration // part of Latency in which the process could not run; no request pays
+	Start                                   time.Duration // when Latency begins, since the meter was opened
 }
 
 func reportOf(r *C.struct_cinf_report) Report {
@@ -124,7 +126,7 @@ func reportOf(r *C.struct_cinf_report) Report {
 	return Report{C.GoString(C.cinf_finish_name(r.finish)), uint32(r.input_tokens), uint32(r.cached_tokens),
 		uint32(r.output_tokens), d(r.queue_ns), d(r.latency_ns), d(r.first_token_ns), d(r.device_ns),
 		d(r.prefill_ns), d(r.decode_ns), d(r.unpriced_ns), Cost{r.cost}, uint32(r.drafted_tokens),
-		uint32(r.accepted_tokens)}
+		uint32(r.accepted_tokens), d(r.lost_ns), d(r.start_ns)}
 }
 
 // ModelCosts is one model's account.
@@ -138,12 +140,24 @@ type ModelCosts struct {
 	Running, Waiting                        uint64
 }
 
-// Costs is one consistent snapshot of a device: Serve + Load + Idle = AsOf.
+// PayerCosts is one payer's account with one model.
+type PayerCosts struct {
+	Model, Payer                            string
+	Serve, Prefill, Decode                  time.Duration
+	Cost                                    Cost
+	InputTokens, CachedTokens, OutputTokens uint64
+	Requests                                uint64
+}
+
+// Costs is one consistent snapshot of a device: Serve + Load + Idle + Lost + Overhead = AsOf.
 type Costs struct {
 	Device                        string
 	AsOf, Serve, Load, Idle       time.Duration
 	ServeCost, LoadCost, IdleCost Cost
 	Models                        []ModelCosts
+	Lost, Overhead                time.Duration // the process could not run; CPU time of threads that are not the device's
+	LostCost, OverheadCost        Cost
+	Payers                        []PayerCosts
 }
 
 // Options are the options of an engine; the zero value is ready to use.
@@ -158,6 +172,7 @@ type Options struct {
 	Profile        bool   // time every kernel, where the device can, for Engine.Profile
 	// Prices by the kind of device.  If either is set, the two replace DollarsPerHour.
 	CPUDollarsPerHour, GPUDollarsPerHour string
+	SharePrefixes                        bool // reuse what was computed of a prompt's beginning across payers
 }
 
 // Engine is one device and the models on it.
@@ -205,6 +220,7 @@ func Open(o Options) (*Engine, error) {
 	options.queue_max = C.uint32_t(o.QueueMax)
 	options.no_speculation = C.bool(o.NoSpeculation)
 	options.profile = C.bool(o.Profile)
+	options.share_prefixes = C.bool(o.SharePrefixes)
 	options.dollars_per_hour = t.orNil(o.DollarsPerHour)
 	options.cpu_dollars_per_hour, options.gpu_dollars_per_hour = t.orNil(o.CPUDollarsPerHour), t.orNil(o.GPUDollarsPerHour)
 	e := new(Engine)
@@ -287,7 +303,8 @@ func costsOf(fill func(*C.struct_cinf_snapshot) error) (Costs, error) {
 	defer C.cinf_snapshot_free(s)
 	d := func(ns C.uint64_t) time.Duration { return time.Duration(ns) }
 	costs := Costs{C.GoString(s.device), d(s.as_of_ns), d(s.serve_ns), d(s.load_ns), d(s.idle_ns),
-		Cost{s.serve_cost}, Cost{s.load_cost}, Cost{s.idle_cost}, nil}
+		Cost{s.serve_cost}, Cost{s.load_cost}, Cost{s.idle_cost}, nil, d(s.lost_ns), d(s.overhead_ns),
+		Cost{s.lost_cost}, Cost{s.overhead_cost}, nil}
 	for _, m := range unsafe.Slice(s.models, int(s.n_models)) {
 		finished := make(map[string]uint64)
 		for i := 1; i < C.CINF_FINISH_COUNT; i++ {
@@ -297,6 +314,11 @@ func costsOf(fill func(*C.struct_cinf_snapshot) error) (Costs, error) {
 			d(m.prefill_ns), d(m.decode_ns), d(m.load_ns), Cost{m.serve_cost}, Cost{m.load_cost},
 			uint64(m.input_tokens), uint64(m.cached_tokens), uint64(m.output_tokens), finished,
 			uint64(m.running), uint64(m.waiting)})
+	}
+	for _, p := range unsafe.Slice(s.payers, int(s.n_payers)) {
+		costs.Payers = append(costs.Payers, PayerCosts{costs.Models[p.model].Name, C.GoString(p.payer), d(p.serve_ns),
+			d(p.prefill_ns), d(p.decode_ns), Cost{p.cost}, uint64(p.input_tokens), uint64(p.cached_tokens),
+			uint64(p.output_tokens), uint64(p.requests)})
 	}
 	return costs, nil
 }

@@ -65,13 +65,21 @@ type Bill struct {
 
 // OpenBill opens the bill of a request to model, which waits to be served.
 func (m *Meter) OpenBill(model string) (*Bill, error) {
+	return m.OpenBillFor(model, "")
+}
+
+// OpenBillFor opens the bill of a request of payer, a name known before it; "" is "anonymous".
+func (m *Meter) OpenBillFor(model, payer string) (*Bill, error) {
 	defer runtime.KeepAlive(m)
 	account, err := m.account(model)
 	if err != nil {
 		return nil, err
 	}
+	var t texts
+	defer func() { t.free() }()
+	name := t.orNil(payer)
 	b := &Bill{meter: m, open: true}
-	if err := call(func() C.enum_cinf_status { return C.cinf_bill_open(&b.c, m.c, account, 0) }); err != nil {
+	if err := call(func() C.enum_cinf_status { return C.cinf_bill_open_for(&b.c, m.c, account, 0, name) }); err != nil {
 		return nil, err
 	}
 	runtime.SetFinalizer(b, func(b *Bill) {

@@ -11,9 +11,9 @@
  *         std::cout << result.text() << "\n$" << costinfer::format(result.report().cost) << "\n";
  *     }
  *
- * Everything is inline over the C headers, whose contracts hold.  A handle can be moved and not copied; `get()`
- * returns the C handle, for functions that are not wrapped.  Options structs are the C ones with setters that copy
- * strings.
+ * Everything is inline over the C headers, whose contracts hold.  A handle can be moved and not copied;
+ * `get()` returns the C handle, for functions that are not wrapped.  Options structs are the C ones with
+ * setters that copy strings.
  */
 #ifndef COSTINFER_COSTINFER_HPP
 #define COSTINFER_COSTINFER_HPP
@@ -170,8 +170,8 @@ inline std::string metrics(const cinf_meter *meter, cinf_exposition_format forma
 
 /* ---- A meter for other inference engines ------------------------------------------------------ */
 
-/* One request that a meter charges.  It keeps its meter alive.  The destructor closes an open bill as cancelled, so it
- * must run on the thread that advances time. */
+/* One request that a meter charges.  It keeps its meter alive.  The destructor closes an open bill as
+ * cancelled, so it must run on the thread that advances time. */
 class bill
 {
   public:
@@ -219,8 +219,8 @@ class bill
     bool open_ = true;
 };
 
-/* A timeline of one device, for a program that runs models by itself.  Only one thread at a time may advance time by
- * busy(), idle(), charge(), charge_load(), set_price(), account(), open_bill() and closing a bill. */
+/* A timeline of one device, for a program that runs models by itself.  Only one thread at a time may advance
+ * time by busy(), idle(), charge(), charge_load(), set_price(), account(), open_bill() and closing a bill. */
 class meter
 {
   public:
@@ -240,10 +240,11 @@ class meter
         check(cinf_meter_add_model(raw_.get(), model.c_str(), &number));
         return number;
     }
-    bill open_bill(const std::string &model)
+    /* The bill of a request; `payer` is a name known before it. */
+    bill open_bill(const std::string &model, const std::string &payer = "anonymous")
     {
         cinf_bill *raw = nullptr;
-        check(cinf_bill_open(&raw, raw_.get(), account(model), 0));
+        check(cinf_bill_open_for(&raw, raw_.get(), account(model), 0, payer.c_str()));
         return bill(raw_, raw);
     }
     void busy() noexcept
@@ -471,7 +472,8 @@ class stream
     {
     }
 
-    /* The next event, or nothing if `timeout_ns` passed.  After the end, every call returns CINF_EVENT_END. */
+    /* The next event, or nothing if `timeout_ns` passed.  After the end, every call returns CINF_EVENT_END.
+     */
     std::optional<cinf_event> next(uint64_t timeout_ns = UINT64_MAX)
     {
         cinf_event event = detail::sized<cinf_event>();
@@ -556,8 +558,8 @@ class model
     {
     }
 
-    /* Generates and waits.  `on_text` gets each piece of text and returns false to cancel; an exception from it
-     * cancels the request and is rethrown. */
+    /* Generates and waits.  `on_text` gets each piece of text and returns false to cancel; an exception from
+     * it cancels the request and is rethrown. */
     result generate(const request &r,
                     const std::function<bool(uint32_t, std::string_view)> &on_text = nullptr) const
     {
@@ -683,6 +685,11 @@ class engine_options
     {
         return options_.no_speculation = !on, *this;
     }
+    /* Reuses what was computed of a prompt's beginning across payers. */
+    engine_options &share_prefixes(bool on = true)
+    {
+        return options_.share_prefixes = on, *this;
+    }
     engine_options &profile(bool on = true)
     {
         return options_.profile = on, *this;
@@ -762,7 +769,8 @@ class engine
     {
         check(cinf_engine_set_price(raw_.get(), dollars_per_hour.c_str()));
     }
-    /* The kernels (on device "cpu", the phases) of an engine with engine_options::profile(), the longest first. */
+    /* The kernels (on device "cpu", the phases) of an engine with engine_options::profile(), the longest
+     * first. */
     std::vector<cinf_profile_row> profile() const
     {
         std::vector<cinf_profile_row> rows(256);

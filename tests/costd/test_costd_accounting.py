@@ -20,11 +20,11 @@ def dollars(nanoseconds, rate=RATE):
 
 
 def accounts(metrics):
-    return {a: ns(total(metrics, "costinfer_device_seconds_total", account=a)) for a in ("serve", "load", "idle")}
+    return {a: ns(total(metrics, "costinfer_device_seconds_total", account=a)) for a in ("serve", "load", "idle", "lost", "overhead")}
 
 
 def conservation(metrics):
-    """serve + load + idle = uptime, models' parts = serve, and the same in dollars."""
+    """The accounts add up to the uptime, models' parts = serve, and the same in dollars."""
     by_account = accounts(metrics)
     equal(sum(by_account.values()), ns(total(metrics, "costinfer_device_uptime_seconds")), "uptime")
     equal(ns(total(metrics, "model_device_seconds_total", phase="prefill")) +

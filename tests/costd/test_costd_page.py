@@ -160,7 +160,7 @@ def ranges_and_restarts():
         h = history(server)
         equal((h["dollars_per_hour"], h["daily_budget"]), (None, None))
         t = h["range_total"]
-        equal(t["unpriced_seconds"], t["serve_seconds"] + t["load_seconds"] + t["idle_seconds"])
+        equal(t["unpriced_seconds"], t["serve_seconds"] + t["load_seconds"] + t["idle_seconds"] + t["lost_seconds"])
         equal(server.get("/api/recent").json["requests"][0]["cost"], None)
         first = h["run"]
         equal(history(server)["run"], first)

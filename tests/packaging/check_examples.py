@@ -38,8 +38,9 @@ def sampling(out):
 
 
 def two_models(out):
-    serve, load, idle, total = numbers(r"serve (\d+) \+ load (\d+) \+ idle (\d+) = (\d+) ns", out)
-    assert serve + load + idle == total
+    serve, load, idle, lost, total = numbers(
+        r"serve (\d+) \+ load (\d+) \+ idle (\d+) \+ lost (\d+) = (\d+) ns", out)
+    assert serve + load + idle + lost == total
     assert numbers(r"device_ns add up to (\d+) ns", out) == [serve]
     small, large = (float(x) for x in re.findall(r"([\d.]+) % of serving", out))
     assert abs(small + large - 100) < 0.2 and large > small, out

@@ -74,7 +74,7 @@ def metered(case: dict[str, Any]) -> None:
         parts += report.device_ns
     costs = meter.costs()
     assert parts == charged == costs.serve_ns == costs.models[case["model"]].serve_ns
-    assert costs.serve_ns + costs.load_ns + costs.idle_ns == costs.as_of_ns and costs.device == case["device"]
+    assert costs.serve_ns + costs.load_ns + costs.idle_ns + costs.lost_ns + costs.overhead_ns == costs.as_of_ns and costs.device == case["device"]
 
 
 def test_scenario(models: pathlib.Path) -> None:
@@ -128,4 +128,4 @@ def test_scenario(models: pathlib.Path) -> None:
                 provoke(case, engine, model, folder)
             assert caught.value.status == case["status"], case
         costs = engine.costs()
-        assert costs.serve_ns + costs.load_ns + costs.idle_ns == costs.as_of_ns
+        assert costs.serve_ns + costs.load_ns + costs.idle_ns + costs.lost_ns + costs.overhead_ns == costs.as_of_ns

@@ -289,7 +289,7 @@ def test_meter_without_an_engine() -> None:
     assert (first.input_tokens, second.output_tokens) == (30, 1)
     assert first.drafted_tokens == 0
     costs = meter.costs()
-    assert costs.serve_ns + costs.idle_ns == costs.as_of_ns and costs.device == "lathe"
+    assert costs.serve_ns + costs.idle_ns + costs.lost_ns == costs.as_of_ns and costs.device == "lathe"
     assert 'model_name="turning"' in meter.metrics()[1]
     with pytest.raises(costinfer.InvalidArgument):
         meter.charge(Share(a))
@@ -313,7 +313,7 @@ def test_threads_share_a_meter() -> None:
     with ThreadPoolExecutor(4) as pool:
         charged = sum(pool.map(turn, range(4)))
     costs = meter.costs()
-    assert costs.serve_ns == charged and costs.serve_ns + costs.idle_ns == costs.as_of_ns
+    assert costs.serve_ns == charged and costs.serve_ns + costs.idle_ns + costs.lost_ns == costs.as_of_ns
     assert sum(costs.models["model-1"].finished.values()) == 400
 
 

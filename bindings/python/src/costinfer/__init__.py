@@ -29,6 +29,6 @@ def library_version() -> str:
 __all__ = [
     "AlreadyExists", "Bill", "Busy", "Cancelled", "Choice", "Closed", "ContextLength", "Cost", "Costs", "Device",
     "DeviceError", "Engine", "Error", "Event", "FormatError", "Full", "InputOutput", "InvalidArgument", "Kernel",
-    "Meter", "Model", "ModelCosts", "ModelInfo", "NotFound", "OutOfMemory", "Report", "RequestOptions", "Result",
+    "Meter", "Model", "ModelCosts", "ModelInfo", "NotFound", "OutOfMemory", "PayerCosts", "Report", "RequestOptions", "Result",
     "Share", "Stream", "Unsupported", "library_version",
 ]

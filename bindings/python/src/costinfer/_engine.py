@@ -436,16 +436,19 @@ class Engine:
     def __init__(self, *, device: str | None = None, threads: int = 0, kv_memory: int = 0, queue_max: int = 0,
                  prefix_reuse: bool = True, dollars_per_hour: str | None = None, basis: str = "wall",
                  kv: str = "f32", speculation: bool = True, cpu_dollars_per_hour: str | None = None,
-                 gpu_dollars_per_hour: str | None = None, profile: bool = False) -> None:
+                 gpu_dollars_per_hour: str | None = None, profile: bool = False,
+                 share_prefixes: bool = False) -> None:
         """dollars_per_hour is the price; cpu_ and gpu_dollars_per_hour are prices by the kind of device.
-        profile: time every kernel, where the device can, for profile()."""
+        profile: time every kernel, where the device can, for profile().
+        share_prefixes: reuse what was computed of a prompt's beginning across payers."""
         if basis not in ("wall", "cpu"):
             raise _errors.InvalidArgument(f"unknown basis {basis!r}; expected 'wall' or 'cpu'")
         kv_type = ctypes.c_uint()
         call("kv_parse", ctypes.byref(kv_type), kv.encode())
         o = _ffi.EngineOptions(threads=threads, kv_memory=kv_memory, queue_max=queue_max,
                                no_prefix_reuse=not prefix_reuse, kv=kv_type.value,
-                               no_speculation=not speculation, profile=profile)
+                               no_speculation=not speculation, profile=profile,
+                               share_prefixes=share_prefixes)
         o.basis = ("wall", "cpu").index(basis)
         if device is not None:
             o.device = device.encode()

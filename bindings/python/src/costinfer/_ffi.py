@@ -46,7 +46,8 @@ class Cost(Structure):
 class MeterOptions(Sized):
     _fields_ = [("struct_size", c_size_t), ("device", c_char_p), ("basis", c_uint), ("dollars_per_hour", c_char_p),
                 ("endpoints", POINTER(c_char_p)), ("n_endpoints", c_uint32), ("latency_buckets", POINTER(c_double)),
-                ("n_latency_buckets", c_uint32), ("clock_ns", Clock), ("clock_context", c_void_p)]
+                ("n_latency_buckets", c_uint32), ("clock_ns", Clock), ("clock_context", c_void_p),
+                ("stalled_ns", Clock), ("device_cpu_ns", Clock), ("device_cpu_context", c_void_p)]
 
 
 class EngineOptions(Sized):
@@ -56,7 +57,7 @@ class EngineOptions(Sized):
                 ("dollars_per_hour", c_char_p), ("cpu_dollars_per_hour", c_char_p),
                 ("gpu_dollars_per_hour", c_char_p), ("basis", c_uint), ("endpoints", POINTER(c_char_p)),
                 ("n_endpoints", c_uint32), ("latency_buckets", POINTER(c_double)), ("n_latency_buckets", c_uint32),
-                ("clock_ns", Clock), ("clock_context", c_void_p)]
+                ("clock_ns", Clock), ("clock_context", c_void_p), ("share_prefixes", c_bool)]
 
 
 class DeviceInfo(Sized):
@@ -123,7 +124,8 @@ class Report(Sized):
                 ("cached_tokens", c_uint32), ("output_tokens", c_uint32), ("queue_ns", c_uint64),
                 ("latency_ns", c_uint64), ("first_token_ns", c_uint64), ("device_ns", c_uint64),
                 ("prefill_ns", c_uint64), ("decode_ns", c_uint64), ("unpriced_ns", c_uint64), ("cost", Cost),
-                ("drafted_tokens", c_uint32), ("accepted_tokens", c_uint32), ("lost_ns", c_uint64)]
+                ("drafted_tokens", c_uint32), ("accepted_tokens", c_uint32), ("lost_ns", c_uint64),
+                ("start_ns", c_uint64)]
 
 
 class Share(Checked):
@@ -146,12 +148,27 @@ class PricePeriod(Structure):
                 ("model_serve_ns", POINTER(c_uint64)), ("model_load_ns", POINTER(c_uint64))]
 
 
+class PriceSums(Structure):
+    _fields_ = [("n_periods", c_uint64), ("lost_ns", c_uint64), ("overhead_ns", c_uint64), ("unpriced_ns", c_uint64),
+                ("serve_cost", Cost), ("load_cost", Cost), ("idle_cost", Cost), ("lost_cost", Cost),
+                ("overhead_cost", Cost)]
+
+
+class PayerTotals(Structure):
+    _fields_ = [("model", c_uint32), ("payer", c_char_p), ("serve_ns", c_uint64), ("prefill_ns", c_uint64),
+                ("decode_ns", c_uint64), ("unpriced_ns", c_uint64), ("cost", Cost), ("input_tokens", c_uint64),
+                ("cached_tokens", c_uint64), ("output_tokens", c_uint64), ("requests", c_uint64)]
+
+
 class Snapshot(Sized):
     _fields_ = [("struct_size", c_size_t), ("device", c_char_p), ("basis", c_uint), ("as_of_ns", c_uint64),
                 ("serve_ns", c_uint64), ("load_ns", c_uint64), ("idle_ns", c_uint64), ("unpriced_ns", c_uint64),
                 ("serve_cost", Cost), ("load_cost", Cost), ("idle_cost", Cost), ("n_endpoints", c_uint32),
                 ("endpoints", POINTER(c_char_p)), ("n_models", c_uint32), ("models", POINTER(ModelTotals)),
-                ("n_prices", c_uint32), ("prices", POINTER(PricePeriod)), ("memory", c_void_p)]
+                ("n_prices", c_uint32), ("prices", POINTER(PricePeriod)), ("memory", c_void_p),
+                ("lost_ns", c_uint64), ("overhead_ns", c_uint64), ("lost_cost", Cost), ("overhead_cost", Cost),
+                ("stalls", c_uint64), ("clock_steps", c_uint64), ("price_sums", POINTER(PriceSums)),
+                ("n_payers", c_uint32), ("payers", POINTER(PayerTotals))]
 
 
 def _load() -> ctypes.CDLL:
@@ -190,7 +207,7 @@ _FALLIBLE: dict[str, list[Any]] = {
     "meter_add_model": [_P, c_char_p, POINTER(c_uint32)],
     "meter_set_price": [_P, c_char_p],
     "meter_snapshot": [POINTER(Snapshot), _P],
-    "bill_open": [_PP, _P, c_uint32, c_uint32],
+    "bill_open_for": [_PP, _P, c_uint32, c_uint32, c_char_p],
     "exposition_new": [_PP, c_uint],
     "exposition_meter": [_P, _P],
     "exposition_finish": [_P, POINTER(c_char_p), POINTER(c_size_t)],

@@ -74,12 +74,14 @@ class Report:
     cost: Cost
     drafted_tokens: int = 0  # draft tokens that speculation computed
     accepted_tokens: int = 0  # of these, accepted as output
+    lost_ns: int = 0  # part of latency_ns in which the process could not run; charged to no request
+    start_ns: int = 0  # when latency_ns begins, since the meter was opened
 
 
 def report_of(r: _ffi.Report) -> Report:
     return Report(_ffi.FINISHES[r.finish], r.input_tokens, r.cached_tokens, r.output_tokens, r.queue_ns,
                   r.latency_ns, r.first_token_ns, r.device_ns, r.prefill_ns, r.decode_ns, r.unpriced_ns,
-                  _cost(r.cost), r.drafted_tokens, r.accepted_tokens)
+                  _cost(r.cost), r.drafted_tokens, r.accepted_tokens, r.lost_ns, r.start_ns)
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,25 @@ class ModelCosts:
 
 
 @dataclass(frozen=True)
+class PayerCosts:
+    """One payer's account with one model."""
+
+    model: str
+    payer: str
+    serve_ns: int
+    prefill_ns: int
+    decode_ns: int
+    unpriced_ns: int
+    cost: Cost
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    requests: int
+
+
+@dataclass(frozen=True)
 class Costs:
-    """One consistent snapshot of a device: serve_ns + load_ns + idle_ns == as_of_ns."""
+    """One consistent snapshot of a device: serve_ns + load_ns + idle_ns + lost_ns + overhead_ns == as_of_ns."""
 
     device: str
     as_of_ns: int
@@ -119,6 +138,11 @@ class Costs:
     load_cost: Cost
     idle_cost: Cost
     models: Mapping[str, ModelCosts]
+    lost_ns: int  # in which the process could not run
+    overhead_ns: int  # CPU time of threads that are not the device's
+    lost_cost: Cost
+    overhead_cost: Cost
+    payers: Sequence[PayerCosts]
 
 
 def _model_costs(m: Any, endpoints: Sequence[str]) -> ModelCosts:
@@ -134,8 +158,12 @@ def costs_of(meter: int) -> Costs:
     try:
         endpoints = [text(s.endpoints[i]) for i in range(s.n_endpoints)]
         models = [_model_costs(s.models[i], endpoints) for i in range(s.n_models)]
+        payers = [PayerCosts(models[p.model].name, text(p.payer), p.serve_ns, p.prefill_ns, p.decode_ns, p.unpriced_ns,
+                             _cost(p.cost), p.input_tokens, p.cached_tokens, p.output_tokens, p.requests)
+                  for p in (s.payers[i] for i in range(s.n_payers))]
         return Costs(text(s.device), s.as_of_ns, s.serve_ns, s.load_ns, s.idle_ns, s.unpriced_ns, _cost(s.serve_cost),
-                     _cost(s.load_cost), _cost(s.idle_cost), {m.name: m for m in models})
+                     _cost(s.load_cost), _cost(s.idle_cost), {m.name: m for m in models}, s.lost_ns, s.overhead_ns,
+                     _cost(s.lost_cost), _cost(s.overhead_cost), payers)
     finally:
         lib.cinf_snapshot_free(ctypes.byref(s))
 
@@ -158,11 +186,14 @@ class Bill:
     """One request that a Meter charges.  Close it with its reason ("stop", "length", "cancelled" …); a bill that is
     collected while it is open is closed as cancelled."""
 
-    def __init__(self, meter: Meter, model: str, endpoint: int = 0) -> None:
+    def __init__(self, meter: Meter, model: str, endpoint: int = 0, payer: str | None = None) -> None:
         self._meter = meter
         self._pointer = ctypes.c_void_p()
         self._open = False
-        call("bill_open", ctypes.byref(self._pointer), meter._pointer, meter.account(model), endpoint)
+        if payer is not None and "\0" in payer:
+            raise _errors.InvalidArgument("the payer has a NUL")
+        call("bill_open_for", ctypes.byref(self._pointer), meter._pointer, meter.account(model), endpoint,
+             payer.encode() if payer is not None else None)
         self._open = True
         meter._bills.add(self._pointer.value)
 
@@ -232,8 +263,9 @@ class Meter:
                 self._accounts[model] = number.value
             return self._accounts[model]
 
-    def open_bill(self, model: str) -> Bill:
-        return Bill(self, model)
+    def open_bill(self, model: str, payer: str | None = None) -> Bill:
+        """Opens the bill of a request.  payer: who pays, a name known before the request; None: "anonymous"."""
+        return Bill(self, model, payer=payer)
 
     def busy(self) -> None:
         with self._moving:
