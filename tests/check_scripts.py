@@ -42,7 +42,8 @@ def a_release_touches_no_other_files(folder):
     stub.mkdir()
     (stub / "dpkg-buildpackage").write_text("#!/bin/sh\nexit 1\n")  # nothing is built here
     (stub / "dpkg-buildpackage").chmod(0o755)
-    for number, names in enumerate((["other_1_all.deb"], ["thesis.tar.gz"], ["SHA256SUMS", ".hidden"], ["costdx_1.deb"])):
+    theirs = (["other_1_all.deb"], ["thesis.tar.gz"], ["SHA256SUMS", ".hidden"], ["costdx_1.deb"])
+    for number, names in enumerate(theirs):
         out = folder / f"out{number}"
         out.mkdir()
         for file in names:

@@ -326,8 +326,9 @@ def pages_of_other_origins_change_nothing():
                             check("--allow-host" in reply.error["message"], reply.error)
                         return reply.status
 
-                    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "https://127.0.0.1"},
-                                    {"Origin": "http://localhost:3000"}, {"Origin": "http://127.0.0.1:1"},
+                    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"},
+                                    {"Origin": "https://127.0.0.1"}, {"Origin": "http://localhost:3000"},
+                                    {"Origin": "http://127.0.0.1:1"},
                                     {"Origin": "http://models.example.evil"}, {"Origin": "garbage"},
                                     {"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"},
                                     {"Sec_Fetch_Site": "cross-site", "Origin": "http://" + own},

@@ -263,8 +263,8 @@ def behind(port_of_proxy, request):
     """A socket on which a request has been sent."""
     body = json.dumps(request).encode()
     s = socket.create_connection(("127.0.0.1", port_of_proxy), timeout=SECONDS)
-    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-              % (NAME.encode(), len(body)) + body)
+    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
+              b"Content-Length: %d\r\n\r\n" % (NAME.encode(), len(body)) + body)
     return s
 
 
@@ -301,7 +301,8 @@ def answers_are_the_same_through_it(kind):
             direct = costd.post("/v1/completions", ask).body
 
             def text(answer):
-                parts = [p[6:] for p in answer.decode().split("\n\n") if p.startswith("data: {")] if stream else [answer]
+                events = [e[6:] for e in answer.decode().split("\n\n") if e.startswith("data: {")]
+                parts = events if stream else [answer]
                 return "".join(choice["text"] for p in parts for choice in json.loads(p)["choices"])
 
             equal(status, 200)
@@ -317,7 +318,7 @@ def answers_are_the_same_through_it(kind):
 
 
 def the_default_name_of_nginx():
-    """Without `proxy_set_header Host` it sends the name of the upstream block; the 421 says that name and the setting."""
+    """Without `proxy_set_header Host` it sends the name of the upstream block; the 421 says that and the setting."""
     def change(text):
         return re.sub(r"proxy_set_header Host.*\n", "\n", text)
 

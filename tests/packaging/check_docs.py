@@ -88,7 +88,8 @@ def go(code, here, env):
 
 
 RUNNERS = {"sh": shell, "c": c, "python": python, "cpp": cpp, "go": go}
-NOT_CODE = {"promql"}  # docs/METRICS.md, which monitoring_files checks
+# docs/METRICS.md, which monitoring_files checks, and docs/proxies.md, whose configurations the test `proxies` runs.
+NOT_CODE = {"promql", "nginx", "haproxy", "yaml"}
 
 
 def check(name, here, env):
