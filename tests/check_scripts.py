@@ -2,6 +2,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,9 +10,8 @@ import tempfile
 SOURCE = pathlib.Path(os.environ.get("CINF_SOURCE", pathlib.Path(__file__).resolve().parents[1]))
 
 
-def run(*command, cwd=SOURCE, path=None):
-    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def run(*command, cwd=SOURCE):
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -32,16 +32,15 @@ def an_environment_of_others_stays(folder):
 
 
 def a_release_touches_no_other_files(folder):
-    if not (SOURCE / ".git").exists():
+    if not (SOURCE / ".git").exists() or not shutil.which("dpkg-buildpackage"):
+        print("left out, without a checkout or dpkg-buildpackage:", end=" ")
         return
-    checkout, stub = folder / "checkout", folder / "stub"
+    checkout = folder / "checkout"
     subprocess.run(["git", "clone", "-q", str(SOURCE), str(checkout)], check=True)
     (checkout / "scripts/release.sh").write_text((SOURCE / "scripts/release.sh").read_text())
+    (checkout / "debian/rules").write_text("#!/bin/sh\nexit 1\n")  # nothing is built here
     name = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *name, "commit", "-qam", "as here", "--allow-empty"], cwd=checkout, check=True)
-    stub.mkdir()
-    (stub / "dpkg-buildpackage").write_text("#!/bin/sh\nexit 1\n")  # nothing is built here
-    (stub / "dpkg-buildpackage").chmod(0o755)
     theirs = (["other_1_all.deb"], ["thesis.tar.gz"], ["SHA256SUMS", ".hidden"], ["costdx_1.deb"])
     for number, names in enumerate(theirs):
         out = folder / f"out{number}"
@@ -49,12 +48,12 @@ def a_release_touches_no_other_files(folder):
         for file in names:
             (out / file).write_text("precious")
         before = texts(out)
-        code, output = run("scripts/release.sh", str(out), cwd=checkout, path=stub)
+        code, output = run("scripts/release.sh", str(out), cwd=checkout)
         assert code == 1 and "other files" in output and texts(out) == before, output
     ours = folder / "ours"
     ours.mkdir()
     (ours / "costd_0.0.1_amd64.deb").write_text("an old release")
-    code, output = run("scripts/release.sh", str(ours), cwd=checkout, path=stub)
+    code, output = run("scripts/release.sh", str(ours), cwd=checkout)
     assert code == 1 and "do not build" in output and not list(ours.glob("*.deb")), output
 
 
