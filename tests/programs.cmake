@@ -100,7 +100,7 @@ set_tests_properties(abi_other_callers PROPERTIES ENVIRONMENT "${test_environmen
 
 # The installed package as its users see it, with a slow test for each way of using it.
 if(TARGET costinfer_static)
-  foreach(part install c_programs examples python go debian docs)
+  foreach(part install c_programs examples python go debian docs reproducible)
     if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/packaging/check_${part}.py)
       cinf_program_test(packaging_${part} packaging/check_${part}.py SLOW)
       set_tests_properties(packaging_${part} PROPERTIES RESOURCE_LOCK install) # each writes the build's manifest
