@@ -108,16 +108,12 @@ if(TARGET costinfer_static)
   endforeach()
 endif()
 
-<<<<<<< HEAD
-# This test installs a Python environment from PyPI in the build folder if it is missing.
-=======
 # A Debug build has no optimisation that FORTIFY needs, and keeps the paths of its sources.
 if(CINF_HARDENED AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
   cinf_program_test(hardening packaging/check_hardening.py)
 endif()
 
-# Has a Python environment made in the build folder when there is none, from PyPI.
->>>>>>> 7670d6c (build: the compiler's and the linker's defences by default)
+# This test installs a Python environment from PyPI in the build folder if it is missing.
 cinf_program_test(transformers_agreement peers/transformers_agreement.py SLOW)
 set_tests_properties(transformers_agreement PROPERTIES TIMEOUT 1200)
 cinf_program_test(added_tokens_agreement peers/added_tokens_agreement.py SLOW)

@@ -8,8 +8,8 @@ import { state } from "./state.js";
 const OWN_COLORS = 6;
 
 /* Accounts of the device besides serving, in the order of the page.  /api/history gives KEY_seconds and KEY_cost of
- * each in its totals and points; the rare ones are not shown while they are empty.  Colour and pattern are --KEY and .KEY
- * in page.css. */
+ * each in its totals and points; the rare ones are not shown while they are empty.  Colour and pattern are --KEY and
+ * .KEY in page.css. */
 const ACCOUNTS = [
     { key: "load", name: "loading", about: "reading models", dash: [3, 3], fill: 0.45 },
     { key: "idle", name: "idle time", about: "no request was active", dash: [1, 3], fill: 0.14 },

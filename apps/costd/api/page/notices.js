@@ -75,18 +75,16 @@ export function showBanners() {
 
 /* ---- Other states ------------------------------------------------------------------------------------ */
 
+function lockReason() {
+    if (state.forbidden) return "These are the figures of all keys; an admin key shows them.";
+    if (hasKey()) return "costd does not know this key.";
+    return "This costd was started with --keys. The key is kept in this tab only, until the tab is closed.";
+}
+
 /* What is being typed is left alone; a key that did not work is named as the reason for asking again. */
 export function showLock() {
     const form = $("locked");
-    if (state.locked)
-        put(
-            $("key-note"),
-            state.forbidden
-                ? "These are the figures of all keys; an admin key shows them."
-                : hasKey()
-                  ? "costd does not know this key."
-                  : "This costd was started with --keys. The key is kept in this tab only, until the tab is closed.",
-        );
+    if (state.locked) put($("key-note"), lockReason());
     if (state.locked && form.hidden) $("key").value = "";
     form.hidden = !state.locked;
 }
