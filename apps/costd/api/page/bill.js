@@ -14,7 +14,14 @@ const ACCOUNTS = [
     { key: "load", name: "loading", about: "reading models", dash: [3, 3], fill: 0.45 },
     { key: "idle", name: "idle time", about: "no request was active", dash: [1, 3], fill: 0.14 },
     { key: "lost", name: "lost time", about: "the device could not run", dash: [6, 2], fill: 0.45, rare: true },
-    { key: "overhead", name: "overhead", about: "CPU time outside the models’ steps", dash: [1, 2], fill: 0.45, rare: true },
+    {
+        key: "overhead",
+        name: "overhead",
+        about: "CPU time outside the models’ steps",
+        dash: [1, 2],
+        fill: 0.45,
+        rare: true,
+    },
 ];
 
 export const accounts = () => ACCOUNTS.filter((a) => !a.rare || state.data.range_total[a.key + "_seconds"] > 0);
