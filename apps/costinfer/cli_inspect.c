@@ -234,9 +234,8 @@ const struct command command_inspect = {
     .manual =
         "PATH is a checkpoint's folder (safetensors or pytorch_model.bin, sharded or not), or one such\n"
         "file.  Nothing in it is executed.  The command lists every tensor with its type and shape, the\n"
-        "totals, and for a folder its configuration, the size of its vocabulary and notes for the operator.\n"
-        "For a malformed file it prints one line that names the file, the tensor and the fault, and exits "
-        "with\n"
-        "status 1.\n",
+        "totals, and for a folder its configuration, the size of its vocabulary and notes for the\n"
+        "operator.  For a malformed file it prints one line that names the file, the tensor and the\n"
+        "fault, and exits with status 1.\n",
     .run = run,
 };
