@@ -226,6 +226,19 @@ class Costd:
         """{(name, ((label, value), …)): Decimal} of the page in text format."""
         return parse_metrics(self.get("/metrics").body.decode())
 
+    def asleep(self):
+        """Whether every thread of the daemon waits for something else than a processor.  One that computes is
+        runnable however few processors it gets, so a starved daemon is not taken for one that has paused."""
+        folder = "/proc/%d/task" % self.process.pid
+        for thread in os.listdir(folder):
+            try:
+                with open("%s/%s/stat" % (folder, thread)) as f:
+                    if f.read().rpartition(")")[2].split()[0] in "RD":
+                        return False
+            except OSError:  # the thread has ended since it was listed
+                return False
+        return True
+
     def settle(self, seconds=60):
         """Waits until nothing runs; the metrics then."""
         end = time.monotonic() + seconds

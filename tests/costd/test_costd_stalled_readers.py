@@ -11,7 +11,7 @@ def stuck_stream(server, n=32):
     """A stream of several hundred kilobytes to somebody who reads its first bytes only."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    s.settimeout(20)
+    s.settimeout(300)
     s.connect(("127.0.0.1", server.port))
     body = json.dumps({"model": "large", "prompt": "Once", "max_tokens": 50, "n": n, "stream": True,
                        "logprobs": 5, "ignore_eos": True}).encode()
@@ -26,15 +26,18 @@ def output_tokens(server):
 
 
 def paused(server):
-    """Waits until a request runs and gets no more tokens; how many it has."""
-    last = output_tokens(server)
-    for _ in range(60):
-        time.sleep(0.5)
+    """Waits until a request runs, gets no more tokens, and no thread would compute any; how many it has."""
+    end = time.monotonic() + 120
+    while True:
+        before, asleep = output_tokens(server), 0
+        while asleep < 10 and server.asleep():
+            asleep += 1
+            time.sleep(0.02)
         now = output_tokens(server)
-        if now == last:
+        if now == before > 0 and asleep == 10:
             return now
-        last = now
-    raise AssertionError("the request goes on")
+        check(time.monotonic() < end, "the request goes on")
+        time.sleep(0.05)
 
 
 def a_stream_that_nobody_reads_pauses_and_ends():
@@ -43,7 +46,9 @@ def a_stream_that_nobody_reads_pauses_and_ends():
         n = paused(server)
         check(n < 16 * 50, "computed to its end")
         m = server.metrics()
-        equal(total(m, "model_requests_running", model_name="large"), 1, "it has not ended")
+        equal(total(m, "model_requests_running", model_name="large") +
+              total(m, "model_requests_finished_total", model_name="large", finish_reason="timeout"), 1,
+              "it has not ended before its 3 s were over")
         # Others are served meanwhile.
         server.generate("small", prompt="Once", max_tokens=5)
         line = server.await_log(lambda l: l["event"] == "request" and l.get("finish") == "timeout")
@@ -57,7 +62,7 @@ def a_stream_that_nobody_reads_pauses_and_ends():
 
 
 def a_stream_goes_on_when_its_reader_does():
-    with Costd(*MODELS) as server:
+    with Costd(*MODELS, "--stall-seconds", "600") as server:
         s = stuck_stream(server, 16)
         check(paused(server) < 16 * 50, "computed to its end")
         data = b""
@@ -84,7 +89,7 @@ def a_silent_stream_is_pinged():
                 break
             time.sleep(0.01)
         with server.open_stream("large", prompt="Once", max_tokens=3) as waiting:
-            waiting.settimeout(20)
+            waiting.settimeout(300)
             data = b""
             while data.count(b": ping\n\n") < 2:
                 part = waiting.recv(4096)
