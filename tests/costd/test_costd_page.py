@@ -200,16 +200,18 @@ def many_scrapes():
         after = server.metrics()
         for name in ("model_request_total", "model_tokens_total", "model_estimated_cost_dollars_total"):
             equal(total(after, name), total(before, name))
-        end = time.monotonic() + 15
+        end = time.monotonic() + 120
         while not (h := history(server, "15m"))["times"]:
             check(time.monotonic() < end, "no sample")
             time.sleep(0.2)
         points = len(h["times"])
-        check(abs(h["now"] - h["times"][-1]) < 12, h["times"], h["now"])
+        # A sample is due every ten seconds since the start; a busy machine may take it later.
+        age = sum(h["since_start"][k + "_seconds"] for k in ("serve", "load", "idle"))
+        check(-1 <= h["now"] - h["times"][-1] <= age + 1, h["times"], h["now"], age)  # whole seconds
         for lists in [h["points"]] + [m["points"] for m in h["models"]]:
             equal({len(v) for v in lists.values()}, {points})
         first = sum(h["points"][k + "_seconds"][0] for k in ("serve", "load", "idle"))
-        check(9 < first < 11, "a point of ten seconds has", first)
+        check(9 < first <= age, "a point of ten seconds has", first)
         equal(sum(sum(m["points"]["output_tokens"]) for m in h["models"]), 20)
 
 
