@@ -38,9 +38,14 @@ def half_close(s):
     s.shutdown(socket.SHUT_WR)
 
 
-def await_running(server):
-    end = time.monotonic() + 20
-    while total(server.metrics(), "model_requests_running") == 0:
+def await_running(server, finished=0):
+    """Waits until a request runs, or is over already: one more than had finished before."""
+    end = time.monotonic() + 120
+    while True:
+        metrics = server.metrics()
+        if (total(metrics, "model_requests_running") or
+                total(metrics, "model_requests_finished_total") > finished):
+            return
         check(time.monotonic() < end, "it does not run")
 
 
@@ -55,9 +60,28 @@ def await_data(s):
 
 def finished(server, seen):
     """The log's line of the one generation that ended since; an answer has a minute to be sent."""
-    line = server.await_log(lambda l: "finish" in l and l["id"] not in seen, 90)
+    line = server.await_log(lambda l: "finish" in l and l["id"] not in seen, 300)
     seen.add(line["id"])
     return line
+
+
+def left_in_the_middle(server, stream, leave, seen):
+    """The metrics before a client asked that left while its request ran, and the log's line of it.  On a busy machine
+    a client may be put aside until its request is over: it tries again.  A server that does not notice those that
+    leave is over in time each time."""
+    for _ in range(20):
+        before = server.settle()
+        s = ask(server, stream)
+        if stream:
+            await_data(s)
+        else:
+            await_running(server, total(before, "model_requests_finished_total"))
+        leave(s)
+        line = finished(server, seen)
+        s.close()
+        if line["finish"] != "length":
+            break
+    return before, line
 
 
 def a_departed_client_is_billed_for_what_was_computed():
@@ -65,15 +89,7 @@ def a_departed_client_is_billed_for_what_was_computed():
         seen, gone = set(), 0
         for stream in (True, False):
             for leave in (lambda s: s.close(), reset, half_close):
-                before = server.settle()
-                s = ask(server, stream)
-                if stream:
-                    await_data(s)
-                else:
-                    await_running(server)
-                leave(s)
-                line = finished(server, seen)
-                s.close()
+                before, line = left_in_the_middle(server, stream, leave, seen)
                 gone += 1
                 equal((line["finish"], line["status"]), ("client_gone", 200 if stream else 499))
                 check(0 < line["output_tokens"] < N * TOKENS, line)
@@ -88,7 +104,8 @@ def a_departed_client_is_billed_for_what_was_computed():
                 # What the client pays for is what the device did for it.
                 equal(more("model_device_seconds_total") - more("model_device_seconds_total", phase="load"),
                       line["device_seconds"])
-        equal(total(server.metrics(), "model_requests_finished_total"), gone)
+        equal(total(server.metrics(), "model_requests_finished_total", finish_reason="client_gone"), gone)
+        equal(total(server.metrics(), "model_requests_finished_total"), len(seen))
 
 
 def leaving_before_the_body_or_the_answer():
@@ -115,7 +132,7 @@ def a_client_that_waits_in_the_queue_leaves_it():
         running = ask(server, True, prompt=["Once"] * 20, n=1)
         await_running(server)
         waiting = [ask(server, stream, n=1) for stream in (True, False, True)]
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while sum(total(server.metrics(), name) for name in (
                 "model_requests_waiting", "model_requests_running", "model_requests_finished_total")) < 23:
             check(time.monotonic() < end, "they do not wait")
@@ -129,7 +146,7 @@ def a_client_that_waits_in_the_queue_leaves_it():
         equal(total(metrics, "model_requests_finished_total"), 23)
         gone = total(metrics, "model_requests_finished_total", finish_reason="client_gone")
         check(gone >= 4, "of 23 left", gone)
-        unpaid, end = [], time.monotonic() + 10
+        unpaid, end = [], time.monotonic() + 120
         while len(unpaid) < 3 and time.monotonic() < end: # a line is written after its request has been counted
             unpaid = [l for l in server.requests_logged()
                       if l.get("finish") == "client_gone" and not l["output_tokens"]]
@@ -171,7 +188,7 @@ def a_thousand_that_leave_leave_nothing():
         metrics = leave_all(1000)
         # A thread of libmicrohttpd that has nothing to do closes some connections that are over when it wakes for
         # the next; seen with four busy loops on costd's only core, once in about 10,000 that left.
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while descriptors(server) > fds:
             check(time.monotonic() < end, "descriptors left:", fds, descriptors(server))
             for _ in range(8):
