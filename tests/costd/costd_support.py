@@ -199,11 +199,10 @@ class Costd:
         equal(reply.status, 200, reply.body)
         return reply
 
-    def raw_exchange(self, data, seconds=10):
-        """Sends bytes; everything that comes back until the server closes or is silent."""
+    def raw_exchange(self, data, seconds=60):
+        """Sends bytes; everything that comes back until the server closes, or is silent for so long."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as s:
             s.sendall(data)
-            s.settimeout(1.0)
             out = b""
             try:
                 while True:
