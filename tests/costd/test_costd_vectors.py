@@ -52,7 +52,7 @@ def vectors():
 def exchange(port, data):
     """What comes back, and whether the server ended the connection."""
     out = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as s:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
         try:
             s.sendall(data + FOLLOWER)
         except OSError:  # refused before all of it was sent
