@@ -5,16 +5,16 @@ import os
 import socket
 import time
 
-from costd_support import LARGE, SMALL, Costd, check, equal, run, together
+from costd_support import LARGE, SMALL, Costd, check, equal, in_time, run, together
 
 MODELS = ["--model", "small=" + SMALL, "--model", "large=" + LARGE]
 
 
 def connect(server):
-    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=120)
 
 
-def closed_after(s, data=b"", every=0.1, most=15):
+def closed_after(s, data=b"", every=0.1, most=120):
     """Sends the bytes one by one, then none; seconds until the server has closed."""
     start = time.monotonic()
     s.settimeout(every)
@@ -33,7 +33,7 @@ def closed_after(s, data=b"", every=0.1, most=15):
     raise AssertionError("still open after %s s" % most)
 
 
-def answer_to(server, data, seconds=8):
+def answer_to(server, data, seconds=120):
     """All that comes back to what never becomes a whole request."""
     with connect(server) as s:
         s.sendall(data)
@@ -77,33 +77,47 @@ def drips_are_cut_off():
 
         # Bytes keep coming, but the deadline is absolute.
         def a_head():
-            check(closed_after(connect(server), head) < 5, "a head that drips")
+            in_time(5, lambda: closed_after(connect(server), head), "a head that drips")
 
         def nothing():
-            check(closed_after(connect(server)) < 5, "a silent connection")
+            in_time(5, lambda: closed_after(connect(server)), "a silent connection")
 
         def a_body():
-            s = connect(server)
-            s.sendall(head)
-            took = closed_after(s, b" " * 500)
-            check(took < 5, "a body that drips:", took)
+            def drip():
+                s = connect(server)
+                s.sendall(head)
+                return closed_after(s, b" " * 500)
+
+            in_time(5, drip, "a body that drips")
 
         # A connection that is kept alive waits longer between requests; a head that has begun does not.
         def between_requests():
-            s = connect(server)
-            for pause in (0, 1.2):
-                time.sleep(pause)
+            s, asked = connect(server), time.monotonic()
+            s.sendall(get)
+            check(s.recv(65536).startswith(b"HTTP/1.1 200"), "the first")
+            time.sleep(1.2)
+            asked_again = time.monotonic()
+            try:
                 s.sendall(get)
-                check(s.recv(65536).startswith(b"HTTP/1.1 200"), "kept alive")
-            took = closed_after(s)
-            check(took > 1.2, "idle:", took)
+                kept = s.recv(65536).startswith(b"HTTP/1.1 200")
+            except OSError:
+                kept = False
+            if not kept:
+                # Unless this thread slept for longer than the connection may.
+                check(time.monotonic() - asked > 2, "not kept alive")
+                return
+            closed_after(s)
+            check(time.monotonic() - asked_again > 1.2, "idle:", time.monotonic() - asked_again)
 
         def a_second_head():
-            s = connect(server)
-            s.sendall(get)
-            s.recv(65536)
-            s.sendall(get[:-2])
-            check(closed_after(s) < 5, "the second head is too slow")
+            def drip():
+                s = connect(server)
+                s.sendall(get)
+                s.recv(65536)
+                s.sendall(get[:-2])
+                return closed_after(s)
+
+            in_time(5, drip, "a second head that is too slow")
 
         together(a_head, nothing, a_body, between_requests, a_second_head)
         # None of it disturbs anybody else, or a request that takes longer than all deadlines.
@@ -120,21 +134,10 @@ def a_long_generation_has_no_deadline():
 def there_is_a_limit_of_connections():
     with Costd(*MODELS[:2], "--connections", "8") as server:
         held = [connect(server) for _ in range(12)]
-        time.sleep(0.3)
-        refused = 0
-        for s in held:
-            s.settimeout(0.3)
-            try:
-                s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-                refused += s.recv(65536) == b""
-            except socket.timeout:
-                refused += 1
-            except OSError:
-                refused += 1
-        check(4 <= refused < 12, "refused", refused)
+        equal([served(s) for s in held[:8]], [True] * 8)
+        equal([served(s, 0.3) for s in held[8:]], [False] * 4)  # closed, or not taken
         for s in held:
             s.close()
-        time.sleep(0.3)
         equal(server.get("/health").status, 200)
 
 
@@ -174,8 +177,8 @@ def a_closed_client_holds_nothing():
             for s in held:
                 s.close()
             # Others are served, and soon all is as it was.
-            equal(server.ask("GET", "/health", timeout=20).status, 200, where)
-            end = time.monotonic() + 20
+            equal(server.ask("GET", "/health", timeout=120).status, 200, where)
+            end = time.monotonic() + 120
             while sockets(server) > before:
                 check(time.monotonic() < end, "connections that were closed in", where, "are held:",
                       sockets(server) - before)
@@ -199,9 +202,9 @@ def who_only_stops_sending_is_answered():
                 json.loads(answer)
 
 
-def served(s):
+def served(s, seconds=120):
     """Whether a connection is: the server closes those that are one too many."""
-    s.settimeout(20)
+    s.settimeout(seconds)
     try:
         s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         return s.recv(65536) != b""
@@ -214,11 +217,11 @@ def there_is_a_limit_of_connections_per_address():
         held = [connect(server) for _ in range(12)]
         equal([served(s) for s in held], [True] * 8 + [False] * 4)
         # Another address has its own eight.
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=("127.0.0.2", 0)) as s:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120, source_address=("127.0.0.2", 0)) as s:
             check(served(s), "another address is served")
         for s in held:
             s.close()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not served(connect(server)):
             check(time.monotonic() < end, "the address may not come back")
             time.sleep(0.05)
