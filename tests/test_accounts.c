@@ -283,6 +283,12 @@ START_TEST(the_cpu_basis_conserves_cpu_time)
 }
 END_TEST
 
+#ifdef CINF_HAVE_BLAS
+enum { HAVE_BLAS = 1 };
+#else
+enum { HAVE_BLAS = 0 };
+#endif
+
 static atomic_bool flood_over;
 
 static void *flood(void *tokenizer)
@@ -313,7 +319,7 @@ static uint64_t cost_of_a_text(void)
 
 START_TEST(on_the_cpu_basis_a_flood_of_other_work_costs_a_request_nothing)
 {
-    static const char *const devices[] = { "cpu", "cpu-blas", "cpu-reference" };
+    static const char *const devices[] = { "cpu", "cpu-reference", "cpu-blas" };
     open_engine(&(struct cinf_engine_options){ CINF_ENGINE_OPTIONS, .basis = CINF_BASIS_CPU,
                                                .device = devices[_i], .dollars_per_hour = "2.50" });
     load(&small, "stories-small");
@@ -359,7 +365,8 @@ Suite *suite(void)
     if (HAVE_DEMO_MODELS)
         tcase_add_test(t, the_price_follows_the_kind_of_device);
     tcase_add_test(t, the_cpu_basis_conserves_cpu_time);
-    tcase_add_loop_test(t, on_the_cpu_basis_a_flood_of_other_work_costs_a_request_nothing, 0, 3);
+    tcase_add_loop_test(t, on_the_cpu_basis_a_flood_of_other_work_costs_a_request_nothing, 0,
+                        HAVE_BLAS ? 3 : 2);
     suite_add_tcase(s, t);
     return s;
 }
