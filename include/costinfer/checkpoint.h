@@ -68,6 +68,18 @@ CINF_API enum cinf_status cinf_checkpoint_read(const struct cinf_checkpoint *che
                                                const struct cinf_tensor *tensor, uint64_t first, uint64_t n,
                                                void *elements);
 
+/* ---- What the files are ------------------------------------------------------------------- */
+
+enum { CINF_DIGEST_TEXT = 65 }; /* a SHA-256 digest in lowercase hexadecimal, and a NUL */
+
+/* Writes two digests of a model's files: those that are read for a model, and all of the folder's weights.
+ * `fingerprint` is of their names, sizes and contents (of each file the first and the last MiB), so that a
+ * copy has the same.  `identity` is of that and of each file's device, inode, and times of modification and
+ * of change (to the nanosecond): it differs after every change of the files, and when a link on the way to
+ * them leads elsewhere.  Both are untouched on failure: CINF_ENOTFOUND, CINF_EIO. */
+CINF_API enum cinf_status cinf_files_identify(char fingerprint[CINF_DIGEST_TEXT],
+                                              char identity[CINF_DIGEST_TEXT], const char *folder);
+
 /* ---- config.json and generation_config.json ----------------------------------------------- */
 
 enum { CINF_EOS_MAX = 16 }; /* the most tokens that end a text */

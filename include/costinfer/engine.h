@@ -92,6 +92,11 @@ CINF_API enum cinf_status cinf_engine_set_price(struct cinf_engine *engine, cons
  * "auto" is a GPU if OpenCL finds one, else the fastest CPU device.  Valid for the life of the process. */
 CINF_API const char *cinf_device_list(uint32_t index);
 
+/* Opens the account of a model that is about to be loaded, under the name that it will have, so that a
+ * refusal is known before the load: CINF_EFULL when there is no room for another name, CINF_EINVAL for a name
+ * that cannot be a label.  A name that has an account keeps it. */
+CINF_API enum cinf_status cinf_engine_open_account(struct cinf_engine *engine, const char *name);
+
 /* The device that an engine computes on. */
 struct cinf_device_info {
     size_t struct_size;    /* set by CINF_DEVICE_INFO before the struct is filled */
@@ -153,13 +158,18 @@ struct cinf_model_options {
     bool untied_head; /* use a lm_head.weight that differs from the embeddings although the two are tied */
     void (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total); /* on the calling thread */
     void *progress_context;                                                     /* handed to it */
+    bool replace; /* take the place of the loaded model of that name, if there is one, once loaded */
 };
 #define CINF_MODEL_OPTIONS .struct_size = sizeof(struct cinf_model_options) /* begins an initializer */
 
 struct cinf_model; /* a counted handle on a model of an engine */
 
 /* Loads a model while others are served, and returns when it can serve.  CINF_EEXIST when a loaded model has
- * that name. */
+ * that name and `replace` is not set.  A model that is replaced is found no more, ends its queued and running
+ * requests, and then frees its memory; until then there are two.  If the load fails, it is as if it had not
+ * been tried.  CINF_ENOMEM, before anything is allocated, when memory has no room beside what is loaded, or
+ * the caches none for as many slots as the replaced model has.  CINF_EIO when files change during the load.
+ */
 CINF_API enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *engine,
                                           const struct cinf_model_options *options);
 
@@ -187,10 +197,12 @@ struct cinf_model_info {
     enum cinf_weights weights; /* as they are stored, never CINF_WEIGHTS_AUTO */
     uint64_t parameters;       /* numbers in its weights; tied ones count once */
     uint32_t slots;            /* most requests served concurrently */
-    bool loaded;               /* false once cinf_model_unload() has begun */
+    bool loaded;               /* false once cinf_model_unload() has begun, or it was replaced */
     int64_t loaded_at;         /* Unix time in seconds */
     uint64_t weight_bytes;     /* weights that a step of one sequence reads when it computes all logits */
     uint64_t greedy_bytes;     /* and when only the top logits are needed: the head's int8 copy may do */
+    const char *fingerprint;   /* of its files, as cinf_files_identify() has it; "" for a synthetic model */
+    const char *identity;      /* likewise; both are valid as long as the handle */
 };
 #define CINF_MODEL_INFO .struct_size = sizeof(struct cinf_model_info) /* begins an initializer */
 

@@ -181,6 +181,17 @@ enum cinf_status cinf_engine_set_price(struct cinf_engine *e, const char *dollar
     return scheduler_call(e, set_price, (void *)dollars_per_hour);
 }
 
+static enum cinf_status open_account(struct cinf_engine *e, void *name)
+{
+    uint32_t account;
+    return cinf_meter_add_model(e->meter, name, &account);
+}
+
+enum cinf_status cinf_engine_open_account(struct cinf_engine *e, const char *name)
+{
+    return scheduler_call(e, open_account, (void *)name);
+}
+
 struct profile_job {
     struct cinf_profile_row *rows;
     uint32_t n, max;

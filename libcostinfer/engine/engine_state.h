@@ -124,6 +124,7 @@ struct cinf_model {
     /* Fixed: set while it is being loaded. */
     struct cinf_engine *engine;
     char *name, *folder, *notes;
+    char fingerprint[CINF_DIGEST_TEXT], identity[CINF_DIGEST_TEXT]; /* "" for a synthetic model */
     uint32_t account;
     struct cinf_config config;
     struct cinf_tokenizer *tokenizer; /* NULL: token ids only */
@@ -138,6 +139,7 @@ struct cinf_model {
     /* engine.lock */
     struct cinf_model *next;
     bool unloading, loaded;
+    uint64_t replaced_ns;                        /* when another took its name; 0: it was not replaced */
     struct cinf_request *waiting, **waiting_end; /* a queue */
     uint32_t n_waiting;                          /* in it */
 

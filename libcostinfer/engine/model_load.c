@@ -1,18 +1,24 @@
 /* model_load.c - a load, from the options to a model that can serve.
  *
- * It goes through three hands:
+ * It goes through four hands:
  *
  *     caller's thread     new_model, and begin_load as a call of the scheduler: a record, a name, an account
  *                         open_files: configuration, tokenizer, the tensors' names and shapes
  *                         wait_until_done: hands the open files over and reports progress
- *     scheduler's thread  model_load_run, between two steps: a piece of the weights; at the end the runtime,
- * its slots, and a few timed steps; then the model is in the engine's list caller's thread     end_load:
- * frees the stream, and with it what a failed load has on the device
+ *     scheduler's thread  model_load_run, between two steps: whether memory has room; a piece of the weights;
+ *                         at the end the runtime, its slots, and a few timed steps
+ *     caller's thread     check_unchanged: the files are still those that were opened
+ *     scheduler's thread  list_load: the model is in the engine's list, in the place of one that it replaces
+ *
+ * Up to the last of these nothing that serves has been touched, so a load that fails at any point leaves the
+ * model that it should have replaced as it was.  end_load, on the caller's thread, frees the stream, and what
+ * a failed load has on the device.
  *
  * The question a reader will ask: why in pieces of some milliseconds?  Other models are served between them;
  * a load takes seconds, and in one piece would stop their tokens for as long. */
 #include "model_load.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -24,6 +30,7 @@
 #include "handles.h"
 #include "mem.h"
 #include "memory_gauges.h"
+#include "memory_room.h"
 #include "scheduler_call.h"
 #include "slots.h"
 #include "step.h"
@@ -96,11 +103,39 @@ void model_drop_runtime(struct cinf_engine *e, struct cinf_model *model)
     model->runtime = NULL;
 }
 
+/* A second copy of a model must not be bought with slots of the first. */
+static enum cinf_status check_slots(const struct model_load *load, const struct model_plan *plan)
+{
+    uint64_t wanted = load->kv_bytes / plan->slot_bytes;
+    if (plan->slots >= load->replaced_slots || plan->slots >= wanted)
+        return CINF_OK;
+    return cinf_fail(CINF_ENOMEM,
+                     "beside the model that it replaces there is room for %u slots of %" PRIu64
+                     " bytes in the memory of the caches, and that model has %u",
+                     plan->slots, plan->slot_bytes, load->replaced_slots);
+}
+
+/* Whether the model fits beside those that are loaded; the first may take what it can get. */
+static enum cinf_status check_room(struct cinf_engine *e, struct model_load *load)
+{
+    struct model_plan plan = model_stream_plan(load->stream, e->device);
+    pthread_mutex_lock(&e->lock);
+    bool first = !e->models;
+    pthread_mutex_unlock(&e->lock);
+    enum cinf_status status = load->replaced_kv ? check_slots(load, &plan) : CINF_OK;
+    if (status == CINF_OK && !first)
+        status = memory_room_check(e, plan.weight_bytes + plan.slots * plan.slot_bytes);
+    load->planned = status == CINF_OK;
+    return status == CINF_OK ? CINF_OK : cinf_fail_in(status, "%s: ", load->model->folder);
+}
+
 static enum cinf_status load_piece(struct cinf_engine *e, struct model_load *load, bool *done)
 {
     const struct cinf_model *model = load->model;
     if (model->runtime)
         return time_step(load, done);
+    if (!load->planned)
+        TRY(check_room(e, load));
     enum cinf_status status = model_stream_step(load->stream, e->device, PIECE_NS, done);
     atomic_store(&load->bytes_done, model_stream_bytes_done(load->stream));
     if (status != CINF_OK || !*done)
@@ -122,13 +157,25 @@ static void remove_load(struct cinf_engine *e, const struct model_load *load)
         }
 }
 
+/* The model that is found by that name, or NULL.  Caller holds engine.lock. */
+static struct cinf_model *find_named(const struct cinf_engine *e, const char *name)
+{
+    struct cinf_model *model = e->models;
+    while (model && (model->replaced_ns || strcmp(model->name, name) != 0))
+        model = model->next;
+    return model;
+}
+
 /* Caller holds engine.lock. */
 static void list_model(struct cinf_engine *e, struct cinf_model *model)
 {
-    struct cinf_model **end = &e->models;
-    while (*end)
-        end = &(*end)->next;
-    *end = model;
+    struct cinf_model *old = find_named(e, model->name), **at = &e->models;
+    while (*at && *at != old)
+        at = &(*at)->next;
+    model->next = old;
+    *at = model;
+    if (old)
+        old->replaced_ns = clock_monotonic_ns();
     model->loaded = true;
     model->loaded_at = (int64_t)time(NULL);
     model_ref(model);
@@ -141,14 +188,13 @@ static void finish_load(struct cinf_engine *e, struct model_load *load, enum cin
     load->status = status;
     snprintf(load->message, sizeof load->message, "%s", message);
     load->done = true;
-    remove_load(e, load);
     pthread_cond_broadcast(&e->changed);
 }
 
 struct model_load *model_load_ready(struct cinf_engine *e)
 {
     struct model_load *load = e->loads;
-    while (load && !load->stream)
+    while (load && (!load->stream || load->done))
         load = load->next;
     return load;
 }
@@ -162,15 +208,11 @@ void model_load_run(struct cinf_engine *e, struct model_load *load)
     cinf_meter_charge_load(e->meter, model->account);
     if (status == CINF_OK && !done)
         return;
-    if (status != CINF_OK) {
+    if (status != CINF_OK)
         model_drop_runtime(e, model);
-    } else {
-        cinf_meter_set_loaded(e->meter, model->account, true);
-        memory_gauges_update(e);
-    }
     pthread_mutex_lock(&e->lock);
-    if (status == CINF_OK)
-        list_model(e, model);
+    if (status != CINF_OK)
+        remove_load(e, load);
     finish_load(e, load, status, status == CINF_OK ? "" : cinf_last_error());
     pthread_mutex_unlock(&e->lock);
 }
@@ -188,8 +230,10 @@ void model_loads_abort(struct cinf_engine *e)
         /* While the lock was released a caller may have removed its load. */
         load = has_runtime ? e->loads : load->next;
     }
-    while (e->loads)
-        finish_load(e, e->loads, CINF_ECLOSED, "the engine is closing");
+    while ((load = e->loads)) {
+        remove_load(e, load);
+        finish_load(e, load, CINF_ECLOSED, "the engine is closing");
+    }
 }
 
 /* ---- On the caller's thread ---------------------------------------------------------------- */
@@ -233,13 +277,12 @@ static enum cinf_status new_model(struct cinf_model **out, struct cinf_engine *e
     return CINF_OK;
 }
 
-/* A model's name is its account's and its handle's, so one is loaded under it at a time.  Caller holds
+/* A model's name is its account's and its handle's, so one is found under it at a time.  Caller holds
  * engine.lock. */
-static bool is_taken(const struct cinf_engine *e, const char *name)
+static bool is_taken(const struct cinf_engine *e, const char *name, bool replace)
 {
-    for (const struct cinf_model *m = e->models; m; m = m->next)
-        if (strcmp(m->name, name) == 0)
-            return true;
+    if (!replace && find_named(e, name))
+        return true;
     for (const struct model_load *l = e->loads; l; l = l->next)
         if (strcmp(l->model->name, name) == 0)
             return true;
@@ -253,10 +296,15 @@ static enum cinf_status begin_load(struct cinf_engine *e, void *context)
     struct model_load *load = context;
     struct cinf_model *model = load->model;
     pthread_mutex_lock(&e->lock);
-    bool taken = is_taken(e, model->name);
+    bool taken = is_taken(e, model->name, load->replace);
+    const struct cinf_model *old = load->replace ? find_named(e, model->name) : NULL;
     pthread_mutex_unlock(&e->lock);
     if (taken)
-        return cinf_fail(CINF_EEXIST, "a model named %s is loaded already", model->name);
+        return cinf_fail(CINF_EEXIST, "a model named %s is loaded already, or is being loaded", model->name);
+    if (old) {
+        load->replaced_kv = model_kv_bytes(old->runtime);
+        load->replaced_slots = old->n_slots;
+    }
     TRY(cinf_meter_add_model(e->meter, model->name, &model->account));
     pthread_mutex_lock(&e->lock);
     load->next = e->loads;
@@ -314,18 +362,28 @@ static enum cinf_status write_notes(struct cinf_model *model, const struct model
     return model->notes ? CINF_OK : cinf_fail(CINF_ENOMEM, "no memory for a model");
 }
 
+/* What the model's cache may take: half of what is left, so that there is room for other models.  One that
+ * replaces another gets as much as if that one were gone, as far as there is so much. */
+static uint64_t kv_bytes_for(struct cinf_engine *e, struct model_load *load)
+{
+    pthread_mutex_lock(&e->lock);
+    uint64_t left = e->kv_memory > e->kv_used ? e->kv_memory - e->kv_used : 0;
+    pthread_mutex_unlock(&e->lock);
+    load->kv_bytes = (left + load->replaced_kv) / 2;
+    if (load->kv_bytes < load->replaced_kv)
+        load->kv_bytes = load->replaced_kv;
+    return load->kv_bytes < left ? load->kv_bytes : left;
+}
+
 /* Everything that needs neither the device nor the scheduler. */
-static enum cinf_status open_files(struct model_stream **stream, struct cinf_model *model,
+static enum cinf_status open_files(struct model_stream **stream, struct model_load *load,
                                    const struct cinf_model_options *o)
 {
+    struct cinf_model *model = load->model;
     struct cinf_engine *e = model->engine;
-    pthread_mutex_lock(&e->lock);
-    uint64_t kv_left = e->kv_memory > e->kv_used ? e->kv_memory - e->kv_used : 0;
-    pthread_mutex_unlock(&e->lock);
     struct model_options options = { .weights_given = o->weights != CINF_WEIGHTS_AUTO,
                                      .weights = WEIGHTS_F32,
-                                     /* Half of what is left, so that there is room for other models. */
-                                     .kv_bytes = kv_left / 2,
+                                     .kv_bytes = kv_bytes_for(e, load),
                                      .slots_max = o->slots ? o->slots : SLOTS_DEFAULT,
                                      .untied_head = o->untied_head };
     if (options.weights_given)
@@ -336,6 +394,7 @@ static enum cinf_status open_files(struct model_stream **stream, struct cinf_mod
         TRY(cinf_config_named(&config, o->shape));
         TRY(model_stream_synthetic(stream, &config, 1, &options));
     } else {
+        TRY(cinf_files_identify(model->fingerprint, model->identity, o->folder));
         TRY(model_stream_open(stream, o->folder, &options));
         TRY(open_tokenizer(model));
     }
@@ -369,22 +428,57 @@ static enum cinf_status wait_until_done(struct model_load *load, struct model_st
     return CINF_OK;
 }
 
-static enum cinf_status free_stream(struct cinf_engine *e, void *stream)
+/* Weights of one version with the tokenizer of another, or half of each, must not be served. */
+static enum cinf_status check_unchanged(const struct cinf_model *model)
 {
-    (void)e;
-    model_stream_free(stream);
+    char fingerprint[CINF_DIGEST_TEXT], identity[CINF_DIGEST_TEXT];
+    if (!*model->identity)
+        return CINF_OK;
+    TRY(cinf_files_identify(fingerprint, identity, model->folder));
+    if (strcmp(identity, model->identity) != 0)
+        return cinf_fail(CINF_EIO, "%s: its files changed while they were loaded", model->folder);
     return CINF_OK;
 }
 
-/* Removes a load that failed before the scheduler finished it, and frees the stream, which may have memory on
- * the device: on the scheduler's thread, which owns the device, or after that thread has stopped. */
-static void end_load(struct cinf_engine *e, struct model_load *load, struct model_stream *stream)
+/* On the scheduler's thread. */
+static enum cinf_status list_load(struct cinf_engine *e, void *context)
+{
+    struct model_load *load = context;
+    cinf_meter_set_loaded(e->meter, load->model->account, true);
+    memory_gauges_update(e);
+    pthread_mutex_lock(&e->lock);
+    remove_load(e, load);
+    list_model(e, load->model);
+    pthread_mutex_unlock(&e->lock);
+    return CINF_OK;
+}
+
+struct leftovers {
+    struct cinf_model *model; /* NULL: it is listed, and keeps its runtime */
+    struct model_stream *stream;
+};
+
+/* On the scheduler's thread. */
+static enum cinf_status free_leftovers(struct cinf_engine *e, void *context)
+{
+    struct leftovers *left = context;
+    model_stream_free(left->stream);
+    if (left->model)
+        model_drop_runtime(e, left->model);
+    return CINF_OK;
+}
+
+/* Removes a load that failed before it was listed, and frees the stream and a runtime that nothing will use,
+ * which have memory on the device: on the scheduler's thread, which owns the device, or after that thread has
+ * stopped; it has freed the runtime then. */
+static void end_load(struct cinf_engine *e, struct model_load *load, struct model_stream *stream, bool listed)
 {
     pthread_mutex_lock(&e->lock);
     remove_load(e, load);
     pthread_cond_signal(&e->work);
     pthread_mutex_unlock(&e->lock);
-    bool freed = scheduler_call(e, free_stream, stream) == CINF_OK;
+    struct leftovers left = { listed ? NULL : load->model, stream };
+    bool freed = scheduler_call(e, free_leftovers, &left) == CINF_OK;
     pthread_mutex_lock(&e->lock);
     while (!freed && !e->stopped)
         pthread_cond_wait(&e->changed, &e->lock);
@@ -401,11 +495,15 @@ static enum cinf_status load_model(struct model_load *load, const struct cinf_mo
     struct model_stream *stream = NULL;
     char message[sizeof load->message];
     TRY(scheduler_call(e, begin_load, load));
-    enum cinf_status status = open_files(&stream, load->model, o);
+    enum cinf_status status = open_files(&stream, load, o);
     if (status == CINF_OK)
         status = wait_until_done(load, stream, o);
+    if (status == CINF_OK)
+        status = check_unchanged(load->model);
+    if (status == CINF_OK)
+        status = scheduler_call(e, list_load, load);
     snprintf(message, sizeof message, "%s", cinf_last_error());
-    end_load(e, load, stream);
+    end_load(e, load, stream, status == CINF_OK);
     return status == CINF_OK ? CINF_OK : cinf_fail_again(status, message);
 }
 
@@ -414,7 +512,7 @@ enum cinf_status cinf_model_load(struct cinf_model **out, struct cinf_engine *en
 {
     struct cinf_model_options o = { CINF_MODEL_OPTIONS };
     TRY(versioned_read(&o, sizeof o, options));
-    struct model_load load = { 0 };
+    struct model_load load = { .replace = o.replace };
     TRY(new_model(&load.model, engine, &o));
     enum cinf_status status = load_model(&load, &o);
     if (status == CINF_OK)

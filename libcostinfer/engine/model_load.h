@@ -17,7 +17,12 @@ struct model_load {
     struct model_load *next; /* in engine.loads */
     struct cinf_model *model;
     struct model_stream *stream; /* NULL while its caller's thread still reads configuration and tokenizer */
-    bool done;
+    bool replace;                /* the options say so */
+    uint64_t kv_bytes;           /* what its cache would get if the replaced model were gone */
+    uint64_t replaced_kv;        /* bytes of the replaced model's cache; 0: it replaces none */
+    uint32_t replaced_slots;     /* likewise */
+    bool planned;                /* memory has room for it */
+    bool done;                   /* its runtime is complete, or it has failed */
     enum cinf_status status;
     char message[512];
     atomic_uint_fast64_t bytes_done;
@@ -25,7 +30,8 @@ struct model_load {
     uint64_t min_ns[2]; /* and the shortest of them: of one row, and of TIMED_ROWS more */
 };
 
-/* The first load whose files are open, or NULL.  Caller holds engine.lock. */
+/* The first load whose files are open and whose runtime is not complete, or NULL.  Caller holds engine.lock.
+ */
 struct model_load *model_load_ready(struct cinf_engine *e);
 
 /* One piece of such a load. */

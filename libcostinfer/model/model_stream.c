@@ -192,6 +192,27 @@ static enum cinf_status start(struct model_stream *s, struct device *device)
     return backend->kv_new(&m->kv, device, &m->program, m->slots);
 }
 
+/* Of a weight; what the devices keep beside it (scales, sums, a second copy of the head) is more. */
+static uint64_t bits_of(const struct weight_spec *spec, enum weights_type type)
+{
+    static const uint64_t bits[] = {
+        [WEIGHTS_F32] = 32, [WEIGHTS_F16] = 16, [WEIGHTS_BF16] = 16, [WEIGHTS_INT8] = 8, [WEIGHTS_INT4] = 4
+    };
+    return spec->role == WEIGHT_VECTOR ? 32 : bits[type];
+}
+
+struct model_plan model_stream_plan(const struct model_stream *s, struct device *device)
+{
+    const struct model *m = s->model;
+    struct model_plan plan = { .slot_bytes = device->backend->kv_slot_bytes(device, &m->program) };
+    for (uint32_t i = 0; i < m->program.n_specs; i++)
+        plan.weight_bytes +=
+            (uint64_t)m->specs[i].rows * m->specs[i].cols * bits_of(&m->specs[i], s->options.weights) / 8;
+    uint64_t slots = s->options.kv_bytes / plan.slot_bytes;
+    plan.slots = slots < s->options.slots_max ? (uint32_t)slots : s->options.slots_max;
+    return plan;
+}
+
 /* The index of the first element that is not finite in float32, or n.  It looks at the exponent's bits, which
  * needs no conversion; a double beyond float32's range would become infinite. */
 static uint64_t first_not_finite(const void *elements, uint64_t n, enum cinf_dtype dtype)

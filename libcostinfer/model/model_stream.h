@@ -41,6 +41,14 @@ const struct cinf_config *model_stream_config(const struct model_stream *stream)
 uint64_t model_stream_bytes_total(const struct model_stream *stream);
 uint64_t model_stream_bytes_done(const struct model_stream *stream);
 
+/* What the model will take on the device: its weights at least, a slot of its cache, and how many slots the
+ * options allow.  On the thread that owns the device. */
+struct model_plan {
+    uint64_t weight_bytes, slot_bytes;
+    uint32_t slots;
+};
+struct model_plan model_stream_plan(const struct model_stream *stream, struct device *device);
+
 /* Does the next piece of work, about `budget_ns` long and at least a chunk of about a megabyte, on the thread
  * that owns the device.  *done when nothing is left.  The first call takes the device's memory: CINF_ENOMEM
  * when kv_bytes is less than one slot.  From the first call on, the stream may be freed only on that thread;

@@ -74,7 +74,7 @@ class ProfileRow(Structure):
 class ModelOptions(Sized):
     _fields_ = [("struct_size", c_size_t), ("name", c_char_p), ("folder", c_char_p), ("shape", c_char_p),
                 ("weights", c_uint), ("slots", c_uint32), ("untied_head", c_bool), ("progress", Progress),
-                ("progress_context", c_void_p)]
+                ("progress_context", c_void_p), ("replace", c_bool)]
 
 
 class Config(Structure):
@@ -88,7 +88,7 @@ class ModelInfo(Sized):
     _fields_ = [("struct_size", c_size_t), ("name", c_char_p), ("folder", c_char_p), ("notes", c_char_p),
                 ("account", c_uint32), ("config", Config), ("weights", c_uint), ("parameters", c_uint64),
                 ("slots", c_uint32), ("loaded", c_bool), ("loaded_at", c_int64), ("weight_bytes", c_uint64),
-                ("greedy_bytes", c_uint64)]
+                ("greedy_bytes", c_uint64), ("fingerprint", c_char_p), ("identity", c_char_p)]
 
 
 class LogitBias(Checked):

@@ -63,3 +63,15 @@ void sha256(uint8_t digest[SHA256_BYTES], const void *bytes, size_t n)
     for (int i = 0; i < SHA256_BYTES; i++)
         digest[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
 }
+
+void sha256_text(char text[SHA256_TEXT], const void *bytes, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t digest[SHA256_BYTES];
+    sha256(digest, bytes, n);
+    for (int i = 0; i < SHA256_BYTES; i++) {
+        text[2 * i] = digits[digest[i] >> 4];
+        text[2 * i + 1] = digits[digest[i] & 15];
+    }
+    text[SHA256_TEXT - 1] = '\0';
+}
