@@ -83,6 +83,7 @@ EXAMPLES = {
     "costd_queue_limit": "max by (instance) (costd_queue_limit)",
     "costd_daily_budget_dollars": "sum(increase(model_estimated_cost_dollars_total[24h]))\n"
                                   "  / scalar(max(costd_daily_budget_dollars))",
+    "costd_key_lines_refused": "max by (instance) (costd_key_lines_refused) > 0",
     "costd_key_device_seconds_total": "sum by (key) (rate(costd_key_device_seconds_total[5m]))",
     "costd_key_cost_dollars_total": "sum by (key) (increase(costd_key_cost_dollars_total[24h]))",
     "process_cpu_seconds_total": "rate(process_cpu_seconds_total[5m])",

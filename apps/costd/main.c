@@ -207,6 +207,9 @@ static void reload(struct service *service)
 {
     if (service->keys && keys_reload(service->keys) != CINF_OK)
         log_message("error", "keys", "the keys stay as they were: %s", cinf_last_error());
+    else if (service->keys && keys_refused(service->keys) > 0)
+        log_message("error", "keys", "the keys were read again, but %u lines were refused",
+                    keys_refused(service->keys));
     else if (service->keys)
         log_message("info", "keys", "the keys were read again");
     fleet_reload(service->fleet);

@@ -40,7 +40,11 @@ def key_files_are_judged():
         good = digest("x")
         for text, words in (
                 ("", "no key"), ("# nothing\n", "no key"), ("a\n", "line 1: expected a name and a SHA-256"),
-                ("a %s\nb %s\n" % (good, good), "line 2: b"), ("a %s\na %s\n" % (good, digest("y")), "line 2: a"),
+                ("a %s\nb %s\n" % (good, good), "line 2: b"), ("a %s\na %s\n" % (good, good), "line 2: a"),
+                ("a %s\na %s\na %s\n" % (good, digest("y"), digest("z")), "line 3: a"),
+                ("a %s\nb %s\n" % (good, digest("")), "line 2: b: this is the digest of an empty key"),
+                ("".join("n%d %s\n" % (i, digest(str(i))) for i in range(1001)), "line 1001: n1000"),
+                ("a %s\n%s\n" % (good, "x" * 2000), "line 2: it is longer"),
                 ("a %s\n" % good[:-1], "64 hexadecimal"), ("a %sg\n" % good[:-1], "64 hexadecimal"),
                 ("a %s boss\n" % good, "admin"), ("a %s admin x\n" % good, "admin"),
                 ("a/b %s\n" % good, "letters"), ("anonymous %s\n" % good, "letters"),
@@ -60,7 +64,7 @@ def key_files_are_judged():
 
 
 def keys_are_read_again():
-    """On SIGHUP: keys come, go and change hands of their names; a bad file changes nothing."""
+    """On SIGHUP: keys come, go and change hands of their names."""
     with temp_folder() as folder:
         path = key_file(folder)
 
@@ -70,19 +74,16 @@ def keys_are_read_again():
                 f.write(text)
             os.replace(path + ".new", path)
             server.signal(signal.SIGHUP)
-            server.await_log(lambda l: l["event"] == "keys" and l["message"].startswith(line)
-                             and l in server.lines[n:])
+            server.await_log(lambda l: l["event"] == "keys" and l["message"] == line and l in server.lines[n:])
 
-        def statuses():
-            return [server.get("/v1/models", **bearer(k)).status for k in (ALICE, BOB, ROOT, "sk-eve-" + CANARY)]
+        def statuses(*others):
+            return [server.get("/v1/models", **bearer(k)).status
+                    for k in (ALICE, BOB, ROOT, "sk-eve-" + CANARY, *others)]
 
         with Costd(*MODELS[:2], "--cpu-cost-per-hour", "1", "--keys", path) as server:
             equal(statuses(), [200, 200, 200, 401])
             ask = {"prompt": "Once", "max_tokens": 3}
             equal(server.ask("POST", "/v1/generate/small", ask, bearer(BOB)).status, 200)
-            for bad in ("", "alice %s\n" % digest(ALICE)[:-1], "alice %s\nalice %s\n" % (digest("a"), digest("b"))):
-                rewrite(bad, "the keys stay as they were: ")
-                equal(statuses(), [200, 200, 200, 401], bad)
             # bob goes, eve comes as an admin, root is none any more, alice has a new key.
             rewrite("eve %s admin\nroot %s\nalice %s\n" % (digest("sk-eve-" + CANARY), digest(ROOT), digest("new")))
             equal(statuses(), [401, 401, 200, 200])
@@ -100,10 +101,91 @@ def keys_are_read_again():
             equal(total(after, "costd_key_device_seconds_total", key="bob"),
                   total(m, "costd_key_device_seconds_total", key="bob"))
             equal(server.ask("PUT", "/admin/price", {"dollars_per_hour": "2"}, bearer("again")).status, 202)
+            # Without the file nothing is known of any key.
             os.unlink(path)
             server.signal(signal.SIGHUP)
             server.await_log(lambda l: l["event"] == "keys" and path in l["message"])
             equal(server.get("/v1/models", **bearer("again")).status, 200)
+
+
+def what_left_the_file_is_shut_out():
+    """Whatever else is wrong in it; lines that are good apply, and each that is refused is named."""
+    with temp_folder() as folder:
+        path = key_file(folder)
+        a, b, r = ("%s %s" % (n, digest(k)) for n, k in (("alice", ALICE), ("bob", BOB), ("root", ROOT)))
+        r += " admin"
+        many = "\n".join("n%d %s" % (i, digest("n%d" % i)) for i in range(1100))
+        with Costd(*MODELS[:2], "--keys", path) as server:
+            for lines, refused in (
+                    ([r, a, "carol"], 1), ([a, r, "carol %s" % digest("c")[:-1]], 1),
+                    ([a, r, "carol %s" % digest("")], 1), ([a, r, "carol %s boss" % digest("c")], 1),
+                    ([a, r, "carol %s" % digest(ALICE), "dave %s" % digest(ROOT)], 2), ([a, r, "x\0y"], 1),
+                    (["bob %s" % digest(BOB)[:-1], a, r], 1), (["b\xe9b %s" % digest(BOB), a, r], 1),
+                    ([a, r, "z" * 5000], 1), ([a, r, "# " + "z" * (3 << 20)], 0),
+                    ([a, r, many], 1100 - 997), ([a, r, *(["nonsense"] * 3000)], 3000)):
+                with open(path, "w") as f:
+                    f.write("\n".join((a, b, r)) + "\n")
+                for text in (None, "\n".join(lines)):
+                    if text is not None:
+                        with open(path, "w", encoding="latin-1") as f:
+                            f.write(text)
+                    n = len(server.lines)
+                    server.signal(signal.SIGHUP)
+                    line = server.await_log(lambda l: l["event"] == "keys" and l in server.lines[n:])
+                equal(line["message"], "the keys were read again" +
+                      (", but %d lines were refused" % refused if refused else ""), lines[-1][:100])
+                told = [l for l in server.lines[n:] if l["event"] == "key_file" and "line" in l["message"]]
+                equal(len(told), refused if refused <= 20 else 21)
+                gone = [l["message"] for l in server.lines[n:] if l["event"] == "key_gone"]
+                check("bob has no valid key any more" in gone, gone)
+                equal([server.get("/v1/models", **bearer(k)).status for k in (ALICE, BOB, ROOT)], [200, 401, 200])
+                metrics = parse_metrics(server.get("/metrics", **bearer(ROOT)).body.decode())
+                equal(total(metrics, "costd_key_lines_refused"), refused)
+            # A name more than there can be accounts: the others change.
+            with open(path, "w") as f:
+                f.write("\n".join((r, "one-more %s" % digest("m"), "alice %s" % digest("new"))))
+            server.signal(signal.SIGHUP)
+            line = server.await_log(lambda l: l["event"] == "key_file" and "one-more" in l["message"])
+            check("line 2" in line["message"] and "1000 names" in line["message"], line)
+            server.await_log(lambda l: l["event"] == "keys" and "but 1 lines were refused" in l["message"]
+                             and l in server.lines[server.lines.index(line):])
+            equal([server.get("/v1/models", **bearer(k)).status for k in ("m", "new", ALICE)], [401, 200, 401])
+            # Nothing is left in it.
+            open(path, "w").close()
+            server.signal(signal.SIGHUP)
+            server.await_log(lambda l: l["event"] == "key_gone" and l["message"].startswith("root "))
+            equal([server.get("/v1/models", **bearer(k)).status for k in ("new", ROOT, "")], [401] * 3)
+
+
+def a_name_has_two_keys():
+    """A new key is valid before the old one is withdrawn, and both are one account."""
+    with temp_folder() as folder:
+        path = key_file(folder, "a %s\nroot %s admin\na %s admin\n" % (digest("old"), digest(ROOT), digest("new")))
+        os.chmod(path, 0o644)
+        with Costd(*MODELS[:2], "--keys", path) as server:
+            ask = {"prompt": "Once", "max_tokens": 3}
+            for key in ("old", "new"):
+                equal(server.ask("POST", "/v1/generate/small", ask, bearer(key)).status, 200)
+            server.await_log(lambda l: [l["key"] for l in server.requests_logged()] == ["a", "a"])
+            # A name is an administrator's when each of its lines says so.
+            equal([server.ask("PUT", "/admin/price", {"dollars_per_hour": "1"}, bearer(k)).status
+                   for k in ("old", "new", ROOT)], [403, 403, 202])
+            for key, status in (("", 401), (" ", 401), ("old ", 401)):
+                equal(server.ask("GET", "/v1/models", None, {"Authorization": "Bearer " + key}).status, status)
+            with open(path, "w") as f:
+                f.write("root %s admin\na %s admin\n" % (digest(ROOT), digest("new")))
+            os.chmod(path, 0o600)
+            server.signal(signal.SIGHUP)
+            server.await_log(lambda l: l["event"] == "keys")
+            equal([server.get("/v1/models", **bearer(k)).status for k in ("old", "new", ROOT)], [401, 200, 200])
+            equal(server.ask("PUT", "/admin/price", {"dollars_per_hour": "1"}, bearer("new")).status, 202)
+            warned = [l for l in server.lines if l["event"] == "key_file"]
+            equal(len(warned), 1)
+            equal(warned[0]["level"], "warn")
+            check("mode 0644" in warned[0]["message"] and path in warned[0]["message"], warned)
+            os.chmod(path, 0o620)
+            server.signal(signal.SIGHUP)
+            server.await_log(lambda l: l["event"] == "key_file" and "may change it (mode 0620)" in l["message"])
 
 
 def keys_are_needed_and_accounted():
@@ -489,7 +571,8 @@ def sockets_of_systemd():
 
 
 if __name__ == "__main__":
-    run(key_files_are_judged, keys_are_read_again, keys_are_needed_and_accounted, a_key_sees_its_own_figures,
+    run(key_files_are_judged, keys_are_read_again, what_left_the_file_is_shut_out, a_name_has_two_keys,
+        keys_are_needed_and_accounted, a_key_sees_its_own_figures,
         the_metrics_listener_takes_over, public_addresses_need_keys, other_names_are_refused,
         every_listener_that_trusts_its_address_looks,
         pages_of_other_origins_change_nothing, a_unix_socket,

@@ -133,6 +133,9 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
         "Lines of the log that were not written, because stderr was read too slowly or not at "
         "all, or because writing to it failed.");
     cinf_exposition_integer(page, "costd_log_dropped_lines_total", NULL, 0, log_dropped());
+    integer(page, "costd_key_lines_refused", NULL,
+            "Lines of the key file that were refused when it was last read; 0 without a file.",
+            keys_refused(service->keys));
     if (!budget)
         return;
     cinf_exposition_family(page, "costd_daily_budget_dollars", CINF_METRIC_GAUGE, "dollars",
