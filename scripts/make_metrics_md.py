@@ -84,6 +84,10 @@ EXAMPLES = {
     "costd_daily_budget_dollars": "sum(increase(model_estimated_cost_dollars_total[24h]))\n"
                                   "  / scalar(max(costd_daily_budget_dollars))",
     "costd_key_lines_refused": "max by (instance) (costd_key_lines_refused) > 0",
+    "costd_reloads_total": 'sum by (outcome) (increase(costd_reloads_total{outcome!="applied"}[1h]))',
+    "costd_last_reload_successful": "min by (instance) (costd_last_reload_successful) == 0",
+    "costd_model_loads_total": 'increase(costd_model_loads_total{outcome="failed"}[1h])',
+    "costd_models_missing": "max by (instance) (costd_models_missing) > 0",
     "costd_key_device_seconds_total": "sum by (key) (rate(costd_key_device_seconds_total[5m]))",
     "costd_key_cost_dollars_total": "sum by (key) (increase(costd_key_cost_dollars_total[24h]))",
     "process_cpu_seconds_total": "rate(process_cpu_seconds_total[5m])",

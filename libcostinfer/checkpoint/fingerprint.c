@@ -68,8 +68,10 @@ static enum cinf_status list_names(char ***out, size_t *n_out, const char *folde
     if (!dir) {
         int error = errno;
         mem_free(names);
-        return cinf_fail(error == ENOENT || error == ENOTDIR ? CINF_ENOTFOUND : CINF_EIO, "%s: %s", folder,
-                         strerror(error));
+        return cinf_fail(error == ENOENT || error == ENOTDIR ? CINF_ENOTFOUND
+                         : error == ENOMEM                   ? CINF_ENOMEM
+                                                             : CINF_EIO,
+                         "%s: %s", folder, strerror(error));
     }
     enum cinf_status status = CINF_OK;
     for (const struct dirent *entry; status == CINF_OK && (entry = readdir(dir));) {

@@ -20,20 +20,34 @@ def ids(server):
 
 def change(server):
     """Everything, on a server whose port is one for administration."""
-    def accepted(reply):
-        equal((reply.status, reply.json), (202, {"status": "accepted"}), reply.body)
+    def accepted(reply, name=None):
+        wanted = {"status": "accepted"}
+        if name:
+            wanted.update(id=name, href="/admin/models/" + name)
+            equal(reply.headers.get("location", wanted["href"]), wanted["href"])
+        equal((reply.status, reply.json), (202, wanted), reply.body)
 
-    accepted(server.post("/admin/models", {"id": "large", "folder": LARGE}))
+    def refused(reply, *words):
+        equal((reply.status, reply.error["code"], reply.error["param"]), (400, "invalid_value", "folder"), reply.body)
+        check(all(w in reply.error["message"] for w in words), reply.body)
+
+    accepted(server.post("/admin/models", {"id": "large", "folder": LARGE}), "large")
     until(lambda: ids(server) == ["large", "small"], "large is loaded")
-    accepted(server.ask("DELETE", "/admin/models/small"))
+    accepted(server.ask("DELETE", "/admin/models/small"), "small")
     until(lambda: ids(server) == ["large"], "small is unloaded")
-    accepted(server.post("/admin/models", {"id": "large", "folder": SMALL}))
+    accepted(server.post("/admin/models", {"id": "large", "folder": SMALL}), "large")
     folder = os.path.realpath(SMALL)
     server.await_log(lambda l: l["event"] == "model_loaded" and l["model"] == "large" and
                      os.path.realpath(l["folder"]) == folder)
-    accepted(server.post("/admin/models", {"id": "nothing", "folder": "/nowhere"}))
+    refused(server.post("/admin/models", {"id": "nothing", "folder": "/nowhere"}), "/nowhere", "No such file")
     server.await_log(lambda l: l["event"] == "model_failed")
     equal(ids(server), ["large"])
+    seen = server.get("/admin/models/nothing").json
+    equal((seen["state"], seen["wanted"], seen["serving"], seen["fingerprint"]), ("failed", False, False, None))
+    check("/nowhere" in seen["error"], seen)
+    equal(server.post("/v1/generate/nothing", {"prompt": "a"}).status, 404)
+    equal(server.get("/ready").json, {"status": "ok"})
+    equal(sorted(m["id"] for m in server.get("/admin/models").json["data"]), ["large", "nothing"])
 
     for method, path, body, status, code, param in (
             ("POST", "/admin/models", {"id": "x"}, 400, "invalid_value", "folder"),

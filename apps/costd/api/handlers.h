@@ -25,6 +25,8 @@ void get_model(struct exchange *x, const char *name);
 struct cinf_model *model_for(struct exchange *x, const char *name, struct cinf_model_info *info);
 
 /* admin_api.c */
+void admin_models(struct exchange *x, const char *unused);
+void admin_model(struct exchange *x, const char *name);
 void admin_load(struct exchange *x, const char *unused);
 void admin_unload(struct exchange *x, const char *name);
 void admin_price(struct exchange *x, const char *unused);

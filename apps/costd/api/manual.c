@@ -49,9 +49,12 @@ void manual_print(void)
         "answer 503 at /ready and keep serving for --shutdown-delay, then stop taking requests, let "
         "running ones end for --drain-seconds, exit 0; a second signal ends the delay, or the "
         "requests");
-    columns_print("SIGHUP",
-                  "read the keys and the file again while requests go on: prices and the daily budget "
-                  "change, new models load, missing ones unload");
+    columns_print(
+        "SIGHUP",
+        "read the keys and the file again while requests go on: prices and the daily budget change, models "
+        "that are new or whose files have changed load, missing ones unload; a model that cannot be loaded "
+        "leaves the one that serves as it is, and the log says what was applied, refused, or needs a "
+        "restart");
     printf(
         "\n"
         "LOG\n"

@@ -145,6 +145,37 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
                          cinf_cost_of(UINT64_C(3600000000000), budget));
 }
 
+static void add_outcomes(struct cinf_exposition *page, const char *name, const char *help,
+                         const char *const names[], const uint64_t counts[], int n)
+{
+    cinf_exposition_family(page, name, CINF_METRIC_COUNTER, NULL, help);
+    for (int i = 0; i < n; i++) {
+        const struct cinf_label label = { "outcome", names[i] };
+        cinf_exposition_integer(page, name, &label, 1, counts[i]);
+    }
+}
+
+static void add_fleet(struct cinf_exposition *page, struct service *service)
+{
+    static const char *const reloads[RELOAD_OUTCOMES] = { "applied", "partial", "refused" };
+    static const char *const loads[LOAD_OUTCOMES] = { "loaded", "unchanged", "failed" };
+    struct fleet_counts counts;
+    fleet_count(service->fleet, &counts);
+    add_outcomes(page, "costd_reloads_total",
+                 "Readings of the settings after SIGHUP: applied, applied in part, or refused as a whole.",
+                 reloads, counts.reloads, RELOAD_OUTCOMES);
+    integer(
+        page, "costd_last_reload_successful", NULL,
+        "1 if the last reading of the settings was applied as a whole, or there was none since the start.",
+        counts.last_reload_good);
+    add_outcomes(
+        page, "costd_model_loads_total",
+        "Loads of models, at the start, after SIGHUP and by POST /admin/models; unchanged: the files "
+        "were those that are served.",
+        loads, counts.loads, LOAD_OUTCOMES);
+    integer(page, "costd_models_missing", NULL, "Models that should be served and are not.", counts.missing);
+}
+
 static void add_calls(struct cinf_exposition *page)
 {
     static const char *const classes[CALL_CLASSES] = { "2xx", "4xx", "5xx" };
@@ -217,6 +248,7 @@ void get_metrics(struct exchange *x, const char *unused)
         status = cinf_exposition_meter(page, cinf_engine_meter(service->engine));
         add_daemon(page, service);
         add_calls(page);
+        add_fleet(page, service);
         add_process(page);
         if (status == CINF_OK)
             status = add_keys(page, service, ALL_KEYS);

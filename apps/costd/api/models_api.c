@@ -56,6 +56,7 @@ static void put_model(struct json_writer *w, const struct cinf_model *model)
     json_put_text(w, "object", "model");
     json_put_i64(w, "created", info.loaded_at);
     json_put_text(w, "owned_by", "costinfer");
+    json_put_text(w, "fingerprint", info.fingerprint);
     json_open_object(w, "meta");
     json_put_u64(w, "n_ctx", info.config.n_positions);
     json_put_u64(w, "n_vocab", info.config.vocab_size);

@@ -191,6 +191,11 @@ void problem_loading(struct exchange *x, const char *what)
     answer(x, 503, SERVER, NULL, "loading", message, 2);
 }
 
+void problem_none_loaded(struct exchange *x)
+{
+    answer(x, 503, SERVER, NULL, "no_model_loaded", "none of the models that should be served is loaded", 5);
+}
+
 void problem_draining(struct exchange *x, int64_t account)
 {
     if (account != NO_ACCOUNT)

@@ -34,6 +34,7 @@ void problem_no_key(struct exchange *x);
 void problem_no_right(struct exchange *x);
 void problem_host(struct exchange *x, const char *host);
 void problem_origin(struct exchange *x, const char *origin); /* NULL: it did not say */
+void problem_none_loaded(struct exchange *x);
 void problem_loading(struct exchange *x, const char *what);
 void problem_draining(struct exchange *x, int64_t account);
 

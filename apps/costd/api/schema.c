@@ -151,6 +151,8 @@ static const struct property {
       NULL },
     { BODY_LOAD, "id", "string", 1, MODEL_NAME_BYTES_MAX, "the model's name", NULL },
     { BODY_LOAD, "folder", "string", 1, 0, "of the checkpoint, on the server", NULL },
+    { BODY_LOAD, "unload_first", "boolean null", 0, 0,
+      "unload the old model before the new one is loaded, where memory has no room for two", NULL },
     { BODY_PRICE, "dollars_per_hour", "string null", 0, 0, "such as \"0.10\"; null: unknown", NULL },
     { GENERATING, "stop", NULL, 0, 0, "the text ends before the first of these", put_stop },
     { GENERATING, "logit_bias", "object null", 0, 0, "tokens, and what is added to their logits",

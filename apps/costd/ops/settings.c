@@ -16,7 +16,7 @@
 
 enum { CONFIG_BYTES_MAX = 1 << 20 };
 
-enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, KV, BASIS, BUCKETS, HOSTS, MODEL, SWITCH };
+enum kind { TEXT, COUNT, SIZE, PRICE, WEIGHTS, KV, BASIS, RELOAD, BUCKETS, HOSTS, MODEL, SWITCH };
 
 struct option {
     const char *flag; /* "cpu-cost-per-hour"; the file's key has '_' for '-' */
@@ -74,6 +74,9 @@ static const struct option options[] = {
     { "share-prefixes", SWITCH, AT(share_prefixes), 0, 0, false, NULL,
       "reuse what was computed of a prompt's beginning across API keys; each then sees in cached_tokens what "
       "others have asked" },
+    { "reload", RELOAD, AT(unload_first), 0, 0, false, "swap|unload-first",
+      "how a model is loaded again: beside the old one, which serves until it is done (swap, the default), "
+      "or after it, where memory has no room for two" },
     { "queue", COUNT, AT(queue), 1, 65536, false, "N",
       "requests of one model that may wait for a slot, and 16 times as many over all models (default 256)" },
     { "shutdown-delay", COUNT, AT(delay_seconds), 0, 3600, false, "SECONDS",
@@ -175,6 +178,14 @@ static enum cinf_status set_basis(enum cinf_basis *out, const char *text)
     return CINF_OK;
 }
 
+static enum cinf_status set_reload(bool *unload_first, const char *text)
+{
+    if (strcmp(text, "swap") != 0 && strcmp(text, "unload-first") != 0)
+        return cinf_fail(CINF_EINVAL, "unknown way \"%s\"; expected swap or unload-first", text);
+    *unload_first = strcmp(text, "unload-first") == 0;
+    return CINF_OK;
+}
+
 static enum cinf_status set_buckets(struct settings *s, const char *text)
 {
     double bounds[LATENCY_BUCKETS_MAX];
@@ -271,6 +282,8 @@ static enum cinf_status set_option(struct settings *s, const struct option *o, c
         return CINF_OK;
     case BASIS:
         return set_basis(member_at(s, o), text);
+    case RELOAD:
+        return set_reload(member_at(s, o), text);
     case BUCKETS:
         return set_buckets(s, text);
     case MODEL:
@@ -491,69 +504,87 @@ void settings_free(struct settings *s)
     *s = (struct settings){ 0 };
 }
 
-enum cinf_status settings_put_model(struct settings *s, const char *name, const char *folder)
+enum cinf_status settings_check_model(const char *name, const char *folder)
 {
-    return set_model(s, name, folder);
+    struct settings scratch = { 0 };
+    enum cinf_status status = set_model(&scratch, name, folder);
+    settings_free(&scratch);
+    return status;
 }
 
-void settings_drop_model(struct settings *s, const char *name)
+static bool same_text(const char *a, const char *b)
 {
-    for (uint32_t i = 0; i < s->n_models; i++) {
-        if (strcmp(s->models[i].name, name) != 0)
-            continue;
-        mem_free(s->models[i].name);
-        mem_free(s->models[i].folder);
-        s->models[i] = s->models[--s->n_models];
-        s->models[s->n_models] = (struct model_setting){ 0 };
-        return;
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool same_setting(const struct settings *a, const struct settings *b, const struct option *o)
+{
+    const char *x = (const char *)a + o->offset, *y = (const char *)b + o->offset;
+    switch (o->kind) {
+    case TEXT:
+    case PRICE:
+    case HOSTS:
+        return same_text(*(char *const *)x, *(char *const *)y);
+    case COUNT:
+        return *(const uint32_t *)x == *(const uint32_t *)y;
+    case SIZE:
+        return *(const uint64_t *)x == *(const uint64_t *)y;
+    case WEIGHTS:
+        return *(const enum cinf_weights *)x == *(const enum cinf_weights *)y;
+    case KV:
+        return a->kv.given == b->kv.given && (!a->kv.given || a->kv.kv == b->kv.kv);
+    case BASIS:
+        return a->basis == b->basis;
+    case RELOAD:
+    case SWITCH:
+        return *(const bool *)x == *(const bool *)y;
+    case BUCKETS:
+        return a->n_latency_buckets == b->n_latency_buckets &&
+               memcmp(a->latency_buckets, b->latency_buckets,
+                      a->n_latency_buckets * sizeof *a->latency_buckets) == 0;
+    case MODEL:
+        break;
+    }
+    return true;
+}
+
+void settings_differences(const struct settings *a, const struct settings *b,
+                          void (*tell)(void *context, const char *flag), void *context)
+{
+    static const size_t applied[] = { AT(cpu_price), AT(gpu_price), AT(daily_budget),
+                                      AT(weights),   AT(slots),     AT(unload_first) };
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const struct option *o = &options[i];
+        bool is_applied = o->flag_only || o->kind == MODEL;
+        for (size_t k = 0; k < sizeof applied / sizeof *applied; k++)
+            is_applied |= o->kind != BUCKETS && o->offset == applied[k];
+        if (!is_applied && !same_setting(a, b, o))
+            tell(context, o->flag);
     }
 }
 
-enum cinf_status settings_put_price(struct settings *s, bool is_gpu, const char *dollars)
+enum cinf_status settings_check_folder(const char *folder)
 {
-    char **price = is_gpu ? &s->gpu_price : &s->cpu_price;
-    if (dollars)
-        return set_price(price, dollars);
-    mem_free(*price);
-    *price = NULL;
-    return CINF_OK;
-}
-
-enum cinf_status settings_copy_served(struct settings *out, const struct settings *s)
-{
-    struct settings copy = { 0 };
-    enum cinf_status status = CINF_OK;
-    for (uint32_t i = 0; i < s->n_models && status == CINF_OK; i++)
-        status = set_model(&copy, s->models[i].name, s->models[i].folder);
-    if (status == CINF_OK && s->cpu_price)
-        status = set_text(&copy.cpu_price, s->cpu_price);
-    if (status == CINF_OK && s->gpu_price)
-        status = set_text(&copy.gpu_price, s->gpu_price);
-    if (status != CINF_OK) {
-        settings_free(&copy);
-        return status;
+    struct cinf_config config;
+    struct cinf_tokenizer *tokenizer = NULL;
+    struct cinf_checkpoint *checkpoint = NULL;
+    enum cinf_status status = cinf_config_read(&config, folder);
+    if (status == CINF_OK) {
+        status = cinf_tokenizer_open(&tokenizer, folder);
+        if (status == CINF_ENOTFOUND) /* there is none: token ids are served */
+            status = CINF_OK;
     }
-    *out = copy;
-    return CINF_OK;
+    if (status == CINF_OK)
+        status = cinf_checkpoint_open(&checkpoint, folder);
+    cinf_tokenizer_free(tokenizer);
+    cinf_checkpoint_free(checkpoint);
+    return status;
 }
 
 enum cinf_status settings_check_models(const struct settings *s)
 {
     for (uint32_t i = 0; i < s->n_models; i++) {
-        const char *folder = s->models[i].folder;
-        struct cinf_config config;
-        struct cinf_tokenizer *tokenizer = NULL;
-        struct cinf_checkpoint *checkpoint = NULL;
-        enum cinf_status status = cinf_config_read(&config, folder);
-        if (status == CINF_OK) {
-            status = cinf_tokenizer_open(&tokenizer, folder);
-            if (status == CINF_ENOTFOUND) /* there is none: token ids are served */
-                status = CINF_OK;
-        }
-        if (status == CINF_OK)
-            status = cinf_checkpoint_open(&checkpoint, folder);
-        cinf_tokenizer_free(tokenizer);
-        cinf_checkpoint_free(checkpoint);
+        enum cinf_status status = settings_check_folder(s->models[i].folder);
         if (status != CINF_OK)
             return cinf_fail_in(status, "model %s: ", s->models[i].name);
     }

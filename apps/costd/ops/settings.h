@@ -45,6 +45,7 @@ struct settings {
     uint32_t head_seconds, body_seconds, idle_seconds, stall_seconds, ping_seconds;
     uint32_t connections, connections_per_address;
     uint64_t body_bytes;
+    bool unload_first; /* a model that is loaded again is unloaded before it is loaded */
     bool no_speculation, strict, insecure, check_config, version, help;
 };
 
@@ -53,19 +54,19 @@ struct settings {
 enum cinf_status settings_read(struct settings *out, int argc, char *const argv[]);
 void settings_free(struct settings *settings);
 
-/* Changes made by an operator: a model under a new or known name, one model less, another price (NULL: none).
- */
-enum cinf_status settings_put_model(struct settings *settings, const char *name, const char *folder);
-void settings_drop_model(struct settings *settings, const char *name);
-enum cinf_status settings_put_price(struct settings *settings, bool is_gpu, const char *dollars);
+/* CINF_EINVAL unless it could be a model in the settings. */
+enum cinf_status settings_check_model(const char *name, const char *folder);
 
-/* A copy of the models and prices alone. */
-enum cinf_status settings_copy_served(struct settings *out, const struct settings *settings);
+/* Calls `tell` with the flag of every setting that differs and that is not applied when the settings are read
+ * again. */
+void settings_differences(const struct settings *a, const struct settings *b,
+                          void (*tell)(void *context, const char *flag), void *context);
 
 /* Prints the manual's sections on flags and the file. */
 void settings_help(void);
 
-/* --check-config: opens every model's configuration, tokenizer and tensor table; loads nothing. */
-enum cinf_status settings_check_models(const struct settings *settings);
+/* Opens the configuration, the tokenizer and the tensor table of a model's folder; loads nothing. */
+enum cinf_status settings_check_folder(const char *folder);
+enum cinf_status settings_check_models(const struct settings *settings); /* --check-config: of every model */
 
 #endif
