@@ -151,7 +151,7 @@ START_TEST(a_failed_replacement_changes_nothing)
     folder = tiny_model();
     snprintf(path, sizeof path, "%s/merges.txt", folder);
     ck_assert_int_eq(remove(path), 0);
-    ck_fails(replace(&none, folder), CINF_ENOTFOUND, "merges.txt");
+    ck_fails(replace(&none, folder), CINF_EFORMAT, "merges.txt");
     ck_assert_ptr_eq(found_model(), small);
     ck_assert_int_eq(wait_for_end(r), CINF_FINISH_LENGTH);
     cinf_request_free(r);

@@ -41,6 +41,7 @@ FAULTS = {
     "no weights": (lambda f: os.unlink(f + "/model.safetensors"), "model.safetensors"),
     "weights that are not numbers": (lambda f: write_into(f + "/model.safetensors", b"\xff" * 8, -8), "not finite"),
     "no tokenizer": (lambda f: os.unlink(f + "/vocab.json"), "vocab.json"),
+    "no file of a tokenizer": (lambda f: (os.unlink(f + "/vocab.json"), os.unlink(f + "/merges.txt")), "no tokenizer"),
     "a broken tokenizer": (lambda f: truncate(f + "/vocab.json"), "vocab.json"),
     "no configuration": (lambda f: os.unlink(f + "/config.json"), "config.json"),
     "a broken configuration": (lambda f: truncate(f + "/config.json"), "config.json"),

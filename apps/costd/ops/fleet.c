@@ -211,6 +211,30 @@ static enum cinf_status try_load(struct fleet *f, const char *name, const char *
     return CINF_OK;
 }
 
+/* Whether requests with text are served under that name. */
+static bool serves_text(const struct fleet *f, const char *name)
+{
+    struct cinf_model *model;
+    if (cinf_model_find(&model, f->engine, name) != CINF_OK)
+        return false;
+    bool has = cinf_model_tokenizer(model) != NULL;
+    cinf_model_release(model);
+    return has;
+}
+
+/* What can be known of a folder before its weights are loaded.  A model that serves text is not replaced by
+ * one that can serve token ids alone: its tokenizer was forgotten. */
+static enum cinf_status check_successor(const struct fleet *f, const char *name, const char *folder)
+{
+    bool has_tokenizer;
+    TRY(settings_check_folder(folder, &has_tokenizer));
+    if (!has_tokenizer && serves_text(f, name))
+        return cinf_fail(
+            CINF_ENOTFOUND,
+            "%s: there is no tokenizer file, and the model that it would replace has a tokenizer", folder);
+    return CINF_OK;
+}
+
 static enum cinf_status begin_load(struct fleet *f, const char *name, const char *folder)
 {
     struct roster_entry *entry;
@@ -248,7 +272,7 @@ static enum cinf_status load_changed(struct fleet *f, const char *name, const ch
     if (is_unchanged(f, name, identity))
         return CINF_OK;
     if (unload_first) {
-        TRY(settings_check_folder(folder));
+        TRY(check_successor(f, name, folder));
         unload_served(f, name);
     }
     return try_load(f, name, folder);
@@ -388,7 +412,7 @@ static bool check_model(struct fleet *f, const struct model_setting *m)
         bool served = is_served(f, roster_find(&f->roster, m->name), identity);
         pthread_mutex_unlock(&f->lock);
         if (!served)
-            status = settings_check_folder(m->folder);
+            status = check_successor(f, m->name, m->folder);
     }
     if (status != CINF_OK)
         note_failure(f, m->name, m->folder, KEEP_NONE);
@@ -584,14 +608,14 @@ static enum cinf_status look_at(struct fleet *f, const char *name, const char *f
     char fingerprint[CINF_DIGEST_TEXT], identity[CINF_DIGEST_TEXT];
     TRY(cinf_files_identify(fingerprint, identity, folder));
     *unchanged = stays_served(f, name, folder, identity);
-    return *unchanged ? CINF_OK : settings_check_folder(folder);
+    return *unchanged ? CINF_OK : check_successor(f, name, folder);
 }
 
 enum cinf_status fleet_load(struct fleet *f, const char *name, const char *folder, bool unload_first,
                             bool *unchanged, const char **param)
 {
     *param = "folder";
-    TRY(settings_check_model(name, folder));
+    TRY(model_setting_check(name, folder));
     enum cinf_status status = look_at(f, name, folder, unchanged);
     if (status != CINF_OK) {
         note_failure(f, name, folder, KEEP_PENDING);

@@ -504,7 +504,7 @@ void settings_free(struct settings *s)
     *s = (struct settings){ 0 };
 }
 
-enum cinf_status settings_check_model(const char *name, const char *folder)
+enum cinf_status model_setting_check(const char *name, const char *folder)
 {
     struct settings scratch = { 0 };
     enum cinf_status status = set_model(&scratch, name, folder);
@@ -563,7 +563,7 @@ void settings_differences(const struct settings *a, const struct settings *b,
     }
 }
 
-enum cinf_status settings_check_folder(const char *folder)
+enum cinf_status settings_check_folder(const char *folder, bool *has_tokenizer)
 {
     struct cinf_config config;
     struct cinf_tokenizer *tokenizer = NULL;
@@ -576,6 +576,7 @@ enum cinf_status settings_check_folder(const char *folder)
     }
     if (status == CINF_OK)
         status = cinf_checkpoint_open(&checkpoint, folder);
+    *has_tokenizer = tokenizer != NULL;
     cinf_tokenizer_free(tokenizer);
     cinf_checkpoint_free(checkpoint);
     return status;
@@ -584,7 +585,8 @@ enum cinf_status settings_check_folder(const char *folder)
 enum cinf_status settings_check_models(const struct settings *s)
 {
     for (uint32_t i = 0; i < s->n_models; i++) {
-        enum cinf_status status = settings_check_folder(s->models[i].folder);
+        bool has_tokenizer;
+        enum cinf_status status = settings_check_folder(s->models[i].folder, &has_tokenizer);
         if (status != CINF_OK)
             return cinf_fail_in(status, "model %s: ", s->models[i].name);
     }

@@ -55,7 +55,7 @@ enum cinf_status settings_read(struct settings *out, int argc, char *const argv[
 void settings_free(struct settings *settings);
 
 /* CINF_EINVAL unless it could be a model in the settings. */
-enum cinf_status settings_check_model(const char *name, const char *folder);
+enum cinf_status model_setting_check(const char *name, const char *folder);
 
 /* Calls `tell` with the flag of every setting that differs and that is not applied when the settings are read
  * again. */
@@ -65,8 +65,9 @@ void settings_differences(const struct settings *a, const struct settings *b,
 /* Prints the manual's sections on flags and the file. */
 void settings_help(void);
 
-/* Opens the configuration, the tokenizer and the tensor table of a model's folder; loads nothing. */
-enum cinf_status settings_check_folder(const char *folder);
+/* Opens the configuration, the tokenizer (if there is any of its files) and the tensor table of a model's
+ * folder; loads nothing. */
+enum cinf_status settings_check_folder(const char *folder, bool *has_tokenizer);
 enum cinf_status settings_check_models(const struct settings *settings); /* --check-config: of every model */
 
 #endif
