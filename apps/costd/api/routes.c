@@ -103,8 +103,10 @@ bool route_endpoint(unsigned number, char name[ENDPOINT_NAME_BYTES])
         snprintf(name, ENDPOINT_NAME_BYTES, "other");
         return true;
     }
+    if (number > n_routes)
+        return false;
     const struct route *r = &routes[number - (OTHER_ENDPOINT + 1)];
-    if (number > n_routes || endpoint_of(r) != number)
+    if (endpoint_of(r) != number)
         return false;
     snprintf(name, ENDPOINT_NAME_BYTES, "%.*s", (int)endpoint_bytes(r), r->path);
     return true;
