@@ -2,6 +2,7 @@
 
 The linker marks a program for CET only when the system's start files carry the mark, too, and Debian's do not.
 So that mark is looked for in the object files of the tree."""
+import json
 import re
 import sys
 
@@ -64,7 +65,9 @@ def check_paths(path):
 
 need("readelf")
 machine = re.search(r"Machine: +(.*)", run("readelf", "--file-header", SHARED)).group(1)
-objects = [path for folder in ("libcostinfer", "apps") for path in sorted((BUILD / folder).rglob("*.o"))]
+# What the build knows: a folder that was built before may hold objects of sources that are gone.
+commands = json.loads((BUILD / "compile_commands.json").read_text())
+objects = sorted(BUILD / c["output"] for c in commands if c["output"].startswith(("libcostinfer/", "apps/")))
 n_producers = 0
 for path in [SHARED, *PROGRAMS]:
     check_linked(path, path in PROGRAMS)
