@@ -67,7 +67,8 @@ need("readelf")
 machine = re.search(r"Machine: +(.*)", run("readelf", "--file-header", SHARED)).group(1)
 # What the build knows: a folder that was built before may hold objects of sources that are gone.
 commands = json.loads((BUILD / "compile_commands.json").read_text())
-objects = sorted(BUILD / c["output"] for c in commands if c["output"].startswith(("libcostinfer/", "apps/")))
+outputs = [re.search(r" -o (\S+)", command["command"])[1] for command in commands]
+objects = sorted(BUILD / output for output in outputs if output.startswith(("libcostinfer/", "apps/")))
 n_producers = 0
 for path in [SHARED, *PROGRAMS]:
     check_linked(path, path in PROGRAMS)
