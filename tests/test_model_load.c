@@ -193,6 +193,17 @@ START_TEST(an_account_is_opened_before_a_load)
     ck_assert_uint_eq(s.n_models, 2);
     ck_assert_str_eq(s.models[1].name, "later");
     cinf_snapshot_free(&s);
+    /* A name too many is refused before a load, and those there are can still be loaded. */
+    enum cinf_status status = CINF_OK;
+    for (int i = 0; i < 2000 && status == CINF_OK; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "n%d", i);
+        status = cinf_engine_open_account(engine, name);
+    }
+    ck_assert_int_eq(status, CINF_EFULL);
+    struct cinf_model *model = NULL;
+    ck_ok(replace(&model, folder_of("stories-small")));
+    cinf_model_release(model);
 }
 END_TEST
 

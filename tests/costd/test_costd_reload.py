@@ -175,8 +175,8 @@ def a_file_of_settings_is_applied_as_a_whole_or_not():
                 equal([l["event"] for l in lines], ["reload"], bad)
                 check("nothing has changed: " in lines[0]["message"] and lines[0]["level"] == "error", lines)
                 metrics = server.metrics()
-                equal((total(metrics, "costinfer_price_dollars_per_hour"), total(metrics, "costd_daily_budget_dollars")),
-                      (1, 5), bad)
+                equal(total(metrics, "costinfer_price_dollars_per_hour"), 1, bad)
+                equal(total(metrics, "costd_daily_budget_dollars"), 5, bad)
                 equal(server.get("/v1/models/m").json["meta"]["n_embd"], 128, bad)
             equal(total(server.metrics(), "costd_reloads_total", outcome="refused"), 8)
             os.unlink(server.path)
@@ -312,8 +312,8 @@ def settings_that_need_a_restart_are_named():
         with server_in(folder, **first) as server:
             equal(events(server.hup(), "setting"), [])
             for key, value in (("queue", 8), ("latency_buckets", [1, 3]), ("no_speculation", False), ("kv", "f16"),
-                               ("basis", "cpu"), ("kv_memory", "65M"), ("stall_seconds", 3), ("body_bytes", "2M"), ("keys", "/nowhere"),
-                               ("strict", True), ("threads", 3), ("drain_seconds", 1)):
+                               ("basis", "cpu"), ("kv_memory", "65M"), ("stall_seconds", 3), ("body_bytes", "2M"),
+                               ("keys", "/nowhere"), ("strict", True), ("threads", 3), ("drain_seconds", 1)):
                 server.write(**{**first, key: value})
                 for _ in range(2):  # as long as it differs from what runs
                     lines = server.hup()
@@ -439,11 +439,12 @@ def prices_are_told_when_they_are_set():
             equal(total(server.metrics(), "costinfer_price_dollars_per_hour"), 1)
 
 
-def stream(server, port, model, out, stop):
+def stream(port, model, out, stop):
     """One client: streams without a pause; what came wrong goes to `out`."""
     body = json.dumps({"prompt": "Once upon a time", "max_tokens": 25, "ignore_eos": True, "stream": True})
+    headers = {"Content-Type": "application/json"}
     while not stop.is_set():
-        reply = Costd.ask(port, "POST", "/v1/generate/" + model, body, {"Content-Type": "application/json"}, timeout=120)
+        reply = Costd.ask(port, "POST", "/v1/generate/" + model, body, headers, timeout=120)
         done = reply.status == 200 and reply.events[-1] == "[DONE]"
         out.append((done, reply.status, reply.events[-2].get("device_seconds") if done else reply.body[-300:]))
 
@@ -465,7 +466,7 @@ def a_model_is_swapped_under_load():
 
             out, stop, idle = [], threading.Event(), descriptors()
             port = Port(server.await_log(lambda l: l["event"] == "listening")["port"])
-            threads = [threading.Thread(target=stream, args=(server, port, "m", out, stop)) for _ in range(16)]
+            threads = [threading.Thread(target=stream, args=(port, "m", out, stop)) for _ in range(16)]
             for thread in threads:
                 thread.start()
             memory = []

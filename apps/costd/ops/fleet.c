@@ -488,7 +488,7 @@ static void end_reload(struct fleet *f, enum reload_outcome outcome)
 
 static void apply(struct fleet *f, const struct settings *new)
 {
-    bool good[SERVED_MODELS_MAX];
+    bool good[SERVED_MODELS_MAX] = { false };
     f->weights = new->weights;
     f->slots = new->slots;
     for (uint32_t i = 0; i < new->n_models; i++)

@@ -251,7 +251,7 @@ static void log_gone(const struct keys *keys, const bool *was_valid, uint32_t n)
 /* What the file does not have is shut out first. */
 static enum cinf_status take_keys(struct keys *keys, struct reading *r)
 {
-    bool was_valid[KEYS_MAX], is_taken[KEYS_MAX];
+    bool was_valid[KEYS_MAX] = { false }, is_taken[KEYS_MAX] = { false };
     enum cinf_status status = CINF_OK;
     uint32_t n_before = keys->n;
     pthread_rwlock_wrlock(&keys->lock);
