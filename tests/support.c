@@ -1,9 +1,11 @@
 #include "support.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char *next_buffer(void)
@@ -86,4 +88,42 @@ const char *support_write(const char *folder, const char *name, const void *byte
     ck_assert_uint_eq(fwrite(bytes, 1, size, f), size);
     ck_assert_int_eq(fclose(f), 0);
     return path;
+}
+
+/* The letter of a thread's state; 'R' when it cannot be read: it has ended, or begun, just now. */
+static char state_of_thread(const char *id)
+{
+    char path[300], line[512];
+    snprintf(path, sizeof path, "/proc/self/task/%s/stat", id);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return 'R';
+    size_t n = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[n] = '\0';
+    const char *end = strrchr(line, ')'); /* of the name, which may hold anything */
+    return end && end[1] == ' ' ? end[2] : 'R';
+}
+
+static bool others_sleep(void)
+{
+    char self[64] = ""; /* "PID/task/ID" */
+    ck_assert_int_gt(readlink("/proc/thread-self", self, sizeof self - 1), 0);
+    DIR *threads = opendir("/proc/self/task");
+    ck_assert_ptr_nonnull(threads);
+    bool asleep = true;
+    for (struct dirent *entry; asleep && (entry = readdir(threads)) != NULL;) {
+        if (entry->d_name[0] == '.' || strcmp(entry->d_name, strrchr(self, '/') + 1) == 0)
+            continue;
+        char state = state_of_thread(entry->d_name);
+        asleep = state != 'R' && state != 'D';
+    }
+    closedir(threads);
+    return asleep;
+}
+
+void support_await_sleep(void)
+{
+    for (int n_asleep = 0; n_asleep < 10; n_asleep = others_sleep() ? n_asleep + 1 : 0)
+        nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
 }

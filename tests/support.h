@@ -43,4 +43,9 @@ char *support_temp_folder(void);
 /* Writes a file of n bytes (n = -1: strlen) in `folder`; returns its path, in a static buffer as above. */
 const char *support_write(const char *folder, const char *name, const void *bytes, long n);
 
+/* Waits until every other thread of this process has been waiting for something else than a processor for
+ * some milliseconds.  A thread that computes is runnable however busy the machine is, so this tells a pause
+ * from a thread that merely gets no turn. */
+void support_await_sleep(void);
+
 #endif

@@ -309,7 +309,7 @@ START_TEST(others_memory_is_watched)
     ck_assert_uint_eq(atomic_load(&meter->gpu_taken_bytes), 5000000);
     ck_assert_uint_eq(atomic_load(&meter->gpu_used_bytes), 0);
     use(7000000);
-    for (int i = 0; i < 500 && atomic_load(&meter->gpu_taken_bytes) != 7000000; i++)
+    for (int i = 0; i < 6000 && atomic_load(&meter->gpu_taken_bytes) != 7000000; i++)
         nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
     ck_assert_uint_eq(atomic_load(&meter->gpu_taken_bytes), 7000000);
     cinf_engine_close(engine);
