@@ -123,7 +123,7 @@ class Costd:
             self.raw.append(b"")
             self.arrived.notify_all()
 
-    def await_log(self, wanted, seconds=60):
+    def await_log(self, wanted, seconds=300):
         """The first line that is wanted, waiting for it."""
         end = time.monotonic() + seconds
         at = 0
@@ -145,7 +145,7 @@ class Costd:
         self.ended(code)
 
     def ended(self, code=0):
-        equal(self.process.wait(60), code, "exit status")
+        equal(self.process.wait(300), code, "exit status")
         self.reader.join(10)
         for raw in self.raw:
             check(not raw or raw.startswith(b"{"), "not a line of the log:", raw)
@@ -166,7 +166,7 @@ class Costd:
 
     # ---- HTTP
 
-    def ask(self, method, path, body=None, headers=None, timeout=60):
+    def ask(self, method, path, body=None, headers=None, timeout=300):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         headers = dict(headers or {})
         if body is not None and not isinstance(body, (bytes, str)):
@@ -216,7 +216,7 @@ class Costd:
     def open_stream(self, model, **fields):
         """A socket on which a stream has begun."""
         body = json.dumps({"prompt": "Hello", "stream": True, **fields}).encode()
-        s = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=300)
         s.sendall(b"POST /v1/generate/%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                   b"Content-Length: %d\r\n\r\n" % (model.encode(), len(body)) + body)
         return s
@@ -238,7 +238,7 @@ class Costd:
                 return False
         return True
 
-    def settle(self, seconds=60):
+    def settle(self, seconds=300):
         """Waits until nothing runs; the metrics then."""
         end = time.monotonic() + seconds
         while True:
@@ -322,7 +322,7 @@ def expected(folder):
 
 def run_costd(*arguments):
     """One that ends by itself: exit status, stdout, stderr."""
-    p = subprocess.run([COSTD, *arguments], capture_output=True, text=True, timeout=60)
+    p = subprocess.run([COSTD, *arguments], capture_output=True, text=True, timeout=300)
     return p.returncode, p.stdout, p.stderr
 
 

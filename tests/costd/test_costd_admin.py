@@ -8,7 +8,7 @@ from costd_support import LARGE, SMALL, Costd, check, equal, run, temp_folder
 
 
 def until(condition, what):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():
         check(time.monotonic() < end, "never:", what)
         time.sleep(0.02)

@@ -430,7 +430,7 @@ def pages_of_other_origins_change_nothing():
 
 class Unix(http.client.HTTPConnection):
     def __init__(self, path):
-        super().__init__("localhost", timeout=30)
+        super().__init__("localhost", timeout=120)
         self.path = path
 
     def connect(self):
@@ -560,7 +560,7 @@ def sockets_of_systemd():
                     break
             for listener, path, status in ((main, "/v1/models", 200), (main, "/metrics", 404),
                                            (metrics, "/metrics", 200)):
-                connection = http.client.HTTPConnection(*listener.getsockname(), timeout=30)
+                connection = http.client.HTTPConnection(*listener.getsockname(), timeout=120)
                 connection.request("GET", path)
                 equal(connection.getresponse().status, status, path)
                 connection.close()

@@ -29,7 +29,7 @@ def request(stream, host="x", **fields):
 
 
 def ask(server, stream, **fields):
-    s = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    s = socket.create_connection(("127.0.0.1", server.port), timeout=120)
     s.sendall(request(stream, **fields))
     return s
 
@@ -114,7 +114,7 @@ def leaving_before_the_body_or_the_answer():
         whole = request(False)
         for cut in (1, 20, whole.index(b"\r\n\r\n") + 4, len(whole) - 1):
             for leave in (lambda s: s.close(), reset):
-                s = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+                s = socket.create_connection(("127.0.0.1", server.port), timeout=120)
                 s.sendall(whole[:cut])
                 time.sleep(0.01)
                 leave(s)

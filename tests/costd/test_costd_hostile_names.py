@@ -45,7 +45,7 @@ class Client:
 
     def ask(self, request):
         if not self.socket:
-            self.socket = socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
+            self.socket = socket.create_connection(("127.0.0.1", self.server.port), timeout=120)
         self.socket.sendall(request)
         head = b""
         while b"\r\n\r\n" not in head:

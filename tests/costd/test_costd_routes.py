@@ -287,7 +287,7 @@ def big_bodies():
     for headers in ({}, {"Expect": "100-continue"}):
         reply = server.ask("POST", "/v1/completions", big, {"Content-Type": "application/json", **headers})
         equal((reply.status, reply.error["code"]), (413, "body_too_large"))
-    chunked = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    chunked = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     chunked.request("POST", "/v1/completions", iter([b"x" * 65536] * 8), {"Content-Type": "application/json"},
                     encode_chunked=True)
     equal(chunked.getresponse().status, 413)
@@ -350,7 +350,7 @@ def malformed_heads_are_refused():
 
 
 def connections_are_kept():
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     ids = set()
     for body in ({"max_tokens": 3}, {"max_tokens": 3, "stream": True}, {"max_tokens": -3}, {"max_tokens": 2}):
         connection.request("POST", "/v1/generate/small", json.dumps(body), {"Content-Type": "application/json"})
