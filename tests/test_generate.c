@@ -199,7 +199,7 @@ START_TEST(prompt_events_carry_the_prompt)
                                       .max_tokens = 3, .prompt_logprobs = true, .top_logprobs = 4 };
     struct cinf_request *r = submit(small, &o);
     char text[256] = "";
-    uint32_t n_prompt, prompt_events = 0, token_events = 0;
+    uint32_t n_prompt, prompt_events = 0, token_events = 0, n_unlikely = 0;
     cinf_request_prompt(r, &n_prompt);
     for (;;) {
         struct cinf_event event = { CINF_EVENT };
@@ -209,6 +209,10 @@ START_TEST(prompt_events_carry_the_prompt)
         if (event.kind == CINF_EVENT_PROMPT) {
             ck_assert_uint_eq(token_events, 0);
             ck_assert_uint_eq(event.n_top, prompt_events ? 4 : 0);
+            ck_assert_uint_eq(event.rank > 0, prompt_events > 0);
+            for (uint32_t i = 0; i < event.n_top; i++)
+                ck_assert_int_eq(event.top[i].token == event.token, event.rank == i + 1);
+            n_unlikely += event.rank > 4;
             strcat(text, event.text);
             prompt_events++;
         } else if (event.kind == CINF_EVENT_TOKEN) {
@@ -219,6 +223,7 @@ START_TEST(prompt_events_carry_the_prompt)
         }
     }
     ck_assert_uint_eq(prompt_events, n_prompt);
+    ck_assert_uint_gt(n_unlikely, 0);
     ck_assert_uint_eq(token_events, 3);
     ck_assert_str_eq(text, o.prompt);
     cinf_request_free(r);

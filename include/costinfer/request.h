@@ -132,6 +132,9 @@ struct cinf_event {
     const struct cinf_logprob *top; /* most likely first */
     uint32_t n_top;                 /* top_logprobs, or 0 */
     enum cinf_finish finish;        /* of CINF_EVENT_FINISH and CINF_EVENT_END */
+    /* Of CINF_EVENT_PROMPT: 1 where the token is the most likely at its place, of equals the one with the
+     * smallest id first; 0 for the prompt's first token. */
+    uint32_t rank;
 };
 #define CINF_EVENT .struct_size = sizeof(struct cinf_event) /* begins an initializer */
 

@@ -108,6 +108,7 @@ struct cinf_request {
     float *prompt_logits;            /* the caller's; NULL once cinf_request_free() was called */
     float *prompt_logprob;           /* [n_prompt], when asked for */
     struct cinf_logprob *prompt_top; /* [n_prompt, n_top] */
+    uint32_t *prompt_rank;           /* [n_prompt] */
     struct textflow prompt_flow;
     size_t *prompt_ends;           /* [n_prompt] */
     void (*notify)(void *context); /* NULL once cinf_request_free() was called */

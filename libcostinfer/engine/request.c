@@ -180,8 +180,9 @@ static bool make_queue(struct cinf_request *r)
         r->n_events_max += r->n_prompt;
         r->prompt_logprob = mem_new(r->n_prompt, sizeof *r->prompt_logprob);
         r->prompt_top = mem_new((size_t)r->n_prompt * r->n_top, sizeof *r->prompt_top);
+        r->prompt_rank = mem_new(r->n_prompt, sizeof *r->prompt_rank);
         r->prompt_ends = mem_new(r->n_prompt, sizeof *r->prompt_ends);
-        if (!r->prompt_logprob || !r->prompt_top || !r->prompt_ends)
+        if (!r->prompt_logprob || !r->prompt_top || !r->prompt_rank || !r->prompt_ends)
             return false;
         r->prompt_logprob[0] = NAN;
     }
@@ -336,6 +337,7 @@ static void free_request(struct cinf_request *r)
     mem_free(r->events);
     mem_free(r->prompt_logprob);
     mem_free(r->prompt_top);
+    mem_free(r->prompt_rank);
     mem_free(r->prompt_ends);
     textflow_free(&r->prompt_flow);
     strbuf_free(&r->event_text);

@@ -189,6 +189,7 @@ static enum cinf_status fill_event(struct cinf_request *r, const struct queued_e
         event->token = r->prompt[q->index];
         event->logprob = r->prompt_logprob[q->index];
         event->n_top = q->index ? r->n_top : 0;
+        event->rank = r->prompt_rank[q->index];
         top = r->prompt_top + (size_t)q->index * r->n_top;
     }
     if (event->n_top)

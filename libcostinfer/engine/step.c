@@ -279,6 +279,18 @@ static void build(struct cinf_engine *e, struct cinf_model *model)
 
 /* ---- Sampling ------------------------------------------------------------------------------ */
 
+/* The place of `token` among all of the row, most likely first, of equals the smallest id: from 1 on. */
+static uint32_t rank_of(const float *logits, uint32_t vocab, int32_t token)
+{
+    float own = logits[token];
+    uint32_t rank = 1;
+    for (uint32_t i = 0; i < (uint32_t)token; i++)
+        rank += logits[i] >= own;
+    for (uint32_t i = (uint32_t)token + 1; i < vocab; i++)
+        rank += logits[i] > own;
+    return rank;
+}
+
 /* The logits of one prompt row, to the caller's buffer and to the log-probability of the prompt's next token.
  */
 static void take_prompt_logits(struct step *step, struct cinf_request *r, uint32_t position,
@@ -290,10 +302,12 @@ static void take_prompt_logits(struct step *step, struct cinf_request *r, uint32
     if (r->prompt_logits)
         memcpy(r->prompt_logits + (size_t)position * vocab, logits, vocab * sizeof *logits);
     pthread_mutex_unlock(&r->lock);
-    if (r->prompt_logprobs && position + 1 < r->n_prompt)
-        sampler_logprobs(&step->samplers[0], logits, vocab, r->prompt[position + 1],
-                         &r->prompt_logprob[position + 1], r->prompt_top + (size_t)(position + 1) * r->n_top,
-                         r->n_top);
+    if (!r->prompt_logprobs || position + 1 == r->n_prompt)
+        return;
+    uint32_t next = position + 1;
+    sampler_logprobs(&step->samplers[0], logits, vocab, r->prompt[next], &r->prompt_logprob[next],
+                     r->prompt_top + (size_t)next * r->n_top, r->n_top);
+    r->prompt_rank[next] = rank_of(logits, vocab, r->prompt[next]);
 }
 
 static bool ends_sequence(const struct cinf_request *r, int32_t token)

@@ -103,6 +103,7 @@ class Event:
     logprob: float  # NaN where there is none
     top: tuple[tuple[int, float], ...]  # the most likely tokens, if asked for
     finish: str | None  # of kind "finish"
+    rank: int = 0  # of kind "prompt": 1 for the token that is the most likely at its place
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Stream:
                         return None
                     top = tuple((e.top[i].token, e.top[i].logprob) for i in range(e.n_top))
                     return Event(kind, e.choice, e.token, text(ctypes.string_at(e.text, e.text_bytes)), e.logprob, top,
-                                 _ffi.FINISHES[e.finish] if kind == "finish" else None)
+                                 _ffi.FINISHES[e.finish] if kind == "finish" else None, e.rank)
                 error = _ffi.error(status)
             if not isinstance(error, _errors.NothingYet):
                 raise error

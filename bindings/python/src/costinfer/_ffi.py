@@ -116,7 +116,7 @@ class Logprob(Structure):
 class Event(Sized):
     _fields_ = [("struct_size", c_size_t), ("kind", c_uint), ("choice", c_uint32), ("token", c_int32),
                 ("logprob", c_float), ("text", c_char_p), ("text_bytes", c_size_t), ("top", POINTER(Logprob)),
-                ("n_top", c_uint32), ("finish", c_uint)]
+                ("n_top", c_uint32), ("finish", c_uint), ("rank", c_uint32)]
 
 
 class Report(Sized):
