@@ -45,7 +45,7 @@ EXCEPTIONS = {
         "prompt_ids": "`prompt` may be an array of ids",
         "tokenize_flags": "`parse_special`",
         "prompt_only": "max_tokens 0", "prompt_logits": "no route returns all logits",
-        "prompt_logprobs": "logprobs with echo", "top_logprobs": "the value of logprobs",
+        "top_logprobs": "the value of logprobs",
         "endpoint": "the route decides", "timeout_ns": "--request-timeout is the operator's",
         "notify": "costd's own", "notify_context": "costd's own",
         "unread_max": "--unread-max is the operator's", "n_stop_token_ids": LENGTH,

@@ -16,7 +16,7 @@ REFUSED = {
     "guided_choice": ["a"], "guided_grammar": "root ::= a", "structured_outputs": {"json": {}}, "grammar": "root ::= a",
     "json_schema": {"type": "object"}, "tools": [{"type": "function"}], "tool_choice": "required",
     "functions": [{"name": "f"}], "messages": [{"role": "user", "content": "x"}],
-    "truncate_prompt_tokens": 4, "prompt_logprobs": 1, "bad_words": ["a"],
+    "bad_words": ["a"],
     "allowed_token_ids": [1, 2], "use_beam_search": True, "num_beams": 2, "length_penalty": 2.0, "typical_p": 0.5,
     "mirostat": 2, "repeat_penalty": 1.2, "n_predict": 5, "max_new_tokens": 5, "max_completion_tokens": 5,
     "skip_special_tokens": False, "include_stop_str_in_output": True, "logits_processors": ["x"], "top_logprobs": 2,
@@ -41,7 +41,7 @@ def fields_that_would_change_the_answer_are_refused():
             equal(reply.status, 200, (path, name, reply.body))
             check("x-ignored-fields" not in reply.headers, name, reply.headers)
     # Known to one route and ignored by the other would be no better.
-    for name, value in {"n": 2, "best_of": 2, "logprobs": 1, "echo": False, "suffix": "x"}.items():
+    for name, value in {"n": 2, "best_of": 2, "logprobs": 1, "prompt_logprobs": 0, "echo": False, "suffix": "x"}.items():
         reply = server.post("/v1/generate/small", {"prompt": "a", "max_tokens": 1, name: value})
         equal((reply.status, reply.error["param"]), (400, name))
     before = server.settle()
@@ -78,6 +78,87 @@ def tokens_end_the_text_no_sooner_than_wished():
                               ({"stop_token_ids": [1] * 1025}, "stop_token_ids")):
             reply = ask(path, **fields)
             equal((reply.status, reply.error["param"]), (400, param), (path, fields))
+
+
+def the_last_tokens_of_a_prompt_are_kept():
+    """truncate_prompt_tokens, with vLLM's meaning: what is cut off is neither computed nor counted nor billed."""
+    words = "The little cat sat on the mat. " * 60
+    ids = server.post("/tokenize", {"content": words}).json["tokens"]
+    context = server.get("/v1/models/small").json["meta"]["n_ctx"]
+    check(len(ids) > context, len(ids))
+    for keep, kept in ((1, 1), (5, 5), (context - 8, context - 8), (context, context), (-1, context)):
+        tail = server.post("/detokenize", {"tokens": ids[-kept:]}).json["content"]
+        ask = {"max_tokens": 4, "temperature": 0, "ignore_eos": True}
+        wanted = server.complete(prompt=ids[-kept:], echo=True, logprobs=1, **ask).json
+        for prompt in (words, ids):
+            reply = server.complete(prompt=prompt, truncate_prompt_tokens=keep, echo=True, logprobs=1, **ask).json
+            equal(reply["choices"], wanted["choices"], keep)
+            equal(reply["usage"]["prompt_tokens"], kept)
+            equal(reply["usage"]["completion_tokens"], wanted["usage"]["completion_tokens"])
+        check(wanted["choices"][0]["text"].startswith(tail), wanted["choices"][0]["text"])
+        reply = server.generate("small", prompt=words, truncate_prompt_tokens=keep, **ask)
+        equal((reply.json["text"], reply.json["input_tokens"]), (wanted["choices"][0]["text"], kept))
+        line = server.await_log(lambda l: l.get("id") == reply.headers["x-request-id"])
+        equal(line["input_tokens"], kept)
+        streamed = server.complete(prompt=words, truncate_prompt_tokens=keep, stream=True, **ask).events
+        equal("".join(e["choices"][0]["text"] for e in streamed[:-1]), wanted["choices"][0]["text"][len(tail):])
+    # A prompt that is short enough stays as it is, and so do others of the same request.
+    reply = server.complete(prompt=["A cat", words, ""], truncate_prompt_tokens=7, max_tokens=1).json
+    short = len(server.post("/tokenize", {"content": "A cat"}).json["tokens"])
+    equal(reply["usage"]["prompt_tokens"], short + 7 + 1)
+    equal(server.complete(prompt="A cat", truncate_prompt_tokens=None, max_tokens=1).status, 200)
+    for path in ROUTES:
+        for value in (0, -2, context + 1, 1.5, "5", True, [5]):
+            reply = server.post(path, {"prompt": "A cat", "truncate_prompt_tokens": value})
+            equal((reply.status, reply.error["param"]), (400, "truncate_prompt_tokens"), (path, value))
+
+
+def prompts_are_scored_in_vllms_shape():
+    prompt = "Once upon a time, zqx voted."
+    ids = server.post("/tokenize", {"content": prompt}).json["tokens"]
+    ask = {"prompt": prompt, "temperature": 0, "max_tokens": 3}
+    wanted = server.complete(echo=True, logprobs=20, **ask).json["choices"][0]["logprobs"]
+    for top in (0, 1, 5, 20):
+        for more in ({}, {"logprobs": 2}, {"echo": True, "logprobs": 3}, {"max_tokens": 0}):
+            reply = server.complete(**{**ask, "prompt_logprobs": top, **more}).json
+            choice = reply["choices"][0]
+            scores = choice["prompt_logprobs"]
+            equal((len(scores), scores[0]), (len(ids), None))
+            for i in range(1, len(ids)):
+                own = scores[i][str(ids[i])]
+                equal(set(own), {"logprob", "rank", "decoded_token"})
+                check(abs(own["logprob"] - wanted["token_logprobs"][i]) < 1e-4, i, own, wanted["token_logprobs"][i])
+                equal(own["decoded_token"], wanted["tokens"][i])
+                equal(list(scores[i])[0], str(ids[i]), "the prompt's own token comes first")
+                ranks = sorted(entry["rank"] for entry in scores[i].values())
+                equal(ranks, sorted(set(range(1, top + 1)) | {own["rank"]}), i)
+                by_rank = sorted(scores[i].values(), key=lambda entry: entry["rank"])
+                likelihoods = [entry["logprob"] for entry in by_rank]
+                equal(likelihoods, sorted(likelihoods, reverse=True))
+                check((own["rank"] > 20) == (wanted["tokens"][i] not in list(wanted["top_logprobs"][i])[:20] or
+                                             len(wanted["top_logprobs"][i]) == 21), i, own)
+            equal(reply["usage"]["prompt_tokens"], len(ids))
+            equal(reply["usage"]["completion_tokens"], 0 if "max_tokens" in more else 3)
+            if "logprobs" not in more:
+                equal(choice["logprobs"], None)
+            else:
+                equal(len(choice["logprobs"]["tokens"]), 3 + len(ids) * ("echo" in more))
+                check(len(choice["logprobs"]["top_logprobs"][-1]) == more["logprobs"], choice["logprobs"])
+    check(any(score[str(i)]["rank"] > 20 for score, i in zip(scores[1:], ids[1:])), "each token is likely")
+    check("prompt_logprobs" not in server.complete(**ask).json["choices"][0])
+    # Each choice of each prompt has its own prompt's.
+    reply = server.complete(prompt=[prompt, "A cat"], n=2, prompt_logprobs=1, max_tokens=1).json["choices"]
+    equal([len(c["prompt_logprobs"]) for c in reply], [len(ids), len(ids), 2, 2])
+    ranked = server.complete(prompt=[prompt, "A cat"], n=1, best_of=3, prompt_logprobs=1, max_tokens=1).json["choices"]
+    equal([len(c["prompt_logprobs"]) for c in ranked], [len(ids), 2])
+    # Scored is what is kept, and a cached beginning is computed again for it.
+    reply = server.complete(prompt=prompt, truncate_prompt_tokens=4, prompt_logprobs=0, max_tokens=1).json
+    equal([list(score) for score in reply["choices"][0]["prompt_logprobs"][1:]], [[str(i)] for i in ids[-3:]])
+    equal(server.complete(prompt="", prompt_logprobs=2, max_tokens=1).json["choices"][0]["prompt_logprobs"], [None])
+    for fields in ({"prompt_logprobs": -1}, {"prompt_logprobs": 21}, {"prompt_logprobs": "1"},
+                   {"prompt_logprobs": 1, "stream": True}):
+        reply = server.post("/v1/completions", {"prompt": prompt, **fields})
+        equal((reply.status, reply.error["param"]), (400, "prompt_logprobs"), fields)
 
 
 def unknown_fields_are_told():
@@ -314,7 +395,8 @@ def metrics_are_compressed_when_asked():
 if __name__ == "__main__":
     with Costd(*MODEL) as server:
         run(fields_that_would_change_the_answer_are_refused,
-            tokens_end_the_text_no_sooner_than_wished, unknown_fields_are_told,
+            tokens_end_the_text_no_sooner_than_wished,
+            the_last_tokens_of_a_prompt_are_kept, prompts_are_scored_in_vllms_shape, unknown_fields_are_told,
             parameters_of_the_query_are_judged_too, strict_refuses_them,
             a_misspelt_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
             limits_agree, special_tokens_on_request, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)

@@ -29,8 +29,16 @@ struct scored_token {
     int32_t id;
     float logprob;   /* NaN: unknown, as for a prompt's first token */
     uint64_t offset; /* characters of text before it */
+    uint32_t rank;   /* of a prompt's token */
     uint32_t n_top;
     struct cinf_logprob top[CINF_TOP_LOGPROBS_MAX]; /* most likely first */
+};
+
+/* A prompt, with its tokens where prompt_logprobs asks for them. */
+struct prompt {
+    bool is_seen;
+    struct scored_token *scored; /* [n_scored] */
+    size_t n_scored, cap_scored;
 };
 
 struct choice {
@@ -53,12 +61,14 @@ struct completion {
     enum cinf_kv kv;
     char id[48];
     int64_t created;
-    bool stream, include_usage, echo, logprobs;
-    uint32_t n;           /* choices of a prompt (best_of) */
-    uint32_t n_answered;  /* the best of these */
-    uint32_t n_choices;   /* of all */
-    bool *prompt_is_seen; /* [n_choices / n] */
-    struct choice *choices;
+    bool stream, include_usage, echo, logprobs, prompt_logprobs;
+    uint32_t n_top, n_prompt_top; /* of the most likely tokens, for logprobs and prompt_logprobs */
+    uint32_t keep;                /* of a prompt's tokens, the last; 0: all */
+    uint32_t n;                   /* choices of a prompt (best_of) */
+    uint32_t n_answered;          /* the best of these */
+    uint32_t n_choices;           /* of all */
+    struct prompt *prompts;       /* [n_choices / n] */
+    struct choice *choices;       /* [n_choices] */
 };
 
 /* ---- Log-probabilities -------------------------------------------------------------------- */
@@ -88,6 +98,27 @@ static uint64_t characters_of(struct choice *c, const struct cinf_tokenizer *tok
     return count;
 }
 
+static struct scored_token scored(const struct cinf_event *event, uint64_t offset)
+{
+    struct scored_token t = { .id = event->token,
+                              .logprob = event->logprob,
+                              .offset = offset,
+                              .rank = event->rank,
+                              .n_top = event->n_top };
+    assert(event->n_top <= CINF_TOP_LOGPROBS_MAX);
+    if (event->n_top)
+        memcpy(t.top, event->top, event->n_top * sizeof *t.top);
+    return t;
+}
+
+static bool add_prompt_logprob(struct prompt *p, const struct cinf_event *event)
+{
+    if (!mem_reserve(&p->scored, &p->cap_scored, p->n_scored + 1, sizeof *p->scored))
+        return false;
+    p->scored[p->n_scored++] = scored(event, 0);
+    return true;
+}
+
 static void add_logprob(struct choice *c, const struct cinf_tokenizer *tokenizer,
                         const struct cinf_event *event)
 {
@@ -95,13 +126,7 @@ static void add_logprob(struct choice *c, const struct cinf_tokenizer *tokenizer
         c->text.failed = true;
         return;
     }
-    struct scored_token *t = &c->scored[c->n_scored++];
-    *t = (struct scored_token){
-        .id = event->token, .logprob = event->logprob, .offset = c->n_characters, .n_top = event->n_top
-    };
-    assert(event->n_top <= CINF_TOP_LOGPROBS_MAX);
-    if (event->n_top)
-        memcpy(t->top, event->top, event->n_top * sizeof *t->top);
+    c->scored[c->n_scored++] = scored(event, c->n_characters);
     c->n_characters += characters_of(c, tokenizer, event->token);
 }
 
@@ -142,7 +167,7 @@ static void put_top_logprob(struct json_writer *w, struct strbuf *spelt,
 
 /* The most likely tokens, and the one that was chosen where it is not among them. */
 static void put_top(struct json_writer *w, struct strbuf *spelt, const struct cinf_tokenizer *tokenizer,
-                    const struct scored_token *t)
+                    const struct scored_token *t, uint32_t n_top)
 {
     bool listed = false;
     if (isnan(t->logprob)) {
@@ -150,7 +175,7 @@ static void put_top(struct json_writer *w, struct strbuf *spelt, const struct ci
         return;
     }
     json_open_object(w, NULL);
-    for (uint32_t i = 0; i < t->n_top; i++) {
+    for (uint32_t i = 0; i < t->n_top && i < n_top; i++) {
         listed = listed || t->top[i].token == t->id;
         put_top_logprob(w, spelt, tokenizer, t->top[i]);
     }
@@ -180,7 +205,7 @@ static void put_logprobs(struct json_writer *w, const struct completion *c, cons
     json_close(w);
     json_open_array(w, "top_logprobs");
     for (size_t i = 0; i < choice->n_scored; i++)
-        put_top(w, &spelt, tokenizer, &choice->scored[i]);
+        put_top(w, &spelt, tokenizer, &choice->scored[i], c->n_top);
     json_close(w);
     json_open_array(w, "text_offset");
     for (size_t i = 0; i < choice->n_scored; i++)
@@ -188,6 +213,45 @@ static void put_logprobs(struct json_writer *w, const struct completion *c, cons
     json_close(w);
     json_close(w);
     strbuf_free(&spelt);
+}
+
+/* "id": {"logprob": …, "rank": …, "decoded_token": …} */
+static void put_ranked(struct json_writer *w, const struct cinf_tokenizer *tokenizer,
+                       struct cinf_logprob token, uint32_t rank)
+{
+    char id[16];
+    size_t n;
+    const char *piece = tokenizer ? cinf_tokenizer_token(tokenizer, token.token, &n) : NULL;
+    snprintf(id, sizeof id, "%" PRId32, token.token);
+    json_open_object(w, id);
+    put_logprob(w, "logprob", token.logprob);
+    json_put_u64(w, "rank", rank);
+    if (piece)
+        json_put_bytes(w, "decoded_token", piece, n);
+    else
+        json_put_null(w, "decoded_token");
+    json_close(w);
+}
+
+/* In vLLM's shape: null for the first token, then each token and the most likely ones at its place. */
+static void put_prompt_logprobs(struct json_writer *w, const struct completion *c, const struct prompt *p)
+{
+    const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
+    json_open_array(w, "prompt_logprobs");
+    for (size_t i = 0; i < p->n_scored; i++) {
+        const struct scored_token *t = &p->scored[i];
+        if (t->rank == 0) {
+            json_put_null(w, NULL);
+            continue;
+        }
+        json_open_object(w, NULL);
+        put_ranked(w, tokenizer, (struct cinf_logprob){ .token = t->id, .logprob = t->logprob }, t->rank);
+        for (uint32_t k = 0; k < t->n_top && k < c->n_prompt_top; k++)
+            if (t->top[k].token != t->id)
+                put_ranked(w, tokenizer, t->top[k], k + 1);
+        json_close(w);
+    }
+    json_close(w);
 }
 
 /* ---- The object --------------------------------------------------------------------------- */
@@ -220,6 +284,8 @@ static void put_choice(struct json_writer *w, const struct completion *c, const 
     }
     json_put_u64(w, "index", index);
     put_logprobs(w, c, choice);
+    if (c->prompt_logprobs)
+        put_prompt_logprobs(w, c, &c->prompts[index / c->n_answered]);
     json_put_text(w, "finish_reason", choice->finish ? cinf_finish_name(choice->finish) : NULL);
     json_close(w);
     w->out->failed = w->out->failed || choice->text.failed;
@@ -309,7 +375,7 @@ static void begin_prompt(struct completion *c, const struct generation *generati
     char *text = NULL;
     const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
     const int32_t *ids = cinf_request_prompt(generation_request(generation, prompt), &n_ids);
-    c->prompt_is_seen[prompt] = true;
+    c->prompts[prompt].is_seen = true;
     if (!tokenizer) {
         for (uint32_t i = prompt * c->n; c->echo && i < (prompt + 1) * c->n; i++)
             for (uint32_t t = 0; t < n_ids; t++)
@@ -336,11 +402,15 @@ static void on_event(void *api, const struct generation *generation, uint32_t pr
 {
     struct completion *c = api;
     const struct cinf_tokenizer *tokenizer = cinf_model_tokenizer(c->model);
-    if (!c->prompt_is_seen[prompt])
+    if (!c->prompts[prompt].is_seen)
         begin_prompt(c, generation, prompt);
     if (event->kind == CINF_EVENT_PROMPT) {
         uint32_t n_ids;
         const int32_t *ids = cinf_request_prompt(generation_request(generation, prompt), &n_ids);
+        if (c->prompt_logprobs && !add_prompt_logprob(&c->prompts[prompt], event))
+            c->choices[(size_t)prompt * c->n].text.failed = true;
+        if (!c->logprobs || !c->echo)
+            return;
         for (uint32_t i = prompt * c->n; i < (prompt + 1) * c->n; i++) {
             add_logprob(&c->choices[i], tokenizer, event);
             if (is_empty(ids, n_ids, tokenizer))
@@ -408,14 +478,16 @@ static void on_end(void *api, const struct generation *generation, struct strbuf
 static void free_completion(void *api)
 {
     struct completion *c = api;
-    for (uint32_t i = 0; c->choices && i < c->n_choices; i++) {
+    for (uint32_t i = 0; i < c->n_choices / c->n; i++)
+        mem_free(c->prompts[i].scored);
+    for (uint32_t i = 0; i < c->n_choices; i++) {
         strbuf_free(&c->choices[i].text);
         mem_free(c->choices[i].scored);
         mem_free(c->choices[i].ids);
     }
     cinf_model_release(c->model);
     mem_free(c->choices);
-    mem_free(c->prompt_is_seen);
+    mem_free(c->prompts);
     mem_free(c);
 }
 
@@ -513,6 +585,7 @@ static enum cinf_status read_prompts(struct prompts *p, struct fields *f, const 
         o.prompt = p->options[i].prompt;
         o.prompt_ids = p->options[i].prompt_ids;
         o.n_prompt_ids = p->options[i].n_prompt_ids;
+        TRY(fields_truncate(f, c->model, c->keep, &o));
         p->options[i] = o;
     }
     return CINF_OK;
@@ -550,20 +623,28 @@ static enum cinf_status read_stream(struct fields *f, struct completion *c)
 static enum cinf_status read_fields(struct fields *f, struct completion *c)
 {
     struct cinf_request_options *o = &f->options;
-    int64_t max_tokens = MAX_TOKENS_DEFAULT, top = -1;
+    int64_t max_tokens = MAX_TOKENS_DEFAULT, top = -1, prompt_top = -1;
     o->temperature = 1;
     TRY(read_stream(f, c));
     TRY(read_choices(f, c));
     TRY(field_bool(f, "echo", &c->echo));
     TRY(field_int(f, "logprobs", 0, CINF_TOP_LOGPROBS_MAX, &top));
+    TRY(field_int(f, "prompt_logprobs", 0, CINF_TOP_LOGPROBS_MAX, &prompt_top));
     c->logprobs = top >= 0;
+    c->prompt_logprobs = prompt_top >= 0;
+    if (c->prompt_logprobs && c->stream)
+        return cinf_fail(CINF_EINVAL, "\"prompt_logprobs\" cannot be streamed");
+    c->n_top = top > 0 ? (uint32_t)top : 0;
+    c->n_prompt_top = prompt_top > 0 ? (uint32_t)prompt_top : 0;
     o->logprobs = c->logprobs || c->n_answered < c->n;
-    o->top_logprobs = top > 0 ? (uint32_t)top : 0;
-    o->prompt_logprobs = c->logprobs && c->echo;
+    o->top_logprobs = c->n_top > c->n_prompt_top ? c->n_top : c->n_prompt_top;
+    o->prompt_logprobs = c->prompt_logprobs || (c->logprobs && c->echo);
     TRY(fields_sampling(f));
+    TRY(fields_truncation(f, &c->keep));
     TRY(field_int(f, "max_tokens", 0, MAX_TOKENS_MAX, &max_tokens));
-    if (max_tokens == 0 && !c->echo)
-        return cinf_fail(CINF_EINVAL, "\"max_tokens\" can be 0 with \"echo\": true only");
+    if (max_tokens == 0 && !c->echo && !c->prompt_logprobs)
+        return cinf_fail(CINF_EINVAL,
+                         "\"max_tokens\" can be 0 with \"echo\": true or \"prompt_logprobs\" only");
     o->max_tokens = (uint32_t)max_tokens;
     o->prompt_only = max_tokens == 0;
     return CINF_OK;
@@ -576,12 +657,12 @@ static enum cinf_status new_completion(struct completion **out, const struct com
     if (c) {
         c->n_choices = n_prompts * c->n;
         c->choices = mem_new(c->n_choices, sizeof *c->choices);
-        c->prompt_is_seen = mem_new(n_prompts, sizeof *c->prompt_is_seen);
+        c->prompts = mem_new(n_prompts, sizeof *c->prompts);
     }
-    if (!c || !c->choices || !c->prompt_is_seen) {
+    if (!c || !c->choices || !c->prompts) {
         if (c) {
             mem_free(c->choices);
-            mem_free(c->prompt_is_seen);
+            mem_free(c->prompts);
         }
         mem_free(c);
         return cinf_fail(CINF_ENOMEM, "no memory for the request");

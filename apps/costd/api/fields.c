@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include <costinfer/costinfer.h>
+
 #include "fail.h"
 #include "mem.h"
 #include "problem.h"
@@ -24,6 +26,11 @@ void fields_free(struct fields *f)
     f->biases = NULL;
     mem_free(f->stop_ids);
     f->stop_ids = NULL;
+    for (size_t i = 0; i < f->n_encoded; i++)
+        cinf_ids_free(f->encoded[i]);
+    mem_free(f->encoded);
+    f->encoded = NULL;
+    f->n_encoded = f->cap_encoded = 0;
 }
 
 enum cinf_status field_int(struct fields *f, const char *key, int64_t low, int64_t high, int64_t *value)
@@ -196,6 +203,54 @@ enum cinf_status fields_sampling(struct fields *f)
     TRY(read_stop_ids(f));
     TRY(read_min_tokens(f));
     return read_logit_bias(f);
+}
+
+/* ---- Truncation --------------------------------------------------------------------------- */
+
+enum cinf_status fields_truncation(struct fields *f, uint32_t *keep)
+{
+    uint32_t positions = f->model->config.n_positions;
+    int64_t n = 0;
+    TRY(field_int(f, "truncate_prompt_tokens", -1, positions, &n));
+    if (n == 0 && json_member(f->body, "truncate_prompt_tokens"))
+        return cinf_fail(CINF_EINVAL,
+                         "\"truncate_prompt_tokens\" must be an integer from 1 to %" PRIu32
+                         ", or -1 for as many as the model takes",
+                         positions);
+    *keep = n < 0 ? positions : (uint32_t)n;
+    return CINF_OK;
+}
+
+/* The fields own the ids. */
+static enum cinf_status encode(struct fields *f, const struct cinf_model *model,
+                               const struct cinf_request_options *o, int32_t **ids, size_t *n)
+{
+    if (!mem_reserve(&f->encoded, &f->cap_encoded, f->n_encoded + 1, sizeof *f->encoded))
+        return cinf_fail(CINF_ENOMEM, "no memory for the request");
+    TRY(cinf_tokenizer_encode(cinf_model_tokenizer(model), o->prompt, strlen(o->prompt), o->tokenize_flags,
+                              ids, n));
+    f->encoded[f->n_encoded++] = *ids;
+    return CINF_OK;
+}
+
+enum cinf_status fields_truncate(struct fields *f, const struct cinf_model *model, uint32_t keep,
+                                 struct cinf_request_options *o)
+{
+    const int32_t *ids = o->prompt_ids;
+    size_t n = o->n_prompt_ids;
+    if (keep == 0)
+        return CINF_OK;
+    if (!ids) {
+        int32_t *encoded;
+        TRY(encode(f, model, o, &encoded, &n));
+        ids = encoded;
+    }
+    if (n <= keep)
+        return CINF_OK;
+    o->prompt = NULL;
+    o->prompt_ids = ids + n - keep;
+    o->n_prompt_ids = keep;
+    return CINF_OK;
 }
 
 /* ---- Bodies ------------------------------------------------------------------------------- */

@@ -26,6 +26,8 @@ struct fields {
     const char *stops[STOPS_MAX];
     int32_t *stop_ids;
     struct cinf_logit_bias *biases;
+    int32_t **encoded; /* [n_encoded] texts as ids, for fields_truncate() */
+    size_t n_encoded, cap_encoded;
 };
 
 void fields_init(struct fields *f, const cJSON *body, const struct cinf_model_info *model);
@@ -40,6 +42,14 @@ enum cinf_status field_text(struct fields *f, const char *key, const char **valu
 /* Reads temperature, top_k, top_p, min_p, the penalties, seed, stop, stop_token_ids, min_tokens,
  * logit_bias, ignore_eos and parse_special into `options`, which holds the defaults. */
 enum cinf_status fields_sampling(struct fields *f);
+
+/* Reads truncate_prompt_tokens: how many tokens of a prompt are kept, or 0 for all of them. */
+enum cinf_status fields_truncation(struct fields *f, uint32_t *keep);
+
+/* Leaves the last `keep` tokens of the prompt of `options`.  Where something is cut off, the prompt is given
+ * as ids and `prompt` becomes NULL.  keep = 0 changes nothing. */
+enum cinf_status fields_truncate(struct fields *f, const struct cinf_model *model, uint32_t keep,
+                                 struct cinf_request_options *options);
 
 /* CINF_EUNSUPPORTED, with what is missing, for a model that has no tokenizer. */
 enum cinf_status fields_need_text(const struct fields *f, const struct cinf_model *model);

@@ -87,9 +87,11 @@ static enum cinf_status read_query(struct exchange *x, struct fields *f, char **
     return raw ? percent_decode(prompt, raw, true) : CINF_OK;
 }
 
-static enum cinf_status read_fields(struct exchange *x, struct fields *f, char **query_prompt, bool *stream)
+static enum cinf_status read_fields(struct exchange *x, struct fields *f, const struct cinf_model *model,
+                                    char **query_prompt, bool *stream)
 {
     int64_t max_tokens = 50;
+    uint32_t keep = 0;
     const char *prompt = NULL;
     TRY(unknown_fields_judge(f, x, BODY_GENERATE));
     TRY(read_query(x, f, query_prompt, &max_tokens));
@@ -101,16 +103,34 @@ static enum cinf_status read_fields(struct exchange *x, struct fields *f, char *
     f->options.max_tokens = (uint32_t)max_tokens;
     TRY(field_bool(f, "stream", stream));
     TRY(fields_sampling(f));
+    TRY(fields_truncation(f, &keep));
     f->param = "prompt";
     if (f->options.prompt)
-        return CINF_OK;
+        return fields_truncate(f, model, keep, &f->options);
     /* The default is part of the tutorial's API.  A field that we do not know is likelier to be a misspelt
      * prompt, and a text that was not asked for is not billed. */
     if (access_of(x)->ignored[0])
         return cinf_fail(CINF_EINVAL, "\"prompt\" is missing, and unknown fields are present: %s",
                          access_of(x)->ignored);
     f->options.prompt = "Hello";
-    return CINF_OK;
+    return fields_truncate(f, model, keep, &f->options);
+}
+
+/* The answer's text begins with the prompt: the part that is computed. */
+static void put_prompt(struct strbuf *text, const struct fields *f, const struct cinf_model *model)
+{
+    const struct cinf_request_options *o = &f->options;
+    size_t n;
+    char *decoded;
+    if (o->prompt) {
+        strbuf_puts(text, o->prompt);
+    } else if (cinf_tokenizer_decode(cinf_model_tokenizer(model), o->prompt_ids, o->n_prompt_ids, &decoded,
+                                     &n) == CINF_OK) {
+        strbuf_add(text, decoded, n);
+        cinf_text_free(decoded);
+    } else {
+        text->failed = true;
+    }
 }
 
 static enum cinf_status new_generate(struct generate **out, const struct fields *f, struct cinf_model *model,
@@ -121,7 +141,7 @@ static enum cinf_status new_generate(struct generate **out, const struct fields 
         return cinf_fail(CINF_ENOMEM, "no memory for the request");
     g->model = model;
     g->stream = stream;
-    strbuf_puts(&g->text, f->options.prompt);
+    put_prompt(&g->text, f, model);
     *out = g;
     return CINF_OK;
 }
@@ -143,7 +163,7 @@ void post_generate(struct exchange *x, const char *name)
     f.options.endpoint = ENDPOINT_GENERATE;
     enum cinf_status status = fields_need_text(&f, model);
     if (status == CINF_OK)
-        status = read_fields(x, &f, &query_prompt, &stream);
+        status = read_fields(x, &f, model, &query_prompt, &stream);
     if (status == CINF_OK) {
         f.param = NULL;
         status = new_generate(&g, &f, model, stream);

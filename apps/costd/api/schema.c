@@ -79,6 +79,21 @@ static void put_stop_ids(struct json_writer *w)
     put_token_items(w);
 }
 
+/* The greatest is the model's context. */
+static void put_truncation(struct json_writer *w)
+{
+    json_open_array(w, "oneOf");
+    schema_put_type(w, NULL, "null");
+    json_open_object(w, NULL);
+    json_put_i64(w, "const", -1);
+    json_close(w);
+    json_open_object(w, NULL);
+    schema_put_types(w, "integer");
+    json_put_u64(w, "minimum", 1);
+    json_close(w);
+    json_close(w);
+}
+
 static void put_seed_bounds(struct json_writer *w)
 {
     json_put_i64(w, "minimum", INT64_MIN);
@@ -108,7 +123,7 @@ static const struct property {
       "the text to continue, or several, or token ids, or arrays of these", NULL },
     { GENERATE, "max_tokens", "integer null", 1, MAX_TOKENS_MAX, "generate at most this many tokens", NULL },
     { COMPLETIONS, "max_tokens", "integer null", 0, MAX_TOKENS_MAX,
-      "generate at most this many tokens; 0 needs echo", NULL },
+      "generate at most this many tokens; 0 needs echo or prompt_logprobs", NULL },
     { GENERATING, "temperature", "number null", 0, 2, "0 always takes the most likely token", NULL },
     { GENERATING, "top_p", "number null", 0, 1,
       "keep the most likely tokens until their probabilities reach this sum", NULL },
@@ -139,6 +154,8 @@ static const struct property {
       NULL },
     { COMPLETIONS, "logprobs", "integer null", 0, CINF_TOP_LOGPROBS_MAX,
       "log-probabilities of each token and of this many of the most likely ones", NULL },
+    { COMPLETIONS, "prompt_logprobs", "integer null", 0, CINF_TOP_LOGPROBS_MAX,
+      "as logprobs, for each token of the prompt but the first, with ranks; not with stream", NULL },
     { COMPLETIONS, "echo", "boolean null", 0, 0, "the text begins with the prompt", NULL },
     { COMPLETIONS, "stream_options", "object null", 0, 0, "only with stream", put_stream_options },
     { COMPLETIONS, "user", "string null", 0, 0, "ignored", NULL },
@@ -154,6 +171,9 @@ static const struct property {
     { BODY_LOAD, "unload_first", "boolean null", 0, 0,
       "unload the old model before the new one is loaded, where memory has no room for two", NULL },
     { BODY_PRICE, "dollars_per_hour", "string null", 0, 0, "such as \"0.10\"; null: unknown", NULL },
+    { GENERATING, "truncate_prompt_tokens", NULL, 0, 0,
+      "keep only the last k tokens of the prompt, which are counted and billed; -1 keeps the model's context",
+      put_truncation },
     { GENERATING, "stop", NULL, 0, 0, "the text ends before the first of these", put_stop },
     { GENERATING, "logit_bias", "object null", 0, 0, "tokens, and what is added to their logits",
       put_logit_bias },

@@ -64,7 +64,6 @@ static const struct refused {
     { GENERATING, "stop_sequences", OFF },
     { GENERATING, "stop_regex", OFF },
     { GENERATING, "include_stop_str_in_output", OFF },
-    { GENERATING, "truncate_prompt_tokens", ONLY_NULL },
     { GENERATING, "add_special_tokens", OFF },
     { GENERATING, "skip_special_tokens", ON },
     { GENERATING, "prompt_token_ids", OFF },
@@ -95,7 +94,6 @@ static const struct refused {
     { GENERATING, "lora", OFF },
     { GENERATING, "adapter_id", OFF },
     /* What the answer reports. */
-    { GENERATING, "prompt_logprobs", ONLY_NULL },
     { GENERATING, "top_logprobs", ONLY_NULL },
     { GENERATING, "n_probs", OFF },
     { GENERATING, "return_tokens_as_token_ids", OFF },
@@ -105,6 +103,7 @@ static const struct refused {
     { BODY_GENERATE, "n", ONE },
     { BODY_GENERATE, "best_of", ONE },
     { BODY_GENERATE, "logprobs", ONLY_NULL },
+    { BODY_GENERATE, "prompt_logprobs", ONLY_NULL },
     { BODY_GENERATE, "echo", ON }, /* the prompt is part of the text */
     { BODY_TOKENIZE, "add_special", OFF },
     { BODY_TOKENIZE, "add_special_tokens", OFF },
