@@ -1,5 +1,5 @@
 # Verbs for daily use; the build itself is CMake's (CMakePresets.json).
-.PHONY: all deps deps-all test test-all test-packaging bench docs fmt lint fuzz install clean
+.PHONY: all deps deps-all test test-all test-packaging test-clients bench docs fmt lint fuzz install clean
 
 JOBS ?= $(shell nproc)
 
@@ -28,6 +28,12 @@ test-packaging: all
 	@test -f build/tests/CTestTestfile.cmake || \
 	    { echo 'test-packaging: the tests are not built; install Check (make deps) and run make clean'; exit 1; }
 	ctest --test-dir build --output-on-failure --no-tests=error -R '^(packaging|abi)_'
+
+# Other people's clients against costd, from PyPI in the build folder; part of test-all.
+test-clients: all
+	@test -f build/tests/CTestTestfile.cmake || \
+	    { echo 'test-clients: the tests are not built; install Check (make deps) and run make clean'; exit 1; }
+	ctest --test-dir build --output-on-failure --no-tests=error -L '^clients$$'
 
 bench: all
 	bench/run.sh

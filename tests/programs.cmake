@@ -125,5 +125,13 @@ cinf_program_test(tokenizers_agreement peers/tokenizers_agreement.py SLOW)
 cinf_program_test(openai_python peers/openai_python.py SLOW)
 cinf_program_test(openai_node peers/openai_node.py SLOW)
 
+# Other people's clients, each with a Python environment from PyPI in the build folder: make test-clients.
+function(cinf_client_test client script)
+  cinf_program_test(client_${client} clients/${script} SLOW)
+  set_tests_properties(client_${client} PROPERTIES LABELS "slow;clients" TIMEOUT 1200)
+endfunction()
+cinf_client_test(langchain langchain_openai_client.py)
+set_tests_properties(openai_python PROPERTIES LABELS "slow;clients")
+
 # This test installs a linter from npm in the same way.
 cinf_program_test(openapi_lint peers/openapi_lint.py SLOW)
