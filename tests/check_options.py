@@ -65,6 +65,7 @@ EXCEPTIONS = {
     "sampler_needs()": {
         "top_p": "sampler_pick_best() applies it to the top_k that it gets",
         "min_p": "relative to the most likely token, which is always among them",
+        "typical_p": "applied to what the others keep, which sampler_pick_best() knows",
         "seed": "chooses among what is kept", "bias": "n_bias says whether there are any",
         "end_ids": "n_end_ids says whether there are any",
     },

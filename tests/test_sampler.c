@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file.h"
+#include "json.h"
+#include "mem.h"
 #include "sampler.h"
 
 enum { V = 200 };
@@ -41,6 +44,24 @@ static int by_logit(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : *(const int *)a - *(const int *)b;
 }
 
+/* Of these probabilities, takes those whose surprise is nearest to the entropy, one after the other. */
+static void keep_typical(double p[V], double typical_p)
+{
+    double entropy = 0, sum = 0, kept[V] = { 0 };
+    for (int i = 0; i < V; i++)
+        entropy -= p[i] > 0 ? p[i] * log(p[i]) : 0;
+    while (sum < typical_p - 1e-12) {
+        int nearest = -1;
+        for (int i = 0; i < V; i++)
+            if (p[i] > 0 && kept[i] == 0 &&
+                (nearest < 0 || fabs(-log(p[i]) - entropy) < fabs(-log(p[nearest]) - entropy)))
+                nearest = i;
+        sum += kept[nearest] = p[nearest];
+    }
+    for (int i = 0; i < V; i++)
+        p[i] = kept[i] / sum;
+}
+
 static void expected(double p[V], const struct sampling *how)
 {
     int order[V];
@@ -62,27 +83,34 @@ static void expected(double p[V], const struct sampling *how)
     }
     for (int i = 0; i < V; i++)
         p[i] /= kept;
+    if (how->typical_p > 0 && how->typical_p < 1)
+        keep_typical(p, how->typical_p);
 }
 
-/* 20000 draws: each token's frequency within five standard deviations, and nothing outside the set. */
-static void check_distribution(const struct sampling *how)
+/* Each token's frequency within five standard deviations, and nothing outside the set. */
+static void check_draws(const double p[V], const struct sampling *how, uint32_t vocab, uint32_t n)
 {
-    enum { N = 20000 };
-    double p[V];
     int counts[V] = { 0 };
-    expected(p, how);
-    for (uint32_t i = 0; i < N; i++) {
+    const int32_t tokens[3] = { 0 };
+    for (uint32_t i = 0; i < n; i++) {
         /* The random number of position i, without a text of i tokens. */
         struct sampling with_seed = *how;
         with_seed.seed = i + 1;
-        counts[pick(&with_seed, 0, 3)]++;
+        counts[sampler_pick(&sampler, logits, vocab, NULL, &with_seed, 0, tokens, 3, 0)]++;
     }
-    for (int i = 0; i < V; i++) {
-        double sd = sqrt(N * p[i] * (1 - p[i]));
-        ck_assert_msg(p[i] > 0 || counts[i] == 0, "token %d was excluded, but drawn %d times", i, counts[i]);
-        ck_assert_msg(fabs(counts[i] - N * p[i]) <= 5 * sd + 1, "token %d: %d draws, %.1f expected", i,
-                      counts[i], N * p[i]);
+    for (uint32_t i = 0; i < vocab; i++) {
+        double sd = sqrt(n * p[i] * (1 - p[i]));
+        ck_assert_msg(p[i] > 0 || counts[i] == 0, "token %u was excluded, but drawn %d times", i, counts[i]);
+        ck_assert_msg(fabs(counts[i] - n * p[i]) <= 5 * sd + 1, "token %u: %d draws, %.1f expected", i,
+                      counts[i], n * p[i]);
     }
+}
+
+static void check_distribution(const struct sampling *how)
+{
+    double p[V];
+    expected(p, how);
+    check_draws(p, how, V, 20000);
 }
 
 START_TEST(draws_follow_the_distribution)
@@ -97,8 +125,61 @@ START_TEST(draws_follow_the_distribution)
         { .temperature = 1.5f, .top_k = 30, .top_p = 0.9f },
         { .temperature = 1.5f, .top_k = 50, .top_p = 0.95f, .min_p = 0.1f },
         { .temperature = 1, .top_k = V + 5 },
+        { .temperature = 1, .typical_p = 0.3f },
+        { .temperature = 1.5f, .typical_p = 0.95f },
+        { .temperature = 1, .typical_p = 1e-6f },
+        { .temperature = 1.5f, .min_p = 0.05f, .typical_p = 0.6f },
+        { .temperature = 2, .top_k = V + 5, .typical_p = 0.6f },
+        { .temperature = 1.5f, .top_k = 50, .top_p = 0.95f, .min_p = 0.1f, .typical_p = 0.7f },
     };
     check_distribution(&cases[_i]);
+}
+END_TEST
+
+static float number_of(const cJSON *object, const char *name)
+{
+    return (float)json_member(object, name)->valuedouble;
+}
+
+/* What transformers keeps, and with which probabilities (tests/golden/make_typical_p.py).  The definition of
+ * this file must agree to their last digit, and the sampler must draw accordingly. */
+START_TEST(typical_p_is_that_of_transformers)
+{
+    char *text;
+    size_t n;
+    uint32_t n_cases = 0, n_without_best = 0;
+    cJSON *tree;
+    ck_ok(file_load(&text, &n, support_source("tests/golden/typical_p.json"), 1 << 20));
+    ck_ok(json_parse(&tree, text, n, NULL));
+    mem_free(text);
+    const cJSON *one, *item;
+    cJSON_ArrayForEach(one, json_member(tree, "cases"))
+    {
+        struct sampling how = { .temperature = number_of(one, "temperature"),
+                                .top_k = (uint32_t)number_of(one, "top_k"),
+                                .top_p = number_of(one, "top_p"),
+                                .min_p = number_of(one, "min_p"),
+                                .typical_p = number_of(one, "typical_p") };
+        uint32_t vocab = 0;
+        double p[V] = { 0 }, own[V];
+        for (int i = 0; i < V; i++)
+            logits[i] = -1e30f;
+        cJSON_ArrayForEach(item,
+                           cJSON_GetArrayItem(json_member(tree, "logits"), (int)number_of(one, "logits")))
+            logits[vocab++] = (float)item->valuedouble;
+        cJSON_ArrayForEach(item, json_member(one, "p")) p[atoi(item->string)] = item->valuedouble;
+        expected(own, &how);
+        for (int i = 0; i < V; i++)
+            ck_assert_msg((p[i] > 0) == (own[i] > 0) && fabs(p[i] - own[i]) < 3e-7,
+                          "case %u: token %d has %.9g, not %.9g", n_cases, i, own[i], p[i]);
+        check_draws(p, &how, vocab, 3000);
+        how.top_k = 1;
+        n_without_best += p[pick(&how, 0, 0)] == 0;
+        n_cases++;
+    }
+    ck_assert_uint_gt(n_cases, 100);
+    ck_assert_uint_gt(n_without_best, 10);
+    cJSON_Delete(tree);
 }
 END_TEST
 
@@ -284,6 +365,7 @@ START_TEST(the_top_logits_are_enough)
         how.top_k = RANDOM(2) ? 1 + RANDOM(64) : 1 + RANDOM(5);
         how.top_p = shares[RANDOM(6)];
         how.min_p = shares[RANDOM(6)];
+        how.typical_p = RANDOM(2) ? shares[RANDOM(6)] : 0;
         uint32_t needs = sampler_needs(&how, 0);
         ck_assert_uint_eq(needs, how.temperature <= 0 || how.top_k == 1 ? 1 : how.top_k + 1);
         struct top_k best;
@@ -309,6 +391,7 @@ START_TEST(options_that_need_every_logit)
     const struct sampling how[] = {
         { .temperature = 1 },
         { .temperature = 1, .top_p = 0.9f },
+        { .temperature = 1, .typical_p = 0.9f },
         { .temperature = 1, .top_k = TOP_K_MAX },
         { .bias = &bias, .n_bias = 1 },
         { .repetition_penalty = 1.1f },
@@ -410,8 +493,33 @@ static void weigh(struct sorted *c, uint32_t n, float temperature, bool exact)
     }
 }
 
+static bool has_typical(const struct sampling *how)
+{
+    return how->typical_p > 0 && how->typical_p < 1;
+}
+
+/* Sorts n tokens, the most likely first, by how typical they are, and returns how many typical_p keeps. */
+static uint32_t cut_typical(struct sorted *out, uint32_t n, const struct sampling *how)
+{
+    double total = 0, mean = 0, sum = 0;
+    float best = out[0].logit;
+    uint32_t n_kept = 0;
+    while (n > 1 && out[n - 1].weight == 0)
+        n--;
+    for (uint32_t i = 0; i < n; i++) {
+        total += out[i].weight;
+        mean += out[i].weight * ((double)best - out[i].logit) / how->temperature;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        out[i].logit = (float)-fabs(((double)best - out[i].logit) / how->temperature - mean / total);
+    qsort(out, n, sizeof *out, best_first);
+    while (sum < how->typical_p * total)
+        sum += out[n_kept++].weight;
+    return n_kept;
+}
+
 /* Sorts the allowed tokens and cuts them as request.h says; returns how many remain, in the order in which
- * the token is drawn: by likelihood where a cut needs that order, else from the last id. */
+ * the token is drawn: that of the last cut that needs one, or from the last id. */
 static uint32_t cut(struct sorted *out, const struct pick_case *c, bool exact)
 {
     uint32_t n = 0, n_kept = 0;
@@ -436,6 +544,8 @@ static uint32_t cut(struct sorted *out, const struct pick_case *c, bool exact)
         total += out[i].weight;
     while (n_kept < k && (!cut_p || sum < c->how.top_p * total) && out[n_kept].logit >= floor)
         sum += out[n_kept++].weight;
+    if (has_typical(&c->how))
+        return cut_typical(out, n_kept, &c->how);
     if (k == n && !cut_p)
         qsort(out, n_kept, sizeof *out, last_first);
     return n_kept;
@@ -450,7 +560,7 @@ static double total_of(const struct sorted *c, uint32_t n)
 }
 
 /* The token must be where the random number is in the distribution computed in double, up to the rounding of
- * the sampler's weights. */
+ * the sampler's weights.  Not for typical_p: there rounding may swap tokens of the order. */
 static void check_place(struct sorted *sorted, const struct pick_case *c, int32_t token, double random)
 {
     struct pick_case less = *c, more = *c;
@@ -487,12 +597,13 @@ static void check_pick(struct sorted *sorted, const struct pick_case *c, uint32_
         sampler.scan = sampler_scan_at(v);
         int32_t token = sampler_pick(&sampler, c->all, c->vocab, c->allowed, &c->how, choice, c->tokens,
                                      c->n_tokens, c->n_prompt);
-        ck_assert_msg(token == right,
-                      "%s: %d, not %d, of %u; temperature %g, k %u, p %.9g, min_p %g, random %.17g",
-                      sampler.scan->name, token, right, c->vocab, c->how.temperature, c->how.top_k,
-                      c->how.top_p, c->how.min_p, random);
+        ck_assert_msg(
+            token == right,
+            "%s: %d, not %d, of %u; temperature %g, k %u, p %.9g, min_p %g, typical_p %g, random %.17g",
+            sampler.scan->name, token, right, c->vocab, c->how.temperature, c->how.top_k, c->how.top_p,
+            c->how.min_p, c->how.typical_p, random);
     }
-    if (n > 1)
+    if (n > 1 && !has_typical(&c->how))
         check_place(sorted, c, right, random);
 }
 
@@ -548,6 +659,7 @@ static struct sampling make_sampling(uint32_t vocab, uint32_t stream)
                               .top_k = counts[below(stream, 2, 11)],
                               .top_p = shares[below(stream, 3, 10)],
                               .min_p = below(stream, 4, 2) ? shares[below(stream, 5, 10)] : 0,
+                              .typical_p = below(stream, 9, 3) ? 0 : shares[below(stream, 16, 10)],
                               .seed = stream };
 }
 
@@ -600,8 +712,11 @@ START_TEST(a_pick_of_a_whole_vocabulary_is_that_of_sorting_it)
     float *all = calloc(LARGE, sizeof *all);
     ck_ok(sampler_reserve(&sampler, LARGE));
     struct pick_case c = { .all = all, .vocab = LARGE };
-    make_logits(all, LARGE, (uint32_t)_i < 6 ? (uint32_t)_i % 4 : 7, 5);
-    c.how = (struct sampling){ .temperature = 0.8f, .top_p = _i % 2 ? 0.95f : 0, .top_k = _i > 4 ? 40 : 0 };
+    make_logits(all, LARGE, (uint32_t)_i % 8 < 6 ? (uint32_t)_i % 4 : 7, 5);
+    c.how = (struct sampling){ .temperature = 0.8f,
+                               .top_p = _i % 2 ? 0.95f : 0,
+                               .top_k = _i > 4 && _i < 8 ? 40 : 0,
+                               .typical_p = _i > 7 ? 0.9f : 0 };
     check_pick(sorted, &c, (uint32_t)_i);
     free(all);
     free(sorted);
@@ -679,7 +794,8 @@ Suite *suite(void)
     TCase *t = tcase_create("sampler");
     tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
-    tcase_add_loop_test(t, draws_follow_the_distribution, 0, 9);
+    tcase_add_loop_test(t, draws_follow_the_distribution, 0, 15);
+    tcase_add_test(t, typical_p_is_that_of_transformers);
     tcase_add_test(t, greedy_takes_the_largest_and_the_smallest_id_among_equals);
     tcase_add_test(t, the_same_seed_gives_the_same_token_and_choices_differ);
     tcase_add_test(t, penalties_and_biases_change_the_logits_as_defined);
@@ -692,7 +808,7 @@ Suite *suite(void)
     tcase_add_test(t, logprobs_of_the_top_logits);
     tcase_add_test(t, random_numbers_are_uniform);
     tcase_add_test(t, a_pick_is_that_of_sorting_everything);
-    tcase_add_loop_test(t, a_pick_of_a_whole_vocabulary_is_that_of_sorting_it, 0, 8);
+    tcase_add_loop_test(t, a_pick_of_a_whole_vocabulary_is_that_of_sorting_it, 0, 12);
     tcase_add_loop_test(t, equally_likely_tokens_are_drawn_equally_often, 0, 2);
     tcase_add_test(t, logprobs_of_broken_logits_are_not_numbers);
     tcase_add_test(t, the_most_likely_are_the_first_of_the_order);

@@ -8,7 +8,8 @@
  * shortest prefix of the order whose weights sum to at least a mark, and the sampled token is the one at
  * which that sum passes another mark.  Sums of weights are exact in any order (sampler_scan.h), so candidates
  * are put into ranks by their logits, the ranks are summed, and only the rank that contains a mark is sorted.
- * The result is, bit by bit, that of sorting everything. */
+ * The result is, bit by bit, that of sorting everything.  typical_p keeps a prefix of another order, so it
+ * gives what the other cuts have kept a new key in place of the logit and is cut in the same way. */
 #include "sampler.h"
 
 #include <float.h>
@@ -215,6 +216,12 @@ static bool cuts_p(const struct sampling *sampling)
     return sampling->top_p > 0 && sampling->top_p < 1;
 }
 
+/* typical_p is a share of what all other cuts have kept, so it is applied after them. */
+static bool cuts_typical(const struct sampling *sampling)
+{
+    return sampling->typical_p > 0 && sampling->typical_p < 1;
+}
+
 /* The lowest logit that min_p keeps.  min_p needs no order, so it is applied first where top_p does not cut:
  * its threshold is relative to the most likely token and therefore the same before and after the other two
  * cuts. */
@@ -309,7 +316,7 @@ static uint32_t members(const struct ranking *r, uint32_t rank)
 }
 
 /* The first candidate, in order, at which the running sum of weights exceeds `mark`; *sum is that sum. */
-static int32_t find_mark(const struct ranking *r, double mark, double *sum)
+static struct sampler_candidate find_mark(const struct ranking *r, double mark, double *sum)
 {
     uint32_t at = 0;
     double before = 0;
@@ -330,21 +337,72 @@ static int32_t find_mark(const struct ranking *r, double mark, double *sum)
         before += next.weight;
     } while (before <= mark && n > 0);
     *sum = before;
-    return next.id;
+    return next;
+}
+
+/* The mark that is exceeded where `share` of `total` is reached. */
+static double mark_of(float share, double total)
+{
+    return nextafter(share * total, 0);
+}
+
+/* Draws one of n candidates, which all other cuts have kept, after typical_p.  A candidate's surprise is
+ *
+ *     -log p = gap + log(sum of weights),  gap = (best - logit) / temperature
+ *
+ * and the entropy H is the mean surprise, so |-log p - H| = |gap - mean gap|.  The negative of that replaces
+ * the logit, so the most typical candidates come first.  Candidates that weigh nothing are dropped. */
+static int32_t draw_typical(struct sampler *s, struct sampler_candidate *c, uint32_t n,
+                            const struct sampling *sampling, float best, double random)
+{
+    double total = 0, mean = 0, kept;
+    uint32_t n_left = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (c[i].weight > 0) {
+            c[n_left++] = c[i];
+            total += c[i].weight;
+            mean += c[i].weight * ((double)best - c[i].logit) / sampling->temperature;
+        }
+    }
+    mean /= total;
+    float first = -INFINITY, last = 0;
+    for (uint32_t i = 0; i < n_left; i++) {
+        double gap = ((double)best - c[i].logit) / sampling->temperature;
+        c[i].logit = (float)-fabs(gap - mean);
+        first = c[i].logit > first ? c[i].logit : first;
+        last = c[i].logit < last ? c[i].logit : last;
+    }
+    struct ranking ranking = rank(s, c, n_left, first, last);
+    find_mark(&ranking, mark_of(sampling->typical_p, total), &kept);
+    return find_mark(&ranking, random * kept, &kept).id;
+}
+
+/* Moves what top_p and min_p keep of the candidates to the front; returns how many. */
+static uint32_t keep(struct sampler_candidate *c, uint32_t n, struct sampler_candidate last, float floor)
+{
+    uint32_t n_kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!ranks_above(last, c[i]) && c[i].logit >= floor)
+            c[n_kept++] = c[i];
+    }
+    return n_kept;
 }
 
 /* Draws one of n candidates whose logits are from `min` to `best`.  `total` sums their weights and those of
  * lower candidates that were left out, because every mark is reached before them. */
-static int32_t draw_in_order(struct sampler *s, const struct sampler_candidate *c, uint32_t n, double total,
+static int32_t draw_in_order(struct sampler *s, struct sampler_candidate *c, uint32_t n, double total,
                              const struct sampling *sampling, float best, double min, double random)
 {
     struct ranking ranking = rank(s, c, n, best, min);
     double kept = total;
-    if (cuts_p(sampling))
-        find_mark(&ranking, nextafter(sampling->top_p * total, 0), &kept);
+    if (cuts_p(sampling)) {
+        struct sampler_candidate last = find_mark(&ranking, mark_of(sampling->top_p, total), &kept);
+        if (cuts_typical(sampling))
+            return draw_typical(s, c, keep(c, n, last, floor_of(sampling, best)), sampling, best, random);
+    }
     /* What min_p keeps is a prefix of the same order. */
     double above = sampling->min_p > 0 ? sum_of(c, n, floor_of(sampling, best)) : total;
-    return find_mark(&ranking, random * (above < kept ? above : kept), &kept);
+    return find_mark(&ranking, random * (above < kept ? above : kept), &kept).id;
 }
 
 /* Draws one of n candidates, going through them from the last. */
@@ -376,8 +434,8 @@ static int32_t draw_from_all(struct sampler *s, const float *logits, uint32_t vo
 static int32_t draw(struct sampler *s, struct sampler_candidate *c, uint32_t n,
                     const struct sampling *sampling, float best, double random)
 {
-    bool cut_k = sampling->top_k < n;
-    if (!cut_k && !cuts_p(sampling))
+    bool cut_k = sampling->top_k > 0 && sampling->top_k < n;
+    if (!cut_k && !cuts_p(sampling) && !cuts_typical(sampling))
         return draw_backwards(c, n, random);
     if (cut_k) {
         make_heap(c, n);
@@ -386,6 +444,8 @@ static int32_t draw(struct sampler *s, struct sampler_candidate *c, uint32_t n,
         c += n - sampling->top_k;
         n = sampling->top_k;
     }
+    if (!cuts_p(sampling) && cuts_typical(sampling))
+        return draw_typical(s, c, n, sampling, best, random);
     float min = best;
     for (uint32_t i = 0; i < n; i++)
         min = c[i].logit < min ? c[i].logit : min;
@@ -429,6 +489,9 @@ int32_t sampler_pick(struct sampler *s, const float *logits, uint32_t vocab, con
         min = min > weighing.floor ? min : weighing.floor;
         return draw(s, s->candidates, collect(s, logits, vocab, min, &weighing), sampling, best, random);
     }
+    if (!cut_p && cuts_typical(sampling))
+        return draw(s, s->candidates, collect(s, logits, vocab, weighing.floor, &weighing), sampling, best,
+                    random);
     if (!cut_p)
         return draw_from_all(s, logits, vocab, &weighing, random);
     /* Candidates that each weigh less than 1/V of what top_p cuts off weigh less than all of it together, so

@@ -29,7 +29,7 @@ struct sampler {
 
 /* How one request samples; struct cinf_request_options says what each member does. */
 struct sampling {
-    float temperature, top_p, min_p;
+    float temperature, top_p, min_p, typical_p;
     float repetition_penalty, presence_penalty, frequency_penalty;
     uint32_t top_k;
     uint64_t seed;
