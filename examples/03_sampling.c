@@ -11,6 +11,8 @@
  *     top_k  keeps the k most likely tokens
  *     top_p  keeps the most likely until their probabilities reach p
  *     min_p  keeps those with p_i >= min_p * max_j p_j
+ *     typical_p  keeps those whose surprise -log p_i is nearest to its mean, the entropy, until their
+ *            probabilities reach typical_p
  *
  * and one token is drawn from the rest.  The draw is a function of (seed, choice, position), so the same seed
  * gives the same text, whatever else runs on the engine. */

@@ -55,7 +55,8 @@ def test_usage_errors():
     for flag, value in [
         ("--max-tokens", "0"), ("--max-tokens", "-1"), ("--max-tokens", "ten"), ("--max-tokens", "1e3"),
         ("--max-tokens", "18446744073709551617"), ("--temperature", "-0.1"), ("--temperature", "nan"),
-        ("--temperature", "x"), ("--top-p", "1.5"), ("--seed", "x"), ("--seed", "18446744073709551616"),
+        ("--temperature", "x"), ("--top-p", "1.5"), ("--typical-p", "1.5"), ("--seed", "x"),
+        ("--seed", "18446744073709551616"),
         ("--prompt-tokens", "1,,2"), ("--prompt-tokens", "1,"), ("--prompt-tokens", "a"),
         ("--prompt-tokens", "-1"), ("--prompt-tokens", "4294967296"), ("--cost-per-hour", "free"),
         ("--cost-per-hour", "-1"), ("--price", "1.0000000001"), ("--weights", "f8"), ("--threads", "100000"),
@@ -206,6 +207,8 @@ def test_run_sampling():
     first = parsed(*sampled, "--seed", "7")
     assert first["seed"] == 7 and parsed(*sampled, "--seed", "7")["ids"] == first["ids"]
     assert any(parsed(*sampled, "--seed", str(seed))["ids"] != first["ids"] for seed in (8, 9, 10))
+    typical = parsed(*sampled, "--seed", "7", "--typical-p", "0.2")
+    assert typical["ids"] != first["ids"] and parsed(*sampled, "--seed", "7", "--typical-p", "1")["ids"] == first["ids"]
     drawn = parsed(*sampled)
     assert parsed(*sampled, "--seed", str(drawn["seed"]))["ids"] == drawn["ids"]
     stopped = parsed(*common, "--stop", "nowhere", "--stop", " little")

@@ -385,6 +385,7 @@ START_TEST(bad_options_are_refused_by_name)
         { { CINF_REQUEST_OPTIONS, .temperature = __builtin_nanf("") }, "temperature" },
         { { CINF_REQUEST_OPTIONS, .top_p = 1.5f }, "top_p" },
         { { CINF_REQUEST_OPTIONS, .min_p = -0.1f }, "min_p" },
+        { { CINF_REQUEST_OPTIONS, .typical_p = 1.01f }, "typical_p is 1.01" },
         { { CINF_REQUEST_OPTIONS, .n = 65 }, "n is 65" },
         { { CINF_REQUEST_OPTIONS, .n = 17 }, "serves 16 requests concurrently" },
         { { CINF_REQUEST_OPTIONS, .n_stop = 17 }, "stop strings" },

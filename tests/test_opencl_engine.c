@@ -83,6 +83,7 @@ START_TEST(picks_change_nothing)
         { .temperature = 1, .top_k = 40, .logprobs = true },
         { .temperature = 1.5f, .top_k = 64, .top_p = 0.9f, .logprobs = true, .top_logprobs = TOP },
         { .temperature = 0.8f, .top_k = 2, .min_p = 0.1f, .logprobs = true, .top_logprobs = TOP },
+        { .temperature = 1, .top_k = 30, .typical_p = 0.8f },
     };
     open_model("opencl", &kinds[_i]);
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {

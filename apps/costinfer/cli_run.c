@@ -157,6 +157,8 @@ static int run(const struct command *self, int argc, char **argv)
           "Keep the most likely tokens whose probabilities add up to P (0: all)." },
         { "min-p", FLAG_FLOAT, &options.min_p, 0, 1, "P",
           "Keep tokens at least P times as likely as the most likely one (0: all)." },
+        { "typical-p", FLAG_FLOAT, &options.typical_p, 0, 1, "P",
+          "Of these, keep the most typical tokens whose probabilities add up to P (0: all)." },
         { "repetition-penalty", FLAG_FLOAT, &options.repetition_penalty, 0, 100, "X",
           "Divides positive logits of tokens seen before, multiplies negative ones (1: off)." },
         { "presence-penalty", FLAG_FLOAT, &options.presence_penalty, -100, 100, "X",

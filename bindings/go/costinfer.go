@@ -519,6 +519,7 @@ type Request struct {
 	Stop                    []string
 	N                       uint32
 	Temperature, TopP, MinP float32
+	TypicalP                float32
 	TopK                    uint32
 	RepetitionPenalty       float32
 	PresencePenalty         float32
@@ -604,6 +605,7 @@ func (m *Model) Submit(r Request) (*Stream, error) {
 	}
 	o.min_tokens = C.uint32_t(r.MinTokens)
 	o.temperature, o.top_p, o.min_p = C.float(r.Temperature), C.float(r.TopP), C.float(r.MinP)
+	o.typical_p = C.float(r.TypicalP)
 	o.top_k, o.seed, o.logprobs = C.uint32_t(r.TopK), C.uint64_t(r.Seed), C.bool(r.Logprobs)
 	o.repetition_penalty, o.presence_penalty = C.float(r.RepetitionPenalty), C.float(r.PresencePenalty)
 	o.frequency_penalty, o.top_logprobs = C.float(r.FrequencyPenalty), C.uint32_t(r.TopLogprobs)

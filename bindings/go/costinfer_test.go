@@ -25,7 +25,9 @@ type scenario struct {
 	Generate []struct {
 		Name, Prompt string
 		Special      bool
-		MaxTokens    uint32 `json:"max_tokens"`
+		Temperature  float32
+		TypicalP     float32 `json:"typical_p"`
+		MaxTokens    uint32  `json:"max_tokens"`
 		N            uint32
 		Stop         []string
 		LogitBias    []struct {
@@ -201,7 +203,8 @@ func TestScenario(t *testing.T) {
 	}
 	var served time.Duration
 	for _, c := range s.Generate {
-		r := Request{Prompt: c.Prompt, Special: c.Special, MaxTokens: c.MaxTokens, N: c.N, Stop: c.Stop}
+		r := Request{Prompt: c.Prompt, Special: c.Special, MaxTokens: c.MaxTokens, N: c.N, Stop: c.Stop,
+			Temperature: c.Temperature, TypicalP: c.TypicalP}
 		for _, b := range c.LogitBias {
 			r.LogitBias = map[int32]float32{b.Token: b.Bias}
 		}

@@ -346,6 +346,10 @@ class request
     {
         return options_.min_p = p, *this;
     }
+    request &typical_p(float p)
+    {
+        return options_.typical_p = p, *this;
+    }
     request &repetition_penalty(float x)
     {
         return options_.repetition_penalty = x, *this;

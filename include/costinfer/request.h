@@ -58,7 +58,8 @@ struct cinf_request_options {
     uint32_t n_stop;         /* at most CINF_STOPS_MAX */
     uint32_t n;              /* independent continuations, at most CINF_CHOICES_MAX; 0: 1 */
 
-    /* Sampling, applied in this order to a copy of the logits.  Zero turns each of them off. */
+    /* Sampling, applied in this order to a copy of the logits, with typical_p, below, after min_p.  Zero
+     * turns each of them off. */
     const struct cinf_logit_bias *logit_bias; /* several for one token add up */
     uint32_t n_logit_bias;                    /* how many, at most V */
     float repetition_penalty; /* > 0: positive logits of tokens seen, in the prompt too, are divided by it,
@@ -100,6 +101,11 @@ struct cinf_request_options {
     /* Before so many tokens nothing but max_tokens ends the text: end-of-text and stop_token_ids cannot be
      * sampled, and stop strings are looked for in the text of later tokens.  At most max_tokens. */
     uint32_t min_tokens;
+
+    /* Locally typical sampling (Meister et al. 2022), applied after min_p.  Of the tokens that are left, with
+     * their probabilities p and entropy H, it keeps those with the smallest |-log p - H| until their
+     * probabilities reach typical_p; the smallest ids among equals.  0 and 1: off. */
+    float typical_p;
 };
 #define CINF_REQUEST_OPTIONS .struct_size = sizeof(struct cinf_request_options) /* begins an initializer */
 

@@ -42,6 +42,7 @@ static const struct {
     NUMBER(temperature, 0, 100),
     NUMBER(top_p, 0, 1),
     NUMBER(min_p, 0, 1),
+    NUMBER(typical_p, 0, 1),
     NUMBER(repetition_penalty, 0, 100),
     NUMBER(presence_penalty, -100, 100),
     NUMBER(frequency_penalty, -100, 100),

@@ -2,7 +2,10 @@
  * been built against an older and shorter declaration.
  *
  * The struct_size is the only mark of a version, and it works because new fields go last: what both sides
- * know is a common prefix. */
+ * know is a common prefix.  A field that is new in a release begins where the struct ended in the release
+ * before, at a multiple of 8.  Where the last field has 4 bytes of padding after it, a new field of 4 bytes
+ * would lie there, and would be read from an older caller that left anything in its padding: so append a
+ * pointer, uint64_t or double first. */
 #ifndef VERSIONED_H
 #define VERSIONED_H
 

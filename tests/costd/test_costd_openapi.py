@@ -38,6 +38,8 @@ def try_field(server, path, name, schema):
     if "integer" in schema["type"]:
         outside += [low + 0.5 if low + 0.5 != low else 0.5]
         inside += [low + 1]
+    else:
+        inside += [(low + high) / 2]  # the bounds may stand for "off", which unknown_fields.c allows for any field
     for value in inside + outside:
         fields = {"prompt": "a", **({} if name == "max_tokens" else {"max_tokens": 1})}
         if "completions" in path:

@@ -17,7 +17,7 @@ REFUSED = {
     "json_schema": {"type": "object"}, "tools": [{"type": "function"}], "tool_choice": "required",
     "functions": [{"name": "f"}], "messages": [{"role": "user", "content": "x"}],
     "bad_words": ["a"],
-    "allowed_token_ids": [1, 2], "use_beam_search": True, "num_beams": 2, "length_penalty": 2.0, "typical_p": 0.5,
+    "allowed_token_ids": [1, 2], "use_beam_search": True, "num_beams": 2, "length_penalty": 2.0, "typical": 0.5,
     "mirostat": 2, "repeat_penalty": 1.2, "n_predict": 5, "max_new_tokens": 5, "max_completion_tokens": 5,
     "skip_special_tokens": False, "include_stop_str_in_output": True, "logits_processors": ["x"], "top_logprobs": 2,
     "dry_multiplier": 0.8, "xtc_probability": 0.5,
@@ -25,7 +25,7 @@ REFUSED = {
 # The same fields where they ask for what happens anyway.
 NEUTRAL = {
     "response_format": {"type": "text"}, "guided_json": None, "tools": [], "tool_choice": "none",
-    "use_beam_search": False, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1,
+    "use_beam_search": False, "num_beams": 1, "length_penalty": 1.0, "typical": 1,
     "mirostat": 0, "repeat_penalty": 1.0, "skip_special_tokens": True, "include_stop_str_in_output": False,
 }
 

@@ -176,6 +176,10 @@ def sampling_fields():
     greedy = text(temperature=0)
     for field in (dict(top_k=1), dict(top_p=0), dict(min_p=1)):
         equal(text(**field), greedy, field)
+    for whole in (0, 1, None):
+        equal(text(seed=5, typical_p=whole), text(seed=5), whole)
+    check(text(seed=5, typical_p=1e-6) != text(seed=5), "typical_p has no effect")
+    equal(text(seed=5, typical_p=1e-6), text(seed=6, typical_p=1e-6), "one token is left")
     token = server.post("/tokenize", {"model": "small", "content": " upon"}).json["tokens"][0]
     check(not text(temperature=0, logit_bias={str(token): -100}).startswith(" upon"), "bias has no effect")
     lily = server.post("/tokenize", {"model": "small", "content": " Lily"}).json["tokens"][0]
@@ -208,6 +212,7 @@ BAD_FIELDS = [
     ("temperature", [-0.1, 2.1, "1", True, []]),
     ("top_p", [-0.1, 1.1, "x"]),
     ("min_p", [-0.1, 1.1]),
+    ("typical_p", [-0.1, 1.1, "x"]),
     ("top_k", [-2, 1.5, "x"]),
     ("presence_penalty", [-2.1, 2.1]),
     ("frequency_penalty", [-2.1, 2.1]),

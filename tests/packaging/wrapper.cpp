@@ -40,6 +40,11 @@ static uint32_t number_of(const cJSON *object, const char *key, uint32_t otherwi
     return at(object, key) ? static_cast<uint32_t>(at(object, key)->valuedouble) : otherwise;
 }
 
+static float fraction_of(const cJSON *object, const char *key)
+{
+    return at(object, key) ? static_cast<float>(at(object, key)->valuedouble) : 0;
+}
+
 static std::vector<int32_t> ids_of(const cJSON *object)
 {
     std::vector<int32_t> ids;
@@ -56,6 +61,7 @@ static request request_of(const cJSON *c)
     request r(text_of(c, "prompt"));
     r.max_tokens(number_of(c, "max_tokens")).choices(number_of(c, "n", 1));
     r.special(cJSON_IsTrue(at(c, "special")));
+    r.temperature(fraction_of(c, "temperature")).typical_p(fraction_of(c, "typical_p"));
     const cJSON *item = nullptr;
     cJSON_ArrayForEach(item, at(c, "stop")) r.stop(item->valuestring);
     cJSON_ArrayForEach(item, at(c, "logit_bias"))

@@ -190,6 +190,7 @@ enum cinf_status fields_sampling(struct fields *f)
     if (json_member(f->body, "top_p") && o->top_p == 0)
         o->top_p = FLT_MIN;
     TRY(field_number(f, "min_p", 0, 1, &o->min_p));
+    TRY(field_number(f, "typical_p", 0, 1, &o->typical_p));
     TRY(field_number(f, "presence_penalty", -2, 2, &o->presence_penalty));
     TRY(field_number(f, "frequency_penalty", -2, 2, &o->frequency_penalty));
     TRY(field_number(f, "repetition_penalty", 0.01, 100, &o->repetition_penalty));

@@ -39,7 +39,7 @@ enum cinf_status field_number(struct fields *f, const char *key, double low, dou
 enum cinf_status field_bool(struct fields *f, const char *key, bool *value);
 enum cinf_status field_text(struct fields *f, const char *key, const char **value);
 
-/* Reads temperature, top_k, top_p, min_p, the penalties, seed, stop, stop_token_ids, min_tokens,
+/* Reads temperature, top_k, top_p, min_p, typical_p, the penalties, seed, stop, stop_token_ids, min_tokens,
  * logit_bias, ignore_eos and parse_special into `options`, which holds the defaults. */
 enum cinf_status fields_sampling(struct fields *f);
 

@@ -129,6 +129,10 @@ static const struct property {
       "keep the most likely tokens until their probabilities reach this sum", NULL },
     { GENERATING, "min_p", "number null", 0, 1,
       "keep tokens at least this many times as likely as the most likely one", NULL },
+    { GENERATING, "typical_p", "number null", 0, 1,
+      "of what the other fields keep, keep the tokens whose surprise is nearest to the entropy until their "
+      "probabilities reach this sum; 0 and 1 keep all",
+      NULL },
     { GENERATING, "top_k", "integer null", -1, MAX_TOKENS_MAX,
       "keep the k most likely tokens; -1 and 0 keep all", NULL },
     { GENERATING, "presence_penalty", "number null", -2, 2,

@@ -77,7 +77,6 @@ static const struct refused {
     { GENERATING, "num_beams", ONE },
     { GENERATING, "length_penalty", ONE },
     { GENERATING, "do_sample", ONLY_NULL },
-    { GENERATING, "typical_p", ONE },
     { GENERATING, "typical", ONE },
     { GENERATING, "repeat_penalty", ONE },
     { GENERATING, "repeat_last_n", ONLY_NULL },

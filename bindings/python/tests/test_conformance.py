@@ -87,7 +87,8 @@ def test_scenario(models: pathlib.Path) -> None:
             assert model.encode(case["text"], special=case.get("special", False)) == case["ids"]
             assert model.decode(case["ids"]) == case["text"]
         for case in scenario["generate"]:
-            options = {k: case[k] for k in ("max_tokens", "stop", "n", "special") if k in case}
+            options = {k: case[k] for k in ("max_tokens", "stop", "n", "special", "temperature", "typical_p")
+                       if k in case}
             if "logit_bias" in case:
                 options["logit_bias"] = {b["token"]: b["bias"] for b in case["logit_bias"]}
             result = model.generate(case["prompt"], **options)

@@ -185,6 +185,7 @@ def test_close_while_another_thread_uses_it(model: Model, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("kind, builtin, provoke", [
     (costinfer.ContextLength, ValueError, lambda e, m: m.generate([1] * 300)),
     (costinfer.InvalidArgument, ValueError, lambda e, m: m.generate("x", temperature=-1.0)),
+    (costinfer.InvalidArgument, ValueError, lambda e, m: m.generate("x", typical_p=1.1)),
     (costinfer.InvalidArgument, ValueError, lambda e, m: m.generate("x", stop=["a\0b"])),
     (costinfer.NotFound, LookupError, lambda e, m: e.load("no/such/folder")),
     (costinfer.AlreadyExists, costinfer.Error, lambda e, m: e.load(m.info.folder)),

@@ -37,6 +37,7 @@ class RequestOptions(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
     repetition_penalty: float
     presence_penalty: float
     frequency_penalty: float
@@ -292,11 +293,12 @@ class Model:
 
     def stream(self, prompt: Prompt = "", *, max_tokens: int = 0, stop: Sequence[str] = (), n: int = 1,
                temperature: float = 0.0, top_k: int = 0, top_p: float = 0.0, min_p: float = 0.0,
-               repetition_penalty: float = 0.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0,
-               logit_bias: Mapping[int, float] | None = None, seed: int = 0, logprobs: bool = False,
-               top_logprobs: int = 0, prompt_logprobs: bool = False, ignore_eos: bool = False,
-               special: bool = False, timeout: float | None = None, unread_max: int = 0, min_tokens: int = 0,
-               stop_token_ids: Sequence[int] = (), payer: str | None = None) -> Stream:
+               typical_p: float = 0.0, repetition_penalty: float = 0.0, presence_penalty: float = 0.0,
+               frequency_penalty: float = 0.0, logit_bias: Mapping[int, float] | None = None, seed: int = 0,
+               logprobs: bool = False, top_logprobs: int = 0, prompt_logprobs: bool = False,
+               ignore_eos: bool = False, special: bool = False, timeout: float | None = None,
+               unread_max: int = 0, min_tokens: int = 0, stop_token_ids: Sequence[int] = (),
+               payer: str | None = None) -> Stream:
         """Submits a request and returns its events as they come.
 
         max_tokens 0: until the text or the context ends.  temperature 0: greedy.  seed 0: drawn at random.
@@ -305,7 +307,7 @@ class Model:
         min_tokens: nothing but max_tokens ends the text before so many.  stop_token_ids: end it, and are not part
         of it.  payer: who pays; None: anonymous."""
         o = _ffi.RequestOptions(max_tokens=max_tokens, n=n, temperature=temperature, top_k=top_k, top_p=top_p,
-                                min_p=min_p, repetition_penalty=repetition_penalty,
+                                min_p=min_p, typical_p=typical_p, repetition_penalty=repetition_penalty,
                                 presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, seed=seed,
                                 logprobs=logprobs or top_logprobs > 0, top_logprobs=top_logprobs,
                                 prompt_logprobs=prompt_logprobs, ignore_eos=ignore_eos, tokenize_flags=int(special),

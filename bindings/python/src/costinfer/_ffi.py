@@ -106,7 +106,8 @@ class RequestOptions(Sized):
                 ("logprobs", c_bool), ("top_logprobs", c_uint32), ("prompt_logprobs", c_bool),
                 ("prompt_logits", POINTER(c_float)), ("endpoint", c_uint32), ("timeout_ns", c_uint64),
                 ("notify", Notify), ("notify_context", c_void_p), ("unread_max", c_uint32), ("payer", c_char_p),
-                ("stop_token_ids", POINTER(c_int32)), ("n_stop_token_ids", c_uint32), ("min_tokens", c_uint32)]
+                ("stop_token_ids", POINTER(c_int32)), ("n_stop_token_ids", c_uint32), ("min_tokens", c_uint32),
+                ("typical_p", c_float)]
 
 
 class Logprob(Structure):
