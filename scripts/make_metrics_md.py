@@ -81,6 +81,7 @@ EXAMPLES = {
                               '  / (sum by (endpoint) (rate(costd_http_calls_total[5m])) > 0)',
     "costd_log_dropped_lines_total": "increase(costd_log_dropped_lines_total[1h])",
     "costd_queue_limit": "max by (instance) (costd_queue_limit)",
+    "costd_connections": "max by (instance) (costd_connections)",
     "costd_daily_budget_dollars": "sum(increase(model_estimated_cost_dollars_total[24h]))\n"
                                   "  / scalar(max(costd_daily_budget_dollars))",
     "costd_key_lines_refused": "max by (instance) (costd_key_lines_refused) > 0",

@@ -304,6 +304,7 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
                                 .silent_seconds =
                                     s->idle_seconds + s->body_seconds + s->stall_seconds + SEND_SECONDS,
                                 .connections = s->connections,
+                                .n_open = &service->n_connections,
                                 .per_address = s->connections_per_address,
                                 .body_bytes = s->body_bytes,
                                 .others = service->has_admin_listener ? ADMIN_CONNECTIONS : 0,
@@ -324,6 +325,7 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
         return CINF_OK;
     o.listener = LISTENER_ADMIN;
     o.connections = ADMIN_CONNECTIONS;
+    o.n_open = NULL;
     o.per_address = 0;
     o.others = 0;
     TRY(open_listener(&listener, s->metrics_listen, n_inherited > 1 ? FIRST_INHERITED + 1 : -1,

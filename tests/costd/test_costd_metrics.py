@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 
 from costd_support import SMALL, TWO, Costd, check, equal, reset, run, sanitized, skip, temp_folder, total
 
@@ -32,6 +33,7 @@ CONTRACT = {
     "costd_build_info": {"version", "device"},
     "costd_daily_budget_dollars": set(),
     "costd_queue_limit": set(),
+    "costd_connections": set(),
     "costd_log_dropped_lines_total": set(),
     "costd_http_calls_total": {"endpoint", "status"},
     "process_cpu_seconds_total": set(),
@@ -46,7 +48,7 @@ for family in ("model_request_duration_seconds", "model_time_to_first_token_seco
     CONTRACT[family + "_bucket"] = {"model_name", "le"}
     CONTRACT[family + "_count"] = CONTRACT[family + "_sum"] = {"model_name"}
 # What goes on by itself between two scrapes of an idle daemon.
-MOVING = ("process_", "costinfer_device_seconds_total", "costinfer_device_cost_dollars_total",
+MOVING = ("process_", "costd_connections", "costinfer_device_seconds_total", "costinfer_device_cost_dollars_total",
           "costinfer_device_uptime_seconds", "costinfer_unpriced_seconds_total")
 
 
@@ -160,6 +162,28 @@ def calls_and_requests_test():
                   sum(l["requests"] for l in lines if l.get("endpoint") == endpoint))
 
 
+def connections_test():
+    with Costd("--model", "small=" + SMALL, "--metrics-listen", "127.0.0.1:0") as server:
+        main = server.port
+        server.port = server.await_log(lambda l: l["event"] == "listening")["metrics_port"]
+
+        def await_count(wanted):
+            end = time.monotonic() + 10
+            while total(server.metrics(), "costd_connections") != wanted and time.monotonic() < end:
+                time.sleep(0.02)
+            equal(total(server.metrics(), "costd_connections"), wanted)
+
+        await_count(0)  # the scrape's own is not one of the main listener
+        silent = [socket.create_connection(("127.0.0.1", main)) for _ in range(5)]
+        await_count(5)
+        silent[0].sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        check(silent[0].recv(1000).startswith(b"HTTP/1.1 200"), "health")
+        await_count(5)  # it stays open for a next request
+        for s in silent:
+            s.close()
+        await_count(0)
+
+
 def steady_test():
     """changes() counts a last digit that flickers as a restart, a load or another price."""
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -181,4 +205,4 @@ def steady_test():
         equal(page ^ pages[0], set(), "two scrapes")
 
 
-run(calls_and_requests_test, steady_test, main_test)
+run(calls_and_requests_test, connections_test, steady_test, main_test)

@@ -128,6 +128,10 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
     add_build(page, service);
     integer(page, "costd_queue_limit", NULL, "How many requests of one model may wait for a slot (--queue).",
             service->queue_max);
+    integer(page, "costd_connections", NULL,
+            "Open connections of --listen, at most --connections.  A connection is also open while it waits "
+            "for a next request.",
+            atomic_load(&service->n_connections));
     cinf_exposition_family(
         page, "costd_log_dropped_lines_total", CINF_METRIC_COUNTER, NULL,
         "Lines of the log that were not written, because stderr was read too slowly or not at "

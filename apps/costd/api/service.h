@@ -45,6 +45,7 @@ struct service {
     char *allow_hosts; /* see host_name.h; NULL: none */
     bool has_admin_listener;
     atomic_bool leaving;        /* /ready says so; requests are still served */
+    atomic_uint n_connections;  /* open, of the main listener */
     uint64_t stall_ns, ping_ns; /* of streams */
     uint32_t queue_max;         /* requests of one model that may wait */
     uint64_t body_bytes;        /* the largest body */

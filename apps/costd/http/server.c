@@ -40,6 +40,11 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
                           enum MHD_ConnectionNotificationCode code)
 {
     struct server *server = context;
+    atomic_uint *n_open = server->options.n_open;
+    if (n_open && code == MHD_CONNECTION_NOTIFY_STARTED)
+        atomic_fetch_add(n_open, 1);
+    else if (n_open)
+        atomic_fetch_sub(n_open, 1);
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         *socket_context = connection_open(
             &server->rules,

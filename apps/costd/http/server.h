@@ -3,6 +3,7 @@
 #ifndef SERVER_H
 #define SERVER_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,7 @@ struct server_options {
     /* The limit of this server, and the connections that other servers of this process may have.  The limit
      * is lowered to what the descriptor limit has room for. */
     uint32_t connections, others;
+    atomic_uint *n_open;  /* counts the connections that are open; NULL: nothing does */
     uint32_t per_address; /* the limit for one IP address; 0: none */
     uint64_t body_bytes;  /* the largest body */
     struct timers *timers;
