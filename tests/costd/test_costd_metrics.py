@@ -28,14 +28,27 @@ CONTRACT = {
     "model_device_seconds_total": {"model_name", "phase"},
     "model_cached_tokens_total": {"model_name"},
     "model_draft_tokens_total": {"model_name", "outcome"},
+    "model_loaded": {"model_name"},
+    "model_payer_cost_dollars_total": {"model_name", "payer"},
+    "model_payer_device_seconds_total": {"model_name", "payer"},
+    "model_payer_tokens_total": {"model_name", "payer", "direction"},
     "costinfer_device_seconds_total": {"device", "account"},
     "costinfer_device_cost_dollars_total": {"device", "account"},
+    "costinfer_device_uptime_seconds": {"device"},
+    "costinfer_unpriced_seconds_total": {"device"},
+    "costinfer_price_dollars_per_hour": {"device"},
+    "costinfer_basis_info": {"device", "basis"},
+    "costinfer_split_seconds": {"device", "per"},
+    "costinfer_stalls_total": {"device"},
+    "costinfer_clock_steps_total": {"device"},
     "costd_build_info": {"version", "device"},
     "costd_daily_budget_dollars": set(),
     "costd_queue_limit": set(),
     "costd_connections": set(),
     "costd_log_dropped_lines_total": set(),
     "costd_http_calls_total": {"endpoint", "status"},
+    "costd_key_device_seconds_total": {"key"},
+    "costd_key_cost_dollars_total": {"key"},
     "process_cpu_seconds_total": set(),
     "process_resident_memory_bytes": set(),
     "process_virtual_memory_bytes": set(),
@@ -90,6 +103,7 @@ def main_test():
             names.setdefault(name, set()).add(frozenset(k for k, _ in labels))
         for name, labels in CONTRACT.items():
             equal(names.get(name), {frozenset(labels)}, name)
+        equal(set(names) - set(CONTRACT), set(), "names that CONTRACT lacks")
         check(not any(name.startswith("gpu_") for name in names), "a GPU's rows without a GPU")
         equal({dict(l)["le"] for n, l in a if n == "model_request_duration_seconds_bucket"},
               {"0.001", "0.01", "0.1", "1.0", "30.0", "+Inf"})
