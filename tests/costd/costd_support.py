@@ -238,13 +238,15 @@ class Costd:
                 return False
         return True
 
-    def settle(self, seconds=300):
-        """Waits until nothing runs; the metrics then."""
+    def settle(self, seconds=300, log_is_whole=True):
+        """Waits until nothing runs and the log has a line for every call that was answered; the metrics then."""
         end = time.monotonic() + seconds
         while True:
             m = self.metrics()
             if all(v == 0 for (name, _), v in m.items()
                    if name in ("model_requests_running", "model_requests_waiting")):
+                if log_is_whole:
+                    self.requests_logged(at_least=total(m, "costd_http_calls_total"))
                 return m
             check(time.monotonic() < end, "requests do not end")
             time.sleep(0.02)
