@@ -154,4 +154,5 @@ def nginx():
             process.wait()
 
 
-nginx() if "--nginx" in sys.argv[1:] else costd()
+if __name__ == "__main__":
+    nginx() if "--nginx" in sys.argv[1:] else costd()
