@@ -5,6 +5,9 @@
  * would kill the process. */
 #include <errno.h>
 #include <fcntl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -39,6 +42,7 @@
 enum {
     EXIT_SETUP = 1,
     EXIT_USAGE = 2,
+    LARGE_BLOCK_BYTES = 1 << 20, /* larger than what a request takes */
     POLL_MS = 20,
     QUEUE_DEFAULT = 256,
     /* Time after the drain's deadline for running steps to end and error events to be sent. */
@@ -333,6 +337,15 @@ static enum cinf_status start_servers(struct server **server, struct server **ad
     return server_start(admin, &listener, &o);
 }
 
+/* A model that is unloaded gives its memory back.  glibc would raise the threshold to the size of the first
+ * weights that are freed, up to 32 MiB, and put the next ones between small blocks that stay. */
+static void return_large_blocks(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+#endif
+}
+
 /* Takes ownership of `s`. */
 static enum cinf_status serve(struct settings *s, int argc, char *argv[])
 {
@@ -395,6 +408,7 @@ int main(int argc, char *argv[])
 {
     struct settings s;
     file_hold_standard();
+    return_large_blocks();
     if (settings_read(&s, argc, argv) != CINF_OK) {
         fprintf(stderr, "costd: %s\n", cinf_last_error());
         return EXIT_USAGE;
