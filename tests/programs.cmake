@@ -135,6 +135,7 @@ function(cinf_client_test client script)
   set_tests_properties(client_${client} PROPERTIES LABELS "slow;clients" TIMEOUT 1200)
 endfunction()
 cinf_client_test(langchain langchain_openai_client.py)
+cinf_client_test(llama_index llama_index_client.py)
 set_tests_properties(openai_python PROPERTIES LABELS "slow;clients")
 
 # This test installs a linter from npm in the same way.
