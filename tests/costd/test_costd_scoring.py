@@ -86,4 +86,5 @@ def scores_are_the_models():
     check(worst <= BOUND, "sums differ by", worst)
 
 
-run(scores_are_the_models)
+if __name__ == "__main__":
+    run(scores_are_the_models)
