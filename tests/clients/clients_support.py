@@ -27,10 +27,14 @@ QUIET = {"NO_PROXY": "*", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF
          "LANGSMITH_TRACING": "false", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
 
 
-def _install(venv, wanted):
+def _install(venv, wanted, needs):
     shutil.rmtree(venv, ignore_errors=True)
     python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-    if subprocess.run([python, "-m", "venv", venv], check=False).returncode != 0:
+    # torch from PyPI is 5 GB; Debian's is enough.
+    if needs and subprocess.run([python, "-c", "import " + needs], capture_output=True, check=False).returncode != 0:
+        skip("python3-" + needs + " is not installed (scripts/setup.sh --all)")
+    seen = ["--system-site-packages"] if needs else []
+    if subprocess.run([python, "-m", "venv", *seen, venv], check=False).returncode != 0:
         skip("python3-venv is not installed (scripts/setup.sh --all)")
     print("clients: making", venv, flush=True)
     # Some packages are published as source alone.
@@ -46,15 +50,16 @@ def program(client, name):
     return os.path.join(BUILD, "clients", client, "bin", name)
 
 
-def enter(client):
-    """Goes on only in the Python that has the client; elsewhere this script is run again with it."""
+def enter(client, needs=None):
+    """Goes on only in the Python that has the client; elsewhere this script is run again with it.  `needs`: a package
+    that is Debian's own."""
     venv = os.path.join(BUILD, "clients", client)
     if os.path.realpath(sys.prefix) == os.path.realpath(venv):
         return
     wanted = os.path.join(HERE, "requirements", client + ".txt")
     stamp = os.path.join(venv, "requirements.installed")
     if not os.path.exists(stamp) or not filecmp.cmp(wanted, stamp, shallow=False):
-        _install(venv, wanted)
+        _install(venv, wanted, needs)
     home = os.path.join(BUILD, "clients", client + "-home")
     os.makedirs(home, exist_ok=True)
     python = os.path.join(venv, "bin", "python")

@@ -1,6 +1,5 @@
 """LiteLLM against costd: its SDK, and its proxy between OpenAI's client and costd."""
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -18,7 +17,7 @@ enter("litellm")
 import litellm  # noqa: E402
 import openai  # noqa: E402
 
-from costd_support import run, total  # noqa: E402
+from costd_support import run  # noqa: E402
 
 litellm.telemetry = False
 server = None
@@ -61,21 +60,17 @@ def the_sdk_streams():
           (wanted["usage"]["prompt_tokens"], wanted["usage"]["completion_tokens"]))
 
 
-def the_sdk_sends_several_prompts_and_tokens():
-    ids = server.post("/tokenize", {"model": "small", "content": PROMPT}).json["tokens"]
+def the_sdk_sends_several_prompts():
     equal([c.text for c in ask(prompt=[PROMPT, "The cat"]).choices],
           [plain(server)["choices"][0]["text"], plain(server, prompt="The cat")["choices"][0]["text"]])
-    equal(ask(prompt=ids).choices[0].text, plain(server)["choices"][0]["text"])
-    equal(ask(prompt=ids, extra_body={"truncate_prompt_tokens": 2}).usage.prompt_tokens, 2)
+    equal(ask(extra_body={"truncate_prompt_tokens": 2}).usage.prompt_tokens, 2)
 
 
 def the_sdk_knows_an_overflow():
     error = raises(litellm.ContextWindowExceededError, lambda: ask(prompt=OVERLONG))
     equal(error.status_code, 400)
     check("maximum context length is" in str(error), error)
-    # It is what makes LiteLLM go on to a model with a longer context.
-    for other, kind in (("none", litellm.NotFoundError),):
-        raises(kind, lambda: ask(model=other))
+    raises(litellm.NotFoundError, lambda: ask(model="none"))
     raises(litellm.BadRequestError, lambda: ask(temperature=-1))
 
 
@@ -86,7 +81,7 @@ def the_sdk_knows_a_full_queue():
 
         error = raises_soon(litellm.RateLimitError, call)
         equal(error.status_code, 429)
-        check(float(error.response.headers["retry-after"]) > 0, dict(error.response.headers))
+        check("waiting" in str(error), error)
         threading.Timer(0.5, full.release).start()
         equal(call(max_retries=20).usage.completion_tokens, 2)
 
@@ -100,7 +95,7 @@ model_list:
       model: text-completion-openai/small
       api_base: %(base)s
       api_key: unused
-  - model_name: short
+  - model_name: priced
     litellm_params:
       model: text-completion-openai/small
       api_base: %(base)s
@@ -167,21 +162,14 @@ def through_the_proxy(client):
           plain(server, max_tokens=40)["choices"][0]["text"])
     check(len(chunks) > 10, "not streamed:", len(chunks))
     # A price that the operator tells the proxy is charged for the tokens that we count.
-    raw = client.completions.with_raw_response.create(model="short", prompt=PROMPT, **OPTIONS)
+    raw = client.completions.with_raw_response.create(model="priced", prompt=PROMPT, **OPTIONS)
     cost = float(raw.headers["x-litellm-response-cost"])
     check(abs(cost - (reply.usage.prompt_tokens * 1e-6 + 12 * 2e-6)) < 1e-12, cost, reply.usage)
     error = raises(openai.BadRequestError, lambda: complete(prompt=OVERLONG))
     check("ContextWindowExceededError" in str(error) and "maximum context length is" in str(error), error)
-    # A reader that goes away stops the bill through the proxy, too.
-    gone = total(server.settle(), "model_requests_finished_total", finish_reason="client_gone")
-    with complete(model="stories", stream=True, n=4, max_tokens=240, extra_body={"ignore_eos": True}) as stream:
-        next(iter(stream))
-    end = time.monotonic() + 30
-    while total(server.settle(), "model_requests_finished_total", finish_reason="client_gone") == gone:
-        check(time.monotonic() < end, "an abandoned stream was generated to its end")
 
 
 version("litellm")
 with Costd(*TWO, *PRICES) as server:
-    run(the_sdk_gives_text_and_usage, the_sdk_streams, the_sdk_sends_several_prompts_and_tokens,
+    run(the_sdk_gives_text_and_usage, the_sdk_streams, the_sdk_sends_several_prompts,
         the_sdk_knows_an_overflow, the_sdk_knows_a_full_queue, the_proxy_passes_everything_on)

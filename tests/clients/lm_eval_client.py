@@ -18,13 +18,14 @@ from costd_support import SMALL, run  # noqa: E402
 from test_costd_scoring import expected  # noqa: E402
 
 QUESTIONS = [
-    ("Once upon a time, there was a little", [" girl who loved to play.", " zqx of amendments.", " girl named Lily."], 2),
+    ("Once upon a time, there was a little",
+     [" girl who loved to play.", " zqx of amendments.", " girl named Lily."], 2),
     ("The cat sat on the", [" mat and purred.", " 1789 quantum.", " bed."], 0),
     ("Tom had a red ball. He liked to", [" play with it.", " amend the constitution of it.", " the a of."], 0),
     ("“Où est”", [" the café?", " Tom.", " \U0001f600 end"], 1),
 ]
-STORY = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
-         "a big dog. The dog was sad. ") * 12
+STORY = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she "
+         "saw a big dog. The dog was sad. ") * 12
 TASKS = {
     "choices": """
 task: choices

@@ -45,8 +45,9 @@ def both_sides_count_alike():
         with open(path, "w") as f:
             f.write(USERS)
         done = subprocess.run([program("locust", "locust"), "-f", path, "--headless", "--users", "8", "--spawn-rate",
-                               "8", "--run-time", "8s", "--stop-timeout", "30", "--json", "--host", "http://127.0.0.1:%d" % server.port],
-                              capture_output=True, text=True, timeout=200, check=False)
+                               "8", "--run-time", "8s", "--stop-timeout", "30", "--json", "--host",
+                               "http://127.0.0.1:%d" % server.port], capture_output=True, text=True,
+                              timeout=200, check=False)
         equal(done.returncode, 1, done.stdout + done.stderr)  # requests have failed, as they should
     rows = {row["name"]: (row["num_requests"], row["num_failures"])
             for row in json.loads(done.stdout[done.stdout.index("["):])}

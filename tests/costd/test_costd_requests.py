@@ -41,12 +41,14 @@ def fields_that_would_change_the_answer_are_refused():
             equal(reply.status, 200, (path, name, reply.body))
             check("x-ignored-fields" not in reply.headers, name, reply.headers)
     # Known to one route and ignored by the other would be no better.
-    for name, value in {"n": 2, "best_of": 2, "logprobs": 1, "prompt_logprobs": 0, "echo": False, "suffix": "x"}.items():
+    for name, value in {"n": 2, "best_of": 2, "logprobs": 1, "prompt_logprobs": 0, "echo": False,
+                        "suffix": "x"}.items():
         reply = server.post("/v1/generate/small", {"prompt": "a", "max_tokens": 1, name: value})
         equal((reply.status, reply.error["param"]), (400, name))
     before = total(server.settle(), "model_tokens_total")
     server.post("/v1/completions", {"prompt": "a", "guided_json": {"a": 1}})
-    equal((before > 0, total(server.settle(), "model_tokens_total")), (True, before), "a refused request is not billed")
+    after = total(server.settle(), "model_tokens_total")
+    equal((before > 0, after), (True, before), "a refused request is not billed")
 
 
 def tokens_end_the_text_no_sooner_than_wished():
@@ -397,4 +399,5 @@ if __name__ == "__main__":
             the_last_tokens_of_a_prompt_are_kept, prompts_are_scored_in_vllms_shape, unknown_fields_are_told,
             parameters_of_the_query_are_judged_too, strict_refuses_them,
             a_misspelt_prompt_is_an_error, overflow_is_told_in_the_words_that_clients_look_for, integers_are_exact,
-            limits_agree, special_tokens_on_request, what_is_not_there_says_what_is, ids_are_taken_over, metrics_are_compressed_when_asked)
+            limits_agree, special_tokens_on_request, what_is_not_there_says_what_is, ids_are_taken_over,
+            metrics_are_compressed_when_asked)
