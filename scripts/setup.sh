@@ -10,7 +10,7 @@
 set -euo pipefail
 
 build=(gcc g++ make cmake ninja-build pkg-config ccache git ca-certificates
-    libopenblas-dev libcjson-dev libmicrohttpd-dev zlib1g-dev python3 ocl-icd-opencl-dev opencl-headers libclblast-dev)
+    libopenblas-dev libcjson-dev libmicrohttpd-dev zlib1g-dev libsqlite3-dev python3 ocl-icd-opencl-dev opencl-headers libclblast-dev)
 tests=(check libcurl4-openssl-dev clang-14 clang-format-14 libclang-rt-14-dev curl doxygen shellcheck shfmt
     python3-numpy python3-prometheus-client python3-yaml prometheus prometheus-alertmanager pocl-opencl-icd clinfo locales)
 slow=(chromium python3-torch python3-venv python3-pip clang-tidy-14 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user

@@ -18,6 +18,7 @@ TABLE = {
     LIBRARY + "compute/cpu": ({"status", "types"}, ["base", "compute"]),
     LIBRARY + "compute/opencl": ({"status", "types"}, ["base", "compute"]),
     LIBRARY + "model": ({"status", "types", "checkpoint"}, ["base", "checkpoint", "compute"]),
+    LIBRARY + "ledger": ({"status", "meter", "ledger"}, ["base", "meter"]),
     LIBRARY + "engine": (ALL, ["base", "text", "checkpoint", "compute", "meter", "model"]),
     COSTD + "http": ({"status"}, [LIBRARY + "base"]),
     COSTD + "ops": (ALL, [LIBRARY + "base", COSTD + "http"]),
@@ -30,6 +31,7 @@ ONLY_IN = {
     r"cblas\.h": [LIBRARY + "compute/cpu"],
     r"CL/.*|clblast.*": [LIBRARY + "compute/opencl"],
     r"cjson/.*": [LIBRARY + "base"],
+    r"sqlite3\.h": [LIBRARY + "ledger"],
     r"microhttpd\.h": [COSTD + "http"],
     r"sys/socket\.h|netinet/.*|arpa/.*|netdb\.h": ["apps/costd/http"],
 }

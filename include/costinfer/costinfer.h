@@ -39,6 +39,7 @@
  *     engine.h      a device and the models on it
  *     request.h     generating: blocking, by events, scoring
  *     meter.h       who used the machine: timelines, bills, prices; usable without the engine
+ *     ledger.h      a meter's books in a file, and the bill of any period
  *     exposition.h  metrics as text for Prometheus
  *     tokenizer.h   text to tokens and back
  *     checkpoint.h  a model's files as tensors and a configuration */
@@ -48,6 +49,7 @@
 #include <costinfer/checkpoint.h>
 #include <costinfer/engine.h>
 #include <costinfer/exposition.h>
+#include <costinfer/ledger.h>
 #include <costinfer/meter.h>
 #include <costinfer/request.h>
 #include <costinfer/status.h>

@@ -233,6 +233,32 @@ CINF_API enum cinf_status cinf_bill_open(struct cinf_bill **out, struct cinf_met
 CINF_API enum cinf_status cinf_bill_open_for(struct cinf_bill **out, struct cinf_meter *meter, uint32_t model,
                                              uint32_t endpoint, const char *payer);
 
+/* One of a request's tags. */
+struct cinf_tag {
+    const char *name;  /* at most CINF_TAG_NAME_MAX bytes of UTF-8 */
+    const char *value; /* at most CINF_TAG_VALUE_MAX */
+};
+
+enum {
+    CINF_NOTE_TEXT_MAX = 256, /* bytes of a request's id, and of its user */
+    CINF_TAGS_MAX = 16,       /* tags of a request */
+    CINF_TAG_NAME_MAX = 64,   /* bytes of a tag's name */
+    CINF_TAG_VALUE_MAX = 512, /* and of its value */
+};
+
+/* What is known of a request beside what it uses.  No metric shows it; a ledger (ledger.h) keeps it. */
+struct cinf_note {
+    size_t struct_size;          /* set by CINF_NOTE */
+    const char *id;              /* what its client knows it as; NULL: none */
+    const char *user;            /* the end user it is for; NULL: unknown */
+    const struct cinf_tag *tags; /* with names that differ */
+    uint32_t n_tags;             /* how many */
+};
+#define CINF_NOTE .struct_size = sizeof(struct cinf_note) /* begins an initializer */
+
+/* Copies a note to a bill that has not been charged yet; a second one replaces the first. */
+CINF_API enum cinf_status cinf_bill_describe(struct cinf_bill *bill, const struct cinf_note *note);
+
 /* Counts draft tokens; the charging thread calls it before the charge.  The charged work computed `drafted`
  * draft tokens, and `accepted` of them are among its output tokens, each in one step with the token before
  * it. */
@@ -375,6 +401,9 @@ struct cinf_snapshot {
     const struct cinf_price_sums *price_sums; /* [n_prices] more about each period */
     uint32_t n_payers;                        /* how many */
     const struct cinf_payer_totals *payers;   /* [n_payers]; those of a model stand together */
+    uint64_t ended;                           /* requests that have ended, of all models */
+    uint64_t ended_ns;           /* their device_ns: the rest of serve_ns is of running requests */
+    struct cinf_cost ended_cost; /* their cost: likewise of serve_cost */
 };
 #define CINF_SNAPSHOT .struct_size = sizeof(struct cinf_snapshot) /* begins an initializer */
 

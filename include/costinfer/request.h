@@ -106,6 +106,9 @@ struct cinf_request_options {
      * their probabilities p and entropy H, it keeps those with the smallest |-log p - H| until their
      * probabilities reach typical_p; the smallest ids among equals.  0 and 1: off. */
     float typical_p;
+
+    /* What a ledger is to know of it, as for cinf_bill_describe(); NULL: nothing. */
+    const struct cinf_note *note;
 };
 #define CINF_REQUEST_OPTIONS .struct_size = sizeof(struct cinf_request_options) /* begins an initializer */
 

@@ -70,6 +70,7 @@ struct cinf_request {
     uint64_t submitted_ns;
     uint64_t deadline_ns; /* UINT64_MAX: none */
     char *payer;
+    struct note *note; /* until it is queued; or NULL */
     int32_t *prompt;
     uint32_t n_prompt;
     uint32_t max_new;

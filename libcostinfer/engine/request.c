@@ -17,6 +17,7 @@
 #include "fail.h"
 #include "handles.h"
 #include "mem.h"
+#include "note.h"
 #include "versioned.h"
 
 /* ---- Options ------------------------------------------------------------------------------- */
@@ -296,6 +297,8 @@ static enum cinf_status fill_request(struct cinf_request *r, const struct cinf_r
         !make_queue(r))
         return cinf_fail(CINF_ENOMEM, "no memory for a request of %u tokens", r->n_prompt + r->max_new);
     TRY(check_can_go_on(r));
+    if (o->note)
+        TRY(note_new(&r->note, o->note));
     return decode_prompt(r);
 }
 
@@ -333,6 +336,7 @@ static void free_request(struct cinf_request *r)
     mem_free(r->sequences);
     mem_free(r->prompt);
     mem_free(r->payer);
+    mem_free(r->note);
     mem_free((struct cinf_logit_bias *)r->sampling.bias);
     mem_free((int32_t *)r->sampling.end_ids);
     mem_free(r->events);
@@ -393,6 +397,7 @@ static enum cinf_status enqueue(struct cinf_request *r, uint32_t endpoint)
     struct cinf_model *model = r->model;
     struct cinf_engine *e = model->engine;
     TRY(cinf_bill_open_for(&r->bill, e->meter, model->account, endpoint, r->payer));
+    note_give(r->bill, &r->note);
     r->submitted_ns = clock_monotonic_ns();
     atomic_store(&r->references, 2);
     *model->waiting_end = r;

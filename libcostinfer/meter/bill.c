@@ -12,6 +12,7 @@
 #include "fail.h"
 #include "mem.h"
 #include "mirror.h"
+#include "observer.h"
 #include "timeline.h"
 #include "u128.h"
 
@@ -188,7 +189,7 @@ void cinf_bill_close(struct cinf_bill *bill, enum cinf_finish finish)
     mark_account_dirty(meter, bill->account);
     mark_payer_dirty(meter, bill->payer);
     mark_bill_dirty(meter, bill);
-    publish(meter);
+    observe_end(meter, bill);
 }
 
 void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
@@ -226,5 +227,7 @@ void cinf_bill_read(const struct cinf_bill *bill, struct cinf_report *report)
 void cinf_bill_free(struct cinf_bill *bill)
 {
     assert(!bill || bill->counters.finish != CINF_FINISH_RUNNING);
+    if (bill)
+        mem_free(bill->note);
     mem_free(bill);
 }

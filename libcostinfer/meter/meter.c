@@ -32,6 +32,7 @@
 #include "fail.h"
 #include "mem.h"
 #include "mirror.h"
+#include "observer.h"
 #include "price_history.h"
 #include "timeline.h"
 
@@ -94,18 +95,24 @@ void cinf_meter_idle(struct cinf_meter *meter)
 {
     if (meter->counters.idle)
         return;
-    if (meter->next_price) {
+    bool changes = meter->next_price != NULL;
+    if (changes) {
         device_add(&meter->counters, ACCOUNT_IDLE, end_interval(meter));
         price_change(meter);
     }
     enter_idle(meter);
+    if (changes)
+        observe_price(meter);
 }
 
 static void settle(struct cinf_meter *meter)
 {
-    if (meter->next_price)
+    bool changes = meter->next_price != NULL;
+    if (changes)
         price_change(meter);
     publish(meter);
+    if (changes)
+        observe_price(meter);
 }
 
 uint64_t cinf_meter_charge(struct cinf_meter *meter, const struct cinf_share *shares, uint32_t n)
@@ -184,6 +191,7 @@ enum cinf_status cinf_meter_set_price(struct cinf_meter *meter, const char *doll
         leave_idle(meter);
         price_change(meter);
         enter_idle(meter);
+        observe_price(meter);
     }
     return CINF_OK;
 }
@@ -280,6 +288,7 @@ enum cinf_status cinf_meter_new(struct cinf_meter **out, const struct cinf_meter
         return cinf_fail(CINF_ENOMEM, "no memory for a meter");
     pthread_mutex_init(&meter->payers_lock, NULL);
     pthread_mutex_init(&meter->history_lock, NULL);
+    pthread_mutex_init(&meter->observer_lock, NULL);
     meter->counters.n_prices = 1;
     bool complete = (meter->device = mem_copy_text(o.device));
     for (uint32_t e = 0; complete && e < o.n_endpoints; e++) {
@@ -308,6 +317,7 @@ void cinf_meter_free(struct cinf_meter *meter)
 {
     if (!meter)
         return;
+    observe_free(meter);
     timeline_close(meter);
     accounts_free(meter);
     price_history_free(meter);
@@ -315,6 +325,7 @@ void cinf_meter_free(struct cinf_meter *meter)
         mem_free(meter->endpoints[e]);
     pthread_mutex_destroy(&meter->payers_lock);
     pthread_mutex_destroy(&meter->history_lock);
+    pthread_mutex_destroy(&meter->observer_lock);
     mem_free(meter->device);
     mem_free(meter);
 }

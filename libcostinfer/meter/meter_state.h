@@ -61,6 +61,8 @@ struct device_counters {
     uint64_t ns[ACCOUNT_KINDS];
     uint64_t unpriced_ns;
     struct cinf_cost cost[ACCOUNT_KINDS];
+    uint64_t n_ended, ended_ns; /* requests, and their part of serve */
+    struct cinf_cost ended_cost;
     uint64_t n_prices, n_folds;
     struct price_counters price; /* the one in force, number n_prices - 1 */
 };
@@ -147,6 +149,7 @@ struct cinf_bill {
     uint32_t together; /* accepted draft tokens of the next charge: each arrives with the one before it */
     bool started;
     struct split_part part; /* scratch of a charge */
+    struct note *note;      /* see observer.h; or NULL */
     struct cinf_bill *next_dirty;
     _Atomic uint64_t mirror[2][WORDS(struct bill_counters)];
 };
@@ -199,6 +202,9 @@ struct cinf_meter {
     _Atomic uint64_t mirror[2][WORDS(struct device_counters)];
     _Atomic uint64_t gpu_used_bytes, gpu_total_bytes, gpu_taken_bytes, split_flop_as, split_byte_as;
     atomic_bool has_gpu, has_split;
+
+    pthread_mutex_t observer_lock; /* see observer.h */
+    const struct observer *observer;
 };
 
 #endif

@@ -294,6 +294,9 @@ static void put_snapshot(struct cinf_snapshot *out, const struct snapshot *s, co
         .clock_steps = atomic_load(&meter->pulse.n_steps),
         .price_sums = pieces->sums,
         .n_payers = s->n_payers,
+        .ended = d->n_ended,
+        .ended_ns = d->ended_ns,
+        .ended_cost = d->ended_cost,
         .payers = pieces->payers,
     };
 }
