@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from cli_support import GOLDEN, MODELS, PROGRAM, SOURCE, expected, good, main, parsed, refused, run
 
-COMMANDS = ["inspect", "tokenize", "run", "logits", "perplexity", "bench", "devices"]
+COMMANDS = ["inspect", "tokenize", "run", "logits", "perplexity", "bench", "devices", "costs", "ledger"]
 SMALL, LARGE = MODELS
 PLAIN = ["--device", "cpu-reference"]  # for tests that do not depend on the device, because it opens four times as fast
 

@@ -12,7 +12,7 @@
 #include "strbuf.h"
 
 extern const struct command command_inspect, command_tokenize, command_run, command_logits,
-    command_perplexity, command_bench, command_devices;
+    command_perplexity, command_bench, command_devices, command_costs, command_ledger;
 
 enum { EXIT_INTERRUPTED = 130, EXIT_PIPE = 141 };
 

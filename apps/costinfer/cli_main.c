@@ -7,8 +7,8 @@
 #include "file.h"
 
 static const struct command *const commands[] = {
-    &command_inspect,    &command_tokenize, &command_run,     &command_logits,
-    &command_perplexity, &command_bench,    &command_devices,
+    &command_inspect, &command_tokenize, &command_run,   &command_logits, &command_perplexity,
+    &command_bench,   &command_devices,  &command_costs, &command_ledger,
 };
 
 static void print_help(FILE *to)
