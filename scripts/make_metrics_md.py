@@ -39,6 +39,15 @@ GROUPS = (
 )
 
 EXAMPLES = {
+    "costd_ledger_up": "min by (instance) (costd_ledger_up) == 0",
+    "costd_ledger_waiting_requests": "max by (instance) (costd_ledger_waiting_requests)",
+    "costd_ledger_file_bytes": "deriv(costd_ledger_file_bytes[1d]) * 86400 * 30",
+    "costd_ledger_log_bytes": "max by (instance) (costd_ledger_log_bytes) > 64e6",
+    "costd_ledger_commits_total": "sum by (instance) (rate(costd_ledger_commits_total[5m]))",
+    "costd_ledger_failures_total": "sum by (instance) (increase(costd_ledger_failures_total[15m])) > 0",
+    "costd_ledger_recorded_requests_total": "sum by (instance) (rate(costd_ledger_recorded_requests_total[5m]))",
+    "costd_ledger_unrecorded_requests_total":
+        "sum by (instance) (increase(costd_ledger_unrecorded_requests_total[1h])) > 0",
     "model_request_total": "sum by (endpoint) (rate(model_request_total[5m]))",
     "model_tokens_total": "sum by (model_name, direction) (rate(model_tokens_total[5m]))",
     "model_cached_tokens_total": 'sum by (model_name) (rate(model_cached_tokens_total[5m]))\n'
@@ -134,11 +143,12 @@ def read_families(openmetrics):
 
 
 def live_page(costd):
-    """The families of a costd with a model, a price and a budget."""
+    """The families of a costd with a model, a price, a budget and a ledger."""
     model = os.path.join(ROOT, "examples", "models", "stories-small")
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen([costd, "--model=small=" + model, "--listen=127.0.0.1:0", "--device=cpu-reference",
-                                    "--cpu-cost-per-hour=0.10", "--daily-budget=1"], stderr=log)
+                                    "--cpu-cost-per-hour=0.10", "--daily-budget=1", f"--ledger={folder}/ledger.db"],
+                                   stderr=log)
         try:
             for _ in range(600):
                 log.seek(0)

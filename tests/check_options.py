@@ -21,6 +21,7 @@ EXCEPTIONS = {
         "prompt_logits": "raw(); model::logits() returns all logits",
         "endpoint": "raw(); an engine has one unless raw() named more",
         "notify": "raw(); streams are pulled", "notify_context": "raw(); streams are pulled",
+        "note": "raw(); a program with a ledger of its own has the C API",
     },
     "Python": {
         "prompt_only": "Model.score() scores",

@@ -435,5 +435,30 @@ def test_devices():
     assert text.count("measured: ") == len([d for d in seen.values() if d["available"]]) - 1
 
 
+def test_ledger_commands():
+    """The figures themselves are checked by costd_ledger."""
+    with tempfile.TemporaryDirectory() as folder:
+        none = os.path.join(folder, "none.db")
+        refused(1, ["none.db"], "costs", "--ledger", none)
+        refused(1, ["no file", ".db"], "costs", "--ledger", folder)
+        refused(1, ["none.db"], "ledger", "verify", "--ledger", none)
+        text = os.path.join(folder, "text.db")
+        with open(text, "w", encoding="utf-8") as file:
+            file.write("not a database " * 50)
+        refused(1, ["not a database"], "ledger", "info", "--ledger", text)
+        assert os.listdir(folder) == ["text.db"]
+    refused(2, ["unknown action"], "ledger", "burn")
+    refused(2, ["action is missing"], "ledger")
+    refused(2, ["DEST is missing"], "ledger", "backup")
+    refused(2, ["--keep-days"], "ledger", "prune")
+    for flag, value in [("--month", "2026-13"), ("--month", "2026-1"), ("--since", "yesterday"), ("--until", "2026-10"),
+                        ("--since", "2026-10-01T25:00"), ("--idle", "all"), ("--format", "xml"), ("--by", "a,b,c,d,e")]:
+        refused(2, [flag], "costs", flag, value)
+    refused(2, ["--month"], "costs", "--month", "2026-10", "--since", "1d")
+    refused(2, ["--until"], "costs", "--since", "2026-10-02", "--until", "2026-10-01")
+    for action in ("verify", "info", "backup", "prune"):
+        assert good("ledger", action, "--help").decode().startswith(f"costinfer ledger {action} - ")
+
+
 if __name__ == "__main__":
     main([value for name, value in list(globals().items()) if name.startswith("test_")])

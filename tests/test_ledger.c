@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* MNT_DETACH */
 #include <costinfer/ledger.h>
 
 #include <errno.h>
@@ -8,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -380,10 +383,13 @@ START_TEST(rows_that_find_no_room_are_counted)
     ck_ok(cinf_ledger_attach(ledger, meter));
     for (int i = 0; i < 3000; i++)
         serve(meter, a, "p", 10);
+    flush(ledger);
+    uint64_t unrecorded = status_of(ledger).unrecorded;
     ck_ok(cinf_ledger_close(ledger));
     verify(path);
     struct cinf_ledger_info info = info_of(path);
     ck_assert_uint_gt(info.unrecorded, 0);
+    ck_assert_uint_eq(info.unrecorded, unrecorded);
     ck_assert_uint_eq(info.requests + info.unrecorded, 3000);
     ck_assert_uint_eq(info.serve_ns, 30000);
     cinf_meter_free(meter);
@@ -752,6 +758,7 @@ START_TEST(a_failing_disk_loses_nothing)
         wait_for_failure(ledger, failures);
         struct cinf_ledger_status s = status_of(ledger);
         ck_assert(!s.up);
+        ck_assert_uint_gt(s.waiting, 0);
         ck_assert(s.error[0]);
         ck_fails(cinf_ledger_flush(ledger, SECOND / 50), CINF_EAGAIN, "cannot be written");
         for (int r = 0; r < 40; r++)
@@ -761,6 +768,7 @@ START_TEST(a_failing_disk_loses_nothing)
         atomic_store(&fail_sync, 0);
         flush(ledger);
         ck_assert(status_of(ledger).up);
+        ck_assert_uint_eq(status_of(ledger).waiting, 0);
         verify(path);
         ck_assert_int_eq(sql_int(path, "SELECT count(*) FROM requests"), (i + 1) * 81);
         ck_assert_int_eq(sql_int(path, "SELECT unrecorded FROM boots"), 0);
@@ -775,6 +783,41 @@ START_TEST(a_failing_disk_loses_nothing)
     ck_assert_uint_eq(info_of(path).crashed, 1);
     cinf_meter_free(meter);
     remove_shim();
+}
+END_TEST
+
+/* A reader that keeps its snapshot keeps the log from being emptied, and nothing else waits for it. */
+START_TEST(a_pinned_reader_stops_no_commit)
+{
+    const char *path = path_of("pinned.db");
+    struct cinf_meter *meter = world_meter("1");
+    uint32_t a = world_model(meter, "a");
+    struct cinf_ledger *ledger = open_ledger(path);
+    ck_ok(cinf_ledger_attach(ledger, meter));
+    serve(meter, a, "p", 100);
+    flush(ledger);
+    sqlite3 *db;
+    ck_assert_int_eq(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    ck_assert_int_eq(sqlite3_exec(db, "BEGIN; SELECT * FROM boots", NULL, NULL, NULL), SQLITE_OK);
+    for (int i = 0; i < 60; i++) {
+        for (int r = 0; r < 20; r++)
+            serve(meter, a, "p", 100);
+        flush(ledger);
+    }
+    ck_assert_uint_eq(status_of(ledger).failures, 0);
+    ck_assert_uint_eq(status_of(ledger).recorded, 1201);
+    uint64_t kept = status_of(ledger).log_bytes;
+    ck_assert_uint_gt(kept, 256 * 1024);
+    ck_assert_int_eq(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    for (int i = 0; i < 60; i++) {
+        serve(meter, a, "p", 100);
+        flush(ledger);
+    }
+    ck_assert_uint_le(status_of(ledger).log_bytes, kept + 256 * 1024); /* it is used again */
+    ck_ok(cinf_ledger_close(ledger));
+    verify(path);
+    cinf_meter_free(meter);
 }
 END_TEST
 
@@ -804,6 +847,45 @@ START_TEST(a_deleted_file_begins_again)
     ck_ok(cinf_ledger_close(ledger));
     verify(path);
     cinf_meter_free(meter);
+}
+END_TEST
+
+/* A real file system that is full, where this process may mount one. */
+START_TEST(a_full_file_system)
+{
+    char point[512], name[600], ballast[600];
+    (void)path_of("");
+    snprintf(point, sizeof point, "%s/small", folder);
+    ck_assert_int_eq(mkdir(point, 0700), 0);
+    if (mount("none", point, "tmpfs", 0, "size=1m") != 0) {
+        fprintf(stderr, "skipped: cannot mount a tmpfs: %s\n", strerror(errno));
+        return;
+    }
+    snprintf(name, sizeof name, "%s/full.db", point);
+    snprintf(ballast, sizeof ballast, "%s/ballast", point);
+    struct cinf_meter *meter = world_meter("1");
+    uint32_t a = world_model(meter, "a");
+    struct cinf_ledger *ledger = open_ledger(name);
+    ck_ok(cinf_ledger_attach(ledger, meter));
+    serve(meter, a, "p", 100);
+    flush(ledger);
+    FILE *file = fopen(ballast, "wb");
+    ck_assert_ptr_nonnull(file);
+    while (fwrite(point, 1, sizeof point, file) == sizeof point)
+        ;
+    fclose(file);
+    for (int r = 0; r < 2000; r++)
+        serve(meter, a, "p", 100);
+    wait_for_failure(ledger, 0);
+    ck_assert(support_contains(status_of(ledger).error, "full"));
+    unlink(ballast);
+    flush(ledger);
+    verify(name);
+    ck_assert_int_eq(sql_int(name, "SELECT count(*) FROM requests"), 2001);
+    ck_ok(cinf_ledger_close(ledger));
+    verify(name);
+    cinf_meter_free(meter);
+    ck_assert_int_eq(umount2(point, MNT_DETACH), 0);
 }
 END_TEST
 
@@ -937,10 +1019,11 @@ Suite *suite(void);
 Suite *suite(void)
 {
     Suite *s = suite_create("ledger");
-    TCase *books = tcase_create("books"), *files = tcase_create("files"), *faults = tcase_create("faults");
+    TCase *books = tcase_create("books"), *files = tcase_create("files"), *faults = tcase_create("faults"),
+          *kills = tcase_create("kills");
     tcase_set_timeout(books, 120);
     tcase_set_timeout(files, 120);
-    tcase_set_timeout(faults, 3000);
+    tcase_set_timeout(faults, 300);
     tcase_add_test(books, requests_and_minutes_agree);
     tcase_add_test(books, a_row_has_what_is_known_of_a_request);
     tcase_add_test(books, notes_have_bounds);
@@ -956,11 +1039,15 @@ Suite *suite(void)
     tcase_add_test(files, idle_time_is_spread_to_the_last_unit);
     tcase_add_test(files, lines_close_by_any_name);
     tcase_add_test(faults, a_failing_disk_loses_nothing);
+    tcase_add_test(faults, a_pinned_reader_stops_no_commit);
     tcase_add_test(faults, a_deleted_file_begins_again);
-    tcase_add_test(faults, killed_processes);
+    tcase_add_test(faults, a_full_file_system);
+    tcase_set_timeout(kills, 1100);
+    tcase_add_test(kills, killed_processes);
     tcase_add_test(faults, without_memory);
     suite_add_tcase(s, books);
     suite_add_tcase(s, files);
     suite_add_tcase(s, faults);
+    suite_add_tcase(s, kills);
     return s;
 }

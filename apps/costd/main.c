@@ -20,6 +20,7 @@
 #include <costinfer/costinfer.h>
 
 #include "access_log.h"
+#include "books.h"
 #include "clock.h"
 #include "fail.h"
 #include "file.h"
@@ -171,6 +172,7 @@ static void log_start(const struct service *service, const struct settings *s, c
     log_u64(&line, "threads", device.threads);
     log_text(&line, "basis", s->basis == CINF_BASIS_CPU ? "cpu" : "wall");
     log_text(&line, "dollars_per_hour", fleet_price(s, device.is_gpu));
+    log_text(&line, "ledger", s->ledger);
     log_end(&line);
 }
 
@@ -368,6 +370,8 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
         status = watcher_start(&service.watcher);
     if (status == CINF_OK)
         status = timers_start(&service.timers);
+    if (status == CINF_OK && s->ledger && strcmp(s->ledger, "none") != 0)
+        status = books_open(&service.books, s->ledger, service.engine, service.timers);
     if (status == CINF_OK)
         status = recorder_start(&service.recorder, service.engine);
     if (status == CINF_OK)
@@ -393,10 +397,12 @@ static enum cinf_status serve(struct settings *s, int argc, char *argv[])
     server_stop(server);
     server_stop(admin);
     watcher_stop(service.watcher);
+    books_stop(service.books);
     timers_stop(service.timers);
     recorder_stop(service.recorder);
     fleet_free(service.fleet);
     cinf_engine_close(service.engine);
+    books_close(service.books);
     generations_free(&service.generations);
     keys_free(service.keys);
     mem_free(service.allow_hosts);

@@ -275,7 +275,10 @@ static void put_table(struct strbuf *out, const struct question *q, const struct
 {
     char text[CINF_COST_TEXT_MAX], cost[CINF_COST_TEXT_MAX + 2];
     uint64_t input = 0, output = 0;
-    put_minute(out, q->query.since_ns);
+    if (q->query.since_ns)
+        put_minute(out, q->query.since_ns);
+    else
+        strbuf_puts(out, "the first row");
     strbuf_puts(out, " to ");
     if (q->query.until_ns)
         put_minute(out, q->query.until_ns);
@@ -394,15 +397,15 @@ static int run(const struct command *self, int argc, char **argv)
     const struct flag flags[] = {
         LEDGER_FLAG(&q.ledger),
         { "since", FLAG_TEXT, &q.since, 0, 0, "TIME",
-          "The beginning, in UTC: 2026-10-01, 2026-10-01T12:30, or 30m, 24h or 7d ago (default: the first "
-          "row)." },
+          "The beginning, in UTC: 2026-10-01, 2026-10-01T12:30, or 30m, 24h or 7d ago (default: the\n"
+          "first row)." },
         { "until", FLAG_TEXT, &q.until, 0, 0, "TIME", "The end, exclusive, likewise (default: now)." },
         { "month", FLAG_TEXT, &q.month, 0, 0, "YYYY-MM", "A whole month, in UTC." },
         { "by", FLAG_TEXT, &q.by, 0, 0, "NAMES",
           "Up to four of model, payer, user, endpoint and tag:NAME, with commas between." },
         { "idle", FLAG_TEXT, &q.idle, 0, 0, "POLICY",
-          "Time without work: none (default) shows it as lines of its own; usage adds its cost to the lines\n"
-          "of requests in proportion to their time." },
+          "Time without work: none (default) shows it as lines of its own; usage adds its cost to the\n"
+          "lines of requests in proportion to their time." },
         { "format", FLAG_TEXT, &q.format, 0, 0, "FORMAT", "table (default), json, jsonl or csv." },
     };
     int status = flags_parse(self, flags, N_FLAGS(flags), argc, argv, NULL);
@@ -421,13 +424,12 @@ static int run(const struct command *self, int argc, char **argv)
 const struct command command_costs = {
     .name = "costs",
     .summary = "who used the machine in a period, out of ledgers",
-    .synopsis = "[--ledger FILE|DIR] [--month YYYY-MM | --since TIME --until TIME] [--by NAMES]",
-    .manual = "Sums what ledgers hold.  The lines add up to what the machine cost in the period, to the last "
-              "printed\n"
-              "digit.  Grouped by model and payer, time belongs to the period in which it passed; grouped by "
-              "user,\n"
-              "endpoint or tag, a request belongs to the period in which it ended, and the line (elsewhen) "
-              "is what\n"
-              "was served in the period to requests that ended outside of it, less the reverse.\n",
+    .synopsis = "[--ledger FILE|DIR] [--month YYYY-MM] [--by NAMES] ...",
+    .manual =
+        "Sums what ledgers hold.  The lines add up to what the machine cost in the period, to the last\n"
+        "printed digit.  Grouped by model and payer, time belongs to the period in which it passed;\n"
+        "grouped by user, endpoint or tag, a request belongs to the period in which it ended, and the\n"
+        "line (elsewhen) is what was served in the period to requests that ended outside of it, less\n"
+        "the reverse.\n",
     .run = run,
 };

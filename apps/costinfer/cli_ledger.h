@@ -7,9 +7,8 @@
 #define LEDGER_FLAG(to)                                                                                      \
     {                                                                                                        \
         "ledger", FLAG_TEXT, to, 0, 0, "FILE|DIR",                                                           \
-            "The ledger, or a folder: every file in it whose name ends in .db.  Default: where costd "       \
-            "keeps\n"                                                                                        \
-            "its own, $STATE_DIRECTORY/ledger.db, or costd/ledger.db in $XDG_STATE_HOME or ~/.local/state."  \
+            "The ledger, or a folder: every file in it whose name ends in .db.  Default:\n"                  \
+            "$STATE_DIRECTORY/ledger.db, or costd/ledger.db in $XDG_STATE_HOME or ~/.local/state."           \
     }
 
 struct ledger_paths {

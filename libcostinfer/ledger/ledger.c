@@ -72,6 +72,8 @@ struct cinf_ledger {
     struct told *ring; /* [records_max] */
     _Atomic uint64_t head, tail;
     atomic_bool woken;
+    _Atomic uint64_t dropped; /* requests that found no room */
+    _Atomic uint64_t taken;   /* from the ring, and not committed yet */
     uint64_t period; /* of the price in force */
     pthread_mutex_t samples_lock;
     struct sample *samples, **samples_end;
@@ -125,6 +127,7 @@ static void on_ended(void *context, const struct ending *ending)
     uint64_t head = atomic_load_explicit(&l->head, memory_order_relaxed);
     uint64_t waiting = head - atomic_load_explicit(&l->tail, memory_order_acquire);
     if (waiting == l->records_max) {
+        atomic_fetch_add(&l->dropped, 1);
         mem_free(ending->note);
         return;
     }
@@ -264,6 +267,7 @@ static void gather(struct cinf_ledger *l, bool last)
         struct told *t = &l->ring[tail % l->records_max];
         if (t->number > l->tally.state.ended || !take_told(l, t))
             break;
+        atomic_fetch_add(&l->taken, 1);
         atomic_store_explicit(&l->tail, tail + 1, memory_order_release);
     }
 }
@@ -275,8 +279,10 @@ static void leave(void *context)
     pthread_mutex_lock(&l->gather_lock);
     gather(l, true);
     for (uint64_t at = atomic_load(&l->tail); at < atomic_load(&l->head);
-         at++) /* without memory: unrecorded */
+         at++) { /* without memory */
+        atomic_fetch_add(&l->dropped, 1);
         mem_free(l->ring[at % l->records_max].note);
+    }
     atomic_store(&l->tail, atomic_load(&l->head));
     l->meter = NULL;
     l->left = true;
@@ -397,7 +403,7 @@ static void tell_success(struct cinf_ledger *l, uint64_t took_ns, uint64_t recor
     s->error[0] = '\0';
     s->commits++;
     s->recorded += records;
-    s->unrecorded = l->committed.ended - l->boot.begin.ended - l->boot.recorded;
+    atomic_fetch_sub(&l->taken, records);
     s->file_bytes = file;
     s->log_bytes = log;
     if (took_ns > s->commit_ns_max)
@@ -684,7 +690,8 @@ void cinf_ledger_read_status(const struct cinf_ledger *ledger, struct cinf_ledge
     pthread_mutex_lock(&l->status_lock);
     struct cinf_ledger_status s = l->status;
     pthread_mutex_unlock(&l->status_lock);
-    s.waiting = atomic_load(&l->head) - atomic_load(&l->tail);
+    s.waiting = atomic_load(&l->head) - atomic_load(&l->tail) + atomic_load(&l->taken);
+    s.unrecorded = atomic_load(&l->dropped);
     s.struct_size = out->struct_size;
     memcpy(out, &s, out->struct_size < sizeof s ? out->struct_size : sizeof s);
 }

@@ -98,7 +98,9 @@ enum cinf_status cinf_ledger_backup(const char *path, const char *to)
     enum cinf_status status = store_open_reader(&db, path);
     if (status == CINF_OK) {
         (void)unlink(part.text); /* of a backup that was interrupted */
-        status = store_run(db, "PRAGMA query_only = 0");
+        /* The names in it are its owner's business.  SQLite fills an empty file. */
+        int fd = open(part.text, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        status = fd < 0 || close(fd) != 0 ? path_fail(part.text, errno) : store_run(db, "PRAGMA query_only = 0");
         if (status == CINF_OK)
             status = copy_to(db, part.text);
         sqlite3_close(db);

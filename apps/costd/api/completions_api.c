@@ -703,6 +703,8 @@ void post_completions(struct exchange *x, const char *unused)
     if (status == CINF_OK)
         status = read_fields(&f, &read);
     if (status == CINF_OK)
+        fields_note(&f, exchange_id(x));
+    if (status == CINF_OK)
         status = read_prompts(&prompts, &f, &read);
     if (status == CINF_OK) {
         f.param = NULL;

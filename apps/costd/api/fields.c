@@ -254,6 +254,35 @@ enum cinf_status fields_truncate(struct fields *f, const struct cinf_model *mode
     return CINF_OK;
 }
 
+/* ---- Notes -------------------------------------------------------------------------------- */
+
+static const char *short_text(const cJSON *value, size_t max)
+{
+    return cJSON_IsString(value) && strlen(value->valuestring) <= max ? value->valuestring : NULL;
+}
+
+static void read_tags(struct fields *f)
+{
+    const cJSON *metadata = json_member(f->body, "metadata"), *tag;
+    if (!cJSON_IsObject(metadata))
+        return;
+    cJSON_ArrayForEach(tag, metadata)
+    {
+        const char *value = short_text(tag, CINF_TAG_VALUE_MAX);
+        if (value && strlen(tag->string) <= CINF_TAG_NAME_MAX && f->note.n_tags < CINF_TAGS_MAX)
+            f->tags[f->note.n_tags++] = (struct cinf_tag){ .name = tag->string, .value = value };
+    }
+}
+
+void fields_note(struct fields *f, const char *request_id)
+{
+    const cJSON *user = json_member(f->body, "safety_identifier");
+    f->note = (struct cinf_note){ CINF_NOTE, .id = request_id, .tags = f->tags };
+    f->note.user = short_text(user ? user : json_member(f->body, "user"), CINF_NOTE_TEXT_MAX);
+    read_tags(f);
+    f->options.note = &f->note;
+}
+
 /* ---- Bodies ------------------------------------------------------------------------------- */
 
 static bool is_json(const char *content_type)

@@ -28,6 +28,8 @@ struct fields {
     struct cinf_logit_bias *biases;
     int32_t **encoded; /* [n_encoded] texts as ids, for fields_truncate() */
     size_t n_encoded, cap_encoded;
+    struct cinf_note note; /* for the ledger */
+    struct cinf_tag tags[CINF_TAGS_MAX];
 };
 
 void fields_init(struct fields *f, const cJSON *body, const struct cinf_model_info *model);
@@ -53,6 +55,10 @@ enum cinf_status fields_truncate(struct fields *f, const struct cinf_model *mode
 
 /* CINF_EUNSUPPORTED, with what is missing, for a model that has no tokenizer. */
 enum cinf_status fields_need_text(const struct fields *f, const struct cinf_model *model);
+
+/* Reads what the ledger is to know: user (or safety_identifier) and metadata.  They change no answer, so what
+ * the ledger cannot hold is left out. */
+void fields_note(struct fields *f, const char *request_id);
 
 /* Reads a token id of the model's vocabulary. */
 enum cinf_status fields_token(struct fields *f, const cJSON *value, int32_t *id);

@@ -104,6 +104,7 @@ static enum cinf_status read_fields(struct exchange *x, struct fields *f, const 
     TRY(field_bool(f, "stream", stream));
     TRY(fields_sampling(f));
     TRY(fields_truncation(f, &keep));
+    fields_note(f, exchange_id(x));
     f->param = "prompt";
     if (f->options.prompt)
         return fields_truncate(f, model, keep, &f->options);

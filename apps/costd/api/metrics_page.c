@@ -11,6 +11,7 @@
 
 #include "access_log.h"
 #include "admission.h"
+#include "books.h"
 #include "encoding.h"
 #include "fail.h"
 #include "fleet.h"
@@ -149,6 +150,31 @@ static void add_daemon(struct cinf_exposition *page, struct service *service)
                          cinf_cost_of(UINT64_C(3600000000000), budget));
 }
 
+static void counter(struct cinf_exposition *page, const char *name, const char *help, uint64_t value)
+{
+    cinf_exposition_family(page, name, CINF_METRIC_COUNTER, NULL, help);
+    cinf_exposition_integer(page, name, NULL, 0, value);
+}
+
+static void add_ledger(struct cinf_exposition *page, const struct service *service)
+{
+    struct cinf_ledger_status s = { CINF_LEDGER_STATUS };
+    if (!books_status(service->books, &s))
+        return;
+    integer(page, "costd_ledger_up", NULL, "1 if the last commit to the ledger succeeded, else 0.", s.up);
+    integer(page, "costd_ledger_waiting_requests", NULL, "Requests that have ended and wait for a commit.",
+            s.waiting);
+    integer(page, "costd_ledger_file_bytes", "bytes", "Size of the ledger's file.", s.file_bytes);
+    integer(page, "costd_ledger_log_bytes", "bytes", "Size of the write-ahead log beside it.", s.log_bytes);
+    counter(page, "costd_ledger_commits_total", "Commits to the ledger that succeeded.", s.commits);
+    counter(page, "costd_ledger_failures_total", "Commits that failed; each is repeated until it succeeds.",
+            s.failures);
+    counter(page, "costd_ledger_recorded_requests_total", "Requests whose rows are committed.", s.recorded);
+    counter(page, "costd_ledger_unrecorded_requests_total",
+            "Requests without a row, because too many waited for the disk; their time is booked.",
+            s.unrecorded);
+}
+
 static void add_outcomes(struct cinf_exposition *page, const char *name, const char *help,
                          const char *const names[], const uint64_t counts[], int n)
 {
@@ -253,6 +279,7 @@ void get_metrics(struct exchange *x, const char *unused)
         add_daemon(page, service);
         add_calls(page);
         add_fleet(page, service);
+        add_ledger(page, service);
         add_process(page);
         if (status == CINF_OK)
             status = add_keys(page, service, ALL_KEYS);

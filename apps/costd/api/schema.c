@@ -110,6 +110,11 @@ static void put_logit_bias(struct json_writer *w)
     json_close(w);
 }
 
+static void put_metadata(struct json_writer *w)
+{
+    schema_put_type(w, "additionalProperties", "string");
+}
+
 static const struct property {
     unsigned bodies;
     const char *name, *types;
@@ -162,7 +167,11 @@ static const struct property {
       "as logprobs, for each token of the prompt but the first, with ranks; not with stream", NULL },
     { COMPLETIONS, "echo", "boolean null", 0, 0, "the text begins with the prompt", NULL },
     { COMPLETIONS, "stream_options", "object null", 0, 0, "only with stream", put_stream_options },
-    { COMPLETIONS, "user", "string null", 0, 0, "ignored", NULL },
+    { GENERATING, "user", "string null", 0, 0,
+      "the end user, for the ledger, which leaves out more than 256 bytes", NULL },
+    { GENERATING, "safety_identifier", "string null", 0, 0, "the same, and takes precedence", NULL },
+    { GENERATING, "metadata", "object null", 0, 0,
+      "up to 16 tags for the ledger: names of at most 64 bytes, texts of at most 512", put_metadata },
     { TOKENIZE, "content", "string", 0, 0, "the text", NULL },
     { TOKENIZE, "with_pieces", "boolean null", 0, 0, "also each token's text, or its bytes", NULL },
     { GENERATING | TOKENIZE, "parse_special", "boolean null", 0, 0,

@@ -18,6 +18,7 @@ extern const char *const service_endpoints[ENDPOINT_COUNT];
 /* Which of the two listeners a request came to; a route may be on both. */
 enum { LISTENER_MAIN = 1, LISTENER_ADMIN = 2, LISTENER_BOTH = LISTENER_MAIN | LISTENER_ADMIN };
 
+struct books;
 struct fleet;
 struct generation;
 struct keys;
@@ -40,6 +41,7 @@ struct service {
     struct timers *timers;
     struct fleet *fleet;
     struct recorder *recorder;
+    struct books *books; /* NULL: no ledger */
     struct generation_list generations;
     struct keys *keys; /* NULL: any client may ask */
     char *allow_hosts; /* see host_name.h; NULL: none */

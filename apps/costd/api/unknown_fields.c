@@ -149,13 +149,9 @@ static const struct refused *find_refused(enum body body, const char *name)
 
 /* Fields of other APIs that change no answer: the log may name them. */
 static const char *const harmless[] = {
-    "metadata",         "store",
-    "service_tier",     "safety_identifier",
-    "prompt_cache_key", "prompt_cache_retention",
-    "priority",         "request_id",
-    "cache_prompt",     "cache_salt",
-    "id_slot",          "timings_per_token",
-    "verbosity",        "return_full_text",
+    "store",      "service_tier",      "prompt_cache_key", "prompt_cache_retention",
+    "priority",   "request_id",        "cache_prompt",     "cache_salt",
+    "id_slot",    "timings_per_token", "verbosity",        "return_full_text",
     "extra_body",
 };
 

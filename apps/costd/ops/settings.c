@@ -52,6 +52,8 @@ static const struct option options[] = {
       "charge wall time (default), or CPU time at a price per core-hour, for shared machines" },
     { "daily-budget", PRICE, AT(daily_budget), 0, 0, false, "DOLLARS",
       "exported as costd_daily_budget_dollars, for alerts to compare the cost with" },
+    { "ledger", TEXT, AT(ledger), 0, 0, false, "FILE|none",
+      "keep accounts in this file, which `costinfer costs` sums over any period (default none)" },
     { "latency-buckets", BUCKETS, 0, 0, 0, false, "S,S,…",
       "upper bounds of the latency histogram in seconds, ascending" },
     { "device", TEXT, AT(device), 0, 0, false, "DEVICE",
@@ -496,6 +498,7 @@ void settings_free(struct settings *s)
     mem_free(s->listen);
     mem_free(s->metrics_listen);
     mem_free(s->keys);
+    mem_free(s->ledger);
     mem_free(s->allow_host);
     mem_free(s->device);
     mem_free(s->cpu_price);

@@ -35,6 +35,7 @@ struct settings {
     uint64_t kv_memory; /* bytes */
 
     char *cpu_price, *gpu_price; /* dollars an hour, checked; NULL: unpriced */
+    char *ledger;                /* path, or NULL: none */
     char *daily_budget;          /* dollars, checked; NULL: none */
     enum cinf_basis basis;
     bool share_prefixes;

@@ -107,7 +107,7 @@ class RequestOptions(Sized):
                 ("prompt_logits", POINTER(c_float)), ("endpoint", c_uint32), ("timeout_ns", c_uint64),
                 ("notify", Notify), ("notify_context", c_void_p), ("unread_max", c_uint32), ("payer", c_char_p),
                 ("stop_token_ids", POINTER(c_int32)), ("n_stop_token_ids", c_uint32), ("min_tokens", c_uint32),
-                ("typical_p", c_float)]
+                ("typical_p", c_float), ("note", c_void_p)]
 
 
 class Logprob(Structure):
