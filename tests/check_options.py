@@ -24,6 +24,7 @@ EXCEPTIONS = {
         "note": "raw(); a program with a ledger of its own has the C API",
     },
     "Python": {
+        "note": "the bindings have no ledger yet",
         "prompt_only": "Model.score() scores",
         "prompt_logits": "Model.logits() returns all logits",
         "endpoint": "an engine opened from Python has one endpoint",
@@ -31,6 +32,7 @@ EXCEPTIONS = {
         "notify_context": "likewise",
     },
     "Go": {
+        "note": "the bindings have no ledger yet",
         "prompt_only": "Model.Score scores", "prompt_logprobs": "Model.Score scores",
         "prompt_logits": "Model.Logits returns all logits",
         "endpoint": "an engine opened from Go has one endpoint",
@@ -42,6 +44,7 @@ EXCEPTIONS = {
         "timeout_ns": "costd's own timers end a request, because they have to answer it, too",
     },
     "/openapi.json": {
+        "note": "user, safety_identifier and metadata",
         "prompt_bytes": LENGTH, "n_prompt_ids": LENGTH, "n_stop": LENGTH, "n_logit_bias": LENGTH,
         "prompt_ids": "`prompt` may be an array of ids",
         "tokenize_flags": "`parse_special`",
@@ -53,6 +56,7 @@ EXCEPTIONS = {
         "payer": "the API key decides",
     },
     "costinfer run": {
+        "note": "the command keeps no ledger",
         "prompt_bytes": LENGTH, "n_prompt_ids": LENGTH, "n_stop": LENGTH, "n_logit_bias": LENGTH,
         "prompt_ids": "--prompt-tokens", "tokenize_flags": "--special",
         "prompt_only": "costinfer perplexity", "prompt_logprobs": "costinfer perplexity",

@@ -74,7 +74,7 @@ struct cinf_ledger {
     atomic_bool woken;
     _Atomic uint64_t dropped; /* requests that found no room */
     _Atomic uint64_t taken;   /* from the ring, and not committed yet */
-    uint64_t period; /* of the price in force */
+    uint64_t period;          /* of the price in force */
     pthread_mutex_t samples_lock;
     struct sample *samples, **samples_end;
     bool missed; /* a sample, for want of memory */
@@ -278,8 +278,7 @@ static void leave(void *context)
     struct cinf_ledger *l = context;
     pthread_mutex_lock(&l->gather_lock);
     gather(l, true);
-    for (uint64_t at = atomic_load(&l->tail); at < atomic_load(&l->head);
-         at++) { /* without memory */
+    for (uint64_t at = atomic_load(&l->tail); at < atomic_load(&l->head); at++) { /* without memory */
         atomic_fetch_add(&l->dropped, 1);
         mem_free(l->ring[at % l->records_max].note);
     }

@@ -100,7 +100,8 @@ enum cinf_status cinf_ledger_backup(const char *path, const char *to)
         (void)unlink(part.text); /* of a backup that was interrupted */
         /* The names in it are its owner's business.  SQLite fills an empty file. */
         int fd = open(part.text, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        status = fd < 0 || close(fd) != 0 ? path_fail(part.text, errno) : store_run(db, "PRAGMA query_only = 0");
+        status =
+            fd < 0 || close(fd) != 0 ? path_fail(part.text, errno) : store_run(db, "PRAGMA query_only = 0");
         if (status == CINF_OK)
             status = copy_to(db, part.text);
         sqlite3_close(db);
