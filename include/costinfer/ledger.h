@@ -111,6 +111,7 @@ struct cinf_ledger_info {
 };
 #define CINF_LEDGER_INFO .struct_size = sizeof(struct cinf_ledger_info) /* begins an initializer */
 
+/* Reads what a file holds, at one moment. */
 CINF_API enum cinf_status cinf_ledger_info(struct cinf_ledger_info *out, const char *path);
 
 /* Is told each thing that does not add up, in one line. */
@@ -139,8 +140,8 @@ enum cinf_ledger_idle {
     CINF_LEDGER_IDLE_USAGE,    /* it is spread over what requests were charged, in proportion */
 };
 
-/* What to ask.  A request belongs to the time at which it ended, and to a moment of it, not to a stretch;
- * device time belongs to its minute, or to its hour where minutes were pruned. */
+/* What to ask.  A request belongs to the moment at which it ended; device time belongs to its minute, or to
+ * its hour where minutes were pruned. */
 struct cinf_ledger_query {
     size_t struct_size;         /* set by CINF_LEDGER_QUERY */
     uint64_t since_ns;          /* nanoseconds since 1970, rounded down to a minute */
