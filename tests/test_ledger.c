@@ -268,7 +268,7 @@ START_TEST(every_nanosecond_has_its_price)
     uint32_t a = world_model(meter, "a");
     struct cinf_ledger *ledger = open_ledger(path);
     ck_ok(cinf_ledger_attach(ledger, meter));
-    char price[16];
+    char price[32];
     struct cinf_bill *bill = world_bill(meter, a);
     for (int i = 0; i < 300; i++) {
         snprintf(price, sizeof price, "%d.%02d", i % 7 + 1, i % 100);
@@ -560,7 +560,7 @@ START_TEST(idle_time_is_spread_to_the_last_unit)
     struct cinf_meter *meter = world_meter("0.7");
     struct cinf_ledger *ledger = open_ledger(path);
     ck_ok(cinf_ledger_attach(ledger, meter));
-    char name[8];
+    char name[16];
     for (int i = 0; i < 7; i++) {
         snprintf(name, sizeof name, "m%d", i);
         serve(meter, world_model(meter, name), "p", 1000 + (uint64_t)i * 37);

@@ -85,7 +85,8 @@ struct cinf_ledger_status {
 CINF_API void cinf_ledger_read_status(const struct cinf_ledger *ledger, struct cinf_ledger_status *status);
 
 /* Ends the boot cleanly, writes everything and closes the file.  CINF_EIO if that was not possible: the next
- * open then finds a boot without a clean end.  The ledger is freed in either case.  Accepts NULL. */
+ * open then finds a boot without a clean end.  The ledger is freed in either case.  The meter must not be
+ * freed concurrently; before or after is both right.  Accepts NULL. */
 CINF_API enum cinf_status cinf_ledger_close(struct cinf_ledger *ledger);
 
 /* ---- Reading any ledger, also while it is written ------------------------------------------- */
