@@ -283,12 +283,6 @@ START_TEST(the_cpu_basis_conserves_cpu_time)
 }
 END_TEST
 
-#ifdef CINF_HAVE_BLAS
-enum { HAVE_BLAS = 1 };
-#else
-enum { HAVE_BLAS = 0 };
-#endif
-
 static atomic_bool flood_over;
 
 static void *flood(void *tokenizer)
@@ -366,7 +360,7 @@ Suite *suite(void)
         tcase_add_test(t, the_price_follows_the_kind_of_device);
     tcase_add_test(t, the_cpu_basis_conserves_cpu_time);
     tcase_add_loop_test(t, on_the_cpu_basis_a_flood_of_other_work_costs_a_request_nothing, 0,
-                        HAVE_BLAS ? 3 : 2);
+                        CINF_HAVE_BLAS ? 3 : 2);
     suite_add_tcase(s, t);
     return s;
 }

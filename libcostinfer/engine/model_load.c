@@ -232,7 +232,9 @@ void model_loads_abort(struct cinf_engine *e)
     }
     while ((load = e->loads)) {
         remove_load(e, load);
-        finish_load(e, load, CINF_ECLOSED, "the engine is closing");
+        /* One that is done waits to be listed, and its caller reads what it came to without the lock. */
+        if (!load->done)
+            finish_load(e, load, CINF_ECLOSED, "the engine is closing");
     }
 }
 
