@@ -141,7 +141,7 @@ const scenarios = {
 
   async badRequestsNameTheirField() {
     for (const [field, value] of [["temperature", -1], ["max_tokens", -5], ["n", 0], ["logprobs", 1000],
-      ["top_p", 7], ["stop", Array(5).fill("a")], ["logit_bias", { x: 1 }], ["prompt", { a: 1 }], ["top_k", -7]]) {
+      ["top_p", 7], ["stop", Array(17).fill("a")], ["logit_bias", { x: 1 }], ["prompt", { a: 1 }], ["top_k", -7]]) {
       const error = await fails(OpenAI.BadRequestError, () => complete({ [field]: value }));
       assert.deepEqual([error.status, error.param, error.type], [400, field, "invalid_request_error"]);
     }

@@ -171,7 +171,7 @@ def logprobs_of_prompt_and_completion():
 
 def bad_requests_name_their_field():
     for field, value in (("temperature", -1), ("max_tokens", -5), ("n", 0), ("logprobs", 1000), ("top_p", 7),
-                         ("stop", ["a"] * 5), ("logit_bias", {"x": 1}), ("presence_penalty", 3),
+                         ("stop", ["a"] * 17), ("logit_bias", {"x": 1}), ("presence_penalty", 3),
                          ("prompt", {"a": 1}), ("prompt", [10**6]), ("suffix", "the end")):
         error = fails(openai.BadRequestError, lambda: complete(**{field: value}))
         equal((error.param, error.type, error.status_code), (field, "invalid_request_error", 400), field)
