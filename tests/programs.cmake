@@ -143,6 +143,7 @@ cinf_client_test(langchain langchain_openai_client.py)
 cinf_client_test(llama_index llama_index_client.py)
 cinf_client_test(llm llm_client.py)
 cinf_client_test(locust locust_client.py)
+cinf_client_test(guidellm guidellm_client.py)
 set_tests_properties(openai_python PROPERTIES LABELS "slow;clients")
 
 # This test installs a linter from npm in the same way.
