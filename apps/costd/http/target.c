@@ -58,8 +58,8 @@ bool target_read(struct target *out, const char *sent)
         /* The authority moves over the slashes before it, so that it can have an end of its own. */
         if (is_http(text)) {
             memmove(authority - 1, authority, length);
-            authority[length - 1] = '\0';
-            t.authority = authority - 1;
+            t.authority = --authority;
+            authority[length] = '\0';
         }
     }
     *out = t;
