@@ -37,6 +37,7 @@ ACCOUNTS = ("serve", "load", "idle", "lost", "overhead")
 PROMISED = 2.0  # seconds to the first token of a client that behaves
 EVERY = 0.2
 DRAIN, STALL, BODY, HEAD = 3, 3, 3, 3
+SETTINGS = {"models": {"small": SMALL, "large": LARGE}, "cpu_cost_per_hour": "0.10"}
 KEYS = ("ann", "bob", "cat", "well")
 ACTORS = 20
 PARTS = 4
@@ -84,7 +85,7 @@ def behave(port, pid, threads):
     sleeper = Sleeper()
     body = json.dumps({"prompt": "Once upon a time", "max_tokens": 5, "ignore_eos": True, "stream": True})
     headers = {"Content-Type": "application/json", "Authorization": "Bearer well"}
-    connection = None
+    connection, asked = None, 0
     while not select.select([sys.stdin], [], [], EVERY)[0]:
         late, delay, start = sleeper.lateness(), run_delay(pid, threads), time.monotonic()
         if not connection:
@@ -93,15 +94,17 @@ def behave(port, pid, threads):
             connection.request("POST", "/v1/generate/small", body, headers)
             response = connection.getresponse()
             answer = response.readline()
+            while answer in (b": ping\n", b"\n"):
+                answer = response.readline()
             first = time.monotonic()
             late, delay = sleeper.lateness() - late, (run_delay(pid, threads) - delay) / 1e9
             answer += response.read()
-            print(json.dumps({"start": start, "first": first, "late": late, "delay": delay, "status": response.status,
-                              "whole": b"[DONE]" in answer, "answer": answer.decode(errors="replace")[:300]}), flush=True)
+            met = {"status": response.status, "whole": b"[DONE]" in answer, "answer": answer.decode()[:300]}
         except (OSError, http.client.HTTPException) as failure:
-            print(json.dumps({"start": start, "first": time.monotonic(), "late": 0, "delay": 0, "status": 0,
-                              "whole": False, "answer": repr(failure)}), flush=True)
-        if response.status != 200 or random.random() < 0.3:  # most requests of one connection, some of a new one
+            first, met = time.monotonic(), {"status": 0, "whole": False, "answer": repr(failure)}
+        print(json.dumps({"start": start, "first": first, "late": late, "delay": delay, **met}), flush=True)
+        asked += 1
+        if met["status"] != 200 or asked % 4 == 0:  # most requests share a connection with others
             connection.close()
             connection = None
 
@@ -132,7 +135,8 @@ def judge(waits, stops):
         raw.append(w["first"] - w["start"])
         ran.append(raw[-1] - stopped)
         net.append((ran[-1] - max(w["late"], w["delay"]), raw[-1], stopped, w["late"], w["delay"]))
-    for name, values in (("raw", raw), ("less the stops", ran), ("less the machine's delays", [max(0.0, n[0]) for n in net])):
+    for name, values in (("raw", raw), ("less the stops", ran),
+                         ("less the machine's delays", [max(0.0, n[0]) for n in net])):
         q = statistics.quantiles(values, n=100, method="inclusive")
         print("  first token, %s: median %.3f s, p95 %.3f s, p99 %.3f s, longest %.3f s" %
               (name, q[49], q[94], q[98], max(values)))
@@ -270,7 +274,8 @@ class Client:
         r = self.random
         for _ in range(r.randint(1, 6)):
             s = self.connect()
-            data = self.head("/v1/completions", 500) + json.dumps(self.fields(model="large")).encode()[:r.randint(0, 60)]
+            body = json.dumps(self.fields(model="large")).encode()
+            data = self.head("/v1/completions", 500) + body[:r.randint(0, 60)]
             s.sendall(data[:r.randint(1, len(data))])
             if r.random() < 0.3:
                 self.hold(s, r.random() * (BODY + 2))
@@ -338,7 +343,7 @@ class Operator:
     def __init__(self, storm):
         self.storm, self.server, self.random = storm, storm.server, random.Random(f"{storm.seed} operator")
         self.counts, self.failure, self.stops = collections.Counter(), None, []
-        self.next_stop = time.monotonic() + 3
+        self.next_stop = time.monotonic() + min(3, storm.seconds / 3)
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
@@ -357,8 +362,7 @@ class Operator:
             self.failure = failure
 
     def config(self, **changes):
-        write(self.storm.config, json.dumps({"models": {"small": SMALL, "large": LARGE}, "cpu_cost_per_hour": "0.10",
-                                             **changes}))
+        write(self.storm.config, json.dumps({**SETTINGS, **changes}))
 
     def good_config(self):
         r = self.random
@@ -463,7 +467,7 @@ class Accountant:
                     raise AssertionError("the metrics do not come: " + repr(broken)) from broken
                 conservation(now)
                 for (name, labels), value in last.items():
-                    if name.endswith(("_total", "_count", "_sum", "_bucket")) or name == "costinfer_device_uptime_seconds":
+                    if name.endswith(("_total", "_count", "_sum", "_bucket", "_uptime_seconds")):
                         check(now.get((name, labels), value) >= value, name, labels, "fell from", value)
                 last = {**last, **now}
                 time.sleep(0.5)
@@ -524,7 +528,7 @@ def key_lines(names):
 
 def prepare(folder):
     write(folder + "/keys", key_lines(KEYS))
-    write(folder + "/config.json", json.dumps({"models": {"small": SMALL, "large": LARGE}, "cpu_cost_per_hour": "0.10"}))
+    write(folder + "/config.json", json.dumps(SETTINGS))
     for name, source in (("small-1", SMALL), ("small-2", SMALL), ("large-2", LARGE), ("truncated", LARGE)):
         shutil.copytree(source, folder + "/" + name)
     turn(folder + "/current", "small-1")
@@ -581,7 +585,8 @@ def books(server):
         for name in ("model_payer_device_seconds_total", "costd_key_device_seconds_total"):
             label = {"payer": key} if "payer" in name else {"key": key}
             equal(ns(total(metrics, name, **label)), sum(ns(l["device_seconds"]) for l in mine), name + " " + key)
-        equal(total(metrics, "model_payer_tokens_total", payer=key, direction="output"), tally(mine, "output_tokens"), key)
+        equal(total(metrics, "model_payer_tokens_total", payer=key, direction="output"),
+              tally(mine, "output_tokens"), key)
     # A cost is rounded to twelve decimals where it is written.
     cost = total(metrics, "model_estimated_cost_dollars_total")
     told = sum((l["cost_usd"] for l in lines if l["cost_usd"] is not None), Decimal(0))
@@ -623,8 +628,9 @@ def warm_up(server):
     """Fills all slots of each model; returns the threads, those that have worked most first: the device's."""
     before = processor_ns(server)
     for model in ("small", "large"):
-        reply = server.post("/v1/completions", {"model": model, "prompt": "", "n": 16, "max_tokens": 255, "temperature": 1,
-                                                "ignore_eos": True, "logprobs": 5}, Authorization="Bearer ann")
+        fields = {"model": model, "prompt": "", "n": 16, "max_tokens": 255, "temperature": 1, "ignore_eos": True,
+                  "logprobs": 5}
+        reply = server.post("/v1/completions", fields, Authorization="Bearer ann")
         equal(reply.status, 200, reply.body)
     after = processor_ns(server)
     for path in ("/metrics", "/", "/api/history?range=15m", "/api/recent"):
@@ -655,8 +661,8 @@ def ends_in_time(server, r):
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         s.connect(("127.0.0.1", server.port))
-        body = json.dumps({"model": r.choice(["small", "large"]), "prompt": "", "n": 4, "max_tokens": 255, "stream": True,
-                           "ignore_eos": True, "logprobs": 5}).encode()
+        body = json.dumps({"model": r.choice(["small", "large"]), "prompt": "", "n": 4, "max_tokens": 255,
+                           "stream": True, "ignore_eos": True, "logprobs": 5}).encode()
         data = (f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Type: "
                 f"application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
         s.sendall(data if i < 8 else data[:r.randrange(len(data))])
