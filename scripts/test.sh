@@ -66,7 +66,7 @@ if [ "$mode" != --fast ]; then
     build clang build-clang
 
     step "ThreadSanitizer: every test that starts threads"
-    mapfile -t threaded < <(grep -lE 'pthread_create|cinf_engine_open' tests/test_*.c | xargs -n 1 basename -s .c)
+    mapfile -t threaded < <(grep -lE 'pthread_create|cinf_engine_open|engine_fixture.h|cinf_ledger_open' tests/test_*.c | xargs -n 1 basename -s .c)
     build tsan build-tsan "${threaded[@]}"
     # TSan does not support the address layouts of newer kernels unless randomisation is off.
     fixed=()

@@ -768,7 +768,7 @@ START_TEST(models_that_are_no_longer_used_make_room)
 {
     const uint64_t day = 24 * HOUR;
     struct cinf_meter *meter = world_meter("1");
-    char name[16];
+    char name[32];
     for (uint32_t i = 0; i < 1023; i++) {
         snprintf(name, sizeof name, "m%u", i);
         ck_assert_uint_eq(world_model(meter, name), i);
