@@ -119,8 +119,9 @@ def costinfer_page(text, commands):
         ending = next(i for i, l in enumerate(lines) if l.startswith("Exit status:"))
         flags = lines.index("Flags:") if "Flags:" in lines else ending
         blank = lines.index("")
-        out += [".nf", *(escape(re.sub(r"^(Usage:)?\s*", "", l)) for l in lines[:blank]), ".fi", ".PP"]
-        out += block(lines[blank + 1:flags])
+        out += [".nf", *(escape(re.sub(r"^(Usage:)?\s*", "", l)) for l in lines[:blank]), ".fi"]
+        manual = block(lines[blank + 1:flags])
+        out += manual if manual[:1] == [".TP"] else [".PP", *manual]  # mandoc: a paragraph may not be empty
         described = "\n".join(lines[flags + 1:ending]) + "\n"
         for flag, text in re.findall(r"^  (--.*)\n((?:      .*\n)+)", described, re.M):
             out += [".TP", r"\fB" + escape(flag) + r"\fR", *fill(" ".join(text.split()))]
