@@ -1,7 +1,7 @@
 /* json_write.h - writing JSON: brackets, commas, keys and escapes, so that no caller spells them.
  *
  * A writer appends to a strbuf that its caller owns, so text may stand before the value (an event's "data: ")
- * and after it.  A failure for want of memory sticks to the strbuf and is looked at once, at the end.
+ * and after it.  A failure for want of memory sticks to the strbuf and is checked a single time, at the end.
  *
  * Every function takes the member's key; NULL means that the value is an array's element or the outermost
  * value.  Keys are the program's own identifiers, or any text: they are escaped too. */

@@ -292,7 +292,7 @@ def in_time(seconds, measure, what, tries=10):
 
 
 def together(*tasks):
-    """Runs functions at once, for what mostly waits; what they give, in their order, or the first failure."""
+    """Runs functions that mostly wait concurrently; returns their results in order, or raises the first failure."""
     with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
         return [done.result() for done in [pool.submit(task) for task in tasks]]
 

@@ -40,7 +40,7 @@ def conservation(metrics):
 
 
 def a_lone_request_costs_its_latency():
-    """latency x hourly rate / 3600, the formula everybody knows: exact, as long as nobody else is there."""
+    """latency x hourly rate / 3600, the usual formula: exact as long as the request is alone."""
     with Costd(*TWO, *PRICES) as server:
         sums = {"small": 0, "large": 0}
         for i in range(10):
@@ -107,7 +107,7 @@ class Client(threading.Thread):
 
 
 def overlapping(numbers, *flags):
-    """Clients at once, one number of them after the other."""
+    """Several clients run concurrently, for one number of clients after the other."""
     answers, left = [], 0
     with Costd(*TWO, *PRICES, "--kv-memory", "512M", *flags) as server:
         for n in numbers:
@@ -144,7 +144,7 @@ def overlapping_streams_on_int8_weights():
 
 def compare(server, metrics, answers, left):
     by_account = conservation(metrics)
-    # A line is written a moment after its request has ended.  A client that resets its connection at once
+    # A line is written a moment after its request has ended.  A client that resets its connection immediately
     # may never have been heard.
     n = total(metrics, "model_request_total")
     server.await_log(lambda l: len([x for x in server.requests_logged() if "finish" in x]) >= n)

@@ -244,7 +244,7 @@ def keys_are_needed_and_accounted():
         by_key = [ns(total(m, "costd_key_device_seconds_total", key=k)) for k in keys]
         served = sum(ns(total(m, "model_device_seconds_total", phase=p)) for p in ("prefill", "decode"))
         equal(sum(by_key), served, by_key)
-        equal(by_key[0], 0, "everybody had a key")
+        equal(by_key[0], 0, "every request had a key")
         check(all(v > 0 for v in by_key[1:]), by_key)
         costs = [total(m, "costd_key_cost_dollars_total", key=k) for k in keys]
         for nanoseconds, cost in zip(by_key, costs):

@@ -97,7 +97,7 @@ def the_secret_stays_with_its_client():
                         reply = server.ask("POST", path + "?api_key=" + SECRET, body, {
                             "Authorization": "Bearer " + key, "Content-Type": "application/json"})
                         seen[reply.status] = seen.get(reply.status, 0) + 1
-                        # Keys come back to nobody; other text may, to who has sent it.
+                        # A key is never sent back; other text may be, to the client that sent it.
                         check(key not in reply.body.decode(), "a key in an answer:", reply.body)
                 for headers in HEADERS:
                     server.ask("POST", path, GOOD, {"Authorization": "Bearer " + KEY,

@@ -1,4 +1,4 @@
-"""Too few descriptors: a flood of connections costs those that had none yet, and nobody else.
+"""Too few descriptors: a flood of connections costs only the clients that had no connection yet.
 
 Processor time is compared with time that passed, generously: a thread that spins uses all of it."""
 import contextlib

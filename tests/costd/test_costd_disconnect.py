@@ -200,7 +200,7 @@ def a_thousand_that_leave_leave_nothing():
         # Under a sanitizer freed memory stays for a while.
         check(grown < 2 * 1024 * 1024 or sanitized(), "resident memory grew by", grown)
         equal(total(metrics, "model_requests_running") + total(metrics, "model_requests_waiting"), 0)
-        # Every slot is there again: as many at once as ever, with the text as ever.
+        # Every slot is there again: as many concurrently as before, with the text as ever.
         reply = server.complete(model="large", prompt="Once upon a time", n=slots, max_tokens=5, temperature=0)
         equal(len({c["text"] for c in reply.json["choices"]}), 1)
 
@@ -213,8 +213,8 @@ def await_idle(server, seconds):
 
 
 def a_reader_that_stalls_is_cut_off():
-    """A stream that nobody reads stops computing and ends after 20 s, a connection without room to receive being no
-    connection that is lost; an answer that nobody reads was computed at once."""
+    """A stream that is not read stops computing and ends after 20 s, a connection without room to receive being no
+    connection that is lost; an answer that is not read was computed without a pause."""
     with Costd("--model", "large=" + LARGE, *PRICES) as server:
         seen = set()
         for stream in (True, False):

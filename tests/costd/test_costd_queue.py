@@ -1,4 +1,4 @@
-"""Who waits and who does not: what the queue counts, calls of many prompts, and streams that nobody reads."""
+"""Who waits and who does not: what the queue counts, calls of many prompts, and streams that are not read."""
 import http.client
 import json
 import socket

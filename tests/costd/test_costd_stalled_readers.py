@@ -1,4 +1,4 @@
-"""Streams that nobody reads, and streams that have nothing to say."""
+"""Streams that are not read, and streams that have nothing to say."""
 import json
 import socket
 import time
@@ -8,7 +8,7 @@ from costd_support import Costd, check, equal, ns, run, total
 
 
 def stuck_stream(server, n=32):
-    """A stream of several hundred kilobytes to somebody who reads its first bytes only."""
+    """A stream of several hundred kilobytes to a client that reads its first bytes only."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     s.settimeout(300)

@@ -186,8 +186,7 @@ static enum cinf_status read_lines(struct reading *r, const struct file *f)
     return end_line(r);
 }
 
-/* Guessing the key of a digest takes its time; it begins with reading the digest.  Whoever can write the file
- * needs no key. */
+/* A digest that others can read can be guessed at leisure; a user who can write the file needs no key. */
 static void warn_of_mode(struct keys *keys, const struct file *f)
 {
     struct stat st;
